@@ -1,0 +1,1 @@
+"""Long-tailed image classification with interpolative centroid contrastive learning, fed by NVIDIA DALI."""

@@ -1,0 +1,338 @@
+"""Typed configuration: the paper's settings, presets, and what a user changes.
+
+A configuration is built in layers, each on top of the one before: the preset of the dataset, a
+method preset (``--method``), a file (``--config``), then the options of the command line. A key that no section
+knows is refused with the nearest one that exists.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fasticcl.errors import UserError, nearest
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Triple = tuple[float, float, float]
+
+PRESETS = resources.files("fasticcl") / "presets"
+
+
+class Section(BaseModel):
+    """One table of the configuration file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """Which images, and what is drawn at random for each (sections 3.2 and 4.3)."""
+
+    dataset: str
+    """Name of the dataset preset."""
+    dir: Path
+    """Folder of the shards that `fasticcl convert` wrote."""
+    imbalance: Count | None = None
+    """Imbalance ratio that the shards must have; None: whatever they have."""
+    eval_split: Literal["auto", "val", "test"] = "auto"
+    """Split that is evaluated; auto: test where there is one, else val."""
+    image_size: Count = 224
+    """Side of the square images that the network sees, in pixels."""
+    crop: Literal["random_resized", "pad"] = "random_resized"
+    """random_resized: a window of random area and aspect; pad: shift by up to crop_padding pixels."""
+    crop_scale: tuple[Positive, Fraction] = (0.08, 1.0)
+    """Area of a random-resized window as a share of the image: lowest, highest."""
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    """Width over height of a random-resized window: lowest, highest."""
+    crop_padding: int = Field(default=4, ge=0)
+    """Black pixels added on each side before a pad crop."""
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip."""
+    color_jitter: tuple[Weight, Weight, Weight] = (0.0, 0.0, 0.0)
+    """Strength of brightness, contrast and saturation jitter; the paper uses no hue."""
+    eval_resize: int = Field(default=256, ge=0)
+    """Short side before the centre crop of evaluation; 0: the whole image, resized to image_size."""
+    mean: Triple = (0.485, 0.456, 0.406)
+    """Channel means that normalise an image, on the scale from 0 to 1."""
+    std: Triple = (0.229, 0.224, 0.225)
+    """Channel standard deviations that normalise an image, on the scale from 0 to 1."""
+    gamma: float = 0.0
+    """γ of equation 2 for the class-aware stream: 0 balanced, 1 reverse, -1 as the images are."""
+    alpha: Positive = 1.0
+    """λ is drawn from Beta(alpha, beta)."""
+    beta: Positive = 1.0
+    """λ is drawn from Beta(alpha, beta)."""
+    lambda_per: Literal["batch", "sample"] = "batch"
+    """One λ for a batch, or one for each of its images."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Data":
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"data.{name} runs from the lower to the higher value, got {low} and {high}")
+        if 0 < self.eval_resize < self.image_size:
+            raise ValueError(
+                f"data.eval_resize ({self.eval_resize}) is smaller than data.image_size ({self.image_size}); "
+                "raise it or lower the other"
+            )
+        return self
+
+
+class Method(Section):
+    """The representation stage (sections 3.1 to 3.5)."""
+
+    name: str = "iccl"
+    """Name of the method, used for the run folder."""
+    encoder: str = "resnet50"
+    """CNN encoder: resnet8, resnet14, resnet20, resnet32 (CIFAR) or resnet18, resnet50, resnext50_32x4d."""
+    embedding_dim: Count = 128
+    """d_z, the size of the embedding that retrieves centroids."""
+    temperature: Positive = 0.07
+    """τ of equation 4."""
+    centroid_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """m of equation 1."""
+    centroid_norm: Literal["none", "l2", "bias_corrected"] = "none"
+    """none: equation 1 as it stands; l2: unit centroids; bias_corrected: divided by 1 - m^count."""
+    warmup_epochs: int = Field(default=40, ge=0)
+    """T, the epochs before the interpolative branch starts (section 4.3)."""
+    uniform_weight: Weight = 1.0
+    """ω_u of equation 8."""
+    interpolative_weight: Weight = 1.0
+    """ω_it of equation 8; 0 keeps the interpolative branch from ever starting."""
+    interpolative_cross_entropy: bool = True
+    """Whether L_ce^it (equation 7) is in use (Table 4)."""
+    centroid_contrastive: bool = True
+    """Whether L_cc in the warm-up and L_cc^it (equation 5) after it are in use (Table 4)."""
+    bn_mode: Literal["separate", "split", "concat"] = "separate"
+    """separate: two forward passes; split: one, statistics per stream; concat: one, shared statistics."""
+
+
+class Optim(Section):
+    """SGD and its schedule in the representation stage (section 4.3)."""
+
+    epochs: Count = 90
+    """Epochs of the representation stage."""
+    batch_size: Count = 256
+    """Pairs of images in a step, over all ranks together."""
+    lr: Positive = 0.1
+    """Base learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov momentum; the paper does not mention it."""
+    weight_decay: Weight = 5e-4
+    """L2 penalty on every parameter."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """cosine: to 0 over the epochs; step: times decay at each milestone."""
+    milestones: tuple[Fraction, ...] = (0.6, 0.8)
+    """Shares of the epochs after which the step schedule decays."""
+    decay: Positive = 0.01
+    """Factor of one decay of the step schedule."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs in which the learning rate rises linearly to lr; T is method.warmup_epochs."""
+    warmup_start: Fraction = 1 / 3
+    """Share of lr from which the rise starts."""
+
+
+class Rebalance(Section):
+    """The rebalancing stage (section 3.6)."""
+
+    epochs: int = Field(default=10, ge=0)
+    """Epochs of the stage; 0 leaves it out."""
+    gamma: float = 1.0
+    """γ' of the class-aware stream."""
+    distillation_weight: Fraction = 0.5
+    """ω_d of equation 9."""
+    distillation_temperature: Positive = 10.0
+    """τ_d of equation 9."""
+    lr_factor: Positive = 0.1
+    """The learning rate starts at this share of optim.lr and falls to 0 on a cosine."""
+    weight_decay: Weight | None = None
+    """L2 penalty; None: that of optim."""
+    encoder: Literal["frozen", "tuned"] = "frozen"
+    """frozen: the encoder stays in evaluation mode; tuned: it trains along (CIFAR)."""
+    classifier: Literal["continue", "reinit"] = "continue"
+    """Start from the classifier of the representation stage, or from a fresh one (cRT)."""
+
+
+class Engine(Section):
+    """How the work is run. Nothing here changes what is learnt, except seed and precision."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the weights and of the plan."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto: the GPU where there is one."""
+    workers: Count | None = None
+    """Threads that decode and augment; None: one per available core."""
+    prefetch: Count = 2
+    """Batches that the pipeline prepares ahead."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto: on a GPU only, since compiling for a CPU takes minutes."""
+    log_every: Count = 20
+    """Steps between two lines of metrics.jsonl."""
+    fast_dev_run: bool = False
+    """A few steps of every phase, to see that all of it works."""
+    project: Path = Path("runs")
+    """Folder of all runs."""
+    name: str | None = None
+    """Name of the run; None: the method and the next free number."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    data: Data
+    method: Method
+    optim: Optim
+    engine: Engine
+    rebalance: Rebalance
+
+    def phase(self, epoch: int) -> Literal["warmup", "interpolative"]:
+        """Return the phase of the representation stage that ``epoch`` (from 0) belongs to (section 4.3)."""
+        never = self.method.interpolative_weight == 0
+        return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
+
+    def to_toml(self) -> str:
+        """Return a file that ``--config`` reads back to this very configuration."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+Layer = Mapping[str, Mapping[str, Any]]
+
+
+def preset_names(kind: Literal["dataset", "method"] = "dataset") -> list[str]:
+    """Return the names of the presets of a kind, sorted."""
+    folder = PRESETS if kind == "dataset" else PRESETS / "method"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def preset_text(name: str, kind: Literal["dataset", "method"] = "dataset") -> str:
+    """Return the text of a preset.
+
+    Raises:
+        UserError: no preset has this name.
+    """
+    known = preset_names(kind)
+    if name not in known:
+        raise UserError(f"There is no {kind} preset {name!r}. {nearest(name, known)}")
+    folder = PRESETS if kind == "dataset" else PRESETS / "method"
+    return (folder / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def resolve(
+    dataset: str | None = None,
+    *,
+    method: str | None = None,
+    file: Path | None = None,
+    options: Layer | None = None,
+    assignments: Iterable[str] = (),
+) -> Config:
+    """Build the configuration from its layers, the later ones winning.
+
+    Args:
+        dataset: dataset preset; None: the one that ``file`` names.
+        method: method preset on top of it (iccl, ce, mixup, crt).
+        file: TOML file with any part of the sections.
+        options: sections and keys that the options of the command line set.
+        assignments: ``section.key=value`` strings.
+
+    Raises:
+        UserError: an unknown preset, section or key, or a value of the wrong kind.
+    """
+    from_file = _read(file) if file else {}
+    named = from_file.get("data", {}).get("dataset")
+    if dataset and named and dataset != named:
+        raise UserError(f"{file} is a configuration of {named}, not of {dataset}; name the dataset that is meant.")
+    if not (dataset or named):
+        raise UserError(f"Name a dataset to train on: {', '.join(preset_names())}.")
+    preset = tomllib.loads(preset_text(dataset or named))
+    paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
+    layers = [preset, from_file, dict(options or {}), *map(_assignment, assignments)]
+    if method:
+        layers.insert(1, tomllib.loads(preset_text(method, "method")))
+    merged: dict[str, dict[str, Any]] = {name: {} for name in Config.model_fields}
+    for layer in layers:
+        _check_keys(layer, file if layer is from_file else None)
+        _apply(merged, layer, paper_warmup)
+    return validate(merged)
+
+
+def validate(values: Layer) -> Config:
+    """Return ``values`` as a configuration.
+
+    Raises:
+        UserError: a value of the wrong kind, or out of its range.
+    """
+    _check_keys(values, None)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][:2])
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error":
+            raise UserError(f"{reason}.") from None
+        raise UserError(f"{where}: {reason[:1].lower()}{reason[1:]}, got {first['input']!r}.") from None
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the configuration {file}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not a TOML file: {error}.") from None
+
+
+def _assignment(text: str) -> Layer:
+    path, equals, value = text.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not (equals and dot and key):
+        raise UserError(f"--set takes section.key=value, for example optim.lr=0.1, got {text!r}.")
+    try:
+        return {section: {key: tomllib.loads(f"value = {value}")["value"]}}
+    except tomllib.TOMLDecodeError:
+        return {section: {key: value.strip()}}
+
+
+def _check_keys(layer: Layer, file: Path | None) -> None:
+    origin = f"{file}: " if file else ""
+    for section, values in layer.items():
+        if section not in Config.model_fields:
+            raise UserError(f"{origin}There is no section {section!r}. {nearest(section, Config.model_fields)}")
+        if not isinstance(values, Mapping):
+            raise UserError(f"{origin}{section} is a section; set its keys, as in {section}.key = value.")
+        known = Config.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        for key in values:
+            if key not in known:
+                close = nearest(f"{section}.{key}", [f"{section}.{name}" for name in known])
+                raise UserError(f"{origin}There is no setting {section}.{key}. {close}")
+
+
+def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mapping[int, int]) -> None:
+    """Put a layer on top; T follows a changed number of epochs unless the layer sets T itself.
+
+    Section 4.3 names T for some lengths; any other length keeps its share of the epochs.
+    """
+    before = merged["optim"].get("epochs"), merged["method"].get("warmup_epochs")
+    for section, values in layer.items():
+        merged[section].update(values)
+    epochs = merged["optim"].get("epochs")
+    if None in before or epochs == before[0] or "warmup_epochs" in layer.get("method", {}):
+        return
+    old_epochs, warmup = before
+    if not (isinstance(epochs, int) and isinstance(old_epochs, int) and isinstance(warmup, int)):
+        return  # a value of the wrong kind: validation says so
+    if paper_warmup.get(old_epochs) == warmup and epochs in paper_warmup:
+        merged["method"]["warmup_epochs"] = paper_warmup[epochs]
+    else:
+        merged["method"]["warmup_epochs"] = round(warmup * epochs / old_epochs)

@@ -1,0 +1,1 @@
+"""From an original dataset to batches: shards, the plan, the DALI graph and the loader."""

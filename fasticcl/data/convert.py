@@ -1,0 +1,308 @@
+"""Conversion: a source's images, each checked by decoding it once, into shards.
+
+Each shard is a unit of work that is either whole or absent, so a conversion that was stopped goes on
+with the shards that are missing when the same command is given again.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fasticcl.data.shards import (
+    FORMAT,
+    INDEX_DTYPE,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    ShardWriter,
+    member_key,
+    shard_name,
+    write_file,
+)
+from fasticcl.data.sources import Item, Source
+from fasticcl.errors import UserError
+
+MAX_PIXELS = 64 * 2**20
+_JPEG_QUALITY = 95
+_ORIENTATION = 0x0112  # EXIF tag
+_PARTS = ".parts"
+
+Report = Callable[[int], None]
+"""Called with the number of images that were just done."""
+
+
+class UnreadableImage(Exception):
+    """An image that cannot be decoded in full; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class SoundImage:
+    """An encoded image that decodes to 8-bit RGB or grey exactly as a person would see it."""
+
+    content: bytes
+    suffix: str
+    height: int
+    width: int
+    reencoded: str | None
+    """Why the original bytes were not kept, or None."""
+
+
+def check_image(content: bytes) -> SoundImage:
+    """Decode an image in full and return it in a form that every decoder reads alike.
+
+    Sound RGB or grey JPEG and 8-bit PNG keep their bytes. A CMYK or EXIF-rotated JPEG is stored again
+    as JPEG, anything else losslessly as PNG: lossy stays lossy, lossless stays lossless.
+
+    Raises:
+        UnreadableImage: bytes that are no image, are cut short, or would decode to too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(f"{image.width}×{image.height} pixels are too many")
+            image.load()
+            return _sound(image, content)
+    except UnidentifiedImageError:
+        raise UnreadableImage("not an image" if content else "empty file") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage("too many pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnreadableImage(str(error)) from None
+
+
+def _sound(image: Image.Image, content: bytes) -> SoundImage:
+    jpeg = image.format in ("JPEG", "MPO")
+    reason = _why_not_kept(image, jpeg)
+    if reason is None:
+        return SoundImage(content, "jpg" if jpeg else "png", image.height, image.width, None)
+    upright = _to_rgb(ImageOps.exif_transpose(image))
+    buffer = io.BytesIO()
+    if jpeg:
+        upright.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        upright.save(buffer, "PNG")
+    return SoundImage(buffer.getvalue(), "jpg" if jpeg else "png", upright.height, upright.width, reason)
+
+
+def _why_not_kept(image: Image.Image, jpeg: bool) -> str | None:
+    if not jpeg and image.format != "PNG":
+        return f"{image.format} format"
+    if image.mode not in ("RGB", "L") or "transparency" in image.info:
+        return f"{image.format} of mode {image.mode}"
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        return "EXIF orientation"
+    return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The images of one shard."""
+
+    split: str
+    number: int
+    first: int
+    """Place of the first image in its split."""
+    items: Sequence[Item]
+
+
+@dataclass
+class _Part:
+    """What one finished shard contributes; kept on disk until the whole conversion is done."""
+
+    info: ShardInfo
+    rows: NDArray[np.void]
+    reencoded: dict[str, int] = field(default_factory=dict)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+
+
+def convert(
+    source: Source,
+    dest: Path,
+    *,
+    shard_size: int = 2000,
+    workers: int | None = None,
+    max_corrupt: int = 0,
+    report: Report = lambda images: None,
+) -> Manifest:
+    """Write the shards of a source; the same source gives the same bytes, whatever the number of workers.
+
+    Args:
+        source: what to convert.
+        dest: folder of the shards; created if need be.
+        shard_size: images per shard.
+        workers: threads; None: one per core.
+        max_corrupt: unreadable images that are accepted; all are listed in ``dest/quarantine.jsonl``.
+        report: told of progress.
+
+    Raises:
+        UserError: ``dest`` holds something else, too many images are unreadable, or the disk is full.
+    """
+    settings = {"shard_size": shard_size, "jpeg_quality": _JPEG_QUALITY}
+    digest = hashlib.sha256(json.dumps([FORMAT, source.dataset, source.classes, settings]).encode())
+    jobs = [
+        _Job(split, number, first, items[first : first + shard_size])
+        for split, items in source.splits.items()
+        for number, first in enumerate(range(0, len(items), shard_size))
+    ]
+    stamps = [_stamp(digest.hexdigest(), job) for job in jobs]
+    for stamp in stamps:
+        digest.update(stamp.encode())
+    if existing := _finished(dest, digest.hexdigest()):
+        return existing
+    try:
+        for split in source.splits:
+            (dest / _PARTS / split).mkdir(parents=True, exist_ok=True)
+            (dest / split).mkdir(exist_ok=True)
+        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+            work = [
+                pool.submit(_convert_shard, dest, job, stamp, report)
+                for job, stamp in zip(jobs, stamps, strict=True)
+            ]
+            try:
+                parts = [(job.split, done.result()) for job, done in zip(jobs, work, strict=True)]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return _finish(source, dest, parts, settings, digest.hexdigest(), max_corrupt)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {error.filename or dest}: {error.strerror}; make room or choose another folder, "
+            "then give the same command to continue."
+        ) from None
+
+
+def _stamp(salt: str, job: _Job) -> str:
+    """Return a digest of a shard's inputs, so that a changed image redoes its shard and no other."""
+    return hashlib.sha256("\n".join([salt, job.split, *(item.stamp() for item in job.items)]).encode()).hexdigest()
+
+
+def _finished(dest: Path, source_sha256: str) -> Manifest | None:
+    existing = Manifest.read(dest)
+    if existing and existing.source_sha256 != source_sha256:
+        raise UserError(
+            f"{dest} already holds shards of another source or with other settings; "
+            "choose another folder or delete this one."
+        )
+    return existing
+
+
+def _convert_shard(dest: Path, job: _Job, stamp: str, report: Report) -> _Part:
+    saved = dest / _PARTS / job.split / f"{shard_name(job.number)}.json"
+    if part := _load_part(saved, stamp):
+        report(len(job.items))
+        return part
+    reencoded: Counter[str] = Counter()
+    quarantine = []
+    writer = ShardWriter(dest / job.split, job.number)
+    try:
+        for place, item in enumerate(job.items, start=job.first):
+            try:
+                image = check_image(item.read())
+            except UnreadableImage as error:
+                quarantine.append({"image": item.name, "reason": str(error)})
+            else:
+                key = member_key(place, item.name)
+                writer.add(key, image.suffix, image.content, item.label, image.height, image.width)
+                reencoded.update([image.reencoded] if image.reencoded else [])
+            report(1)
+        info, rows = writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+    part = _Part(info, rows, dict(reencoded), quarantine)
+    _save_part(saved, stamp, part)
+    return part
+
+
+def _save_part(path: Path, stamp: str, part: _Part) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, part.rows)
+    write_file(path.with_suffix(".npy"), buffer.getvalue())
+    record = {
+        "stamp": stamp,
+        "info": part.info.model_dump(),
+        "reencoded": part.reencoded,
+        "quarantine": part.quarantine,
+    }
+    write_file(path, json.dumps(record).encode())
+
+
+def _load_part(path: Path, stamp: str) -> _Part | None:
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["stamp"] != stamp:
+        return None
+    rows = np.load(path.with_suffix(".npy"), allow_pickle=False)
+    return _Part(ShardInfo(**record["info"]), rows, record["reencoded"], record["quarantine"])
+
+
+def _finish(
+    source: Source,
+    dest: Path,
+    parts: list[tuple[str, _Part]],
+    settings: dict[str, int | str | None],
+    source_sha256: str,
+    max_corrupt: int,
+) -> Manifest:
+    """Write the indexes and, last, the manifest; then the parts are no longer needed."""
+    quarantine = [entry for _, part in parts for entry in part.quarantine]
+    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in quarantine]
+    write_file(dest / "quarantine.jsonl", "".join(lines).encode())
+    if len(quarantine) > max_corrupt:
+        raise UserError(
+            f"{len(quarantine)} images cannot be read, the first is {quarantine[0]['image']} ({quarantine[0]['reason']}); "
+            f"all are listed in {dest / 'quarantine.jsonl'}: repair them, or leave them out with "
+            f"--max-corrupt {len(quarantine)}."
+        )
+    splits = {
+        split: _finish_split(dest / split, source, [part for of, part in parts if of == split])
+        for split in source.splits
+    }
+    manifest = Manifest(
+        dataset=source.dataset,
+        classes=source.classes,
+        splits=splits,
+        settings=settings,
+        source_sha256=source_sha256,
+        reencoded=dict(sum((Counter(part.reencoded) for _, part in parts), Counter())),
+        quarantined=len(quarantine),
+    )
+    manifest.write(dest)
+    shutil.rmtree(dest / _PARTS)
+    return manifest
+
+
+def _finish_split(folder: Path, source: Source, parts: list[_Part]) -> SplitInfo:
+    rows = np.concatenate([np.empty(0, INDEX_DTYPE), *(part.rows for part in parts)])
+    rows = rows[np.argsort(rows["label"], kind="stable")]
+    counts = np.bincount(rows["label"], minlength=len(source.classes))
+    if folder.name == "train" and (empty := np.flatnonzero(counts == 0)).size:
+        raise UserError(
+            f"No training image of the class {source.classes[empty[0]]!r} can be read; repair or remove the class."
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    write_file(folder / "index.npy", buffer.getvalue())
+    return SplitInfo(
+        class_counts=counts.tolist(),
+        shards=[part.info for part in parts],
+        index_sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
+    )

@@ -1,0 +1,137 @@
+"""The DALI graph: decode, resize, cut, jitter, flip, mix, normalise; one definition for CPU and GPU.
+
+It holds no random operator. What happens to an image is an input, fed beside its bytes, and so are its
+label and λ: what belongs together leaves the graph together, however far it runs ahead.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nvidia.dali import Pipeline, fn, types
+
+from fasticcl.config import Data
+
+Feed = Callable[[int], Sequence[Any]]
+"""Called with 0, 1, 2, ...: returns a batch's inputs, stream after stream and then λ."""
+
+# dtype and number of dimensions of what is fed per image of a stream.
+_STREAM = {
+    "encoded": (types.UINT8, 1),
+    "label": (types.INT64, 0),
+    "start": (types.INT32, 1),
+    "shape": (types.INT32, 1),
+    "size": (types.FLOAT, 1),
+    "cut": (types.INT32, 1),
+    "flip": (types.INT32, 0),
+}
+_COLORS = {"colors": (types.FLOAT, 1)}
+_LAMBDA = {"lam": (types.FLOAT, 0)}
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision weigh grey
+
+
+def build(
+    feed: Feed,
+    data: Data,
+    *,
+    mixed: bool,
+    jitter: bool,
+    batch_size: int,
+    threads: int,
+    prefetch: int,
+    gpu: int | None,
+) -> Pipeline:
+    """Build the pipeline of one phase.
+
+    Its outputs are image [B, S, S, 3] float32 and label [B] int64 of the first stream, then, when
+    ``mixed``, the mixed image x_f = λ·x_h + (1 - λ)·x_t (equation 3), the label of the second stream and λ [B].
+
+    Args:
+        feed: source of the inputs.
+        data: image size, normalisation and jitter settings.
+        mixed: whether there are two streams, which are mixed.
+        jitter: whether colour factors apply; evaluation and undisturbed colours leave the operators out.
+        batch_size: most images per stream in a batch.
+        threads: threads that decode and augment.
+        prefetch: batches prepared ahead.
+        gpu: device number; None: the CPU backend.
+    """
+    pipeline = Pipeline(
+        batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
+    )
+    stream = _STREAM | _COLORS if jitter else _STREAM
+    kinds = [*stream.values()] * (2 if mixed else 1) + [*_LAMBDA.values()] * mixed
+    with pipeline:
+        fed = fn.external_source(
+            source=feed,
+            num_outputs=len(kinds),
+            batch=True,
+            no_copy=True,
+            dtype=[dtype for dtype, _ in kinds],
+            ndim=[ndim for _, ndim in kinds],
+        )
+        first = dict(zip(stream, fed, strict=False))
+        image = _image(first, data, gpu)
+        outputs = [_normalise(image, data), _to_device(first["label"], gpu)]
+        if mixed:
+            second = dict(zip(stream, fed[len(stream) :], strict=False))
+            lam = _to_device(fed[-1], gpu)
+            # Mixing the 8-bit images and normalising the mix costs less than normalising three images;
+            # it is the same x_f, because normalising is affine and the weights add up to 1.
+            blend = lam * image + (1.0 - lam) * _image(second, data, gpu)
+            outputs += [_normalise(blend, data), _to_device(second["label"], gpu), lam]
+        pipeline.set_outputs(*outputs)
+    pipeline.build()
+    return pipeline
+
+
+def _to_device(value: Any, gpu: int | None) -> Any:
+    return value if gpu is None else value.gpu()
+
+
+def _image(stream: Mapping[str, Any], data: Data, gpu: int | None) -> Any:
+    """Return 8-bit images [S, S, 3] of a stream."""
+    image = fn.decoders.image_slice(
+        stream["encoded"],
+        start=stream["start"],
+        shape=stream["shape"],
+        axes=[0, 1],
+        device="cpu" if gpu is None else "mixed",
+        output_type=types.RGB,
+        adjust_orientation=False,  # conversion turned every image upright
+    )
+    image = fn.resize(image, size=stream["size"], interp_type=types.INTERP_LINEAR, antialias=True)
+    image = fn.slice(
+        image,
+        start=stream["cut"],
+        shape=(data.image_size, data.image_size),
+        axes=[0, 1],
+        out_of_bounds_policy="pad",
+        fill_values=0,
+    )
+    if "colors" in stream:
+        image = _jitter(image, stream["colors"], gpu)
+    return fn.flip(image, horizontal=stream["flip"])
+
+
+def _jitter(image: Any, colors: Any, gpu: int | None) -> Any:
+    """Apply brightness, contrast and saturation factors as torchvision does, in this order.
+
+    torchvision draws the order anew for every image; the three commute but for the clipping at black and
+    white. It also cuts fractions off where DALI rounds, hence the half that is taken away.
+    """
+    image = fn.brightness(image, brightness=colors[0], brightness_shift=-0.5 / 255)
+    contrast = _to_device(colors[1], gpu)
+    channels = fn.reductions.mean(image, axes=[0, 1])
+    grey = sum(weight * channels[i] for i, weight in enumerate(_LUMA))
+    image = fn.cast(contrast * image + ((1.0 - contrast) * grey - 0.5), dtype=types.UINT8)
+    return fn.saturation(image, saturation=colors[2])
+
+
+def _normalise(image: Any, data: Data) -> Any:
+    return fn.crop_mirror_normalize(
+        image,
+        mean=[255 * value for value in data.mean],
+        std=[255 * value for value in data.std],
+        dtype=types.FLOAT,
+        output_layout="HWC",
+    )

@@ -1,0 +1,321 @@
+"""The plan: every random choice of a training step, as a pure function of (seed, phase, epoch, step).
+
+Which two images, which crop windows, flips, colour factors and which λ are all drawn here, for the
+global batch, from the counter-based generator Philox, and then sliced by rank. Nothing else in the
+package holds random state, so any batch can be drawn again, in any order, on any number of ranks.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasticcl.config import Data
+
+Phase = Literal["warmup", "interpolative", "rebalance"]
+PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
+
+# What a generator is for. Each purpose has its own stream of numbers, so that switching one kind of
+# draw on or off leaves the others as they were.
+_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA = range(5)
+_FEISTEL_ROUNDS = 8
+_CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """B images of one stream and what happens to each; every array has B rows."""
+
+    rows: NDArray[np.int64]
+    """[B] rows of the index."""
+    labels: NDArray[np.int64]
+    """[B] class of each image."""
+    windows: NDArray[np.int32]
+    """[B, 4] top, left, height, width that are decoded, in pixels of the stored image."""
+    sizes: NDArray[np.float32]
+    """[B, 2] height, width in pixels to which the window is resized."""
+    cuts: NDArray[np.int32]
+    """[B, 2] top, left of the final square in the resized window; beyond its edge lies black padding."""
+    flips: NDArray[np.int32]
+    """[B] 1 where the image is mirrored."""
+    colors: NDArray[np.float32]
+    """[B, 3] factors of brightness, contrast and saturation."""
+
+    def __getitem__(self, part: slice) -> "StreamPlan":
+        return StreamPlan(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One step's choices; a stream that its phase does not use is None."""
+
+    agnostic: StreamPlan | None
+    """The class-agnostic stream (x_h)."""
+    aware: StreamPlan | None
+    """The class-aware stream (x_t)."""
+    lam: NDArray[np.float32] | None
+    """[B] λ of equation 3; all equal when it is drawn per batch."""
+
+
+def class_probabilities(counts: NDArray[np.integer], gamma: float) -> NDArray[np.float64]:
+    """Return p(k) of equation 2, [K].
+
+    Args:
+        counts: [K] training images per class.
+        gamma: γ, any real: 0 is the balanced sampler, 1 the reverse sampler, -1 as the images are.
+
+    Raises:
+        ValueError: a class without images.
+    """
+    counts = np.asarray(counts)
+    if counts.size == 0 or counts.min() < 1:
+        raise ValueError("every class needs at least one training image")
+    # In logarithms, shifted by the largest, so that a large γ cannot overflow.
+    log_weights = -gamma * np.log(counts.astype(np.float64))
+    weights = np.exp(log_weights - log_weights.max())
+    return weights / weights.sum()
+
+
+class AliasTable:
+    """Draws classes with given probabilities in constant time a draw (Walker's alias method, as built by Vose)."""
+
+    def __init__(self, probabilities: NDArray[np.float64]) -> None:
+        size = len(probabilities)
+        scaled = probabilities * size
+        self.keep = np.ones(size)
+        self.alias = np.arange(size)
+        if np.allclose(scaled, 1.0, rtol=0, atol=1e-12):
+            return  # equal probabilities need no table: γ = 0 with a million classes builds at once
+        small = [int(k) for k in np.flatnonzero(scaled < 1)]
+        large = [int(k) for k in np.flatnonzero(scaled >= 1)]
+        while small and large:
+            less, more = small.pop(), large[-1]
+            self.keep[less], self.alias[less] = scaled[less], more
+            scaled[more] -= 1 - scaled[less]
+            if scaled[more] < 1:
+                small.append(large.pop())
+
+    def draw(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        """Return [size] classes."""
+        columns = rng.integers(0, len(self.keep), size)
+        return np.where(rng.random(size) < self.keep[columns], columns, self.alias[columns])
+
+
+def permute(positions: NDArray[np.integer], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return where a keyed permutation of range(size) sends ``positions``.
+
+    A Feistel network on the next power of two, walked until the value falls below ``size``: each
+    position costs the same whatever the size, and nothing is stored.
+
+    Args:
+        positions: values in range(size), any shape.
+        size: number of elements that are permuted.
+        keys: [rounds] round keys; they choose the permutation.
+    """
+    bits = max(2, int(size - 1).bit_length())
+    low_bits = np.uint64(bits // 2)
+    high_bits = np.uint64(bits) - low_bits
+    values = positions.astype(np.uint64)
+    pending = np.ones(values.shape, dtype=bool)
+    while pending.any():
+        values[pending] = _feistel(values[pending], low_bits, high_bits, keys)
+        pending = values >= size
+    return values.astype(np.int64)
+
+
+def _feistel(
+    values: NDArray[np.uint64], low_bits: np.uint64, high_bits: np.uint64, keys: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    low_mask = (np.uint64(1) << low_bits) - np.uint64(1)
+    high_mask = (np.uint64(1) << high_bits) - np.uint64(1)
+    low, high = values & low_mask, values >> low_bits
+    for even in range(0, len(keys), 2):
+        high = high ^ (_mix(low ^ keys[even]) & high_mask)
+        low = low ^ (_mix(high ^ keys[even + 1]) & low_mask)
+    return (high << low_bits) | low
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a hash of each value (the finaliser of SplitMix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class Plan:
+    """The random choices of a run over one training index.
+
+    Args:
+        index: structured array with fields label, height and width, whose rows are sorted by label;
+            it may be memory-mapped, only the drawn rows are touched.
+        counts: [K] images per class; their sum is the length of the index.
+        data: the settings of sections 3.2 and 4.3.
+        batch_size: B, images per stream in the global batch.
+        seed: seed of the run.
+        rebalance_gamma: γ' of the class-aware stream in the rebalancing stage.
+        rank, world_size: this process's slice of every global batch.
+
+    Raises:
+        ValueError: a batch larger than the index or not divisible among the ranks, or a class
+            without images.
+    """
+
+    def __init__(
+        self,
+        index: NDArray[np.void],
+        counts: NDArray[np.integer],
+        data: Data,
+        *,
+        batch_size: int,
+        seed: int,
+        rebalance_gamma: float = 1.0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size > len(index):
+            raise ValueError(f"a batch of {batch_size} is larger than the {len(index)} training images")
+        if batch_size % world_size:
+            raise ValueError(f"a batch of {batch_size} cannot be divided among {world_size} ranks")
+        self.index = index
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.first_row = np.concatenate(([0], np.cumsum(self.counts)[:-1]))
+        self.data = data
+        self.batch_size = batch_size
+        self.seed = seed
+        share = batch_size // world_size
+        self.part = slice(rank * share, (rank + 1) * share)
+        balanced = AliasTable(class_probabilities(self.counts, data.gamma))
+        self.classes = {
+            "interpolative": balanced,
+            "rebalance": AliasTable(class_probabilities(self.counts, rebalance_gamma)),
+        }
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch: as many batches as the class-agnostic stream fills, the rest dropped."""
+        return len(self.index) // self.batch_size
+
+    def batch(self, phase: Phase, epoch: int, step: int) -> BatchPlan:
+        """Return this rank's part of a global batch: the same arguments give the same batch."""
+        agnostic = aware = lam = None
+        if phase != "rebalance":
+            rows = self.agnostic_rows(phase, epoch, step)
+            agnostic = self._augment(rows, self._rng(_AUGMENT_AGNOSTIC, phase, epoch, step))[self.part]
+        if phase != "warmup":
+            rows = self.aware_rows(phase, epoch, step)
+            aware = self._augment(rows, self._rng(_AUGMENT_AWARE, phase, epoch, step))[self.part]
+        if phase == "interpolative":
+            lam = self._lambda(epoch, step)[self.part]
+        return BatchPlan(agnostic, aware, lam)
+
+    def agnostic_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the index rows [B] of a class-agnostic global batch.
+
+        Over the steps of an epoch no row comes twice (section 3.2: equal probability for all).
+        """
+        keys = self._rng(_ORDER, phase, epoch, 0).integers(0, 2**64, _FEISTEL_ROUNDS, dtype=np.uint64)
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        return permute(positions, len(self.index), keys)
+
+    def aware_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the index rows [B] of a class-aware global batch.
+
+        First the class by equation 2, then one of its images uniformly, with repetition.
+        """
+        rng = self._rng(_DRAW, phase, epoch, step)
+        classes = self.classes[phase].draw(rng, self.batch_size)
+        return self.first_row[classes] + rng.integers(0, self.counts[classes])
+
+    def _lambda(self, epoch: int, step: int) -> NDArray[np.float32]:
+        size = self.batch_size if self.data.lambda_per == "sample" else 1
+        drawn = self._rng(_LAMBDA, "interpolative", epoch, step).beta(self.data.alpha, self.data.beta, size)
+        return np.resize(drawn.astype(np.float32), self.batch_size)
+
+    def _rng(self, purpose: int, phase: Phase, epoch: int, step: int) -> np.random.Generator:
+        # The lowest word of the counter is the generator's own; the rest says which batch this is.
+        counter = [0, step, epoch, PHASES.index(phase)]
+        return np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, purpose]))
+
+    def _augment(self, rows: NDArray[np.int64], rng: np.random.Generator) -> StreamPlan:
+        found, size, data = self.index[rows], len(rows), self.data
+        heights, widths = found["height"].astype(np.int64), found["width"].astype(np.int64)
+        sizes = np.full((size, 2), data.image_size, dtype=np.float32)
+        cuts = np.zeros((size, 2), dtype=np.int32)
+        if data.crop == "random_resized":
+            windows = resized_crop_windows(rng, heights, widths, data.crop_scale, data.crop_ratio)
+        else:
+            windows = whole(heights, widths)
+            cuts[:] = rng.integers(-data.crop_padding, data.crop_padding + 1, (size, 2))
+        flips = (rng.random(size) < data.flip).astype(np.int32)
+        strength = np.array(data.color_jitter)
+        colors = rng.uniform(np.maximum(0, 1 - strength), 1 + strength, (size, 3)).astype(np.float32)
+        return StreamPlan(rows, found["label"].astype(np.int64), windows, sizes, cuts, flips, colors)
+
+
+def evaluation_stream(index: NDArray[np.void], rows: NDArray[np.int64], data: Data) -> StreamPlan:
+    """Return what happens to images of an evaluation split: nothing random.
+
+    The short side is resized to ``data.eval_resize`` and the centre is cut, sizes and places rounded as
+    torchvision's Resize and CenterCrop round them; with ``eval_resize`` 0 the whole image is resized to the square.
+    """
+    found, count, side = index[rows], len(rows), data.image_size
+    heights, widths = found["height"].astype(np.int64), found["width"].astype(np.int64)
+    sizes = np.full((count, 2), side, dtype=np.int64)
+    if data.eval_resize:
+        short = np.minimum(heights, widths)
+        sizes = np.stack([heights * data.eval_resize // short, widths * data.eval_resize // short], axis=1)
+    return StreamPlan(
+        rows,
+        found["label"].astype(np.int64),
+        whole(heights, widths),
+        sizes.astype(np.float32),
+        np.rint((sizes - side) / 2).astype(np.int32),
+        np.zeros(count, dtype=np.int32),
+        np.ones((count, 3), dtype=np.float32),
+    )
+
+
+def whole(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return windows [B, 4] that cover whole images."""
+    zeros = np.zeros_like(heights)
+    return np.stack([zeros, zeros, heights, widths], axis=1).astype(np.int32)
+
+
+def resized_crop_windows(
+    rng: np.random.Generator,
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> NDArray[np.int32]:
+    """Draw one window per image, [B, 4] as top, left, height, width, distributed as torchvision's RandomResizedCrop.
+
+    Area uniform in ``scale``, aspect log-uniform in ``ratio``; the first of ten tries that fits is
+    taken, and where none fits the largest centred window of the nearest allowed aspect.
+    """
+    size = len(heights)
+    shape = (size, _CROP_TRIES)
+    areas = rng.uniform(*scale, shape) * (heights * widths)[:, None]
+    aspects = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]), shape))
+    tried_w = np.rint(np.sqrt(areas * aspects)).astype(np.int64)
+    tried_h = np.rint(np.sqrt(areas / aspects)).astype(np.int64)
+    fits = (tried_w > 0) & (tried_w <= widths[:, None]) & (tried_h > 0) & (tried_h <= heights[:, None])
+    first = fits.argmax(axis=1)
+    each = np.arange(size)
+    found = fits[each, first]
+    fallback_h, fallback_w = _centred(heights, widths, ratio)
+    height = np.where(found, tried_h[each, first], fallback_h)
+    width = np.where(found, tried_w[each, first], fallback_w)
+    top = np.where(found, rng.integers(0, heights - height + 1), (heights - height) // 2)
+    left = np.where(found, rng.integers(0, widths - width + 1), (widths - width) // 2)
+    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+
+
+def _centred(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], ratio: tuple[float, float]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    aspects = widths / heights
+    height = np.where(aspects < ratio[0], np.rint(widths / ratio[0]), heights).astype(np.int64)
+    width = np.where(aspects > ratio[1], np.rint(heights * ratio[1]), widths).astype(np.int64)
+    return np.minimum(height, heights), np.minimum(width, widths)

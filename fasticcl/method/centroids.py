@@ -1,0 +1,67 @@
+"""Class centroids (equation 1)."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CentroidNorm = Literal["none", "l2", "bias_corrected"]
+
+
+class CentroidBank(nn.Module):
+    """Exponential moving averages of the embeddings of each class, all zero at first.
+
+    Args:
+        num_classes: K.
+        dim: d_z.
+        momentum: m of equation 1.
+        norm: what `value` is. ``none``: the averages of equation 1; ``l2``: unit vectors after each
+            update, as in MoPro; ``bias_corrected``: averages divided by 1 - m^count, which frees
+            classes of few images from the pull of the zero start.
+
+    Raises:
+        ValueError: a momentum outside [0, 1) or an unknown norm.
+    """
+
+    centroids: torch.Tensor
+    counts: torch.Tensor
+
+    def __init__(self, num_classes: int, dim: int, momentum: float = 0.99, norm: CentroidNorm = "none") -> None:
+        super().__init__()
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum lies in [0, 1), got {momentum}")
+        if norm not in ("none", "l2", "bias_corrected"):
+            raise ValueError(f"norm is none, l2 or bias_corrected, got {norm!r}")
+        self.momentum, self.norm = momentum, norm
+        self.register_buffer("centroids", torch.zeros(num_classes, dim))
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
+
+    @property
+    def value(self) -> torch.Tensor:
+        """[K, d_z] float32 centroids that a loss compares embeddings with; no gradient flows through them."""
+        if self.norm != "bias_corrected":
+            return self.centroids
+        seen = 1 - self.momentum ** self.counts.clamp(min=1).to(self.centroids.dtype)
+        return self.centroids / seen[:, None]
+
+    @torch.no_grad()
+    def update(self, z: torch.Tensor, y: torch.Tensor) -> None:
+        """Apply equation 1 to one embedding after another, in their order, in closed form.
+
+        For the n embeddings z_1..z_n of a class, c ← m^n·c + (1 - m)·Σ_j m^(n-j)·z_j. The centroids
+        are replaced, never changed in place, so a loss computed before keeps those that it used.
+
+        Args:
+            z: [B, d_z] embeddings of class-agnostic images of the global batch.
+            y: [B] int64 classes.
+        """
+        z = z.detach().to(self.centroids.dtype)
+        same = y[:, None] == y[None, :]
+        later = torch.triu(same, diagonal=1).sum(dim=1)  # same-class embeddings that come after each
+        weights = (1 - self.momentum) * self.momentum ** later.to(z.dtype)
+        counts = torch.zeros_like(self.counts).index_add_(0, y, torch.ones_like(y))
+        decay = self.momentum ** counts.to(z.dtype)
+        centroids = (self.centroids * decay[:, None]).index_add_(0, y, weights[:, None] * z)
+        self.centroids = F.normalize(centroids, dim=1) if self.norm == "l2" else centroids
+        self.counts = self.counts + counts

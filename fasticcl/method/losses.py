@@ -1,0 +1,82 @@
+"""The losses of sections 3.3 to 3.6, each the mean over the batch, computed in float32.
+
+Shapes: B samples, K classes, D embedding size. λ is a number, a scalar tensor or [B].
+"""
+
+import torch
+from torch.nn import functional as F
+
+Lambda = torch.Tensor | float
+
+
+def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return L_ce of equation 6 for logits [B, K] and classes y [B]."""
+    return F.cross_entropy(logits.float(), y)
+
+
+def interpolative_cross_entropy(
+    logits: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: Lambda
+) -> torch.Tensor:
+    """Return L_ce^it of equation 7 for the logits [B, K] of interpolative images.
+
+    Args:
+        logits: [B, K].
+        y_h: [B] classes of the class-agnostic images.
+        y_t: [B] classes of the class-aware images.
+        lam: λ, the share of the class-agnostic image.
+    """
+    towards_h = F.cross_entropy(logits.float(), y_h, reduction="none")
+    towards_t = F.cross_entropy(logits.float(), y_t, reduction="none")
+    return (lam * towards_h + (1 - lam) * towards_t).mean()
+
+
+def centroid_logits(z: torch.Tensor, centroids: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return z·c^k / τ, [B, K]: the logits of the retrieval probability of equation 4."""
+    with torch.autocast(z.device.type, enabled=False):
+        return z.float() @ centroids.detach().float().T / temperature
+
+
+def centroid_contrastive(
+    z: torch.Tensor, centroids: torch.Tensor, y: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return L_cc of the warm-up (section 4.3) for embeddings z [B, D], centroids [K, D] and classes y [B]."""
+    return cross_entropy(centroid_logits(z, centroids, temperature), y)
+
+
+def interpolative_centroid_contrastive(
+    z: torch.Tensor,
+    centroids: torch.Tensor,
+    y_h: torch.Tensor,
+    y_t: torch.Tensor,
+    lam: Lambda,
+    temperature: float,
+) -> torch.Tensor:
+    """Return L_cc^it of equation 5: the embedding of a mixed image retrieves both its centroids.
+
+    Args:
+        z: [B, D] embeddings of interpolative images.
+        centroids: [K, D]; no gradient flows through them.
+        y_h: [B] classes of the class-agnostic images.
+        y_t: [B] classes of the class-aware images.
+        lam: λ, the share of the class-agnostic image.
+        temperature: τ.
+    """
+    return interpolative_cross_entropy(centroid_logits(z, centroids, temperature), y_h, y_t, lam)
+
+
+def rebalance(
+    student: torch.Tensor, teacher: torch.Tensor, y: torch.Tensor, weight: float, temperature: float
+) -> torch.Tensor:
+    """Return L_cb of equation 9: cross-entropy, and the divergence from the teacher's softened prediction.
+
+    Args:
+        student: [B, K] logits o^S of the classifier that is trained.
+        teacher: [B, K] logits o^T of the classifier of the representation stage; no gradient flows through them.
+        y: [B] classes.
+        weight: ω_d.
+        temperature: τ_d.
+    """
+    target = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    predicted = F.log_softmax(student.float() / temperature, dim=1)
+    divergence = F.kl_div(predicted, target, reduction="batchmean", log_target=True)
+    return (1 - weight) * cross_entropy(student, y) + weight * temperature**2 * divergence
