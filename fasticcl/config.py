@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fasticcl.errors import UserError, nearest
 
@@ -36,7 +36,7 @@ class Data(Section):
 
     dataset: str
     """Name of the dataset preset."""
-    dir: Path
+    dir: Annotated[Path, AfterValidator(Path.expanduser)]
     """Folder of the shards that `fasticcl convert` wrote."""
     imbalance: Count | None = None
     """Imbalance ratio that the shards must have; None: whatever they have."""
@@ -112,6 +112,16 @@ class Method(Section):
     """Whether L_cc in the warm-up and L_cc^it (equation 5) after it are in use (Table 4)."""
     bn_mode: Literal["separate", "split", "concat"] = "separate"
     """separate: two forward passes; split: one, statistics per stream; concat: one, shared statistics."""
+
+    @model_validator(mode="after")
+    def _learns(self) -> "Method":
+        interpolative = self.interpolative_cross_entropy or self.centroid_contrastive
+        if self.interpolative_weight and not (self.uniform_weight or interpolative):
+            raise ValueError(
+                "no loss is left after the warm-up; turn on method.interpolative_cross_entropy, "
+                "method.centroid_contrastive or method.uniform_weight"
+            )
+        return self
 
 
 class Optim(Section):
@@ -200,6 +210,17 @@ class Config(Section):
         """Return the phase of the representation stage that ``epoch`` (from 0) belongs to (section 4.3)."""
         never = self.method.interpolative_weight == 0
         return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
+
+    def shortened(self) -> "Config":
+        """Return this configuration with one epoch of every phase that it has, for ``fast_dev_run``."""
+        warmup = min(self.method.warmup_epochs, 1)
+        return self.model_copy(
+            update={
+                "optim": self.optim.model_copy(update={"epochs": 2}),
+                "method": self.method.model_copy(update={"warmup_epochs": warmup}),
+                "rebalance": self.rebalance.model_copy(update={"epochs": min(self.rebalance.epochs, 1)}),
+            }
+        )
 
     def to_toml(self) -> str:
         """Return a file that ``--config`` reads back to this very configuration."""

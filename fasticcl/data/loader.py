@@ -34,6 +34,11 @@ class Batch:
     lam: torch.Tensor | None = None
     """[B] float32 λ."""
 
+    @property
+    def images(self) -> int:
+        """How many images were decoded for the batch, both streams."""
+        return sum(len(labels) for labels in (self.y_h, self.y_t) if labels is not None)
+
 
 def available_cores() -> int:
     """Return how many cores this process may use."""
@@ -49,6 +54,7 @@ class Loader:
         threads: threads that decode and augment; None: one per core.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU.
+        most_steps: steps after which an epoch is cut short; None: never.
     """
 
     def __init__(
@@ -56,11 +62,13 @@ class Loader:
         shards: Shards,
         plan: Plan,
         *,
+        most_steps: int | None = None,
         threads: int | None = None,
         prefetch: int = 2,
         gpu: int | None = None,
     ) -> None:
         self.shards, self.plan = shards, plan
+        self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
@@ -68,12 +76,12 @@ class Loader:
 
         The pipeline runs ahead over the ends of epochs; close the iterator, or drop it, to stop it.
         """
-        steps, data = self.plan.steps_per_epoch, self.plan.data
+        data = self.plan.data
         jitter = any(data.color_jitter)
-        first = epoch * steps + step
+        first = epoch * self.steps + step
 
         def feed(iteration: int) -> list[Any]:
-            planned = self.plan.batch(phase, *divmod(first + iteration, steps))
+            planned = self.plan.batch(phase, *divmod(first + iteration, self.steps))
             streams = [s for s in (planned.agnostic, planned.aware) if s is not None]
             inputs = [value for stream in streams for value in _inputs(self.shards, stream, jitter)]
             return inputs if planned.lam is None else [*inputs, planned.lam]

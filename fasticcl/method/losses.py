@@ -25,9 +25,10 @@ def interpolative_cross_entropy(
         y_t: [B] classes of the class-aware images.
         lam: λ, the share of the class-agnostic image.
     """
-    towards_h = F.cross_entropy(logits.float(), y_h, reduction="none")
-    towards_t = F.cross_entropy(logits.float(), y_t, reduction="none")
-    return (lam * towards_h + (1 - lam) * towards_t).mean()
+    log_p = F.log_softmax(logits.float(), dim=1)
+    towards_h = log_p.gather(1, y_h[:, None]).squeeze(1)
+    towards_t = log_p.gather(1, y_t[:, None]).squeeze(1)
+    return -(lam * towards_h + (1 - lam) * towards_t).mean()
 
 
 def centroid_logits(z: torch.Tensor, centroids: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -1,0 +1,53 @@
+"""Accuracy: overall and on the many, medium and few splits (section 4.2)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fasticcl.data.loader import Batch
+from fasticcl.data.longtail import splits
+from fasticcl.engine.machine import Machine
+from fasticcl.method.network import Network
+
+Metrics = dict[str, float | None]
+"""Percentages by name; None for a split that has no class."""
+METRICS = ("val/top1", "val/many", "val/medium", "val/few")
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network, batches: Iterable[Batch], train_counts: NDArray[np.integer], machine: Machine
+) -> Metrics:
+    """Return top-1 accuracy in percent over the given images, and per split.
+
+    Overall is the share of images that are right; a split is the mean of its classes' accuracies.
+
+    Args:
+        network: the network; it is left in evaluation mode.
+        batches: batches with x_h and y_h, each image once.
+        train_counts: [K] training images per class, which define the splits.
+        machine: where it runs.
+    """
+    network.eval()
+    right = torch.zeros(len(train_counts), dtype=torch.int64, device=machine.device)
+    seen = torch.zeros_like(right)
+    for batch in batches:
+        with machine.autocast():
+            predicted = network(batch.x_h).logits.argmax(dim=1)
+        right.index_add_(0, batch.y_h, (predicted == batch.y_h).long())
+        seen.index_add_(0, batch.y_h, torch.ones_like(batch.y_h))
+    return accuracies(right.cpu().numpy(), seen.cpu().numpy(), train_counts)
+
+
+def accuracies(
+    right: NDArray[np.integer], seen: NDArray[np.integer], train_counts: NDArray[np.integer]
+) -> Metrics:
+    """Return the metrics from right and seen images per class, each [K]."""
+    metrics: Metrics = {"val/top1": 100 * float(right.sum() / seen.sum())}
+    for name, member in splits(train_counts).items():
+        present = member & (seen > 0)
+        per_class = right[present] / seen[present]
+        metrics[f"val/{name}"] = 100 * float(per_class.mean()) if present.any() else None
+    return metrics

@@ -1,0 +1,51 @@
+"""SGD and the learning rate of an epoch (section 4.3)."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from fasticcl.config import Optim
+
+
+def build_optimizer(
+    parameters: Iterable[torch.nn.Parameter], optim: Optim, weight_decay: float | None = None
+) -> torch.optim.SGD:
+    """Return SGD over ``parameters``; its learning rate is set at the start of every epoch."""
+    parameters = list(parameters)
+    return torch.optim.SGD(
+        parameters,
+        lr=optim.lr,
+        momentum=optim.momentum,
+        nesterov=optim.nesterov,
+        weight_decay=optim.weight_decay if weight_decay is None else weight_decay,
+        fused=parameters[0].is_cuda,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group the learning rate ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def cosine(epoch: int, epochs: int) -> float:
+    """Return the factor that falls from 1 at epoch 0 to 0 at epoch ``epochs``."""
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def representation_lr(epoch: int, optim: Optim) -> float:
+    """Return the learning rate of an epoch (from 0) of the representation stage.
+
+    The rate changes between epochs only, as in the codes that the paper follows ([22] and [59]).
+    """
+    if optim.schedule == "cosine":
+        factor = cosine(epoch, optim.epochs)
+    else:
+        # Milestones are shares of the epochs; 0.6 · 200 must mean 120, not 119.99999999999999.
+        passed = sum(epoch >= round(share * optim.epochs, 6) for share in optim.milestones)
+        factor = optim.decay**passed
+    if epoch < optim.warmup_epochs:
+        progress = (epoch + 1) / optim.warmup_epochs
+        factor *= optim.warmup_start + (1 - optim.warmup_start) * progress
+    return optim.lr * factor

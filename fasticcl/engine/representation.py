@@ -1,0 +1,121 @@
+"""The representation stage: uniform branch, interpolative branch, centroids (sections 3.1 to 3.5)."""
+
+from typing import Any
+
+import torch
+
+from fasticcl.config import Config
+from fasticcl.data.loader import Batch
+from fasticcl.data.plan import Phase
+from fasticcl.engine.machine import Machine
+from fasticcl.engine.optim import build_optimizer, representation_lr
+from fasticcl.engine.stage import Losses
+from fasticcl.method import losses
+from fasticcl.method.centroids import CentroidBank
+from fasticcl.method.network import Network, Output
+
+
+class Representation:
+    """Learns encoder, projection head and classifier; warm-up first, then both branches (equation 8).
+
+    Args:
+        config: the configuration of the run.
+        num_classes: K.
+        machine: where it runs.
+    """
+
+    name = "representation"
+
+    def __init__(self, config: Config, num_classes: int, machine: Machine) -> None:
+        self.config, self.method, self.machine = config, config.method, machine
+        self.epochs = config.optim.epochs
+        # The projection head exists for the centroids alone; baselines go without both.
+        dim = self.method.embedding_dim if self.method.centroid_contrastive else 0
+        split = self.method.bn_mode == "split"
+        self.network = Network(self.method.encoder, num_classes, dim, split_bn=split)
+        machine.place(self.network)
+        self.bank = CentroidBank(
+            num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
+        ).to(machine.device)
+        self.forward = machine.forward_of(self.network)
+        self.optimizer = build_optimizer(self.network.parameters(), config.optim)
+
+    def phase(self, epoch: int) -> Phase:
+        """Return warmup for the first T epochs, then interpolative."""
+        return self.config.phase(epoch)
+
+    def lr(self, epoch: int) -> float:
+        """Return the learning rate of an epoch."""
+        return representation_lr(epoch, self.config.optim)
+
+    def train_mode(self) -> None:
+        """Everything learns."""
+        self.network.train()
+
+    def losses(self, batch: Batch) -> Losses:
+        """Return the losses of a batch and then move the centroids towards its class-agnostic embeddings."""
+        return self._warmup(batch) if batch.x_f is None else self._interpolative(batch)
+
+    def _warmup(self, batch: Batch) -> Losses:
+        with self.machine.autocast():
+            h = self.forward(batch.x_h)
+        parts = {"ce": losses.cross_entropy(h.logits, batch.y_h)}
+        if h.embedding is not None:
+            parts["cc"] = losses.centroid_contrastive(
+                h.embedding, self.bank.value, batch.y_h, self.method.temperature
+            )
+            self.bank.update(h.embedding, batch.y_h)
+        return {"loss": sum(parts.values()), **parts}
+
+    def _interpolative(self, batch: Batch) -> Losses:
+        method, labels = self.method, (batch.y_h, batch.y_t, batch.lam)
+        h, f = self._both_branches(batch)
+        parts = {}
+        total = torch.zeros((), device=self.machine.device)
+        if method.uniform_weight:
+            parts["ce"] = losses.cross_entropy(h.logits, batch.y_h)
+            total = total + method.uniform_weight * parts["ce"]
+        if method.interpolative_cross_entropy:
+            parts["ce_it"] = losses.interpolative_cross_entropy(f.logits, *labels)
+            total = total + method.interpolative_weight * parts["ce_it"]
+        if f.embedding is not None:
+            parts["cc_it"] = losses.interpolative_centroid_contrastive(
+                f.embedding, self.bank.value, *labels, method.temperature
+            )
+            total = total + method.interpolative_weight * parts["cc_it"]
+            self.bank.update(h.embedding, batch.y_h)
+        return {"loss": total, **parts}
+
+    def _both_branches(self, batch: Batch) -> tuple[Output | None, Output]:
+        """Return the outputs for x_h and x_f as ``method.bn_mode`` computes them.
+
+        Where ω_u is 0, x_h serves the centroids only: it passes without gradient, and not at all
+        where there are no centroids.
+        """
+        needs_h = self.method.uniform_weight > 0 or self.network.projection is not None
+        with self.machine.autocast():
+            if self.method.bn_mode == "separate" or not needs_h:
+                h = None
+                if needs_h:
+                    with torch.set_grad_enabled(self.method.uniform_weight > 0):
+                        h = self.forward(batch.x_h)
+                return h, self.forward(batch.x_f)
+            self.network.use_streams(2)
+            both = self.forward(torch.cat([batch.x_h, batch.x_f]))
+            self.network.use_streams(1)
+        halves = [None if part is None else part.chunk(2) for part in both]
+        return tuple(Output(*(part and part[i] for part in halves)) for i in (0, 1))
+
+    def state(self) -> dict[str, Any]:
+        """Return weights, centroids and momentum."""
+        return {
+            "network": self.network.state_dict(),
+            "centroids": self.bank.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        self.network.load_state_dict(state["network"])
+        self.bank.load_state_dict(state["centroids"])
+        self.optimizer.load_state_dict(state["optimizer"])

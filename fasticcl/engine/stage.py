@@ -1,0 +1,48 @@
+"""What the loop needs to know of a stage."""
+
+from typing import Any, Literal, Protocol
+
+import torch
+
+from fasticcl.data.loader import Batch
+from fasticcl.data.plan import Phase
+from fasticcl.method.network import Network
+
+StageName = Literal["representation", "rebalancing"]
+STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
+
+Losses = dict[str, torch.Tensor]
+"""Named scalar losses; ``loss`` is the one that is minimised."""
+
+
+class Stage(Protocol):
+    """Forward pass and loss of a stage, its optimizer and what a checkpoint keeps of it."""
+
+    name: StageName
+    epochs: int
+    network: Network
+    optimizer: torch.optim.Optimizer
+
+    def phase(self, epoch: int) -> Phase:
+        """Return which batches an epoch takes."""
+        ...
+
+    def lr(self, epoch: int) -> float:
+        """Return the learning rate of an epoch."""
+        ...
+
+    def train_mode(self) -> None:
+        """Put the modules that learn into training mode, the others into evaluation mode."""
+        ...
+
+    def losses(self, batch: Batch) -> Losses:
+        """Return the losses of a batch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return tensors and plain values from which `restore` continues."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        ...

@@ -1,0 +1,252 @@
+"""A run from configuration to report: data, both stages, weights; and its evaluation afterwards."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from fasticcl.config import Config
+from fasticcl.data.convert import convert
+from fasticcl.data.loader import Batch, Loader, evaluation_batches
+from fasticcl.data.longtail import splits
+from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Manifest, Shards
+from fasticcl.data.sources import digits
+from fasticcl.engine.checkpoint import load_checkpoint
+from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
+from fasticcl.engine.loop import Loop
+from fasticcl.engine.machine import Machine, choose_machine
+from fasticcl.engine.progress import Display
+from fasticcl.engine.rebalance import Rebalancing
+from fasticcl.engine.representation import Representation
+from fasticcl.engine.run import Run
+from fasticcl.engine.stage import Stage
+from fasticcl.engine.stop import StopRequest
+from fasticcl.errors import UserError
+from fasticcl.method.network import Network
+
+_FEW_STEPS = 3  # of fast_dev_run
+
+
+@dataclass(frozen=True)
+class Report:
+    """The accuracies of a run, by what was evaluated."""
+
+    run: Path
+    rows: dict[str, Metrics]
+    """``before`` and ``after`` rebalancing, both at the last epoch of their stage, and ``best``, the
+    epoch with the highest overall accuracy on the evaluated split. Without rebalancing: ``last`` and ``best``."""
+    best_epoch: int
+    """The epoch of ``best``, counted from 1 in its stage."""
+    split: str
+    """The split that was evaluated."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The opened splits of a run."""
+
+    train: Shards
+    evaluated: Shards
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.train.counts)
+
+
+def open_dataset(config: Config) -> Dataset:
+    """Open the shards that a configuration names; the demo's are made if need be.
+
+    Raises:
+        UserError: no shards, shards of another dataset or imbalance ratio, or fewer than two classes.
+    """
+    data = config.data
+    manifest = Manifest.read(data.dir)
+    if manifest is None and data.dataset == "demo":
+        manifest = convert(digits.read(), data.dir)
+    if manifest is None:
+        raise UserError(
+            f"There are no shards of {data.dataset} in {data.dir}; make them from a folder with train/CLASS/ and "
+            f"val/CLASS/ (or test/CLASS/) with: fasticcl convert folder SRC {data.dir}"
+        )
+    # Shards made from plain folders can hold any dataset.
+    if manifest.dataset not in (data.dataset, "folder"):
+        raise UserError(f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data.")
+    made_with = manifest.settings.get("imbalance")
+    if made_with is not None and data.imbalance not in (None, made_with):
+        raise UserError(
+            f"{data.dir} was converted with imbalance {made_with}, not {data.imbalance}; "
+            f"use --imbalance {made_with} or another --data."
+        )
+    if len(manifest.classes) < 2:
+        raise UserError(f"{data.dir} has only the class {manifest.classes[0]!r}; a classifier needs at least two.")
+    present = [name for name in ("test", "val") if name in manifest.splits]
+    split = present[0] if data.eval_split == "auto" else data.eval_split
+    return Dataset(Shards(data.dir, "train"), Shards(data.dir, split))
+
+
+def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Report:
+    """Run both stages and return the report; the files are in the run folder.
+
+    Args:
+        config: the resolved configuration.
+        resume: continue the run that ``config`` names (or the newest) with the settings it was started with.
+        console: where progress is shown; None: nowhere.
+
+    Raises:
+        UserError: bad input.
+        Stopped: a signal ended the run; it can be resumed.
+        TrainingFailed: the loss is not finite.
+    """
+    console = console or Console(quiet=True)
+    run = None
+    if resume:
+        run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
+        config = run.config
+    machine = choose_machine(config.engine)
+    dataset = open_dataset(config)
+    shortened = config.shortened() if config.engine.fast_dev_run else config
+    loader = _loader(shortened, dataset, machine)
+    run = run or Run.create(config)
+    checkpoint = run.resume() if resume else {}
+    torch.manual_seed(config.engine.seed)
+    if machine.gpu is not None:
+        torch.backends.cudnn.benchmark = True
+    representation = Representation(shortened, dataset.num_classes, machine)
+    _banner(console, run, dataset, representation, machine)
+    with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
+        loop = Loop(
+            loader, partial(_evaluate, shortened, dataset, machine), run, display, stop, config.engine.log_every
+        )
+        final: Stage = representation
+        in_second = checkpoint.get("stage") == "rebalancing"
+        if not in_second:
+            _train_stage(loop, representation, checkpoint)
+        if shortened.rebalance.epochs:
+            final = Rebalancing(shortened, representation.network, machine)
+            _train_stage(loop, final, checkpoint if in_second else {})
+    final.network.projection = None
+    run.release(final.network)
+    return _report(run, dataset.evaluated.split)
+
+
+def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None = None) -> Report:
+    """Evaluate the saved weights of a finished run again.
+
+    Args:
+        folder: the run folder.
+        device: auto, cpu or gpu; None: as the run was started.
+        workers: threads; None: as the run was started.
+
+    Raises:
+        UserError: no run, an unfinished one, or missing shards.
+    """
+    run = Run.open(folder)
+    changed = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
+    config = run.config.model_copy(update={"engine": run.config.engine.model_copy(update=changed)})
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
+    machine = choose_machine(config.engine)
+    dataset = open_dataset(config)
+    last, best = load_checkpoint(folder / "last.pt"), load_checkpoint(folder / "best.pt")
+    weights = {"after" if "teacher" in last else "last": load_file(folder / "model.safetensors")}
+    if "teacher" in last:
+        weights = {"before": last["teacher"], **weights}
+    weights["best"] = best["network"]
+    network = Network(config.method.encoder, dataset.num_classes)
+    machine.place(network)
+    rows = {}
+    for name, state in weights.items():
+        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("projection.")})
+        rows[name] = evaluate(network, _evaluation(config, dataset, machine), dataset.train.counts, machine)
+    return Report(folder, rows, best["record"]["epoch"], dataset.evaluated.split)
+
+
+def _loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
+    batch_size = config.optim.batch_size
+    images = len(dataset.train)
+    if batch_size > images:
+        raise UserError(
+            f"A batch of {batch_size} is larger than the {images} training images; use --batch-size {images} or less."
+        )
+    plan = Plan(
+        dataset.train.index,
+        dataset.train.counts,
+        config.data,
+        batch_size=batch_size,
+        seed=config.engine.seed,
+        rebalance_gamma=config.rebalance.gamma,
+    )
+    return Loader(
+        dataset.train,
+        plan,
+        most_steps=_FEW_STEPS if config.engine.fast_dev_run else None,
+        threads=config.engine.workers,
+        prefetch=config.engine.prefetch,
+        gpu=machine.gpu,
+    )
+
+
+def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:
+    if not checkpoint:
+        loop.train(stage)
+        return
+    stage.restore(checkpoint)
+    loop.train(stage, checkpoint["epoch"], checkpoint["step"], checkpoint["partial"])
+
+
+def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[Batch]:
+    batches = evaluation_batches(
+        dataset.evaluated,
+        config.data,
+        batch_size=config.optim.batch_size,
+        threads=config.engine.workers,
+        prefetch=config.engine.prefetch,
+        gpu=machine.gpu,
+    )
+    return islice(batches, _FEW_STEPS) if config.engine.fast_dev_run else batches
+
+
+def _evaluate(config: Config, dataset: Dataset, machine: Machine, stage: Stage) -> Metrics:
+    return evaluate(stage.network, _evaluation(config, dataset, machine), dataset.train.counts, machine)
+
+
+def _display(console: Console, config: Config, steps: int, checkpoint: dict[str, Any]) -> Display:
+    done = checkpoint.get("epoch", 0) * steps + checkpoint.get("step", 0)
+    if checkpoint.get("stage") == "rebalancing":
+        done += config.optim.epochs * steps
+    return Display(console, (config.optim.epochs + config.rebalance.epochs) * steps, done)
+
+
+def _banner(
+    console: Console, run: Run, dataset: Dataset, representation: Representation, machine: Machine
+) -> None:
+    counts, config = dataset.train.counts, run.config
+    sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
+    parameters = sum(p.numel() for p in representation.network.parameters())
+    lines = [
+        f"data     {config.data.dataset}: {len(dataset.train):,} training images, {dataset.num_classes} classes "
+        f"({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
+        f"{len(dataset.evaluated):,} {dataset.evaluated.split} images",
+        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
+        f"batch {config.optim.batch_size}, learning rate {config.optim.lr:g}, seed {config.engine.seed}",
+        f"machine  {machine.describe()}",
+        f"run      {run.folder}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _report(run: Run, split: str) -> Report:
+    before, after = run.last("representation"), run.last("rebalancing")
+    best = run.best("rebalancing" if after else "representation")
+    rows = {"before": before, "after": after, "best": best} if after else {"last": before, "best": best}
+    accuracies = {name: {key: record[key] for key in METRICS} for name, record in rows.items() if record}
+    return Report(run.folder, accuracies, best["epoch"] if best else 0, split)
