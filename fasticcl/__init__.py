@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fasticcl.config import Config
+    from fasticcl.data.convert import Progress
     from fasticcl.data.shards import Manifest
     from fasticcl.engine.training import Report
 
@@ -39,7 +40,7 @@ def configure(
     *,
     method: str | None = None,
     config: str | Path | None = None,
-    assign: Mapping[str, Any] | Sequence[str] = (),
+    set: Mapping[str, Any] | Sequence[str] = (),
     **options: Any,
 ) -> "Config":
     """Return the configuration that `train` would run with the same arguments.
@@ -51,7 +52,7 @@ def configure(
     from fasticcl.errors import nearest
 
     layer: dict[str, dict[str, Any]] = {}
-    given = {path: value for path, value in assign.items()} if isinstance(assign, Mapping) else {}
+    given = dict(set) if isinstance(set, Mapping) else {}
     for name, value in options.items():
         if name not in _OPTIONS:
             raise UserError(f"There is no option {name!r}. {nearest(name, _OPTIONS)}")
@@ -65,7 +66,7 @@ def configure(
         method=method,
         file=Path(config) if config else None,
         options=layer,
-        assignments=() if isinstance(assign, Mapping) else assign,
+        assignments=() if isinstance(set, Mapping) else set,
     )
 
 
@@ -86,7 +87,7 @@ def train(
     resume: bool = False,
     fast_dev_run: bool | None = None,
     config: str | Path | None = None,
-    assign: Mapping[str, Any] | Sequence[str] = (),
+    set: Mapping[str, Any] | Sequence[str] = (),
     console: "Console | None" = None,
 ) -> "Report":
     """Train on a dataset and return the report; ``fasticcl train`` with the same options is the same call.
@@ -109,20 +110,31 @@ def train(
         resume: continue the named run, or the newest of the dataset.
         fast_dev_run: take a few steps of every phase.
         config: TOML file with any part of the configuration.
-        assign: further settings, as {"section.key": value} or ["section.key=value"].
+        set: further settings, as {"section.key": value} or ["section.key=value"].
         console: a rich console that shows progress; None: silent.
 
     Raises:
         UserError: bad input, in one sentence.
     """
-    options = dict(
-        data=data, imbalance=imbalance, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device,
-        workers=workers, name=name, project=project, fast_dev_run=fast_dev_run,
-    )  # fmt: skip
-    resolved = configure(dataset, method=method, config=config, assign=assign, **options)
+    options = {
+        "data": data,
+        "imbalance": imbalance,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "name": name,
+        "project": project,
+        "fast_dev_run": fast_dev_run,
+    }
+    resolved = configure(dataset, method=method, config=config, set=set, **options)
     if resume:
-        changed = [key for key, value in options.items() if value is not None and key not in ("name", "project")]
-        changed += [key for key, value in (("method", method), ("config", config), ("set", assign)) if value]
+        changed = [
+            key for key, value in options.items() if value is not None and key not in ("name", "project")
+        ]
+        changed += [key for key, value in (("method", method), ("config", config), ("set", set)) if value]
         if changed:
             raise UserError(
                 f"--resume continues with the settings that the run was started with; "
@@ -152,6 +164,7 @@ def convert(
     shard_size: int = 2000,
     workers: int | None = None,
     max_corrupt: int = 0,
+    report: "Progress | None" = None,
 ) -> "Manifest":
     """Convert a dataset into shards and return their manifest.
 
@@ -162,6 +175,7 @@ def convert(
         shard_size: images per shard.
         workers: threads; None: one per core.
         max_corrupt: unreadable images that are accepted.
+        report: called with the images just done and the images in all.
 
     Raises:
         UserError: bad input, in one sentence.
@@ -174,5 +188,10 @@ def convert(
     if layout not in layouts:
         raise UserError(f"There is no layout {layout!r}. {nearest(layout, layouts)}")
     return conversion.convert(
-        layouts[layout](Path(source)), Path(dest), shard_size=shard_size, workers=workers, max_corrupt=max_corrupt
+        layouts[layout](Path(source)),
+        Path(dest),
+        shard_size=shard_size,
+        workers=workers,
+        max_corrupt=max_corrupt,
+        report=report,
     )

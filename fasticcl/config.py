@@ -1,17 +1,17 @@
 """Typed configuration: the paper's settings, presets, and what a user changes.
 
-A configuration is built in layers, each on top of the one before: the preset of the dataset, a
-method preset (``--method``), a file (``--config``), then the options of the command line. A key that no section
-knows is refused with the nearest one that exists.
+A configuration is built in layers, each on top of the one before: the preset of the dataset, a method
+preset (``--method``), a file (``--config``), then the options of the command line. A key that no
+section knows is refused with the nearest one that exists.
 """
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fasticcl.errors import UserError, nearest
@@ -38,8 +38,8 @@ class Data(Section):
     """Name of the dataset preset."""
     dir: Annotated[Path, AfterValidator(Path.expanduser)]
     """Folder of the shards that `fasticcl convert` wrote."""
-    imbalance: Count | None = None
-    """Imbalance ratio that the shards must have; None: whatever they have."""
+    imbalance: Literal[100, 50, 10] | None = None
+    """Imbalance ratio of CIFAR-LT that the shards must have; None: whatever they have."""
     eval_split: Literal["auto", "val", "test"] = "auto"
     """Split that is evaluated; auto: test where there is one, else val."""
     image_size: Count = 224
@@ -224,9 +224,21 @@ class Config(Section):
 
     def to_toml(self) -> str:
         """Return a file that ``--config`` reads back to this very configuration."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        lines = []
+        for section, values in self.model_dump(mode="json", exclude_none=True).items():
+            # Numbers, strings, booleans and flat lists read the same in JSON and TOML.
+            settings = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+            lines += [f"[{section}]", *settings, ""]
+        return "\n".join(lines[:-1]) + "\n"
 
 
+_SECTIONS: dict[str, type[Section]] = {
+    "data": Data,
+    "method": Method,
+    "optim": Optim,
+    "engine": Engine,
+    "rebalance": Rebalance,
+}
 Layer = Mapping[str, Mapping[str, Any]]
 
 
@@ -272,18 +284,23 @@ def resolve(
     from_file = _read(file) if file else {}
     named = from_file.get("data", {}).get("dataset")
     if dataset and named and dataset != named:
-        raise UserError(f"{file} is a configuration of {named}, not of {dataset}; name the dataset that is meant.")
-    if not (dataset or named):
+        raise UserError(
+            f"{file} is a configuration of {named}, not of {dataset}; name the dataset that is meant."
+        )
+    dataset = dataset or named
+    if not dataset:
         raise UserError(f"Name a dataset to train on: {', '.join(preset_names())}.")
-    preset = tomllib.loads(preset_text(dataset or named))
+    preset = tomllib.loads(preset_text(dataset))
     paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
     layers = [preset, from_file, dict(options or {}), *map(_assignment, assignments)]
     if method:
         layers.insert(1, tomllib.loads(preset_text(method, "method")))
-    merged: dict[str, dict[str, Any]] = {name: {} for name in Config.model_fields}
+    merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     for layer in layers:
         _check_keys(layer, file if layer is from_file else None)
         _apply(merged, layer, paper_warmup)
+    if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
+        raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt; leave it out for {dataset}.")
     return validate(merged)
 
 
@@ -329,10 +346,12 @@ def _check_keys(layer: Layer, file: Path | None) -> None:
     origin = f"{file}: " if file else ""
     for section, values in layer.items():
         if section not in Config.model_fields:
-            raise UserError(f"{origin}There is no section {section!r}. {nearest(section, Config.model_fields)}")
+            raise UserError(
+                f"{origin}There is no section {section!r}. {nearest(section, Config.model_fields)}"
+            )
         if not isinstance(values, Mapping):
             raise UserError(f"{origin}{section} is a section; set its keys, as in {section}.key = value.")
-        known = Config.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        known = _SECTIONS[section].model_fields
         for key in values:
             if key not in known:
                 close = nearest(f"{section}.{key}", [f"{section}.{name}" for name in known])

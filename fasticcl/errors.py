@@ -1,6 +1,7 @@
-"""What a person did wrong, said in one sentence."""
+"""The ways in which a command ends early."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -9,6 +10,23 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class TrainingFailed(Exception):
+    """The loss is no longer a number; the message names the step and what to try."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and saved its state.
+
+    Attributes:
+        signum: the signal; the exit code is 128 more.
+        command: what continues the run.
+    """
+
+    def __init__(self, signum: int, command: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum, self.command = signum, command
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

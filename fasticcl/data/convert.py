@@ -24,8 +24,8 @@ from fasticcl.data.shards import (
     INDEX_DTYPE,
     Manifest,
     ShardInfo,
-    SplitInfo,
     ShardWriter,
+    SplitInfo,
     member_key,
     shard_name,
     write_file,
@@ -38,8 +38,8 @@ _JPEG_QUALITY = 95
 _ORIENTATION = 0x0112  # EXIF tag
 _PARTS = ".parts"
 
-Report = Callable[[int], None]
-"""Called with the number of images that were just done."""
+Progress = Callable[[int, int], None]
+"""Called with how many images were just done, and how many there are in all."""
 
 
 class UnreadableImage(Exception):
@@ -139,7 +139,7 @@ def convert(
     shard_size: int = 2000,
     workers: int | None = None,
     max_corrupt: int = 0,
-    report: Report = lambda images: None,
+    report: Progress | None = None,
 ) -> Manifest:
     """Write the shards of a source; the same source gives the same bytes, whatever the number of workers.
 
@@ -154,13 +154,19 @@ def convert(
     Raises:
         UserError: ``dest`` holds something else, too many images are unreadable, or the disk is full.
     """
-    settings = {"shard_size": shard_size, "jpeg_quality": _JPEG_QUALITY}
+    settings: dict[str, int | str | None] = {"shard_size": shard_size, "jpeg_quality": _JPEG_QUALITY}
     digest = hashlib.sha256(json.dumps([FORMAT, source.dataset, source.classes, settings]).encode())
     jobs = [
         _Job(split, number, first, items[first : first + shard_size])
         for split, items in source.splits.items()
         for number, first in enumerate(range(0, len(items), shard_size))
     ]
+    total = sum(len(job.items) for job in jobs)
+
+    def tell(images: int) -> None:
+        if report:
+            report(images, total)
+
     stamps = [_stamp(digest.hexdigest(), job) for job in jobs]
     for stamp in stamps:
         digest.update(stamp.encode())
@@ -172,7 +178,7 @@ def convert(
             (dest / split).mkdir(exist_ok=True)
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
             work = [
-                pool.submit(_convert_shard, dest, job, stamp, report)
+                pool.submit(_convert_shard, dest, job, stamp, tell)
                 for job, stamp in zip(jobs, stamps, strict=True)
             ]
             try:
@@ -190,7 +196,9 @@ def convert(
 
 def _stamp(salt: str, job: _Job) -> str:
     """Return a digest of a shard's inputs, so that a changed image redoes its shard and no other."""
-    return hashlib.sha256("\n".join([salt, job.split, *(item.stamp() for item in job.items)]).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join([salt, job.split, *(item.stamp() for item in job.items)]).encode()
+    ).hexdigest()
 
 
 def _finished(dest: Path, source_sha256: str) -> Manifest | None:
@@ -203,7 +211,7 @@ def _finished(dest: Path, source_sha256: str) -> Manifest | None:
     return existing
 
 
-def _convert_shard(dest: Path, job: _Job, stamp: str, report: Report) -> _Part:
+def _convert_shard(dest: Path, job: _Job, stamp: str, report: Callable[[int], None]) -> _Part:
     saved = dest / _PARTS / job.split / f"{shard_name(job.number)}.json"
     if part := _load_part(saved, stamp):
         report(len(job.items))
@@ -268,7 +276,8 @@ def _finish(
     write_file(dest / "quarantine.jsonl", "".join(lines).encode())
     if len(quarantine) > max_corrupt:
         raise UserError(
-            f"{len(quarantine)} images cannot be read, the first is {quarantine[0]['image']} ({quarantine[0]['reason']}); "
+            f"{len(quarantine)} images cannot be read, the first is {quarantine[0]['image']} "
+            f"({quarantine[0]['reason']}); "
             f"all are listed in {dest / 'quarantine.jsonl'}: repair them, or leave them out with "
             f"--max-corrupt {len(quarantine)}."
         )
@@ -296,7 +305,8 @@ def _finish_split(folder: Path, source: Source, parts: list[_Part]) -> SplitInfo
     counts = np.bincount(rows["label"], minlength=len(source.classes))
     if folder.name == "train" and (empty := np.flatnonzero(counts == 0)).size:
         raise UserError(
-            f"No training image of the class {source.classes[empty[0]]!r} can be read; repair or remove the class."
+            f"No training image of the class {source.classes[empty[0]]!r} can be read; "
+            "repair some or remove the class."
         )
     buffer = io.BytesIO()
     np.save(buffer, rows)

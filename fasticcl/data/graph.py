@@ -43,7 +43,8 @@ def build(
     """Build the pipeline of one phase.
 
     Its outputs are image [B, S, S, 3] float32 and label [B] int64 of the first stream, then, when
-    ``mixed``, the mixed image x_f = λ·x_h + (1 - λ)·x_t (equation 3), the label of the second stream and λ [B].
+    ``mixed``, the mixed image x_f = λ·x_h + (1 - λ)·x_t (equation 3), the label of the second stream
+    and λ [B].
 
     Args:
         feed: source of the inputs.

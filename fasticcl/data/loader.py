@@ -1,7 +1,7 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,29 +15,42 @@ from fasticcl.data.shards import Shards
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One step's images and labels; what the phase does not use is None.
+class StreamBatch:
+    """A batch of one stream: warm-up, rebalancing or evaluation.
 
-    Images are float32, normalised, [B, 3, S, S] in channels_last memory format, on the loader's device.
+    Images are float32, normalised and in channels_last memory format, on the loader's device.
     """
 
-    x_h: torch.Tensor | None = None
-    """Class-agnostic images (warm-up and interpolative phase)."""
-    y_h: torch.Tensor | None = None
-    """[B] int64 labels of x_h."""
-    x_f: torch.Tensor | None = None
-    """Interpolative images λ·x_h + (1 - λ)·x_t (equation 3; interpolative phase)."""
-    x_t: torch.Tensor | None = None
-    """Class-aware images (rebalancing)."""
-    y_t: torch.Tensor | None = None
-    """[B] int64 labels of the class-aware images."""
-    lam: torch.Tensor | None = None
+    x: torch.Tensor
+    """[B, 3, S, S] images."""
+    y: torch.Tensor
+    """[B] int64 classes."""
+
+    @property
+    def images(self) -> int:
+        """How many images were decoded for the batch."""
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of the interpolative phase: both streams, images as in `StreamBatch`."""
+
+    x_h: torch.Tensor
+    """[B, 3, S, S] class-agnostic images."""
+    y_h: torch.Tensor
+    """[B] int64 classes of x_h."""
+    x_f: torch.Tensor
+    """[B, 3, S, S] interpolative images λ·x_h + (1 - λ)·x_t (equation 3)."""
+    y_t: torch.Tensor
+    """[B] int64 classes of the class-aware images x_t."""
+    lam: torch.Tensor
     """[B] float32 λ."""
 
     @property
     def images(self) -> int:
         """How many images were decoded for the batch, both streams."""
-        return sum(len(labels) for labels in (self.y_h, self.y_t) if labels is not None)
+        return len(self.y_h) + len(self.y_t)
 
 
 def available_cores() -> int:
@@ -71,7 +84,7 @@ class Loader:
         self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
 
-    def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
+    def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches from a step on, epoch after epoch, without end.
 
         The pipeline runs ahead over the ends of epochs; close the iterator, or drop it, to stop it.
@@ -94,13 +107,9 @@ class Loader:
             batch_size=self.plan.part.stop - self.plan.part.start,
             **self._options,
         )
-        names = {
-            "warmup": ("x_h", "y_h"),
-            "interpolative": ("x_h", "y_h", "x_f", "y_t", "lam"),
-            "rebalance": ("x_t", "y_t"),
-        }[phase]
+        kind = Batch if phase == "interpolative" else StreamBatch
         while True:
-            yield Batch(**dict(zip(names, map(_tensor, pipeline.run()), strict=True)))
+            yield kind(*map(_tensor, pipeline.run()))
 
 
 def evaluation_batches(
@@ -111,10 +120,10 @@ def evaluation_batches(
     threads: int | None = None,
     prefetch: int = 2,
     gpu: int | None = None,
-) -> Iterator[Batch]:
-    """Yield every image of a split once, in index order, as x_h and y_h; the last batch may be smaller.
+) -> Iterator[StreamBatch]:
+    """Yield every image of a split once, in index order; the last batch may be smaller.
 
-    The graph is that of training, fed with the centre crop of section 4.3's references instead of random choices.
+    The graph is that of training, fed with centre crops instead of random choices.
     """
 
     def feed(iteration: int) -> list[Any]:
@@ -134,11 +143,10 @@ def evaluation_batches(
         gpu=gpu,
     )
     for _ in range(0, len(shards), batch_size):
-        images, labels = map(_tensor, pipeline.run())
-        yield Batch(x_h=images, y_h=labels)
+        yield StreamBatch(*map(_tensor, pipeline.run()))
 
 
-def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> Sequence[Any]:
+def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
     """Return what the graph is fed for one stream."""
     inputs = [
         [shards.image(row) for row in stream.rows],
@@ -153,6 +161,6 @@ def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> Sequence[Any]:
 
 
 def _tensor(output: Any) -> torch.Tensor:
-    """Return a pipeline output as a tensor that shares its memory; images come as [B, 3, S, S], channels_last."""
+    """Return a pipeline output as a tensor that shares its memory, images as [B, 3, S, S]."""
     tensor = torch.from_dlpack(output.as_tensor())
     return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

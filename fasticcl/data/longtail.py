@@ -25,7 +25,9 @@ def exponential_counts(largest: int, num_classes: int, imbalance: float) -> NDAr
     exact = largest * (1 / imbalance) ** (np.arange(num_classes) / (num_classes - 1))
     counts = np.floor(exact + 1e-9).astype(np.int64)
     if counts.min() < 1:
-        raise ValueError(f"{largest} images cannot have a tail {imbalance} times smaller; lower the imbalance ratio")
+        raise ValueError(
+            f"{largest} images cannot have a tail {imbalance} times smaller; lower the imbalance ratio"
+        )
     return counts
 
 

@@ -78,7 +78,7 @@ def class_probabilities(counts: NDArray[np.integer], gamma: float) -> NDArray[np
 
 
 class AliasTable:
-    """Draws classes with given probabilities in constant time a draw (Walker's alias method, as built by Vose)."""
+    """Draws classes with given probabilities in constant time (Walker's alias method, built as by Vose)."""
 
     def __init__(self, probabilities: NDArray[np.float64]) -> None:
         size = len(probabilities)
@@ -113,7 +113,7 @@ def permute(positions: NDArray[np.integer], size: int, keys: NDArray[np.uint64])
         size: number of elements that are permuted.
         keys: [rounds] round keys; they choose the permutation.
     """
-    bits = max(2, int(size - 1).bit_length())
+    bits = max(2, (size - 1).bit_length())
     low_bits = np.uint64(bits // 2)
     high_bits = np.uint64(bits) - low_bits
     values = positions.astype(np.uint64)
@@ -257,7 +257,8 @@ def evaluation_stream(index: NDArray[np.void], rows: NDArray[np.int64], data: Da
     """Return what happens to images of an evaluation split: nothing random.
 
     The short side is resized to ``data.eval_resize`` and the centre is cut, sizes and places rounded as
-    torchvision's Resize and CenterCrop round them; with ``eval_resize`` 0 the whole image is resized to the square.
+    torchvision's Resize and CenterCrop round them; with ``eval_resize`` 0 the whole image is resized to
+    the square.
     """
     found, count, side = index[rows], len(rows), data.image_size
     heights, widths = found["height"].astype(np.int64), found["width"].astype(np.int64)
@@ -289,7 +290,7 @@ def resized_crop_windows(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> NDArray[np.int32]:
-    """Draw one window per image, [B, 4] as top, left, height, width, distributed as torchvision's RandomResizedCrop.
+    """Draw one window per image, [B, 4] as top, left, height, width, as torchvision's RandomResizedCrop does.
 
     Area uniform in ``scale``, aspect log-uniform in ``ratio``; the first of ten tries that fits is
     taken, and where none fits the largest centred window of the nearest allowed aspect.

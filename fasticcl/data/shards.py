@@ -67,7 +67,7 @@ class SplitInfo(_Record):
 
 
 class Manifest(_Record):
-    """What a folder of shards holds (``manifest.json``); written last, so that it marks a whole conversion."""
+    """What a folder of shards holds (``manifest.json``); written last, it marks a whole conversion."""
 
     format: int = FORMAT
     dataset: str
@@ -96,9 +96,14 @@ class Manifest(_Record):
             raise UserError(f"Cannot read {path}: {error.strerror}.") from None
         try:
             values = json.loads(text)
-            if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
+            if (
+                isinstance(values, dict)
+                and isinstance(values.get("format"), int)
+                and values["format"] > FORMAT
+            ):
                 raise UserError(
-                    f"{folder} has shards of format {values['format']}, newer than this fasticcl ({FORMAT}); update fasticcl."
+                    f"{folder} has shards of format {values['format']}, newer than this fasticcl ({FORMAT}); "
+                    "update fasticcl."
                 )
             return cls.model_validate(values)
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
@@ -129,7 +134,7 @@ class ShardWriter:
         self.folder, self.number = folder, number
         self._aside = folder / f"{shard_name(number)}.tar.part"
         self._file = open(self._aside, "wb")  # noqa: SIM115  closed in close and abandon
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
         self._rows: list[tuple[int, ...]] = []
         self._lines: list[str] = []
 
@@ -195,9 +200,13 @@ class Shards:
     def __init__(self, folder: Path, split: str) -> None:
         manifest = Manifest.read(folder)
         if manifest is None:
-            raise UserError(f"There are no shards in {folder}; make them with: fasticcl convert folder SRC {folder}")
+            raise UserError(
+                f"There are no shards in {folder}; make them with: fasticcl convert folder SRC {folder}"
+            )
         if split not in manifest.splits:
-            raise UserError(f"The shards in {folder} have no split {split!r}, only {', '.join(manifest.splits)}.")
+            raise UserError(
+                f"The shards in {folder} have no split {split!r}, only {', '.join(manifest.splits)}."
+            )
         self.manifest, self.split = manifest, split
         self.folder = folder / split
         info = manifest.splits[split]
@@ -207,7 +216,9 @@ class Shards:
         for shard in info.shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
-                raise UserError(f"{path} is missing or was changed since the conversion; convert {folder} again.")
+                raise UserError(
+                    f"{path} is missing or was changed since the conversion; convert {folder} again."
+                )
         self._maps: dict[int, NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:

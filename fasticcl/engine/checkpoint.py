@@ -32,7 +32,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"There is no checkpoint {path}; start the run without --resume.") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"The checkpoint {path} cannot be read ({type(error).__name__}); start a new run.") from None
+        raise UserError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}); start a new run."
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"The checkpoint {path} has another format than this fasticcl writes ({FORMAT}); update fasticcl.")
+        raise UserError(
+            f"The checkpoint {path} has another format than this fasticcl writes ({FORMAT}); update fasticcl."
+        )
     return content

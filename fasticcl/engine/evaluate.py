@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fasticcl.data.loader import Batch
+from fasticcl.data.loader import StreamBatch
 from fasticcl.data.longtail import splits
 from fasticcl.engine.machine import Machine
 from fasticcl.method.network import Network
@@ -18,7 +18,7 @@ METRICS = ("val/top1", "val/many", "val/medium", "val/few")
 
 @torch.no_grad()
 def evaluate(
-    network: Network, batches: Iterable[Batch], train_counts: NDArray[np.integer], machine: Machine
+    network: Network, batches: Iterable[StreamBatch], train_counts: NDArray[np.integer], machine: Machine
 ) -> Metrics:
     """Return top-1 accuracy in percent over the given images, and per split.
 
@@ -26,7 +26,7 @@ def evaluate(
 
     Args:
         network: the network; it is left in evaluation mode.
-        batches: batches with x_h and y_h, each image once.
+        batches: the images, each once.
         train_counts: [K] training images per class, which define the splits.
         machine: where it runs.
     """
@@ -35,9 +35,9 @@ def evaluate(
     seen = torch.zeros_like(right)
     for batch in batches:
         with machine.autocast():
-            predicted = network(batch.x_h).logits.argmax(dim=1)
-        right.index_add_(0, batch.y_h, (predicted == batch.y_h).long())
-        seen.index_add_(0, batch.y_h, torch.ones_like(batch.y_h))
+            predicted = network(batch.x).logits.argmax(dim=1)
+        right.index_add_(0, batch.y, (predicted == batch.y).long())
+        seen.index_add_(0, batch.y, torch.ones_like(batch.y))
     return accuracies(right.cpu().numpy(), seen.cpu().numpy(), train_counts)
 
 

@@ -5,19 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-
-from fasticcl.data.loader import Batch, Loader
+from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.engine.evaluate import Metrics
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run import Record, Run
 from fasticcl.engine.stage import Losses, Stage
-from fasticcl.engine.stop import Stopped, StopRequest
-
-
-class TrainingFailed(Exception):
-    """The loss is no longer a number; the message names the step and what to try."""
+from fasticcl.engine.stop import StopRequest
+from fasticcl.errors import Stopped, TrainingFailed
 
 
 class Meter:
@@ -78,7 +73,13 @@ class Loop:
         self.loader, self.evaluate, self.run, self.display, self.stop = loader, evaluate, run, display, stop
         self.steps, self.log_every = loader.steps, log_every
 
-    def train(self, stage: Stage, epoch: int = 0, step: int = 0, partial: dict[str, Any] | None = None) -> None:
+    def train(
+        self,
+        stage: Stage,
+        first_epoch: int = 0,
+        first_step: int = 0,
+        partial: dict[str, Any] | None = None,
+    ) -> None:
         """Run a stage to its end, from a step of an epoch on.
 
         Raises:
@@ -87,13 +88,13 @@ class Loop:
         """
         phase, batches = None, iter(())
         meter = Meter(partial)
-        for epoch in range(epoch, stage.epochs):
+        for epoch in range(first_epoch, stage.epochs):
             if stage.phase(epoch) != phase:
                 phase = stage.phase(epoch)
-                batches = self.loader.batches(phase, epoch, step)
+                batches = self.loader.batches(phase, epoch, first_step)
             stage.train_mode()
             set_lr(stage.optimizer, stage.lr(epoch))
-            for step in range(step, self.steps):
+            for step in range(first_step, self.steps):
                 self._step(stage, batches, meter)
                 if (step + 1) % self.log_every == 0:
                     self._log(stage, epoch, step + 1, meter)
@@ -101,9 +102,9 @@ class Loop:
                     self.run.save(stage, epoch, step + 1, meter.partial())
                     raise Stopped(self.stop.signum, self.run.resume_command)
             self._finish_epoch(stage, epoch, meter)
-            meter, step = Meter(), 0
+            meter, first_step = Meter(), 0
 
-    def _step(self, stage: Stage, batches: Iterator[Batch], meter: Meter) -> None:
+    def _step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], meter: Meter) -> None:
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
@@ -121,7 +122,7 @@ class Loop:
 
     def _record(self, stage: Stage, epoch: int, step: int, meter: Meter) -> Record:
         place = {"stage": stage.name, "phase": stage.phase(epoch), "epoch": epoch + 1, "step": step}
-        record = {**place, "optim/lr": stage.lr(epoch), **meter.record()}
+        record: Record = {**place, "optim/lr": stage.lr(epoch), **meter.record()}
         if not math.isfinite(record["train/loss"]):
             raise TrainingFailed(
                 f"The loss is {record['train/loss']} at step {step} of {stage.name} epoch {epoch + 1}; "

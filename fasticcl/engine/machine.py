@@ -32,7 +32,7 @@ class Machine:
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
         """Move a module to the device, its weights in the memory format of the images."""
-        return module.to(self.device, memory_format=torch.channels_last)
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
     def forward_of(self, module: torch.nn.Module) -> Callable[..., Any]:
         """Return what computes a module's forward pass in training: the module, compiled where that pays."""
@@ -40,7 +40,11 @@ class Machine:
 
     def describe(self) -> str:
         """Return device, precision and versions in a few words."""
-        name = torch.cuda.get_device_name(self.device) if self.gpu is not None else f"CPU, {torch.get_num_threads()} threads"
+        name = (
+            torch.cuda.get_device_name(self.device)
+            if self.gpu is not None
+            else f"CPU, {torch.get_num_threads()} threads"
+        )
         precision = "bfloat16" if self.bfloat16 else "float32"
         return f"{name}, {precision}, {'compiled' if self.compiled else 'eager'}, torch {torch.__version__}"
 
@@ -55,7 +59,9 @@ def choose_machine(engine: Engine) -> Machine:
         raise UserError("This version trains in one process; start it without torchrun.")
     has_gpu = torch.cuda.is_available()
     if engine.device == "gpu" and not has_gpu:
-        raise UserError("--device gpu: torch sees no GPU here; check the driver with nvidia-smi or use --device cpu.")
+        raise UserError(
+            "--device gpu: torch sees no GPU here; check the driver with nvidia-smi or use --device cpu."
+        )
     use_gpu = has_gpu and engine.device != "cpu"
     return Machine(
         device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"),

@@ -10,7 +10,7 @@ from fasticcl.config import Optim
 
 def build_optimizer(
     parameters: Iterable[torch.nn.Parameter], optim: Optim, weight_decay: float | None = None
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     """Return SGD over ``parameters``; its learning rate is set at the start of every epoch."""
     parameters = list(parameters)
     return torch.optim.SGD(

@@ -62,7 +62,8 @@ class Display:
     def epoch(self, record: Mapping[str, Any], epochs: int) -> None:
         """Print the line of a finished epoch."""
         self.spoke = time.monotonic()
-        self.line(f"{_place(record, epochs)}  {_losses(record)}  {_accuracy(record)}  {_speed(record)}  ETA {self._eta()}")
+        parts = [_place(record, epochs), _losses(record), _accuracy(record), _speed(record)]
+        self.line("  ".join([*parts, f"ETA {self._eta()}"]))
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""

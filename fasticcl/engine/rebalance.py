@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch
+from fasticcl.data.loader import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.machine import Machine
 from fasticcl.engine.optim import build_optimizer, cosine
-from fasticcl.engine.stage import Losses
+from fasticcl.engine.stage import Losses, StageName
 from fasticcl.method import losses
 from fasticcl.method.network import Network
 
@@ -27,7 +27,7 @@ class Rebalancing:
         machine: where it runs.
     """
 
-    name = "rebalancing"
+    name: StageName = "rebalancing"
 
     def __init__(self, config: Config, network: Network, machine: Machine) -> None:
         self.config, self.settings, self.machine = config, config.rebalance, machine
@@ -63,19 +63,20 @@ class Rebalancing:
         if self.frozen:
             self.network.encoder.eval()
 
-    def losses(self, batch: Batch) -> Losses:
-        """Return the loss of a batch."""
+    def losses(self, batch: Batch | StreamBatch) -> Losses:
+        """Return the loss of a class-aware batch."""
+        assert isinstance(batch, StreamBatch)
         weight = self.settings.distillation_weight
         with self.machine.autocast():
             with torch.set_grad_enabled(not self.frozen):
-                features = self.features(batch.x_t)
+                features = self.features(batch.x)
             student = self.network.classifier(features)
             with torch.no_grad():
                 if weight and not self.frozen:
-                    features = self.teacher_features(batch.x_t)
+                    features = self.teacher_features(batch.x)
                 teacher = self.teacher.classifier(features) if weight else student
-        total = losses.rebalance(student, teacher, batch.y_t, weight, self.settings.distillation_temperature)
-        return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y_t)}
+        total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
+        return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 
     def state(self) -> dict[str, Any]:
         """Return weights of student and teacher, and momentum."""

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch
+from fasticcl.data.loader import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.machine import Machine
 from fasticcl.engine.optim import build_optimizer, representation_lr
-from fasticcl.engine.stage import Losses
+from fasticcl.engine.stage import Losses, StageName
 from fasticcl.method import losses
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.network import Network, Output
@@ -24,7 +24,7 @@ class Representation:
         machine: where it runs.
     """
 
-    name = "representation"
+    name: StageName = "representation"
 
     def __init__(self, config: Config, num_classes: int, machine: Machine) -> None:
         self.config, self.method, self.machine = config, config.method, machine
@@ -52,39 +52,37 @@ class Representation:
         """Everything learns."""
         self.network.train()
 
-    def losses(self, batch: Batch) -> Losses:
+    def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the losses of a batch and then move the centroids towards its class-agnostic embeddings."""
-        return self._warmup(batch) if batch.x_f is None else self._interpolative(batch)
+        return self._interpolative(batch) if isinstance(batch, Batch) else self._warmup(batch)
 
-    def _warmup(self, batch: Batch) -> Losses:
+    def _warmup(self, batch: StreamBatch) -> Losses:
         with self.machine.autocast():
-            h = self.forward(batch.x_h)
-        parts = {"ce": losses.cross_entropy(h.logits, batch.y_h)}
+            h = self.forward(batch.x)
+        parts = {"ce": losses.cross_entropy(h.logits, batch.y)}
         if h.embedding is not None:
             parts["cc"] = losses.centroid_contrastive(
-                h.embedding, self.bank.value, batch.y_h, self.method.temperature
+                h.embedding, self.bank.value, batch.y, self.method.temperature
             )
-            self.bank.update(h.embedding, batch.y_h)
-        return {"loss": sum(parts.values()), **parts}
+            self.bank.update(h.embedding, batch.y)
+        return {"loss": torch.stack([*parts.values()]).sum(), **parts}
 
     def _interpolative(self, batch: Batch) -> Losses:
         method, labels = self.method, (batch.y_h, batch.y_t, batch.lam)
         h, f = self._both_branches(batch)
-        parts = {}
-        total = torch.zeros((), device=self.machine.device)
-        if method.uniform_weight:
+        parts: Losses = {}
+        if h is not None and method.uniform_weight:
             parts["ce"] = losses.cross_entropy(h.logits, batch.y_h)
-            total = total + method.uniform_weight * parts["ce"]
         if method.interpolative_cross_entropy:
             parts["ce_it"] = losses.interpolative_cross_entropy(f.logits, *labels)
-            total = total + method.interpolative_weight * parts["ce_it"]
-        if f.embedding is not None:
+        if h is not None and h.embedding is not None and f.embedding is not None:
             parts["cc_it"] = losses.interpolative_centroid_contrastive(
                 f.embedding, self.bank.value, *labels, method.temperature
             )
-            total = total + method.interpolative_weight * parts["cc_it"]
             self.bank.update(h.embedding, batch.y_h)
-        return {"loss": total, **parts}
+        weights = {"ce": method.uniform_weight}
+        weighted = [weights.get(name, method.interpolative_weight) * part for name, part in parts.items()]
+        return {"loss": torch.stack(weighted).sum(), **parts}
 
     def _both_branches(self, batch: Batch) -> tuple[Output | None, Output]:
         """Return the outputs for x_h and x_f as ``method.bn_mode`` computes them.
@@ -92,19 +90,18 @@ class Representation:
         Where ω_u is 0, x_h serves the centroids only: it passes without gradient, and not at all
         where there are no centroids.
         """
-        needs_h = self.method.uniform_weight > 0 or self.network.projection is not None
+        learns_h = self.method.uniform_weight > 0
         with self.machine.autocast():
-            if self.method.bn_mode == "separate" or not needs_h:
-                h = None
-                if needs_h:
-                    with torch.set_grad_enabled(self.method.uniform_weight > 0):
-                        h = self.forward(batch.x_h)
+            if not learns_h and self.network.projection is None:
+                return None, self.forward(batch.x_f)
+            if self.method.bn_mode == "separate":
+                with torch.set_grad_enabled(learns_h):
+                    h = self.forward(batch.x_h)
                 return h, self.forward(batch.x_f)
             self.network.use_streams(2)
             both = self.forward(torch.cat([batch.x_h, batch.x_f]))
             self.network.use_streams(1)
-        halves = [None if part is None else part.chunk(2) for part in both]
-        return tuple(Output(*(part and part[i] for part in halves)) for i in (0, 1))
+            return both.part(0), both.part(1)
 
     def state(self) -> dict[str, Any]:
         """Return weights, centroids and momentum."""

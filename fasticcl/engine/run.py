@@ -47,10 +47,13 @@ class Run:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise UserError(f"The run {folder} exists; choose another --name, or continue it with --resume.") from None
+            raise UserError(
+                f"The run {folder} exists; choose another --name, or continue it with --resume."
+            ) from None
         except OSError as error:
-            raise UserError(f"Cannot make the run folder {folder}: {error.strerror}; choose another --project.") from None
-        config = config.model_copy(update={"engine": config.engine.model_copy(update={"name": name})})
+            raise UserError(
+                f"Cannot make the run folder {folder}: {error.strerror}; choose another --project."
+            ) from None
         run = cls(folder, config)
         write_file(folder / "config.toml", config.to_toml().encode())
         return run

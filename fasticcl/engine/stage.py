@@ -4,7 +4,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from fasticcl.data.loader import Batch
+from fasticcl.data.loader import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.method.network import Network
 
@@ -35,7 +35,7 @@ class Stage(Protocol):
         """Put the modules that learn into training mode, the others into evaluation mode."""
         ...
 
-    def losses(self, batch: Batch) -> Losses:
+    def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the losses of a batch."""
         ...
 

@@ -2,19 +2,7 @@
 
 import signal
 from types import FrameType, TracebackType
-
-
-class Stopped(Exception):
-    """The run was asked to stop and saved its state.
-
-    Attributes:
-        signum: the signal; the exit code is 128 more.
-        command: what continues the run.
-    """
-
-    def __init__(self, signum: int, command: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum, self.command = signum, command
+from typing import Any
 
 
 class StopRequest:
@@ -22,7 +10,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -44,4 +32,4 @@ class StopRequest:
     def _restore(self) -> None:
         while self._previous:
             signum, handler = self._previous.popitem()
-            signal.signal(signum, handler)  # type: ignore[arg-type]
+            signal.signal(signum, handler)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fasticcl.config import Config
 from fasticcl.data.convert import convert
-from fasticcl.data.loader import Batch, Loader, evaluation_batches
+from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
 from fasticcl.data.longtail import splits
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import Manifest, Shards
@@ -41,7 +41,8 @@ class Report:
     run: Path
     rows: dict[str, Metrics]
     """``before`` and ``after`` rebalancing, both at the last epoch of their stage, and ``best``, the
-    epoch with the highest overall accuracy on the evaluated split. Without rebalancing: ``last`` and ``best``."""
+    epoch with the highest overall accuracy on the evaluated split. Without rebalancing: ``last``
+    and ``best``."""
     best_epoch: int
     """The epoch of ``best``, counted from 1 in its stage."""
     split: str
@@ -73,12 +74,14 @@ def open_dataset(config: Config) -> Dataset:
         manifest = convert(digits.read(), data.dir)
     if manifest is None:
         raise UserError(
-            f"There are no shards of {data.dataset} in {data.dir}; make them from a folder with train/CLASS/ and "
-            f"val/CLASS/ (or test/CLASS/) with: fasticcl convert folder SRC {data.dir}"
+            f"There are no shards of {data.dataset} in {data.dir}; make them from a folder SRC that has "
+            f"train/CLASS/ and val/CLASS/ (or test/CLASS/) with: fasticcl convert folder SRC {data.dir}"
         )
     # Shards made from plain folders can hold any dataset.
     if manifest.dataset not in (data.dataset, "folder"):
-        raise UserError(f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data.")
+        raise UserError(
+            f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data."
+        )
     made_with = manifest.settings.get("imbalance")
     if made_with is not None and data.imbalance not in (None, made_with):
         raise UserError(
@@ -86,7 +89,9 @@ def open_dataset(config: Config) -> Dataset:
             f"use --imbalance {made_with} or another --data."
         )
     if len(manifest.classes) < 2:
-        raise UserError(f"{data.dir} has only the class {manifest.classes[0]!r}; a classifier needs at least two.")
+        raise UserError(
+            f"{data.dir} has only the class {manifest.classes[0]!r}; a classifier needs at least two."
+        )
     present = [name for name in ("test", "val") if name in manifest.splits]
     split = present[0] if data.eval_split == "auto" else data.eval_split
     return Dataset(Shards(data.dir, "train"), Shards(data.dir, split))
@@ -123,7 +128,12 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     _banner(console, run, dataset, representation, machine)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
         loop = Loop(
-            loader, partial(_evaluate, shortened, dataset, machine), run, display, stop, config.engine.log_every
+            loader,
+            partial(_evaluate, shortened, dataset, machine),
+            run,
+            display,
+            stop,
+            config.engine.log_every,
         )
         final: Stage = representation
         in_second = checkpoint.get("stage") == "rebalancing"
@@ -174,7 +184,8 @@ def _loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
     images = len(dataset.train)
     if batch_size > images:
         raise UserError(
-            f"A batch of {batch_size} is larger than the {images} training images; use --batch-size {images} or less."
+            f"A batch of {batch_size} is larger than the {images} training images; "
+            f"use --batch-size {images} or less."
         )
     plan = Plan(
         dataset.train.index,
@@ -202,7 +213,7 @@ def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:
     loop.train(stage, checkpoint["epoch"], checkpoint["step"], checkpoint["partial"])
 
 
-def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[Batch]:
+def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
     batches = evaluation_batches(
         dataset.evaluated,
         config.data,
@@ -232,8 +243,8 @@ def _banner(
     sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
     parameters = sum(p.numel() for p in representation.network.parameters())
     lines = [
-        f"data     {config.data.dataset}: {len(dataset.train):,} training images, {dataset.num_classes} classes "
-        f"({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
+        f"data     {config.data.dataset}: {len(dataset.train):,} training images, "
+        f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images",
         f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
         f"batch {config.optim.batch_size}, learning rate {config.optim.lr:g}, seed {config.engine.seed}",

@@ -27,7 +27,9 @@ class CentroidBank(nn.Module):
     centroids: torch.Tensor
     counts: torch.Tensor
 
-    def __init__(self, num_classes: int, dim: int, momentum: float = 0.99, norm: CentroidNorm = "none") -> None:
+    def __init__(
+        self, num_classes: int, dim: int, momentum: float = 0.99, norm: CentroidNorm = "none"
+    ) -> None:
         super().__init__()
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum lies in [0, 1), got {momentum}")

@@ -69,7 +69,8 @@ def build_encoder(name: str) -> tuple[nn.Module, int]:
         return encoder, encoder.feature_dim
     if name in TORCHVISION:
         network = torchvision.models.get_model(name, weights=None)
-        feature_dim = network.fc.in_features
+        classifier = network.fc
+        assert isinstance(classifier, nn.Linear)
         network.fc = nn.Identity()
-        return network, feature_dim
+        return network, classifier.in_features
     raise UserError(f"There is no encoder {name!r}. {nearest(name, [*CIFAR_DEPTHS, *TORCHVISION])}")

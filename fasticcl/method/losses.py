@@ -40,7 +40,7 @@ def centroid_logits(z: torch.Tensor, centroids: torch.Tensor, temperature: float
 def centroid_contrastive(
     z: torch.Tensor, centroids: torch.Tensor, y: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return L_cc of the warm-up (section 4.3) for embeddings z [B, D], centroids [K, D] and classes y [B]."""
+    """Return L_cc of the warm-up (section 4.3) for z [B, D], centroids [K, D] and classes y [B]."""
     return cross_entropy(centroid_logits(z, centroids, temperature), y)
 
 
@@ -72,7 +72,7 @@ def rebalance(
 
     Args:
         student: [B, K] logits o^S of the classifier that is trained.
-        teacher: [B, K] logits o^T of the classifier of the representation stage; no gradient flows through them.
+        teacher: [B, K] logits o^T of the first stage's classifier; no gradient flows through them.
         y: [B] classes.
         weight: ω_d.
         temperature: τ_d.

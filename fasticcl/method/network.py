@@ -17,6 +17,12 @@ class Output(NamedTuple):
     embedding: torch.Tensor | None
     """[B, d_z] float32 unit vectors z; None without a projection head."""
 
+    def part(self, stream: int) -> "Output":
+        """Return the first or second half of the batch."""
+        half = len(self.logits) // 2
+        rows = slice(stream * half, (stream + 1) * half)
+        return Output(self.logits[rows], None if self.embedding is None else self.embedding[rows])
+
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation with statistics of its own for each of ``streams`` equal parts of the batch.
@@ -43,7 +49,9 @@ class Network(nn.Module):
         split_bn: whether batch statistics can be split by stream, see `use_streams`.
     """
 
-    def __init__(self, encoder: str, num_classes: int, embedding_dim: int = 0, split_bn: bool = False) -> None:
+    def __init__(
+        self, encoder: str, num_classes: int, embedding_dim: int = 0, split_bn: bool = False
+    ) -> None:
         super().__init__()
         self.encoder, feature_dim = build_encoder(encoder)
         self.classifier = nn.Linear(feature_dim, num_classes)

@@ -1,6 +1,6 @@
 """Original dataset layouts, one file each, all read as a `Source`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,5 +34,5 @@ class Source:
     dataset: str
     classes: list[str]
     """Class names; a label is a place in this list."""
-    splits: dict[str, Sequence[Item]]
+    splits: Mapping[str, Sequence[Item]]
     """train and at least one of val and test, in the order in which they are stored."""

@@ -9,7 +9,7 @@ from fasticcl.data.longtail import exponential_counts
 from fasticcl.data.sources import Item, Source
 from fasticcl.errors import UserError
 
-IMBALANCE = 20
+IMBALANCE = 50
 TEST_SHARE = 0.2
 _SPLIT_SEED = 0  # which images are put aside is part of the data, not of a run
 
@@ -17,7 +17,7 @@ _SPLIT_SEED = 0  # which images are put aside is part of the data, not of a run
 def read() -> Source:
     """Put a stratified fifth aside as the test split and cut the rest to an exponential profile.
 
-    The profile starts from all remaining zeros: 142 images down to 7 nines.
+    The profile starts from all remaining zeros: 142 images down to 2 nines.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -34,7 +34,9 @@ def read() -> Source:
     train, test = [], []
     for digit, (rows, aside, count) in enumerate(zip(members, held_out, counts, strict=True)):
         test += [_item(digits.images[row], digit, f"test/{digit}/{row}") for row in rows[:aside]]
-        train += [_item(digits.images[row], digit, f"train/{digit}/{row}") for row in rows[aside : aside + count]]
+        train += [
+            _item(digits.images[row], digit, f"train/{digit}/{row}") for row in rows[aside : aside + count]
+        ]
     return Source("demo", [str(digit) for digit in range(10)], {"train": train, "test": test})
 
 

@@ -28,20 +28,27 @@ def read(source: Path) -> Source:
     classes = sorted(folders["train"])
     for split in evaluated:
         if strangers := sorted(set(folders[split]) - set(classes)):
-            raise UserError(f"{source / split} has the class {strangers[0]!r}, which train/ does not have; add or remove it.")
+            raise UserError(
+                f"{source / split} has the class {strangers[0]!r}, which train/ does not have; "
+                "add or remove it."
+            )
     splits = {split: _items(source, found, classes) for split, found in folders.items()}
     for split, items in splits.items():
         if not items:
             raise UserError(f"There are no images in {source / split}; {_LAYOUT}.")
     trained = {item.label for item in splits["train"]}
     if empty := [name for label, name in enumerate(classes) if label not in trained]:
-        raise UserError(f"The class {empty[0]!r} has no images in {source / 'train'}; add some or remove its folder.")
+        raise UserError(
+            f"The class {empty[0]!r} has no images in {source / 'train'}; add some or remove its folder."
+        )
     return Source("folder", classes, splits)
 
 
 def _class_folders(split: Path) -> dict[str, Path]:
     try:
-        return {path.name: path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        return {
+            path.name: path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")
+        }
     except OSError as error:
         raise UserError(f"Cannot read the folder {split}: {error.strerror}.") from None
 
