@@ -83,6 +83,9 @@ def check_image(content: bytes) -> SoundImage:
 
 def _sound(image: Image.Image, content: bytes) -> SoundImage:
     jpeg = image.format in ("JPEG", "MPO")
+    # Pillow is content without the end-of-image marker; DALI is not, and would fail in training.
+    if jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise UnreadableImage("cut short, the end-of-image marker is missing")
     reason = _why_not_kept(image, jpeg)
     if reason is None:
         return SoundImage(content, "jpg" if jpeg else "png", image.height, image.width, None)

@@ -213,7 +213,12 @@ class Plan:
         """Return the index rows [B] of a class-agnostic global batch.
 
         Over the steps of an epoch no row comes twice (section 3.2: equal probability for all).
+
+        Raises:
+            ValueError: a step beyond the epoch.
         """
+        if not 0 <= step < self.steps_per_epoch:
+            raise ValueError(f"step {step} lies outside an epoch of {self.steps_per_epoch} steps")
         keys = self._rng(_ORDER, phase, epoch, 0).integers(0, 2**64, _FEISTEL_ROUNDS, dtype=np.uint64)
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         return permute(positions, len(self.index), keys)

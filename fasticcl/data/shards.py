@@ -89,13 +89,13 @@ class Manifest(_Record):
         """
         path = folder / "manifest.json"
         try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror}.") from None
         try:
-            values = json.loads(text)
+            values = json.loads(content)
             if (
                 isinstance(values, dict)
                 and isinstance(values.get("format"), int)
@@ -236,7 +236,7 @@ class Shards:
         path = self.folder / "index.npy"
         try:
             index = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             raise UserError(f"{path} is missing or damaged; convert the dataset again.") from None
         if index.dtype != INDEX_DTYPE or index.shape != (images,):
             raise UserError(f"{path} does not fit the manifest; convert the dataset again.")

@@ -1,0 +1,41 @@
+"""Shards that several tests read; made once, in temporary folders."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # oracle and pictures are modules of the tests
+
+from pictures import photographs
+
+from fasticcl.data.convert import convert
+from fasticcl.data.sources import Item, Source, digits
+
+
+@pytest.fixture(scope="session")
+def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration data."""
+    folder = tmp_path_factory.mktemp("digits")
+    convert(digits.read(), folder, shard_size=100)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo_source() -> Source:
+    """Three classes of 12, 6 and 3 real photographs of various sizes around 500×375, and 5 to evaluate."""
+    labels = [0] * 12 + [1] * 6 + [2] * 3
+    contents = photographs(len(labels) + 5, seed=1)
+    train = [
+        Item(content, label, f"photo{i}.jpg")
+        for i, (content, label) in enumerate(zip(contents, labels, strict=False))
+    ]
+    val = [Item(content, i % 3, f"val{i}.jpg") for i, content in enumerate(contents[len(labels) :])]
+    return Source("folder", ["a", "b", "c"], {"train": train, "val": val})
+
+
+@pytest.fixture(scope="session")
+def photo_shards(photo_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    convert(photo_source, folder, shard_size=8)
+    return folder

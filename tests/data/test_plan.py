@@ -1,0 +1,313 @@
+"""The plan: purity, frequencies, and distributions against torchvision's."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import class_probabilities as equation_2
+from scipy import stats
+from torchvision.transforms import RandomResizedCrop
+
+from fasticcl.config import Data
+from fasticcl.data.plan import (
+    PHASES,
+    AliasTable,
+    Plan,
+    class_probabilities,
+    evaluation_stream,
+    permute,
+    resized_crop_windows,
+)
+from fasticcl.data.shards import INDEX_DTYPE
+
+LONG_TAIL = [400, 230, 120, 71, 37, 20, 13, 6, 2, 1]
+
+
+def make_plan(counts=LONG_TAIL, batch_size=30, seed=7, size=(375, 500), rank=0, world_size=1, **data):
+    index = np.zeros(sum(counts), dtype=INDEX_DTYPE)
+    index["label"] = np.repeat(np.arange(len(counts)), counts)
+    index["height"], index["width"] = size
+    settings = Data(dataset="test", dir="unused", **data)
+    return Plan(index, counts, settings, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+
+
+def arrays(batch):
+    return {
+        f"{name}.{field}": value
+        for name in ("agnostic", "aware")
+        if getattr(batch, name) is not None
+        for field, value in asdict(getattr(batch, name)).items()
+    } | ({} if batch.lam is None else {"lam": batch.lam})
+
+
+def same(one, other):
+    one, other = arrays(one), arrays(other)
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_batch_is_a_function_of_its_place_alone(phase):
+    plan, again = make_plan(color_jitter=(0.4, 0.4, 0.4)), make_plan(color_jitter=(0.4, 0.4, 0.4))
+    places = [(epoch, step) for epoch in (0, 3) for step in (0, 1, 5)]
+    first = {place: plan.batch(phase, *place) for place in places}
+    for place in reversed(places):
+        assert same(first[place], again.batch(phase, *place))
+    for place in places[1:]:
+        assert not same(first[places[0]], first[place])
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_another_seed_gives_other_batches(phase):
+    one, other = arrays(make_plan(seed=1).batch(phase, 0, 0)), arrays(make_plan(seed=2).batch(phase, 0, 0))
+    drawn = [name for name in one if name.endswith(("rows", "windows", "flips", "lam"))]
+    assert drawn
+    assert not any(np.array_equal(one[name], other[name]) for name in drawn)
+
+
+def test_phases_and_streams_do_not_share_their_draws():
+    plan = make_plan()
+    both = plan.batch("interpolative", 2, 3)
+    assert not np.array_equal(both.agnostic.rows, plan.batch("warmup", 2, 3).agnostic.rows)
+    assert not np.array_equal(both.aware.rows, plan.batch("rebalance", 2, 3).aware.rows)
+    assert not np.array_equal(both.agnostic.windows, both.aware.windows)
+    assert not np.array_equal(both.agnostic.flips, both.aware.flips)
+
+
+def test_a_switched_off_draw_leaves_the_others_as_they_were():
+    plain, jittered = make_plan(), make_plan(color_jitter=(0.4, 0.4, 0.4))
+    plain, jittered = (
+        arrays(plain.batch("interpolative", 1, 1)),
+        arrays(jittered.batch("interpolative", 1, 1)),
+    )
+    for name in plain:
+        assert np.array_equal(plain[name], jittered[name]) == (not name.endswith("colors")), name
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_rank_slices_add_up_to_the_global_batch(phase, world_size):
+    whole = arrays(make_plan(batch_size=24, lambda_per="sample").batch(phase, 1, 2))
+    parts = [
+        arrays(
+            make_plan(batch_size=24, lambda_per="sample", rank=rank, world_size=world_size).batch(phase, 1, 2)
+        )
+        for rank in range(world_size)
+    ]
+    for name, value in whole.items():
+        assert np.array_equal(np.concatenate([part[name] for part in parts]), value), name
+
+
+@given(
+    size=st.one_of(st.integers(1, 300), st.sampled_from([1, 2, 4, 8, 256, 257, 1021, 1024])),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_class_agnostic_stream_visits_every_image_exactly_once_an_epoch(size, seed):
+    plan = make_plan([size], batch_size=1, seed=seed)
+    rows = np.concatenate([plan.agnostic_rows("warmup", 4, step) for step in range(plan.steps_per_epoch)])
+    assert sorted(rows) == list(range(size))
+
+
+@given(size=st.integers(1, 500), batch_size=st.integers(1, 64))
+@settings(max_examples=60, deadline=None)
+def test_an_incomplete_last_batch_is_dropped_and_nothing_comes_twice(size, batch_size):
+    batch_size = min(batch_size, size)
+    plan = make_plan([size], batch_size=batch_size)
+    rows = np.concatenate([plan.agnostic_rows("warmup", 0, step) for step in range(plan.steps_per_epoch)])
+    assert len(set(rows)) == len(rows) == size - size % batch_size
+
+
+def test_every_permutation_of_four_is_as_likely():
+    rng = np.random.default_rng(3)
+    orders = [
+        tuple(permute(np.arange(4), 4, rng.integers(0, 2**64, 8, dtype=np.uint64))) for _ in range(12_000)
+    ]
+    seen = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(seen) == 24
+    assert stats.chisquare(seen).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [7, 100])
+def test_every_position_holds_every_image_as_often(size):
+    rng = np.random.default_rng(5)
+    keys = rng.integers(0, 2**64, (60 * size, 8), dtype=np.uint64)
+    orders = np.array([permute(np.arange(size), size, key) for key in keys])
+    table = np.zeros((size, size))
+    np.add.at(table, (np.tile(np.arange(size), len(orders)), orders.ravel()), 1)
+    assert stats.chisquare(table.ravel(), ddof=2 * size - 2).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("gamma", [-1.0, -0.3, 0.0, 0.5, 1.0, 2.5])
+def test_class_probabilities_are_equation_2(gamma):
+    assert np.allclose(
+        class_probabilities(np.array(LONG_TAIL), gamma), equation_2(LONG_TAIL, gamma), rtol=1e-12
+    )
+
+
+def test_an_extreme_gamma_does_not_overflow():
+    assert class_probabilities(np.array([10**6, 1]), 400.0).tolist() == [0, 1]
+    assert class_probabilities(np.array([10**6, 1]), -400.0).tolist() == [1, 0]
+
+
+@given(weights=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_the_alias_table_holds_exactly_the_given_probabilities(weights):
+    probabilities = np.array(weights) / sum(weights)
+    table = AliasTable(probabilities)
+    held = table.keep.copy()
+    np.add.at(held, table.alias, 1 - table.keep)
+    assert np.allclose(held / len(weights), probabilities, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [-1.0, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("phase", ["interpolative", "rebalance"])
+def test_a_million_class_aware_draws_have_the_frequencies_of_equation_2(gamma, phase):
+    counts = [count * 100 for count in LONG_TAIL]
+    plan = make_plan(counts, batch_size=50_000, gamma=gamma)
+    plan = Plan(plan.index, counts, plan.data, batch_size=50_000, seed=11, rebalance_gamma=gamma)
+    rows = np.concatenate([plan.aware_rows(phase, 0, step) for step in range(20)])
+    drawn = np.bincount(plan.index["label"][rows], minlength=len(counts)) / len(rows)
+    expected = equation_2(counts, gamma)
+    error = np.sqrt(expected * (1 - expected) / len(rows))
+    assert len(rows) == 10**6
+    assert (np.abs(drawn - expected) < 4 * error).all()
+
+
+def test_within_a_class_all_images_are_as_likely_and_come_again():
+    plan = make_plan([6, 3, 1], batch_size=10, gamma=0.0)
+    rows = np.concatenate([plan.aware_rows("interpolative", 0, step) for step in range(6000)])
+    for first, count in ((0, 6), (6, 3)):
+        seen = np.bincount(rows, minlength=10)[first : first + count]
+        assert stats.chisquare(seen).pvalue > 1e-4
+
+
+def test_the_class_agnostic_stream_has_the_classes_as_they_are():
+    plan = make_plan(batch_size=sum(LONG_TAIL))
+    rows = plan.agnostic_rows("interpolative", 5, 0)
+    assert np.bincount(plan.index["label"][rows]).tolist() == LONG_TAIL
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.2, 1.0), (2.0, 2.0)])
+def test_lambda_follows_its_beta_distribution(alpha, beta):
+    plan = make_plan(alpha=alpha, beta=beta, lambda_per="sample", batch_size=500)
+    lam = np.concatenate([plan.batch("interpolative", epoch, 0).lam for epoch in range(20)])
+    assert stats.kstest(lam, stats.beta(alpha, beta).cdf).pvalue > 1e-4
+
+
+def test_lambda_per_batch_is_one_number_per_batch():
+    plan = make_plan()
+    lam = np.array([plan.batch("interpolative", 0, step).lam for step in range(20)])
+    assert (lam == lam[:, :1]).all()
+    assert len(np.unique(lam[:, 0])) == 20
+
+
+def torchvision_windows(height, width, scale, ratio, count):
+    image = torch.zeros(1, height, width)
+    torch.manual_seed(0)
+    return np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "scale", "ratio"),
+    [
+        (375, 500, (0.08, 1.0), (3 / 4, 4 / 3)),
+        (500, 60, (0.3, 1.0), (3 / 4, 4 / 3)),
+        (40, 41, (0.6, 1.0), (0.9, 1.1)),
+    ],
+)
+def test_windows_are_distributed_as_torchvisions(height, width, scale, ratio):
+    count = 4000
+    expected = torchvision_windows(height, width, scale, ratio, count)
+    rng = np.random.default_rng(0)
+    drawn = resized_crop_windows(rng, np.full(count, height), np.full(count, width), scale, ratio)
+    for column, name in enumerate(("top", "left", "height", "width")):
+        assert stats.ks_2samp(drawn[:, column], expected[:, column]).pvalue > 1e-4, name
+    areas, expected_areas = drawn[:, 2] * drawn[:, 3], expected[:, 2] * expected[:, 3]
+    assert stats.ks_2samp(areas, expected_areas).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(2000, 10), (10, 2000)])
+def test_where_no_try_fits_the_window_is_torchvisions_fallback(height, width):
+    scale, ratio = (0.9, 1.0), (3 / 4, 4 / 3)
+    expected = torchvision_windows(height, width, scale, ratio, 1)[0]
+    rng = np.random.default_rng(0)
+    drawn = resized_crop_windows(rng, np.full(50, height), np.full(50, width), scale, ratio)
+    assert (drawn == expected).all()
+
+
+@given(
+    height=st.integers(1, 900),
+    width=st.integers(1, 900),
+    scale=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=200, deadline=None)
+def test_windows_lie_inside_their_image(height, width, scale, seed):
+    rng = np.random.default_rng(seed)
+    top, left, high, wide = resized_crop_windows(
+        rng, np.full(8, height), np.full(8, width), tuple(scale), (3 / 4, 4 / 3)
+    ).T
+    assert (high > 0).all()
+    assert (wide > 0).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + high <= height).all()
+    assert (left + wide <= width).all()
+
+
+def test_pad_crops_shift_by_every_amount_as_often():
+    plan = make_plan(
+        [3000], batch_size=3000, crop="pad", crop_padding=4, image_size=32, eval_resize=0, size=(32, 32)
+    )
+    cuts = np.concatenate([plan.batch("warmup", epoch, 0).agnostic.cuts for epoch in range(3)])
+    for axis in (0, 1):
+        values, seen = np.unique(cuts[:, axis], return_counts=True)
+        assert values.tolist() == list(range(-4, 5))
+        assert stats.chisquare(seen).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+def test_flips_have_their_probability(flip):
+    plan = make_plan([4000], batch_size=4000, flip=flip)
+    assert abs(plan.batch("warmup", 0, 0).agnostic.flips.mean() - flip) < 4 * np.sqrt(0.25 / 4000)
+
+
+def test_colour_factors_cover_their_range():
+    plan = make_plan([4000], batch_size=4000, color_jitter=(0.4, 0.1, 1.5))
+    colors = plan.batch("warmup", 0, 0).agnostic.colors
+    for column, (low, high) in enumerate([(0.6, 1.4), (0.9, 1.1), (0.0, 2.5)]):
+        assert stats.kstest(colors[:, column], stats.uniform(low, high - low).cdf).pvalue > 1e-4
+
+
+@given(height=st.integers(1, 2000), width=st.integers(1, 2000))
+@settings(max_examples=100, deadline=None)
+def test_evaluation_covers_the_image_and_cuts_its_middle(height, width):
+    plan = make_plan([1], batch_size=1, size=(height, width))
+    stream = evaluation_stream(plan.index, np.array([0]), plan.data)
+    assert stream.windows.tolist() == [[0, 0, height, width]]
+    assert stream.sizes.min() == 256
+    assert (
+        np.abs(stream.sizes[0] * (min(height, width) / 256) - (height, width)).max()
+        <= min(height, width) / 256
+    )
+    assert np.abs(2 * stream.cuts[0] + 224 - stream.sizes[0]).max() <= 1
+
+
+@pytest.mark.parametrize("step", [-1, 30])
+def test_a_step_outside_the_epoch_is_refused(step):
+    plan = make_plan()
+    assert plan.steps_per_epoch == 30
+    with pytest.raises(ValueError, match="outside an epoch of 30 steps"):
+        plan.batch("warmup", 0, step)
+
+
+def test_impossible_plans_are_refused():
+    with pytest.raises(ValueError, match="larger than the 5 training images"):
+        make_plan([5], batch_size=6)
+    with pytest.raises(ValueError, match="divided among 4 ranks"):
+        make_plan(batch_size=30, world_size=4)
+    with pytest.raises(ValueError, match="at least one training image"):
+        make_plan([5, 0], batch_size=2)

@@ -1,0 +1,144 @@
+"""The shard format, read with other people's tools, and what happens when it is damaged."""
+
+import gc
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from nvidia.dali import Pipeline, fn
+
+from fasticcl.data.shards import INDEX_DTYPE, Manifest, Shards, member_key
+from fasticcl.errors import UserError
+
+
+def test_the_index_finds_every_image_in_its_tar(photo_source, photo_shards):
+    shards = Shards(photo_shards, "train")
+    contents = {item.content: item.label for item in photo_source.splits["train"]}
+    found = {}
+    for row, (shard, offset, size, label, height, width, crc32) in enumerate(shards.index.tolist()):
+        content = shards.image(row).tobytes()
+        found[content] = label
+        assert zlib.crc32(content) == crc32
+        with tarfile.open(photo_shards / "train" / f"shard-{shard:06d}.tar") as tar:
+            member = next(m for m in tar if m.offset_data == offset)
+            assert member.size == size
+            assert tar.extractfile(member.name.rsplit(".", 1)[0] + ".cls").read() == str(label).encode()
+        assert min(height, width) >= 300
+    assert found == contents
+
+
+def test_rows_are_sorted_by_label_and_memory_mapped(photo_shards):
+    shards = Shards(photo_shards, "train")
+    assert isinstance(shards.index, np.memmap)
+    assert shards.index.dtype == INDEX_DTYPE
+    assert shards.index["label"].tolist() == [0] * 12 + [1] * 6 + [2] * 3
+    assert shards.counts.tolist() == [12, 6, 3]
+    assert isinstance(shards.image(0).base, np.memmap)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_them(photo_source, photo_shards):
+    urls = sorted(str(path) for path in (photo_shards / "train").glob("*.tar"))
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
+    assert [(sample["jpg"], int(sample["cls"])) for sample in samples] == [
+        (item.content, item.label) for item in photo_source.splits["train"]
+    ]
+    gc.collect()  # webdataset leaves its files to be closed by the collector, with a warning
+
+
+def test_dalis_webdataset_reader_reads_them_with_our_index(photo_source, photo_shards):
+    tars = sorted(str(path) for path in (photo_shards / "train").glob("*.tar"))
+    pipeline = Pipeline(batch_size=21, num_threads=1, device_id=None)
+    with pipeline:
+        index = [path.replace(".tar", ".idx") for path in tars]
+        pipeline.set_outputs(*fn.readers.webdataset(paths=tars, index_paths=index, ext=["jpg", "cls"]))
+    pipeline.build()
+    images, labels = pipeline.run()
+    read = [(images.at(i).tobytes(), int(labels.at(i).tobytes())) for i in range(21)]
+    assert read == [(item.content, item.label) for item in photo_source.splits["train"]]
+
+
+def test_gnu_tar_reads_them(photo_shards):
+    tar = photo_shards / "train" / "shard-000000.tar"
+    names = subprocess.run(["tar", "tf", tar], check=True, capture_output=True, text=True).stdout.split()
+    assert names[:2] == ["000000000_photo0.jpg", "000000000_photo0.cls"]
+    assert len(names) == 16
+
+
+@pytest.mark.parametrize("fixture", ["photo_shards", "digit_shards"])
+def test_our_index_is_the_one_that_dalis_tool_writes(fixture, request, tmp_path):
+    folder = request.getfixturevalue(fixture)
+    for number, tar in enumerate(sorted(folder.glob("*/*.tar"))):
+        written = tmp_path / f"{number}.idx"
+        subprocess.run(
+            [Path(sys.executable).parent / "wds2idx", tar, written], check=True, capture_output=True
+        )
+        assert tar.with_suffix(".idx").read_text() == written.read_text()
+
+
+def test_keys_survive_any_file_name():
+    assert member_key(3, "train/a b/x.y.JPEG") == "000000003_x_y"
+    key = member_key(123, "train/k/" + "ä" * 300 + ".jpg")
+    assert key.isascii()
+    assert len(key) < 90
+
+
+@pytest.fixture
+def copied(digit_shards, tmp_path):
+    return shutil.copytree(digit_shards, tmp_path / "copy")
+
+
+def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match=f"fasticcl convert folder SRC {tmp_path}"):
+        Shards(tmp_path, "train")
+
+
+def test_an_unknown_split_is_named(digit_shards):
+    with pytest.raises(UserError, match="no split 'val', only train, test"):
+        Shards(digit_shards, "val")
+
+
+def test_a_cut_shard_is_noticed_at_opening(copied):
+    shard = copied / "train" / "shard-000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(UserError, match=r"shard-000001\.tar is missing or was changed"):
+        Shards(copied, "train")
+
+
+def test_a_missing_shard_is_noticed_at_opening(copied):
+    (copied / "train" / "shard-000000.tar").unlink()
+    with pytest.raises(UserError, match=r"shard-000000\.tar is missing"):
+        Shards(copied, "train")
+
+
+def test_a_newer_format_asks_for_an_update(copied):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match="format 99, newer than this fasticcl"):
+        Shards(copied, "train")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe", b'{"format": "x"}'])
+def test_a_damaged_manifest_is_named(copied, damage):
+    (copied / "manifest.json").write_bytes(damage)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        Manifest.read(copied)
+
+
+def test_a_damaged_or_foreign_index_is_named(copied):
+    path = copied / "train" / "index.npy"
+    whole = path.read_bytes()
+    for content in (b"", whole[:50], whole[:-32], b"garbage" * 100):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"index\.npy"):
+            Shards(copied, "train")
+    np.save(path, np.zeros(5))
+    with pytest.raises(UserError, match="does not fit the manifest"):
+        Shards(copied, "train")

@@ -1,0 +1,200 @@
+"""Equations 4 to 9 and the warm-up loss: values and gradients against the float64 oracle."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import oracle
+import pytest
+import torch
+
+from fasticcl.method import losses
+
+SHAPES = [(1, 2, 1), (1, 7, 4), (3, 2, 8), (16, 10, 32), (5, 100, 128)]  # B, K, D
+TEMPERATURES = [0.07, 0.3, 1.0]
+LAMBDAS = ["zero", "one", "number", "scalar", "per sample"]
+NAMES = [
+    "cross_entropy",
+    "interpolative_cross_entropy",
+    "centroid_contrastive",
+    "interpolative_centroid_contrastive",
+    "rebalance",
+]
+BF16 = {"device_type": "cpu", "dtype": torch.bfloat16}
+
+
+@dataclass
+class Inputs:
+    """What the losses of one batch are computed from; z, centroids, logits and teacher ask for gradients."""
+
+    z: torch.Tensor
+    centroids: torch.Tensor
+    logits: torch.Tensor
+    teacher: torch.Tensor
+    y_h: torch.Tensor
+    y_t: torch.Tensor
+    lam: torch.Tensor | float
+    tau: float = 0.3
+    omega_d: float = 0.5
+    tau_d: float = 10.0
+
+    def call(self, name, package, z, centroids, logits, teacher):
+        """Call loss ``name`` of ``package``: `losses` on tensors or `oracle` on arrays."""
+        arguments = {
+            "cross_entropy": (logits, self.y_h),
+            "interpolative_cross_entropy": (logits, self.y_h, self.y_t, self.lam),
+            "centroid_contrastive": (z, centroids, self.y_h, self.tau),
+            "interpolative_centroid_contrastive": (z, centroids, self.y_h, self.y_t, self.lam, self.tau),
+            "rebalance": (logits, teacher, self.y_h, self.omega_d, self.tau_d),
+        }
+        return getattr(package, name)(*arguments[name])
+
+    def ours(self, name):
+        return self.call(name, losses, self.z, self.centroids, self.logits, self.teacher)
+
+    def expected(self, name, **replaced):
+        leaves = (self.z, self.centroids, self.logits, self.teacher)
+        names = ("z", "centroids", "logits", "teacher")
+        arrays = {n: t.detach().double().numpy() for n, t in zip(names, leaves, strict=True)}
+        return self.call(name, oracle, **{**arrays, **replaced})
+
+
+def make(size=6, classes=5, dim=4, *, seed=0, scale=3.0, lam="per sample", dtype=torch.float32, **settings):
+    rng = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=rng)
+
+    z = torch.nn.functional.normalize(normal(size, dim), dim=1)
+    centroids = 0.8 * torch.nn.functional.normalize(normal(classes, dim), dim=1)
+    logits, teacher = scale * normal(size, classes), scale * normal(size, classes)
+    leaves = [t.to(dtype).requires_grad_() for t in (z, centroids, logits, teacher)]
+    y_h, y_t = torch.randint(classes, (2, size), generator=rng)
+    drawn = torch.rand(size, generator=rng)
+    lam = {"zero": 0.0, "one": 1.0, "number": 0.3, "scalar": drawn[0], "per sample": drawn}[lam]
+    return Inputs(*leaves, y_h, y_t, lam, **settings)
+
+
+def close(expected):
+    # The absolute part is for losses near 0, which are the difference of two float32 near each other.
+    return pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("tau", TEMPERATURES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equation_4_is_the_softmax_of_the_centroid_logits(shape, tau):
+    inputs = make(*shape)
+    ours = losses.centroid_logits(inputs.z, inputs.centroids, tau).softmax(dim=1)
+    expected = oracle.retrieval_probabilities(inputs.z.detach(), inputs.centroids.detach(), tau)
+    np.testing.assert_allclose(ours.detach(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_loss_equals_its_equation(name, shape, lam):
+    for seed in range(3):
+        inputs = make(*shape, seed=seed, lam=lam)
+        ours = inputs.ours(name)
+        assert ours.shape == ()
+        assert ours.item() == close(inputs.expected(name))
+
+
+@pytest.mark.parametrize("tau", [0.01, *TEMPERATURES])
+@pytest.mark.parametrize("name", ["centroid_contrastive", "interpolative_centroid_contrastive"])
+def test_centroid_losses_equal_their_equations_at_every_temperature(name, tau):
+    inputs = make(16, 10, 8, tau=tau)
+    assert inputs.ours(name).item() == close(inputs.expected(name))
+
+
+@pytest.mark.parametrize("omega_d", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("tau_d", [0.5, 1.0, 2.0, 10.0])
+def test_equation_9_holds_at_every_weight_and_temperature(omega_d, tau_d):
+    inputs = make(16, 10, omega_d=omega_d, tau_d=tau_d)
+    assert inputs.ours("rebalance").item() == close(inputs.expected("rebalance"))
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+@pytest.mark.parametrize("name", ["cross_entropy", "interpolative_cross_entropy", "rebalance"])
+def test_losses_of_large_logits_are_finite_and_right(name, scale):
+    inputs = make(8, 6, scale=scale, tau_d=1.0)
+    ours = inputs.ours(name)
+    ours.backward()
+    assert ours.item() == close(inputs.expected(name))
+    assert inputs.logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("teacher_error", [0.0, 1.0])
+def test_the_divergence_is_zero_only_where_student_and_teacher_agree(teacher_error):
+    inputs = make(omega_d=1.0)
+    teacher = inputs.logits + teacher_error * inputs.teacher
+    loss = losses.rebalance(inputs.logits, teacher, inputs.y_h, 1.0, 2.0).item()
+    assert (abs(loss) < 1e-6) == (teacher_error == 0.0)
+
+
+@pytest.mark.parametrize(("omega_u", "omega_it"), [(1.0, 1.0), (0.0, 1.0), (0.7, 0.2)])
+def test_equation_8_is_the_weighted_sum_of_three_losses(omega_u, omega_it):
+    plain, mixed = make(8, 5, seed=1), make(8, 5, seed=2)
+    names = ("cross_entropy", "interpolative_cross_entropy", "interpolative_centroid_contrastive")
+    inputs = (plain, mixed, mixed)
+    ce, ce_it, cc_it = (batch.ours(name) for batch, name in zip(inputs, names, strict=True))
+    expected = [batch.expected(name) for batch, name in zip(inputs, names, strict=True)]
+    ours = omega_u * ce + omega_it * (ce_it + cc_it)
+    assert ours.item() == close(oracle.total(*expected, omega_u, omega_it))
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+@pytest.mark.parametrize("shape", [(1, 2, 3), (4, 2, 3), (4, 6, 5)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_equal_finite_differences_of_the_oracle(name, shape, lam):
+    inputs = make(*shape, seed=3, lam=lam, tau=0.07)
+    inputs.ours(name).backward()
+    leaf = "z" if "centroid" in name else "logits"
+    tensor = getattr(inputs, leaf)
+    expected = finite_differences(
+        lambda values: inputs.expected(name, **{leaf: values}), tensor.detach().double().numpy()
+    )
+    np.testing.assert_allclose(tensor.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def finite_differences(function, values, step=1e-5):
+    gradient = np.zeros_like(values)
+    for place in np.ndindex(values.shape):
+        moved = np.zeros_like(values)
+        moved[place] = step
+        gradient[place] = (function(values + moved) - function(values - moved)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_reaches_the_centroids_or_the_teacher(name):
+    inputs = make()
+    inputs.ours(name).backward()
+    assert inputs.centroids.grad is None
+    assert inputs.teacher.grad is None
+
+
+def test_no_gradient_reaches_the_centroids_through_the_logits_alone():
+    inputs = make()
+    losses.centroid_logits(inputs.z, inputs.centroids, 0.3).sum().backward()
+    assert inputs.z.grad is not None
+    assert inputs.centroids.grad is None
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_of_bfloat16_inputs_are_computed_in_float32(name, autocast):
+    inputs = make(16, 10, 32, dtype=torch.bfloat16)
+    with torch.autocast(**BF16, enabled=autocast):
+        ours = inputs.ours(name)
+    ours.backward()
+    assert ours.dtype == torch.float32
+    assert ours.item() == close(inputs.expected(name))
+
+
+def test_centroid_logits_stay_float32_under_autocast():
+    inputs = make(16, 10, 32)
+    with torch.autocast(**BF16):
+        ours = losses.centroid_logits(inputs.z, inputs.centroids, 0.07)
+    assert ours.dtype == torch.float32
+    expected = inputs.z.detach().double() @ inputs.centroids.detach().double().T / 0.07
+    torch.testing.assert_close(ours.detach().double(), expected, rtol=1e-5, atol=1e-5)
