@@ -44,7 +44,7 @@ from fasticcl.data.sources import Item, Source
 CLASSES, IMBALANCE = 20, 20
 WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
 NOISE = 3.5  # standard deviation; bicubic enlargement alone is smoother, so cheaper to decode, than a photo
-QUALITY = 92  # gives about 70 kB at this size and noise
+QUALITY = 93  # gives about 70 kB at this size and noise
 WARMUP = 8  # batches; more than either system holds ready, so none made before the clock ran is counted
 SETTLE = 2.0  # seconds in which the system that just stopped fills its queues and falls idle
 QUIET = 0.3  # load average above which the machine was busy with something else

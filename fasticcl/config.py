@@ -28,7 +28,7 @@ PRESETS = resources.files("fasticcl") / "presets"
 class Section(BaseModel):
     """One table of the configuration file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Data(Section):
@@ -193,8 +193,8 @@ class Engine(Section):
     """A few steps of every phase, to see that all of it works."""
     project: Path = Path("runs")
     """Folder of all runs."""
-    name: str | None = None
-    """Name of the run; None: the method and the next free number."""
+    name: Annotated[str, Field(pattern=r"^[^/.][^/]*$")] | None = None
+    """Name of the run, a folder name; None: the method and the next free number."""
 
 
 class Config(Section):
@@ -282,6 +282,7 @@ def resolve(
         UserError: an unknown preset, section or key, or a value of the wrong kind.
     """
     from_file = _read(file) if file else {}
+    _check_keys(from_file, file)
     named = from_file.get("data", {}).get("dataset")
     if dataset and named and dataset != named:
         raise UserError(
@@ -297,7 +298,7 @@ def resolve(
         layers.insert(1, tomllib.loads(preset_text(method, "method")))
     merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     for layer in layers:
-        _check_keys(layer, file if layer is from_file else None)
+        _check_keys(layer)
         _apply(merged, layer, paper_warmup)
     if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
         raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt; leave it out for {dataset}.")
@@ -310,7 +311,7 @@ def validate(values: Layer) -> Config:
     Raises:
         UserError: a value of the wrong kind, or out of its range.
     """
-    _check_keys(values, None)
+    _check_keys(values)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -342,7 +343,7 @@ def _assignment(text: str) -> Layer:
         return {section: {key: value.strip()}}
 
 
-def _check_keys(layer: Layer, file: Path | None) -> None:
+def _check_keys(layer: Layer, file: Path | None = None) -> None:
     origin = f"{file}: " if file else ""
     for section, values in layer.items():
         if section not in Config.model_fields:

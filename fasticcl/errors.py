@@ -32,5 +32,6 @@ class Stopped(Exception):
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean X?`` for the known word closest to ``word``, or the whole list."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    begun = [name for name in known if word and name.startswith(word)]
+    close = begun or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # oracle and pictures are modules of the tests
 
@@ -11,6 +12,9 @@ from pictures import photographs
 
 from fasticcl.data.convert import convert
 from fasticcl.data.sources import Item, Source, digits
+
+# Networks as small as the tests' gain nothing from a second thread, and lose much where cores are shared.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def representation_lr(epoch: int, optim: Optim) -> float:
     if optim.schedule == "cosine":
         factor = cosine(epoch, optim.epochs)
     else:
-        # Milestones are shares of the epochs; 0.6 · 200 must mean 120, not 119.99999999999999.
+        # Milestones are shares of the epochs; 0.55 · 100 must mean 55, not 55.00000000000001.
         passed = sum(epoch >= round(share * optim.epochs, 6) for share in optim.milestones)
         factor = optim.decay**passed
     if epoch < optim.warmup_epochs:

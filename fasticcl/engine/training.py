@@ -119,12 +119,12 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     dataset = open_dataset(config)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = _loader(shortened, dataset, machine)
-    run = run or Run.create(config)
-    checkpoint = run.resume() if resume else {}
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
     representation = Representation(shortened, dataset.num_classes, machine)
+    run = run or Run.create(config)  # last, so that bad input leaves no folder behind
+    checkpoint = run.resume() if resume else {}
     _banner(console, run, dataset, representation, machine)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
         loop = Loop(

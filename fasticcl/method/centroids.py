@@ -44,8 +44,9 @@ class CentroidBank(nn.Module):
         """[K, d_z] float32 centroids that a loss compares embeddings with; no gradient flows through them."""
         if self.norm != "bias_corrected":
             return self.centroids
-        seen = 1 - self.momentum ** self.counts.clamp(min=1).to(self.centroids.dtype)
-        return self.centroids / seen[:, None]
+        # In float64, because 1 - m^count cancels where the momentum is close to 1.
+        seen = 1 - self.momentum ** self.counts.clamp(min=1).double()
+        return (self.centroids / seen[:, None]).float()
 
     @torch.no_grad()
     def update(self, z: torch.Tensor, y: torch.Tensor) -> None:

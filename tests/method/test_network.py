@@ -30,7 +30,9 @@ def test_resnet32_has_the_published_number_of_parameters():
     assert parameter_count(network) == 470_004
 
 
-@pytest.mark.parametrize(("name", "convolutions"), [("resnet8", 7), ("resnet20", 19), ("resnet32", 31)])
+@pytest.mark.parametrize(
+    ("name", "convolutions"), [("resnet8", 7), ("resnet14", 13), ("resnet20", 19), ("resnet32", 31)]
+)
 def test_the_name_of_a_cifar_encoder_counts_its_layers(name, convolutions):
     encoder, _ = build_encoder(name)  # the last layer is the classifier
     assert sum(isinstance(m, nn.Conv2d) for m in encoder.modules()) == convolutions

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+
+from fasticcl.config import Engine
+from fasticcl.data.loader import StreamBatch
+from fasticcl.engine.evaluate import accuracies, evaluate
+from fasticcl.engine.machine import choose_machine
+from fasticcl.method.network import Output
+
+TRAIN = np.array([500, 101, 100, 20, 19, 2])  # many, many, medium, medium, few, few
+
+
+def test_overall_counts_images_and_a_split_averages_its_classes():
+    right, seen = np.array([9, 1, 5, 0, 2, 0]), np.array([10, 4, 5, 5, 4, 4])
+    metrics = accuracies(right, seen, TRAIN)
+    assert metrics["val/top1"] == pytest.approx(100 * 17 / 32)
+    assert metrics["val/many"] == pytest.approx(100 * (0.9 + 0.25) / 2)
+    assert metrics["val/medium"] == pytest.approx(100 * (1 + 0) / 2)
+    assert metrics["val/few"] == pytest.approx(100 * 0.5 / 2)
+
+
+def test_classes_without_images_do_not_count_and_an_empty_split_has_no_number():
+    metrics = accuracies(np.array([1, 0, 0, 0, 0, 0]), np.array([2, 0, 3, 1, 0, 0]), TRAIN)
+    assert metrics["val/many"] == pytest.approx(50.0)
+    assert metrics["val/few"] is None
+
+
+class Parrot(torch.nn.Module):
+    """Answers with the number that is written in each image."""
+
+    def forward(self, images):
+        return Output(torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 6).float(), None)
+
+
+def test_batches_of_any_size_are_counted_per_class():
+    rng = np.random.default_rng(0)
+    truth, answer = torch.from_numpy(rng.integers(0, 6, (2, 101)))
+    images = answer.float()[:, None, None, None].expand(-1, 3, 2, 2)
+    batches = [StreamBatch(images[i : i + 8], truth[i : i + 8]) for i in range(0, 101, 8)]
+    metrics = evaluate(Parrot(), batches, TRAIN, choose_machine(Engine(device="cpu")))
+    hits = (truth == answer).numpy()
+    assert metrics["val/top1"] == pytest.approx(100 * hits.mean())
+    assert metrics["val/few"] == pytest.approx(50 * sum(hits[truth == k].mean() for k in (4, 5)))

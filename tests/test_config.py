@@ -1,0 +1,239 @@
+"""The configuration: the paper's settings, layers, and what is refused."""
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fasticcl.config import Config, preset_names, resolve, validate
+from fasticcl.errors import UserError
+
+COMMON = {  # section 4.3, "for all experiments"
+    "optim.momentum": 0.9,
+    "method.centroid_momentum": 0.99,
+    "data.gamma": 0.0,
+    "rebalance.gamma": 1.0,
+    "rebalance.distillation_weight": 0.5,
+    "rebalance.distillation_temperature": 10.0,
+    "rebalance.lr_factor": 0.1,
+    "rebalance.epochs": 10,
+    "data.alpha": 1.0,
+    "data.beta": 1.0,
+    "method.interpolative_weight": 1.0,
+}
+CIFAR = {
+    "method.encoder": "resnet32",
+    "optim.epochs": 200,
+    "optim.batch_size": 128,
+    "method.embedding_dim": 32,
+    "data.crop": "pad",
+    "data.crop_padding": 4,
+    "data.flip": 0.5,
+    "data.image_size": 32,
+    "optim.lr": 0.1,
+    "optim.warmup_epochs": 5,
+    "optim.schedule": "step",
+    "optim.milestones": (0.6, 0.8),  # 120 and 160 of 200
+    "optim.decay": 0.01,
+    "optim.weight_decay": 2e-4,
+    "method.temperature": 0.3,
+    "method.uniform_weight": 0.0,
+    "rebalance.encoder": "tuned",
+}
+LARGE = {
+    "method.temperature": 0.07,
+    "method.uniform_weight": 1.0,
+    "method.embedding_dim": 128,
+    "rebalance.encoder": "frozen",
+    "optim.schedule": "cosine",
+    "data.crop": "random_resized",
+    "data.flip": 0.5,
+    "data.image_size": 224,
+    "method.warmup_epochs": 40,
+    "optim.epochs": 90,
+}
+PAPER = {
+    "cifar100-lt": COMMON | CIFAR | {"method.warmup_epochs": 80},
+    "cifar10-lt": COMMON | CIFAR | {"method.warmup_epochs": 100},
+    "imagenet-lt": COMMON
+    | LARGE
+    | {
+        "method.encoder": "resnext50_32x4d",
+        "optim.batch_size": 256,
+        "optim.weight_decay": 5e-4,
+        "optim.lr": 0.1,
+        "data.color_jitter": (0.4, 0.4, 0.4),
+    },
+    "inat2018": COMMON
+    | LARGE
+    | {
+        "method.encoder": "resnet50",
+        "optim.batch_size": 512,
+        "optim.weight_decay": 1e-4,
+        "optim.lr": 0.2,
+        "data.color_jitter": (0.0, 0.0, 0.0),
+    },
+}
+
+
+def value(config, path):
+    section, key = path.split(".")
+    return getattr(getattr(config, section), key)
+
+
+@pytest.mark.parametrize("dataset", PAPER)
+def test_presets_are_the_papers_section_4_3(dataset):
+    config = resolve(dataset)
+    assert {path: value(config, path) for path in PAPER[dataset]} == PAPER[dataset]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "warmup"),
+    [
+        ("inat2018", 200, 100),  # the paper's
+        ("inat2018", 180, 80),  # 40 of 90 as a share
+        ("inat2018", 9, 4),
+        ("imagenet-lt", 180, 80),
+        ("cifar100-lt", 400, 160),
+        ("cifar10-lt", 20, 10),
+    ],
+)
+def test_t_follows_the_number_of_epochs(dataset, epochs, warmup):
+    for config in (
+        resolve(dataset, options={"optim": {"epochs": epochs}}),
+        resolve(dataset, assignments=[f"optim.epochs={epochs}"]),
+    ):
+        assert config.method.warmup_epochs == warmup
+        assert config.optim.epochs == epochs
+
+
+def test_a_t_that_the_user_sets_stays():
+    config = resolve("inat2018", assignments=["method.warmup_epochs=7"])
+    assert config.method.warmup_epochs == 7
+    both = resolve("inat2018", assignments=["optim.epochs=200", "method.warmup_epochs=7"])
+    assert both.method.warmup_epochs == 7
+    scaled = resolve("inat2018", assignments=["method.warmup_epochs=9", "optim.epochs=180"])
+    assert scaled.method.warmup_epochs == 18
+
+
+def test_phases_change_at_t():
+    config = resolve("inat2018", options={"optim": {"epochs": 200}})
+    assert [config.phase(epoch) for epoch in (0, 99, 100, 199)] == [
+        "warmup",
+        "warmup",
+        "interpolative",
+        "interpolative",
+    ]
+    assert {resolve("inat2018", method="ce").phase(epoch) for epoch in range(90)} == {"warmup"}
+    assert {resolve("inat2018", method="mixup").phase(epoch) for epoch in range(90)} == {"interpolative"}
+
+
+@pytest.mark.parametrize("imbalance", [100, 50, 10])
+def test_cifar_takes_an_imbalance(imbalance):
+    config = resolve("cifar10-lt", options={"data": {"imbalance": imbalance}})
+    assert config.data.imbalance == imbalance
+
+
+@pytest.mark.parametrize("dataset", preset_names())
+@pytest.mark.parametrize("method", [None, *preset_names("method")])
+def test_what_is_printed_reads_back_as_the_same(dataset, method, tmp_path):
+    config = resolve(dataset, method=method, assignments=["optim.lr=0.123", 'engine.name="ä\\"b"'])
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert resolve(file=tmp_path / "config.toml") == config
+
+
+@given(
+    lr=st.floats(1e-12, 1e6),
+    gamma=st.floats(-1e3, 1e3),
+    name=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/."), min_size=1),
+    mean=st.tuples(*[st.floats(-3, 3)] * 3),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_value_survives_the_file(lr, gamma, name, mean):
+    base = resolve("inat2018").model_dump()
+    base["optim"]["lr"], base["data"]["gamma"], base["engine"]["name"], base["data"]["mean"] = (
+        lr,
+        gamma,
+        name,
+        mean,
+    )
+    config = validate(base)
+    assert Config.model_validate(tomllib.loads(config.to_toml())) == config
+
+
+def test_later_layers_win(tmp_path):
+    (tmp_path / "mine.toml").write_text("[optim]\nlr = 0.5\nbatch_size = 8\n[engine]\nseed = 4\n")
+    config = resolve(
+        "imagenet-lt",
+        method="ce",
+        file=tmp_path / "mine.toml",
+        options={"optim": {"batch_size": 16}},
+        assignments=["engine.seed=9"],
+    )
+    assert (config.optim.lr, config.optim.batch_size, config.engine.seed) == (0.5, 16, 9)
+    assert config.method.name == "ce"
+    assert config.optim.weight_decay == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"dataset": "inat2017"}, r"no dataset preset 'inat2017'\. Did you mean inat2018"),
+        ({"dataset": None}, "Name a dataset"),
+        ({"dataset": "demo", "method": "icl"}, r"no method preset 'icl'\. Did you mean iccl"),
+        ({"dataset": "demo", "assignments": ["method.temprature=1"]}, "Did you mean method.temperature"),
+        ({"dataset": "demo", "assignments": ["optin.lr=1"]}, "no section 'optin'. Did you mean optim"),
+        ({"dataset": "demo", "assignments": ["lr=1"]}, "takes section.key=value"),
+        ({"dataset": "demo", "assignments": ["optim.lr"]}, "takes section.key=value"),
+        ({"dataset": "demo", "assignments": ["optim.lr=fast"]}, "optim.lr: .*'fast'"),
+        ({"dataset": "demo", "assignments": ["optim.lr=-1"]}, "optim.lr: .*greater than 0.*-1"),
+        ({"dataset": "demo", "assignments": ["data.crop=middle"]}, "data.crop: .*'random_resized' or 'pad'"),
+        ({"dataset": "demo", "assignments": ["data.crop_scale=[1.0, 0.5]"]}, "from the lower to the higher"),
+        ({"dataset": "inat2018", "assignments": ["data.image_size=300"]}, "data.eval_resize .* smaller than"),
+        ({"dataset": "inat2018", "options": {"data": {"imbalance": 50}}}, "--imbalance is for cifar10-lt"),
+        ({"dataset": "cifar10-lt", "options": {"data": {"imbalance": 7}}}, "data.imbalance: .*100, 50 or 10"),
+        ({"dataset": "demo", "assignments": ["optim.epochs=ten"]}, "optim.epochs: "),
+        ({"dataset": "demo", "assignments": ["engine.name=../elsewhere"]}, "engine.name: "),
+        ({"dataset": "demo", "assignments": ["data.gamma=inf"]}, "data.gamma: .*finite"),
+        (
+            {
+                "dataset": "cifar10-lt",
+                "assignments": [
+                    "method.interpolative_cross_entropy=false",
+                    "method.centroid_contrastive=false",
+                ],
+            },
+            "no loss is left after the warm-up",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(arguments, sentence):
+    with pytest.raises(UserError, match=sentence) as raised:
+        resolve(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"[data\n", "is not a TOML file"),
+        (b"\xff\xfe", "is not a TOML file"),
+        (b"lr = 1\n", "no section 'lr'"),
+        (b"optim = 1\n", "optim is a section"),
+        (b"[optim]\nlearning_rate = 1\n", "no setting optim.learning_rate"),
+        (b"data = 3\n", "data is a section"),
+    ],
+)
+def test_damaged_files_are_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "config.toml").write_bytes(text)
+    with pytest.raises(UserError, match=sentence):
+        resolve("demo", file=tmp_path / "config.toml")
+
+
+def test_a_file_of_another_dataset_or_none_is_named(tmp_path):
+    (tmp_path / "config.toml").write_text('[data]\ndataset = "inat2018"\n')
+    with pytest.raises(UserError, match="is a configuration of inat2018, not of demo"):
+        resolve("demo", file=tmp_path / "config.toml")
+    with pytest.raises(UserError, match=r"Cannot read the configuration .*nowhere.toml: No such file"):
+        resolve("demo", file=tmp_path / "nowhere.toml")
