@@ -28,14 +28,17 @@ from fasticcl.data.shards import (
     SplitInfo,
     member_key,
     shard_name,
-    write_file,
 )
 from fasticcl.data.sources import Item, Source
 from fasticcl.errors import UserError
+from fasticcl.files import write_file
 
 MAX_PIXELS = 64 * 2**20
 _JPEG_QUALITY = 95
+# Pillow knows formats that start other programs; a dataset from a stranger gets none of them.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag
+_PNG_DEPTH = 24  # place of the bit depth in a PNG
 _PARTS = ".parts"
 
 Progress = Callable[[int, int], None]
@@ -68,7 +71,7 @@ def check_image(content: bytes) -> SoundImage:
         UnreadableImage: bytes that are no image, are cut short, or would decode to too many pixels.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(f"{image.width}×{image.height} pixels are too many")
             image.load()
@@ -86,9 +89,11 @@ def _sound(image: Image.Image, content: bytes) -> SoundImage:
     # Pillow is content without the end-of-image marker; DALI is not, and would fail in training.
     if jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
         raise UnreadableImage("cut short, the end-of-image marker is missing")
-    reason = _why_not_kept(image, jpeg)
+    reason = _why_not_kept(image, content, jpeg)
     if reason is None:
         return SoundImage(content, "jpg" if jpeg else "png", image.height, image.width, None)
+    if image.mode in ("I", "F"):
+        raise UnreadableImage(f"pixels of mode {image.mode} have no known range")
     upright = _to_rgb(ImageOps.exif_transpose(image))
     buffer = io.BytesIO()
     if jpeg:
@@ -98,18 +103,20 @@ def _sound(image: Image.Image, content: bytes) -> SoundImage:
     return SoundImage(buffer.getvalue(), "jpg" if jpeg else "png", upright.height, upright.width, reason)
 
 
-def _why_not_kept(image: Image.Image, jpeg: bool) -> str | None:
+def _why_not_kept(image: Image.Image, content: bytes, jpeg: bool) -> str | None:
     if not jpeg and image.format != "PNG":
         return f"{image.format} format"
     if image.mode not in ("RGB", "L") or "transparency" in image.info:
         return f"{image.format} of mode {image.mode}"
+    if not jpeg and content[_PNG_DEPTH] == 16:
+        return "PNG of 16 bits"
     if image.getexif().get(_ORIENTATION, 1) != 1:
         return "EXIF orientation"
     return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
+    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip instead of scale
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
@@ -225,7 +232,7 @@ def _convert_shard(dest: Path, job: _Job, stamp: str, report: Callable[[int], No
     try:
         for place, item in enumerate(job.items, start=job.first):
             try:
-                image = check_image(item.read())
+                image = check_image(_read(item))
             except UnreadableImage as error:
                 quarantine.append({"image": item.name, "reason": str(error)})
             else:
@@ -240,6 +247,13 @@ def _convert_shard(dest: Path, job: _Job, stamp: str, report: Callable[[int], No
     part = _Part(info, rows, dict(reencoded), quarantine)
     _save_part(saved, stamp, part)
     return part
+
+
+def _read(item: Item) -> bytes:
+    try:
+        return item.read()
+    except OSError as error:
+        raise UnreadableImage(str(error.strerror)) from None
 
 
 def _save_part(path: Path, stamp: str, part: _Part) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fasticcl.errors import UserError
+from fasticcl.files import write_file
 
 FORMAT = 1
 INDEX_DTYPE = np.dtype(
@@ -112,16 +113,6 @@ class Manifest(_Record):
     def write(self, folder: Path) -> None:
         """Put ``manifest.json`` in place, whole or not at all."""
         write_file(folder / "manifest.json", (self.model_dump_json(indent=1) + "\n").encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write aside, flush to the disk, rename: the file is never seen half-written."""
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 class ShardWriter:

@@ -1,24 +1,20 @@
 """Checkpoints: tensors and plain values, written aside, flushed and renamed."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fasticcl.errors import UserError
+from fasticcl.files import replacing
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Put a checkpoint in place; a reader sees the old one or the new one, never a part."""
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "wb") as file:
+    with replacing(path) as file:
         torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

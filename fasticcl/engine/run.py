@@ -7,14 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import safetensors.torch
 
 from fasticcl.config import Config, resolve
-from fasticcl.data.shards import write_file
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.stage import STAGES, Stage
 from fasticcl.errors import UserError
+from fasticcl.files import write_file
 from fasticcl.method.network import Network
 
 Record = dict[str, Any]
@@ -156,10 +156,8 @@ class Run:
 
     def release(self, network: Network) -> None:
         """Write ``model.safetensors``: encoder and classifier, in plain contiguous tensors."""
-        aside = self.folder / "model.safetensors.part"
         tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-        save_file(tensors, aside)
-        aside.replace(self.folder / "model.safetensors")
+        write_file(self.folder / "model.safetensors", safetensors.torch.save(tensors))
 
     @property
     def resume_command(self) -> str:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -85,6 +87,29 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert (pixels(image.content)[:, :, 0] == np.asarray(PICTURE.convert("L"))).all()
 
 
+def test_sixteen_bits_a_channel_are_stored_as_eight():
+    rows = np.zeros((48, 64, 3), dtype=">u2")
+    rows[:] = np.asarray(PICTURE).astype(np.uint16) * 257
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    ]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    image = check_image(png)
+    assert image.reencoded == "PNG of 16 bits"
+    assert (pixels(image.content) == np.asarray(PICTURE)).all()
+
+
+def test_pixels_without_a_known_range_are_refused():
+    with pytest.raises(UnreadableImage, match="mode F have no known range"):
+        check_image(encode(PICTURE.convert("F"), "TIFF"))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     exif = Image.Exif()
@@ -141,6 +166,15 @@ def test_unreadable_images_end_the_conversion_after_a_full_list(tmp_path):
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["image"] for entry in listed] == ["5.jpg", "17.jpg"]
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_file_that_cannot_be_opened_is_listed_too(tmp_path):
+    items = [Item(JPEG, 0, "a.jpg"), Item(JPEG, 1, "b.jpg"), Item(tmp_path, 1, "folder.jpg")]
+    manifest = convert(
+        Source("folder", ["a", "b"], {"train": items, "val": items[:1]}), tmp_path / "shards", max_corrupt=1
+    )
+    assert manifest.quarantined == 1
+    assert json.loads((tmp_path / "shards" / "quarantine.jsonl").read_text())["reason"] == "Is a directory"
 
 
 def test_accepted_unreadable_images_are_left_out(tmp_path):
