@@ -48,8 +48,8 @@ def configure(
     Raises:
         UserError: an unknown name, or a value of the wrong kind.
     """
-    from fasticcl.config import resolve
     from fasticcl.errors import nearest
+    from fasticcl.resolve import resolve
 
     layer: dict[str, dict[str, Any]] = {}
     given = dict(set) if isinstance(set, Mapping) else {}

@@ -151,7 +151,7 @@ def convert(
 @app.command()
 def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")] = None) -> None:
     """List the presets, or show one with its sources."""
-    from fasticcl.config import preset_names, preset_text
+    from fasticcl.resolve import preset_names, preset_text
 
     if name:
         kind: Literal["dataset", "method"] = "method" if name in preset_names("method") else "dataset"

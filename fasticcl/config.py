@@ -1,28 +1,16 @@
-"""Typed configuration: the paper's settings, presets, and what a user changes.
-
-A configuration is built in layers, each on top of the one before: the preset of the dataset, a method
-preset (``--method``), a file (``--config``), then the options of the command line. A key that no
-section knows is refused with the nearest one that exists.
-"""
+"""Typed configuration: what can be set, in the paper's words, with ranges and defaults."""
 
 import json
-import tomllib
-from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from fasticcl.errors import UserError, nearest
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Triple = tuple[float, float, float]
-
-PRESETS = resources.files("fasticcl") / "presets"
 
 
 class Section(BaseModel):
@@ -230,150 +218,3 @@ class Config(Section):
             settings = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
             lines += [f"[{section}]", *settings, ""]
         return "\n".join(lines[:-1]) + "\n"
-
-
-_SECTIONS: dict[str, type[Section]] = {
-    "data": Data,
-    "method": Method,
-    "optim": Optim,
-    "engine": Engine,
-    "rebalance": Rebalance,
-}
-Layer = Mapping[str, Mapping[str, Any]]
-
-
-def preset_names(kind: Literal["dataset", "method"] = "dataset") -> list[str]:
-    """Return the names of the presets of a kind, sorted."""
-    folder = PRESETS if kind == "dataset" else PRESETS / "method"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-
-
-def preset_text(name: str, kind: Literal["dataset", "method"] = "dataset") -> str:
-    """Return the text of a preset.
-
-    Raises:
-        UserError: no preset has this name.
-    """
-    known = preset_names(kind)
-    if name not in known:
-        raise UserError(f"There is no {kind} preset {name!r}. {nearest(name, known)}")
-    folder = PRESETS if kind == "dataset" else PRESETS / "method"
-    return (folder / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def resolve(
-    dataset: str | None = None,
-    *,
-    method: str | None = None,
-    file: Path | None = None,
-    options: Layer | None = None,
-    assignments: Iterable[str] = (),
-) -> Config:
-    """Build the configuration from its layers, the later ones winning.
-
-    Args:
-        dataset: dataset preset; None: the one that ``file`` names.
-        method: method preset on top of it (iccl, ce, mixup, crt).
-        file: TOML file with any part of the sections.
-        options: sections and keys that the options of the command line set.
-        assignments: ``section.key=value`` strings.
-
-    Raises:
-        UserError: an unknown preset, section or key, or a value of the wrong kind.
-    """
-    from_file = _read(file) if file else {}
-    _check_keys(from_file, file)
-    named = from_file.get("data", {}).get("dataset")
-    if dataset and named and dataset != named:
-        raise UserError(
-            f"{file} is a configuration of {named}, not of {dataset}; name the dataset that is meant."
-        )
-    dataset = dataset or named
-    if not dataset:
-        raise UserError(f"Name a dataset to train on: {', '.join(preset_names())}.")
-    preset = tomllib.loads(preset_text(dataset))
-    paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
-    layers = [preset, from_file, dict(options or {}), *map(_assignment, assignments)]
-    if method:
-        layers.insert(1, tomllib.loads(preset_text(method, "method")))
-    merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
-    for layer in layers:
-        _check_keys(layer)
-        _apply(merged, layer, paper_warmup)
-    if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
-        raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt; leave it out for {dataset}.")
-    return validate(merged)
-
-
-def validate(values: Layer) -> Config:
-    """Return ``values`` as a configuration.
-
-    Raises:
-        UserError: a value of the wrong kind, or out of its range.
-    """
-    _check_keys(values)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:2])
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error":
-            raise UserError(f"{reason}.") from None
-        raise UserError(f"{where}: {reason[:1].lower()}{reason[1:]}, got {first['input']!r}.") from None
-
-
-def _read(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the configuration {file}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not a TOML file: {error}.") from None
-
-
-def _assignment(text: str) -> Layer:
-    path, equals, value = text.partition("=")
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and key):
-        raise UserError(f"--set takes section.key=value, for example optim.lr=0.1, got {text!r}.")
-    try:
-        return {section: {key: tomllib.loads(f"value = {value}")["value"]}}
-    except tomllib.TOMLDecodeError:
-        return {section: {key: value.strip()}}
-
-
-def _check_keys(layer: Layer, file: Path | None = None) -> None:
-    origin = f"{file}: " if file else ""
-    for section, values in layer.items():
-        if section not in Config.model_fields:
-            raise UserError(
-                f"{origin}There is no section {section!r}. {nearest(section, Config.model_fields)}"
-            )
-        if not isinstance(values, Mapping):
-            raise UserError(f"{origin}{section} is a section; set its keys, as in {section}.key = value.")
-        known = _SECTIONS[section].model_fields
-        for key in values:
-            if key not in known:
-                close = nearest(f"{section}.{key}", [f"{section}.{name}" for name in known])
-                raise UserError(f"{origin}There is no setting {section}.{key}. {close}")
-
-
-def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mapping[int, int]) -> None:
-    """Put a layer on top; T follows a changed number of epochs unless the layer sets T itself.
-
-    Section 4.3 names T for some lengths; any other length keeps its share of the epochs.
-    """
-    before = merged["optim"].get("epochs"), merged["method"].get("warmup_epochs")
-    for section, values in layer.items():
-        merged[section].update(values)
-    epochs = merged["optim"].get("epochs")
-    if None in before or epochs == before[0] or "warmup_epochs" in layer.get("method", {}):
-        return
-    old_epochs, warmup = before
-    if not (isinstance(epochs, int) and isinstance(old_epochs, int) and isinstance(warmup, int)):
-        return  # a value of the wrong kind: validation says so
-    if paper_warmup.get(old_epochs) == warmup and epochs in paper_warmup:
-        merged["method"]["warmup_epochs"] = paper_warmup[epochs]
-    else:
-        merged["method"]["warmup_epochs"] = round(warmup * epochs / old_epochs)

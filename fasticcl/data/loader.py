@@ -149,7 +149,7 @@ def evaluation_batches(
 def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
     """Return what the graph is fed for one stream."""
     inputs = [
-        [shards.image(row) for row in stream.rows],
+        shards.images(stream.rows),
         stream.labels,
         np.ascontiguousarray(stream.windows[:, :2]),
         np.ascontiguousarray(stream.windows[:, 2:]),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
+from fasticcl.data.sampling import AliasTable, class_probabilities, permute
 
 Phase = Literal["warmup", "interpolative", "rebalance"]
 PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
@@ -58,91 +59,6 @@ class BatchPlan:
     """[B] λ of equation 3; all equal when it is drawn per batch."""
 
 
-def class_probabilities(counts: NDArray[np.integer], gamma: float) -> NDArray[np.float64]:
-    """Return p(k) of equation 2, [K].
-
-    Args:
-        counts: [K] training images per class.
-        gamma: γ, any real: 0 is the balanced sampler, 1 the reverse sampler, -1 as the images are.
-
-    Raises:
-        ValueError: a class without images.
-    """
-    counts = np.asarray(counts)
-    if counts.size == 0 or counts.min() < 1:
-        raise ValueError("every class needs at least one training image")
-    # In logarithms, shifted by the largest, so that a large γ cannot overflow.
-    log_weights = -gamma * np.log(counts.astype(np.float64))
-    weights = np.exp(log_weights - log_weights.max())
-    return weights / weights.sum()
-
-
-class AliasTable:
-    """Draws classes with given probabilities in constant time (Walker's alias method, built as by Vose)."""
-
-    def __init__(self, probabilities: NDArray[np.float64]) -> None:
-        size = len(probabilities)
-        scaled = probabilities * size
-        self.keep = np.ones(size)
-        self.alias = np.arange(size)
-        if np.allclose(scaled, 1.0, rtol=0, atol=1e-12):
-            return  # equal probabilities need no table: γ = 0 with a million classes builds at once
-        small = [int(k) for k in np.flatnonzero(scaled < 1)]
-        large = [int(k) for k in np.flatnonzero(scaled >= 1)]
-        while small and large:
-            less, more = small.pop(), large[-1]
-            self.keep[less], self.alias[less] = scaled[less], more
-            scaled[more] -= 1 - scaled[less]
-            if scaled[more] < 1:
-                small.append(large.pop())
-
-    def draw(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
-        """Return [size] classes."""
-        columns = rng.integers(0, len(self.keep), size)
-        return np.where(rng.random(size) < self.keep[columns], columns, self.alias[columns])
-
-
-def permute(positions: NDArray[np.integer], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return where a keyed permutation of range(size) sends ``positions``.
-
-    A Feistel network on the next power of two, walked until the value falls below ``size``: each
-    position costs the same whatever the size, and nothing is stored.
-
-    Args:
-        positions: values in range(size), any shape.
-        size: number of elements that are permuted.
-        keys: [rounds] round keys; they choose the permutation.
-    """
-    bits = max(2, (size - 1).bit_length())
-    low_bits = np.uint64(bits // 2)
-    high_bits = np.uint64(bits) - low_bits
-    values = positions.astype(np.uint64)
-    pending = np.ones(values.shape, dtype=bool)
-    while pending.any():
-        values[pending] = _feistel(values[pending], low_bits, high_bits, keys)
-        pending = values >= size
-    return values.astype(np.int64)
-
-
-def _feistel(
-    values: NDArray[np.uint64], low_bits: np.uint64, high_bits: np.uint64, keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    low_mask = (np.uint64(1) << low_bits) - np.uint64(1)
-    high_mask = (np.uint64(1) << high_bits) - np.uint64(1)
-    low, high = values & low_mask, values >> low_bits
-    for even in range(0, len(keys), 2):
-        high = high ^ (_mix(low ^ keys[even]) & high_mask)
-        low = low ^ (_mix(high ^ keys[even + 1]) & low_mask)
-    return (high << low_bits) | low
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a hash of each value (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 class Plan:
     """The random choices of a run over one training index.
 
@@ -177,7 +93,7 @@ class Plan:
             raise ValueError(f"a batch of {batch_size} is larger than the {len(index)} training images")
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {world_size} ranks")
-        self.index = index
+        self.index = np.asarray(index)  # a plain view: a memmap pays for every subscript
         self.counts = np.asarray(counts, dtype=np.int64)
         self.first_row = np.concatenate(([0], np.cumsum(self.counts)[:-1]))
         self.data = data

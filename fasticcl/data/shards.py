@@ -215,13 +215,18 @@ class Shards:
     def __len__(self) -> int:
         return len(self.index)
 
-    def image(self, row: int | np.integer) -> NDArray[np.uint8]:
-        """Return the encoded bytes [size] of one image, a view into the mapped shard."""
-        found = self.index[row]
-        shard, offset, size = int(found["shard"]), int(found["offset"]), int(found["size"])
+    def images(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
+        """Return the encoded bytes [size] of images, each a view into its mapped shard."""
+        found = self.index[rows]
+        places = zip(found["shard"].tolist(), found["offset"].tolist(), found["size"].tolist(), strict=True)
+        return [self._map(shard)[offset : offset + size] for shard, offset, size in places]
+
+    def _map(self, shard: int) -> NDArray[np.uint8]:
         if shard not in self._maps:
-            self._maps[shard] = np.memmap(self.folder / self._files[shard], dtype=np.uint8, mode="r")
-        return self._maps[shard][offset : offset + size]
+            mapped = np.memmap(self.folder / self._files[shard], dtype=np.uint8, mode="r")
+            # Slicing a memmap runs Python code for every slice; slicing an array does not.
+            self._maps[shard] = mapped.view(np.ndarray)
+        return self._maps[shard]
 
     def _open_index(self, images: int) -> NDArray[np.void]:
         path = self.folder / "index.npy"

@@ -9,13 +9,14 @@ from typing import Any
 
 import safetensors.torch
 
-from fasticcl.config import Config, resolve
+from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.stage import STAGES, Stage
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.method.network import Network
+from fasticcl.resolve import resolve
 
 Record = dict[str, Any]
 _COLUMNS = ("stage", "epoch", "phase", "optim/lr", "train/loss", *METRICS)

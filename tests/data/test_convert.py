@@ -10,8 +10,9 @@ import pytest
 from pictures import encode, noise
 from PIL import Image
 
-from fasticcl.data import convert as conversion
-from fasticcl.data.convert import UnreadableImage, check_image, convert
+from fasticcl.data import images
+from fasticcl.data.convert import convert
+from fasticcl.data.images import UnreadableImage, check_image
 from fasticcl.data.shards import Shards, ShardWriter
 from fasticcl.data.sources import Item, Source
 from fasticcl.errors import UserError
@@ -149,7 +150,7 @@ def test_unreadable_images_are_refused(content):
 
 
 def test_a_bomb_is_refused_without_decoding(monkeypatch):
-    monkeypatch.setattr(conversion, "MAX_PIXELS", 48 * 64 - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
     with pytest.raises(UnreadableImage, match="64×48 pixels are too many"):
         check_image(JPEG)
 
@@ -235,6 +236,13 @@ def test_shards_of_something_else_are_not_overwritten(tmp_path):
     with pytest.raises(UserError, match="already holds shards of another source"):
         convert(source(count=12), tmp_path)
     assert files(tmp_path) == before
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(JPEG)
+    with pytest.raises(UserError, match="holds other files; choose an empty folder or a new one"):
+        convert(source(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
 def test_progress_counts_every_image(tmp_path):

@@ -12,15 +12,8 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from fasticcl.config import Data
-from fasticcl.data.plan import (
-    PHASES,
-    AliasTable,
-    Plan,
-    class_probabilities,
-    evaluation_stream,
-    permute,
-    resized_crop_windows,
-)
+from fasticcl.data.plan import PHASES, Plan, class_probabilities, evaluation_stream, resized_crop_windows
+from fasticcl.data.sampling import AliasTable, permute
 from fasticcl.data.shards import INDEX_DTYPE
 
 LONG_TAIL = [400, 230, 120, 71, 37, 20, 13, 6, 2, 1]

@@ -6,12 +6,12 @@ import oracle
 import pytest
 import torch
 
-from fasticcl.config import resolve
 from fasticcl.data.loader import StreamBatch
 from fasticcl.engine.machine import choose_machine
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.method.network import Network
+from fasticcl.resolve import resolve
 
 CLASSES = 5
 

@@ -7,10 +7,10 @@ import oracle
 import pytest
 import torch
 
-from fasticcl.config import resolve
 from fasticcl.data.loader import Batch, StreamBatch
 from fasticcl.engine.machine import choose_machine
 from fasticcl.engine.representation import Representation
+from fasticcl.resolve import resolve
 
 CLASSES = 5
 

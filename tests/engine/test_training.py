@@ -14,11 +14,11 @@ from pictures import encode, noise, photographs
 from safetensors.torch import load_file
 
 import fasticcl
-from fasticcl.config import resolve
 from fasticcl.data.convert import convert
 from fasticcl.data.sources import Item, Source
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
+from fasticcl.resolve import resolve
 
 SMALL = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 2, "engine.log_every": 2}
 IMAGES = 392  # of the demonstration data

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasticcl.config import Config, preset_names, resolve, validate
+from fasticcl.config import Config
 from fasticcl.errors import UserError
+from fasticcl.resolve import preset_names, resolve, validate
 
 COMMON = {  # section 4.3, "for all experiments"
     "optim.momentum": 0.9,
