@@ -169,7 +169,7 @@ class Engine(Section):
     """auto: the GPU where there is one."""
     workers: Count | None = None
     """Threads that decode and augment; None: one per available core."""
-    prefetch: Count = 2
+    prefetch: Count = 3
     """Batches that the pipeline prepares ahead."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""

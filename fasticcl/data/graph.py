@@ -1,4 +1,4 @@
-"""The DALI graph: decode, resize, cut, jitter, flip, mix, normalise; one definition for CPU and GPU.
+"""The DALI graph: decode, resize, cut, flip, jitter, mix, normalise; one definition for CPU and GPU.
 
 It holds no random operator. What happens to an image is an input, fed beside its bytes, and so are its
 label and λ: what belongs together leaves the graph together, however far it runs ahead.
@@ -7,7 +7,7 @@ label and λ: what belongs together leaves the graph together, however far it ru
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
 
@@ -34,6 +34,7 @@ def build(
     data: Data,
     *,
     mixed: bool,
+    padded: bool,
     jitter: bool,
     batch_size: int,
     threads: int,
@@ -50,6 +51,7 @@ def build(
         feed: source of the inputs.
         data: image size, normalisation and jitter settings.
         mixed: whether there are two streams, which are mixed.
+        padded: whether cuts reach beyond the resized window, into black padding.
         jitter: whether colour factors apply; evaluation and undisturbed colours leave the operators out.
         batch_size: most images per stream in a batch.
         threads: threads that decode and augment.
@@ -71,14 +73,14 @@ def build(
             ndim=[ndim for _, ndim in kinds],
         )
         first = dict(zip(stream, fed, strict=False))
-        image = _image(first, data, gpu)
+        image = _image(first, data, padded, gpu)
         outputs = [_normalise(image, data), _to_device(first["label"], gpu)]
         if mixed:
             second = dict(zip(stream, fed[len(stream) :], strict=False))
             lam = _to_device(fed[-1], gpu)
             # Mixing the 8-bit images and normalising the mix costs less than normalising three images;
             # it is the same x_f, because normalising is affine and the weights add up to 1.
-            blend = lam * image + (1.0 - lam) * _image(second, data, gpu)
+            blend = lam * image + (1.0 - lam) * _image(second, data, padded, gpu)
             outputs += [_normalise(blend, data), _to_device(second["label"], gpu), lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
@@ -89,7 +91,7 @@ def _to_device(value: Any, gpu: int | None) -> Any:
     return value if gpu is None else value.gpu()
 
 
-def _image(stream: Mapping[str, Any], data: Data, gpu: int | None) -> Any:
+def _image(stream: Mapping[str, Any], data: Data, padded: bool, gpu: int | None) -> Any:
     """Return 8-bit images [S, S, 3] of a stream."""
     image = fn.decoders.image_slice(
         stream["encoded"],
@@ -100,18 +102,26 @@ def _image(stream: Mapping[str, Any], data: Data, gpu: int | None) -> Any:
         output_type=types.RGB,
         adjust_orientation=False,  # conversion turned every image upright
     )
-    image = fn.resize(image, size=stream["size"], interp_type=types.INTERP_LINEAR, antialias=True)
-    image = fn.slice(
-        image,
-        start=stream["cut"],
-        shape=(data.image_size, data.image_size),
-        axes=[0, 1],
-        out_of_bounds_policy="pad",
-        fill_values=0,
-    )
-    if "colors" in stream:
-        image = _jitter(image, stream["colors"], gpu)
-    return fn.flip(image, horizontal=stream["flip"])
+    side = data.image_size
+    resize = {"size": stream["size"], "interp_type": types.INTERP_LINEAR, "antialias": True}
+    if padded:
+        image = fn.resize(image, **resize)
+        image = fn.slice(
+            image, start=stream["cut"], shape=(side, side), axes=[0, 1], out_of_bounds_policy="pad"
+        )
+        image = fn.flip(image, horizontal=stream["flip"])
+    else:
+        # One operator for all three; it takes the place of the cut as a share of the room that there is.
+        place = stream["cut"] / math.max(stream["size"] - side, 1.0)
+        image = fn.resize_crop_mirror(
+            image,
+            **resize,
+            crop=(side, side),
+            crop_pos_y=place[0],
+            crop_pos_x=place[1],
+            mirror=stream["flip"],
+        )
+    return _jitter(image, stream["colors"], gpu) if "colors" in stream else image
 
 
 def _jitter(image: Any, colors: Any, gpu: int | None) -> Any:

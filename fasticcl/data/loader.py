@@ -77,7 +77,7 @@ class Loader:
         *,
         most_steps: int | None = None,
         threads: int | None = None,
-        prefetch: int = 2,
+        prefetch: int = 3,
         gpu: int | None = None,
     ) -> None:
         self.shards, self.plan = shards, plan
@@ -103,6 +103,7 @@ class Loader:
             feed,
             data,
             mixed=phase == "interpolative",
+            padded=data.crop == "pad",
             jitter=jitter,
             batch_size=self.plan.part.stop - self.plan.part.start,
             **self._options,
@@ -118,7 +119,7 @@ def evaluation_batches(
     *,
     batch_size: int,
     threads: int | None = None,
-    prefetch: int = 2,
+    prefetch: int = 3,
     gpu: int | None = None,
 ) -> Iterator[StreamBatch]:
     """Yield every image of a split once, in index order; the last batch may be smaller.
@@ -136,6 +137,7 @@ def evaluation_batches(
         feed,
         data,
         mixed=False,
+        padded=False,
         jitter=False,
         batch_size=batch_size,
         threads=threads or available_cores(),
