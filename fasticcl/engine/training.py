@@ -15,6 +15,7 @@ from fasticcl.config import Config
 from fasticcl.data.convert import convert
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
 from fasticcl.data.longtail import splits
+from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import Manifest, Shards
 from fasticcl.data.sources import digits
@@ -116,6 +117,8 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
         config = run.config
     machine = choose_machine(config.engine)
+    if machine.gpu is None:
+        keep_freed_memory()
     dataset = open_dataset(config)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = _loader(shortened, dataset, machine)
