@@ -48,7 +48,7 @@ NOISE = 3.5  # standard deviation; bicubic enlargement alone is smoother, so che
 QUALITY = 93  # gives about 70 kB at this size and noise
 WARMUP = 8  # batches; more than either system holds ready, so none made before the clock ran is counted
 SETTLE = 2.0  # seconds in which the system that just stopped fills its queues and falls idle
-QUIET = 0.3  # load average above which the machine was busy with something else
+QUIET = 0.5  # load average above which something else ran; starting Python and torch takes 0.1 to 0.2
 LISTED = 50  # how often the peer's epoch lists each image
 
 Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -62,7 +62,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         result = benchmark(options, Path(folder))
-    result["machine"] = machine()
+    result["machine"] = machine() | {"load_average": round(load, 2)}
     if load > QUIET:
         result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
     show(result)

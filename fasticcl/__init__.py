@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasticcl.errors import UserError
+from fasticcl.errors import Stopped, TrainingFailed, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fasticcl.engine.training import Report
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "configure", "convert", "evaluate", "train"]
+__all__ = ["Stopped", "TrainingFailed", "UserError", "configure", "convert", "evaluate", "train"]
 
 _OPTIONS = {
     "data": "data.dir",
@@ -115,6 +115,8 @@ def train(
 
     Raises:
         UserError: bad input, in one sentence.
+        Stopped: Ctrl-C or SIGTERM came; the state is saved and `resume` continues.
+        TrainingFailed: the loss is not finite, or an image can no longer be read.
     """
     options = {
         "data": data,

@@ -1,6 +1,7 @@
 """The verbs: parse, call one function, print."""
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -76,17 +77,21 @@ def train(
         "config": config,
         "set": assign or (),
     }
+    from fasticcl.data.memory import keep_freed_memory
+
     if print_config:
         typer.echo(fasticcl.configure(dataset, **chosen).to_toml(), nl=False)
         return
+    keep_freed_memory()  # the process is ours
     console = Console()
     report = fasticcl.train(dataset, resume=resume, console=console, **chosen)
     _print_report(console, report)
     other = "train demo --method ce" if report.run.parent.name == "demo" else "presets"
+    run, written = (shlex.quote(str(path)) for path in (report.run, report.run / "config.toml"))
     _print_lines(
         console,
-        f"Next: fasticcl eval {report.run}    the same numbers again, from the saved weights",
-        f"      fasticcl train -c {report.run}/config.toml --name again    the same run again",
+        f"Next: fasticcl eval {run}    the same numbers again, from the saved weights",
+        f"      fasticcl train -c {written} --name again    the same run again",
         f"      fasticcl {other}    something to compare with",
     )
 
@@ -145,7 +150,7 @@ def convert(
         _print_lines(
             console, f"{manifest.quarantined} unreadable images were left out: {dest / 'quarantine.jsonl'}"
         )
-    _print_lines(console, f"Next: fasticcl train folder --data {dest}")
+    _print_lines(console, f"Next: fasticcl train folder --data {shlex.quote(str(dest))}")
 
 
 @app.command()

@@ -10,6 +10,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+FolderName = Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Triple = tuple[float, float, float]
 
 
@@ -24,7 +26,7 @@ class Data(Section):
 
     dataset: str
     """Name of the dataset preset."""
-    dir: Annotated[Path, AfterValidator(Path.expanduser)]
+    dir: Folder
     """Folder of the shards that `fasticcl convert` wrote."""
     imbalance: Literal[100, 50, 10] | None = None
     """Imbalance ratio of CIFAR-LT that the shards must have; None: whatever they have."""
@@ -48,7 +50,7 @@ class Data(Section):
     """Short side before the centre crop of evaluation; 0: the whole image, resized to image_size."""
     mean: Triple = (0.485, 0.456, 0.406)
     """Channel means that normalise an image, on the scale from 0 to 1."""
-    std: Triple = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Channel standard deviations that normalise an image, on the scale from 0 to 1."""
     gamma: float = 0.0
     """γ of equation 2 for the class-aware stream: 0 balanced, 1 reverse, -1 as the images are."""
@@ -76,7 +78,7 @@ class Data(Section):
 class Method(Section):
     """The representation stage (sections 3.1 to 3.5)."""
 
-    name: str = "iccl"
+    name: FolderName = "iccl"
     """Name of the method, used for the run folder."""
     encoder: str = "resnet50"
     """CNN encoder: resnet8, resnet14, resnet20, resnet32 (CIFAR) or resnet18, resnet50, resnext50_32x4d."""
@@ -138,6 +140,12 @@ class Optim(Section):
     warmup_start: Fraction = 1 / 3
     """Share of lr from which the rise starts."""
 
+    @model_validator(mode="after")
+    def _has_momentum(self) -> "Optim":
+        if self.nesterov and not self.momentum:
+            raise ValueError("optim.nesterov needs a momentum; set optim.momentum or turn it off")
+        return self
+
 
 class Rebalance(Section):
     """The rebalancing stage (section 3.6)."""
@@ -161,7 +169,7 @@ class Rebalance(Section):
 
 
 class Engine(Section):
-    """How the work is run. Nothing here changes what is learnt, except seed and precision."""
+    """How and where the work is run."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the weights and of the plan."""
@@ -179,9 +187,9 @@ class Engine(Section):
     """Steps between two lines of metrics.jsonl."""
     fast_dev_run: bool = False
     """A few steps of every phase, to see that all of it works."""
-    project: Path = Path("runs")
+    project: Folder = Path("runs")
     """Folder of all runs."""
-    name: Annotated[str, Field(pattern=r"^[^/.][^/]*$")] | None = None
+    name: FolderName | None = None
     """Name of the run, a folder name; None: the method and the next free number."""
 
 

@@ -20,6 +20,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)  # the renaming itself must reach the disk too
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         aside.unlink(missing_ok=True)
 

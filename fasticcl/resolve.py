@@ -1,7 +1,7 @@
 """The configuration of a run, from its layers.
 
-Each lies on top of the one before: the preset of the dataset, a method preset (``--method``), a file
-(``--config``), then the options of the command line. A key that no section knows is refused with the
+Each lies on top of the one before: the preset of the dataset, a file (``--config``), a method preset
+(``--method``), then the options of the command line. A key that no section knows is refused with the
 nearest one that exists.
 """
 
@@ -69,6 +69,8 @@ def resolve(
     from_file = _read(file) if file else {}
     _check_keys(from_file, file)
     named = from_file.get("data", {}).get("dataset")
+    if named is not None and not isinstance(named, str):
+        raise UserError(f"{file}: data.dataset is a name, got {named!r}.")
     if dataset and named and dataset != named:
         raise UserError(
             f"{file} is a configuration of {named}, not of {dataset}; name the dataset that is meant."
@@ -78,16 +80,27 @@ def resolve(
         raise UserError(f"Name a dataset to train on: {', '.join(preset_names())}.")
     preset = tomllib.loads(preset_text(dataset))
     paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
-    layers = [preset, from_file, dict(options or {}), *map(_assignment, assignments)]
-    if method:
-        layers.insert(1, tomllib.loads(preset_text(method, "method")))
+    by_method = tomllib.loads(preset_text(method, "method")) if method else {}
+    # Options and --set are one layer: their order on the command line does not matter.
+    layers = [preset, from_file, by_method, _together([options or {}, *map(_assignment, assignments)])]
     merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     for layer in layers:
         _check_keys(layer)
         _apply(merged, layer, paper_warmup)
     if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
         raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt; leave it out for {dataset}.")
+    if merged["data"].get("dataset") != dataset:
+        raise UserError(f"data.dataset cannot be set; name the dataset itself: fasticcl train {dataset}.")
     return validate(merged)
+
+
+def _together(layers: Iterable[Layer]) -> Layer:
+    union: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        _check_keys(layer)
+        for section, values in layer.items():
+            union.setdefault(section, {}).update(values)
+    return union
 
 
 def validate(values: Layer) -> Config:
@@ -145,10 +158,19 @@ def _check_keys(layer: Layer, file: Path | None = None) -> None:
 
 
 def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mapping[int, int]) -> None:
-    """Put a layer on top; T follows a changed number of epochs unless the layer sets T itself.
+    """Put a layer on top; what depends on a changed setting follows it, unless the layer sets it itself.
 
-    Section 4.3 names T for some lengths; any other length keeps its share of the epochs.
+    T follows the epochs: section 4.3 names it for some lengths, any other length keeps its share. The
+    short side of evaluation follows the image size.
     """
+    data = merged["data"]
+    size, new_size, resize = (
+        data.get("image_size"),
+        layer.get("data", {}).get("image_size"),
+        data.get("eval_resize"),
+    )
+    if isinstance(size, int) and isinstance(new_size, int) and isinstance(resize, int):
+        data["eval_resize"] = round(resize * new_size / size)
     before = merged["optim"].get("epochs"), merged["method"].get("warmup_epochs")
     for section, values in layer.items():
         merged[section].update(values)

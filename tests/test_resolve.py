@@ -114,8 +114,23 @@ def test_a_t_that_the_user_sets_stays():
     assert config.method.warmup_epochs == 7
     both = resolve("inat2018", assignments=["optim.epochs=200", "method.warmup_epochs=7"])
     assert both.method.warmup_epochs == 7
-    scaled = resolve("inat2018", assignments=["method.warmup_epochs=9", "optim.epochs=180"])
-    assert scaled.method.warmup_epochs == 18
+    either = resolve("inat2018", assignments=["method.warmup_epochs=9", "optim.epochs=180"])
+    assert either.method.warmup_epochs == 9
+
+
+def test_the_evaluation_size_follows_the_image_size():
+    assert resolve("inat2018", assignments=["data.image_size=112"]).data.eval_resize == 128
+    assert (
+        resolve("inat2018", assignments=["data.image_size=112", "data.eval_resize=112"]).data.eval_resize
+        == 112
+    )
+    assert resolve("cifar10-lt", assignments=["data.image_size=16"]).data.eval_resize == 0
+
+
+def test_a_method_on_the_command_line_beats_the_file(tmp_path):
+    (tmp_path / "full.toml").write_text(resolve("cifar10-lt").to_toml())
+    config = resolve(file=tmp_path / "full.toml", method="ce")
+    assert (config.method.name, config.method.interpolative_weight, config.rebalance.epochs) == ("ce", 0, 0)
 
 
 def test_phases_change_at_t():
@@ -191,7 +206,14 @@ def test_later_layers_win(tmp_path):
         ({"dataset": "demo", "assignments": ["optim.lr=-1"]}, "optim.lr: .*greater than 0.*-1"),
         ({"dataset": "demo", "assignments": ["data.crop=middle"]}, "data.crop: .*'random_resized' or 'pad'"),
         ({"dataset": "demo", "assignments": ["data.crop_scale=[1.0, 0.5]"]}, "from the lower to the higher"),
-        ({"dataset": "inat2018", "assignments": ["data.image_size=300"]}, "data.eval_resize .* smaller than"),
+        (
+            {"dataset": "inat2018", "assignments": ["data.eval_resize=200"]},
+            "eval_resize .* smaller than",
+        ),
+        ({"dataset": "demo", "assignments": ["method.name=../../x"]}, "method.name: "),
+        ({"dataset": "demo", "assignments": ["data.dataset=inat2018"]}, "data.dataset cannot be set"),
+        ({"dataset": "demo", "assignments": ["data.std=[0, 1, 1]"]}, "data.std"),
+        ({"dataset": "demo", "assignments": ["optim.nesterov=true", "optim.momentum=0"]}, "needs a momentum"),
         ({"dataset": "inat2018", "options": {"data": {"imbalance": 50}}}, "--imbalance is for cifar10-lt"),
         ({"dataset": "cifar10-lt", "options": {"data": {"imbalance": 7}}}, "data.imbalance: .*100, 50 or 10"),
         ({"dataset": "demo", "assignments": ["optim.epochs=ten"]}, "optim.epochs: "),
@@ -224,6 +246,7 @@ def test_what_cannot_be_is_one_sentence(arguments, sentence):
         (b"optim = 1\n", "optim is a section"),
         (b"[optim]\nlearning_rate = 1\n", "no setting optim.learning_rate"),
         (b"data = 3\n", "data is a section"),
+        (b"[data]\ndataset = 3\n", "data.dataset is a name, got 3"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, text, sentence):

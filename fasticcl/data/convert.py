@@ -143,7 +143,7 @@ def _finished(dest: Path, source_sha256: str) -> Manifest | None:
 
 def _convert_shard(dest: Path, job: _Job, stamp: str, report: Callable[[int], None]) -> _Part:
     saved = dest / _PARTS / job.split / f"{shard_name(job.number)}.json"
-    if part := _load_part(saved, stamp):
+    if part := _load_part(saved, dest / job.split, stamp):
         report(len(job.items))
         return part
     reencoded: Counter[str] = Counter()
@@ -189,14 +189,18 @@ def _save_part(path: Path, stamp: str, part: _Part) -> None:
     write_file(path, json.dumps(record).encode())
 
 
-def _load_part(path: Path, stamp: str) -> _Part | None:
+def _load_part(path: Path, folder: Path, stamp: str) -> _Part | None:
     if not path.exists():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
     if record["stamp"] != stamp:
         return None
+    info = ShardInfo(**record["info"])
+    shard = folder / info.name
+    if not shard.exists() or shard.stat().st_size != info.bytes:
+        return None
     rows = np.load(path.with_suffix(".npy"), allow_pickle=False)
-    return _Part(ShardInfo(**record["info"]), rows, record["reencoded"], record["quarantine"])
+    return _Part(info, rows, record["reencoded"], record["quarantine"])
 
 
 def _finish(
@@ -231,15 +235,27 @@ def _finish(
         reencoded=dict(sum((Counter(part.reencoded) for _, part in parts), Counter())),
         quarantined=len(quarantine),
     )
+    _remove_strays(dest, manifest)
     manifest.write(dest)
     shutil.rmtree(dest / _PARTS)
     return manifest
+
+
+def _remove_strays(dest: Path, manifest: Manifest) -> None:
+    """Remove shards that an earlier conversion with other settings left unfinished."""
+    for split, info in manifest.splits.items():
+        kept = {Path(shard.name).stem for shard in info.shards}
+        for path in (dest / split).glob("shard-*"):
+            if path.stem not in kept:
+                path.unlink()
 
 
 def _finish_split(folder: Path, source: Source, parts: list[_Part]) -> SplitInfo:
     rows = np.concatenate([np.empty(0, INDEX_DTYPE), *(part.rows for part in parts)])
     rows = rows[np.argsort(rows["label"], kind="stable")]
     counts = np.bincount(rows["label"], minlength=len(source.classes))
+    if not len(rows):
+        raise UserError(f"No image of {folder.name}/ can be read; repair some.")
     if folder.name == "train" and (empty := np.flatnonzero(counts == 0)).size:
         raise UserError(
             f"No training image of the class {source.classes[empty[0]]!r} can be read; "

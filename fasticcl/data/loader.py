@@ -1,5 +1,6 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import torch
 
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.plan import Phase, Plan, StreamPlan, evaluation_stream
+from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import Shards
+from fasticcl.errors import TrainingFailed
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,21 @@ class Loader:
             **self._options,
         )
         kind = Batch if phase == "interpolative" else StreamBatch
-        while True:
-            yield kind(*map(_tensor, pipeline.run()))
+        for iteration in itertools.count(first):
+            try:
+                outputs = _run(pipeline, self._options["gpu"])
+            except RuntimeError as error:
+                planned = self.plan.batch(phase, *divmod(iteration, self.steps))
+                raise TrainingFailed(self._explain(planned, error)) from error
+            yield kind(*map(_tensor, outputs))
+
+    def _explain(self, planned: BatchPlan, error: RuntimeError) -> str:
+        """Say which images of a batch changed since the conversion, or else what DALI said."""
+        rows = [s.rows for s in (planned.agnostic, planned.aware) if s is not None]
+        if damaged := self.shards.damaged(np.unique(np.concatenate(rows))):
+            where = ", ".join(damaged)
+            return f"{where}: damaged since the conversion; convert {self.shards.folder.parent} again."
+        return f"A batch could not be decoded: {str(error).splitlines()[0]}"
 
 
 def evaluation_batches(
@@ -145,7 +160,7 @@ def evaluation_batches(
         gpu=gpu,
     )
     for _ in range(0, len(shards), batch_size):
-        yield StreamBatch(*map(_tensor, pipeline.run()))
+        yield StreamBatch(*map(_tensor, _run(pipeline, gpu)))
 
 
 def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
@@ -160,6 +175,11 @@ def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
         stream.flips,
     ]
     return [*inputs, stream.colors] if jitter else inputs
+
+
+def _run(pipeline: Any, gpu: int | None) -> Any:
+    # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
+    return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
 
 
 def _tensor(output: Any) -> torch.Tensor:

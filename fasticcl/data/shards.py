@@ -221,6 +221,21 @@ class Shards:
         places = zip(found["shard"].tolist(), found["offset"].tolist(), found["size"].tolist(), strict=True)
         return [self._map(shard)[offset : offset + size] for shard, offset, size in places]
 
+    def damaged(self, rows: NDArray[np.integer]) -> list[str]:
+        """Return where those images lie whose bytes no longer have their checksum, as shard:offset."""
+        found = self.index[rows]
+        return [
+            f"{self._files[shard]}:{offset}"
+            for shard, offset, crc32, content in zip(
+                found["shard"].tolist(),
+                found["offset"].tolist(),
+                found["crc32"].tolist(),
+                self.images(rows),
+                strict=True,
+            )
+            if zlib.crc32(content.data) != crc32
+        ]
+
     def _map(self, shard: int) -> NDArray[np.uint8]:
         if shard not in self._maps:
             mapped = np.memmap(self.folder / self._files[shard], dtype=np.uint8, mode="r")

@@ -99,6 +99,9 @@ class Loop:
                 if (step + 1) % self.log_every == 0:
                     self._log(stage, epoch, step + 1, meter)
                 if self.stop.signum is not None:
+                    self._record(
+                        stage, epoch, step + 1, meter
+                    )  # never save over a good checkpoint what is not
                     self.run.save(stage, epoch, step + 1, meter.partial())
                     raise Stopped(self.stop.signum, self.run.resume_command)
             self._finish_epoch(stage, epoch, meter)
@@ -125,8 +128,8 @@ class Loop:
         record: Record = {**place, "optim/lr": stage.lr(epoch), **meter.record()}
         if not math.isfinite(record["train/loss"]):
             raise TrainingFailed(
-                f"The loss is {record['train/loss']} at step {step} of {stage.name} epoch {epoch + 1}; "
-                f"lower --lr. The last checkpoint in {self.run.folder} is from before."
+                f"The loss became {record['train/loss']} by step {step} of {stage.name} epoch {epoch + 1}; "
+                f"lower --lr. A checkpoint in {self.run.folder} is from an epoch before."
             )
         return record
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Run:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder, self.config = folder, config
+        self.data_sha256 = ""
+        """What the training data was made from; a checkpoint goes with no other."""
         self.epochs: list[Record] = []
         """One record per finished epoch, the lines of results.csv."""
 
@@ -130,6 +133,7 @@ class Run:
                 "epoch": epoch,
                 "step": step,
                 "partial": partial,
+                "data": self.data_sha256,
                 "epochs": self.epochs,
                 **stage.state(),
             },
@@ -139,13 +143,31 @@ class Run:
         """Write ``best.pt``: the weights of the best epoch so far."""
         save_checkpoint(self.folder / "best.pt", {"network": network.state_dict(), "record": record})
 
+    def checkpoint(self) -> dict[str, Any]:
+        """Return ``last.pt``.
+
+        Raises:
+            UserError: no checkpoint, a damaged one, or other training data than it was made with.
+        """
+        if not (self.folder / "last.pt").exists():
+            raise UserError(
+                f"{self.folder} was stopped before its first checkpoint; delete it, or choose another --name."
+            )
+        checkpoint = load_checkpoint(self.folder / "last.pt")
+        if checkpoint["data"] != self.data_sha256:
+            raise UserError(
+                f"The shards in {self.config.data.dir} are not those that {self.folder} was trained on; "
+                "bring those back, or start a new run."
+            )
+        return checkpoint
+
     def resume(self) -> dict[str, Any]:
         """Return ``last.pt`` and take the files back to where it was written.
 
         Raises:
             UserError: no checkpoint, or a damaged one.
         """
-        checkpoint = load_checkpoint(self.folder / "last.pt")
+        checkpoint = self.checkpoint()
         self.epochs = checkpoint["epochs"]
         self._write_results()
         reached = (STAGES.index(checkpoint["stage"]), checkpoint["epoch"], checkpoint["step"])
@@ -164,8 +186,17 @@ class Run:
     def resume_command(self) -> str:
         """What continues the run."""
         engine = self.config.engine
-        project = "" if engine.project == Path("runs") else f" --project {engine.project}"
-        return f"fasticcl train {self.config.data.dataset}{project} --name {self.folder.name} --resume"
+        project = [] if engine.project == Path("runs") else ["--project", str(engine.project)]
+        words = [
+            "fasticcl",
+            "train",
+            self.config.data.dataset,
+            *project,
+            "--name",
+            self.folder.name,
+            "--resume",
+        ]
+        return shlex.join(words)
 
 
 def _position(line: str) -> tuple[float, ...]:

@@ -15,7 +15,6 @@ from fasticcl.config import Config
 from fasticcl.data.convert import convert
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
 from fasticcl.data.longtail import splits
-from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import Manifest, Shards
 from fasticcl.data.sources import digits
@@ -83,12 +82,6 @@ def open_dataset(config: Config) -> Dataset:
         raise UserError(
             f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data."
         )
-    made_with = manifest.settings.get("imbalance")
-    if made_with is not None and data.imbalance not in (None, made_with):
-        raise UserError(
-            f"{data.dir} was converted with imbalance {made_with}, not {data.imbalance}; "
-            f"use --imbalance {made_with} or another --data."
-        )
     if len(manifest.classes) < 2:
         raise UserError(
             f"{data.dir} has only the class {manifest.classes[0]!r}; a classifier needs at least two."
@@ -117,8 +110,6 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
         config = run.config
     machine = choose_machine(config.engine)
-    if machine.gpu is None:
-        keep_freed_memory()
     dataset = open_dataset(config)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = _loader(shortened, dataset, machine)
@@ -127,6 +118,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         torch.backends.cudnn.benchmark = True
     representation = Representation(shortened, dataset.num_classes, machine)
     run = run or Run.create(config)  # last, so that bad input leaves no folder behind
+    run.data_sha256 = dataset.train.manifest.source_sha256
     checkpoint = run.resume() if resume else {}
     _banner(console, run, dataset, representation, machine)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
@@ -168,7 +160,8 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
         raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
     machine = choose_machine(config.engine)
     dataset = open_dataset(config)
-    last, best = load_checkpoint(folder / "last.pt"), load_checkpoint(folder / "best.pt")
+    run.data_sha256 = dataset.train.manifest.source_sha256
+    last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
     weights = {"after" if "teacher" in last else "last": load_file(folder / "model.safetensors")}
     if "teacher" in last:
         weights = {"before": last["teacher"], **weights}
@@ -254,6 +247,11 @@ def _banner(
         f"machine  {machine.describe()}",
         f"run      {run.folder}",
     ]
+    ratio = counts.max() / counts.min()
+    if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
+        lines.append(
+            f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
+        )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -238,6 +238,21 @@ def test_shards_of_something_else_are_not_overwritten(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_shards_of_an_unfinished_conversion_with_other_settings_do_not_stay(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        convert(source(broken=(19,)), tmp_path / "shards", shard_size=3)
+    convert(source(), tmp_path / "shards", shard_size=50)
+    convert(source(), tmp_path / "fresh", shard_size=50)
+    assert files(tmp_path / "shards") == files(tmp_path / "fresh")
+
+
+def test_a_split_without_a_readable_image_is_an_error(tmp_path):
+    items = [Item(JPEG, 0, "a.jpg"), Item(JPEG, 1, "b.jpg")]
+    val = [Item(b"broken", 0, "c.jpg")]
+    with pytest.raises(UserError, match="No image of val/ can be read"):
+        convert(Source("folder", ["a", "b"], {"train": items, "val": val}), tmp_path, max_corrupt=1)
+
+
 def test_a_folder_of_other_things_is_not_written_into(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(JPEG)
     with pytest.raises(UserError, match="holds other files; choose an empty folder or a new one"):

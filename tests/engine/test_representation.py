@@ -27,7 +27,7 @@ def make_stage(*assignments, method=None):
 
 def pair(seed=1, size=12):
     draw = torch.Generator().manual_seed(seed)
-    x_h, x_f = torch.randn(2, size, 3, 16, 16, generator=draw).to(memory_format=torch.preserve_format)
+    x_h, x_f = torch.randn(2, size, 3, 16, 16, generator=draw)
     y_h, y_t = torch.randint(0, CLASSES, (2, size), generator=draw)
     return Batch(x_h, y_h, x_f, y_t, torch.rand(size, generator=draw))
 
@@ -94,7 +94,6 @@ def test_without_a_uniform_weight_x_h_has_no_say_in_the_gradient():
 @pytest.mark.parametrize("mode", ["split", "concat"])
 @pytest.mark.parametrize("omega_u", [0.0, 1.0])
 def test_split_statistics_equal_separate_passes_and_concatenated_ones_do_not(mode, omega_u):
-    # Unit momentum leaves running statistics to the last stream alone: its order matters too.
     assignments = (f"method.uniform_weight={omega_u}",)
     separate, joined = make_stage(*assignments), make_stage(*assignments, f"method.bn_mode={mode}")
     batch = pair()

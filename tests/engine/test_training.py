@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import tomllib
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -176,7 +178,7 @@ def test_resume_takes_the_newest_run(train, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(train):
     with pytest.raises(
-        TrainingFailed, match=r"The loss is (nan|inf) at step \d+ of representation epoch 1; lower --lr"
+        TrainingFailed, match=r"The loss became (nan|inf) by step \d+ of representation epoch 1; lower --lr"
     ):
         train(lr=1e12, set={"optim.warmup_epochs": 0})
 
@@ -346,6 +348,47 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path, damage):
     (report.run / "last.pt").write_bytes(damage)
     with pytest.raises(UserError, match=r"The checkpoint .*last\.pt cannot be read"):
         resume(tmp_path)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_says_what_to_do(train, tmp_path):
+    report = train()
+    (report.run / "last.pt").unlink()
+    with pytest.raises(
+        UserError, match="stopped before its first checkpoint; delete it, or choose another --name"
+    ):
+        resume(tmp_path)
+
+
+def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
+    options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run"}
+    small = {"method.encoder": "resnet8", "data.image_size": 32}
+    convert(photo_source, tmp_path / "shards")
+    run = fasticcl.train("folder", batch_size=4, fast_dev_run=True, set=small, **options).run
+    shutil.rmtree(tmp_path / "shards")
+    convert(
+        replace(
+            photo_source,
+            splits={"train": photo_source.splits["train"][1:], "val": photo_source.splits["val"]},
+        ),
+        tmp_path / "shards",
+    )
+    for again in (
+        lambda: fasticcl.evaluate(run),
+        lambda: fasticcl.train("folder", project=tmp_path, name="run", resume=True),
+    ):
+        with pytest.raises(UserError, match=r"are not those that .* was trained on"):
+            again()
+
+
+def test_an_image_that_rots_is_named(photo_source, tmp_path):
+    convert(photo_source, tmp_path / "shards")
+    shard = tmp_path / "shards" / "train" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[512:600] = bytes(88)  # the first image's header
+    shard.write_bytes(content)
+    options = {"data": tmp_path / "shards", "project": tmp_path, "batch_size": 21, "fast_dev_run": True}
+    with pytest.raises(TrainingFailed, match=r"^shard-000000\.tar:512: damaged since the conversion"):
+        fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
 
 
 def test_an_unfinished_run_cannot_be_evaluated(train):

@@ -131,17 +131,6 @@ def test_the_divergence_is_zero_only_where_student_and_teacher_agree(teacher_err
     assert (abs(loss) < 1e-6) == (teacher_error == 0.0)
 
 
-@pytest.mark.parametrize(("omega_u", "omega_it"), [(1.0, 1.0), (0.0, 1.0), (0.7, 0.2)])
-def test_equation_8_is_the_weighted_sum_of_three_losses(omega_u, omega_it):
-    plain, mixed = make(8, 5, seed=1), make(8, 5, seed=2)
-    names = ("cross_entropy", "interpolative_cross_entropy", "interpolative_centroid_contrastive")
-    inputs = (plain, mixed, mixed)
-    ce, ce_it, cc_it = (batch.ours(name) for batch, name in zip(inputs, names, strict=True))
-    expected = [batch.expected(name) for batch, name in zip(inputs, names, strict=True)]
-    ours = omega_u * ce + omega_it * (ce_it + cc_it)
-    assert ours.item() == close(oracle.total(*expected, omega_u, omega_it))
-
-
 @pytest.mark.parametrize("lam", LAMBDAS)
 @pytest.mark.parametrize("shape", [(1, 2, 3), (4, 2, 3), (4, 6, 5)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
