@@ -57,7 +57,6 @@ Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tens
 
 def main() -> None:
     """Measure, print, and write the result if asked to."""
-    keep_freed_memory()  # as `fasticcl train` does; the peer's batches come through shared memory
     options = parse()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -146,6 +145,7 @@ def write_files(items: list[Item], folder: Path) -> None:
 def our_batches(items: list[Item], folder: Path, options: argparse.Namespace) -> Iterator[Pairs]:
     classes = [f"{label:02}" for label in range(CLASSES)]
     convert(Source("benchmark", classes, {"train": items, "val": items[:CLASSES]}), folder)
+    keep_freed_memory()  # as `fasticcl train` does; the peer's workers started before and are not touched
     shards = Shards(folder, "train")
     data = Data(dataset="benchmark", dir=folder)  # the defaults are those of the docstring
     plan = Plan(shards.index, shards.counts, data, batch_size=options.batch_size, seed=0)
