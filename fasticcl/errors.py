@@ -13,7 +13,10 @@ class UserError(Exception):
 
 
 class TrainingFailed(Exception):
-    """The loss is no longer a number; the message names the step and what to try."""
+    """Training cannot go on: the loss is no longer a number, or an image no longer decodes.
+
+    The message names the step or the images, and what to do.
+    """
 
 
 class Stopped(Exception):

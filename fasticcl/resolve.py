@@ -85,7 +85,6 @@ def resolve(
     layers = [preset, from_file, by_method, _together([options or {}, *map(_assignment, assignments)])]
     merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     for layer in layers:
-        _check_keys(layer)
         _apply(merged, layer, paper_warmup)
     if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
         raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt; leave it out for {dataset}.")

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
+from fasticcl.data.plan import Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import Shards
 from fasticcl.errors import TrainingFailed
 
@@ -116,16 +117,9 @@ class Loader:
                 outputs = _run(pipeline, self._options["gpu"])
             except RuntimeError as error:
                 planned = self.plan.batch(phase, *divmod(iteration, self.steps))
-                raise TrainingFailed(self._explain(planned, error)) from error
+                rows = [s.rows for s in (planned.agnostic, planned.aware) if s is not None]
+                raise _failure(self.shards, np.unique(np.concatenate(rows)), error) from error
             yield kind(*map(_tensor, outputs))
-
-    def _explain(self, planned: BatchPlan, error: RuntimeError) -> str:
-        """Say which images of a batch changed since the conversion, or else what DALI said."""
-        rows = [s.rows for s in (planned.agnostic, planned.aware) if s is not None]
-        if damaged := self.shards.damaged(np.unique(np.concatenate(rows))):
-            where = ", ".join(damaged)
-            return f"{where}: damaged since the conversion; convert {self.shards.folder.parent} again."
-        return f"A batch could not be decoded: {str(error).splitlines()[0]}"
 
 
 def evaluation_batches(
@@ -142,8 +136,11 @@ def evaluation_batches(
     The graph is that of training, fed with centre crops instead of random choices.
     """
 
+    def rows_of(iteration: int) -> NDArray[np.int64]:
+        return np.arange(iteration * batch_size, min((iteration + 1) * batch_size, len(shards)))
+
     def feed(iteration: int) -> list[Any]:
-        rows = np.arange(iteration * batch_size, min((iteration + 1) * batch_size, len(shards)))
+        rows = rows_of(iteration)
         if not len(rows):
             raise StopIteration
         return _inputs(shards, evaluation_stream(shards.index, rows, data), jitter=False)
@@ -159,8 +156,12 @@ def evaluation_batches(
         prefetch=prefetch,
         gpu=gpu,
     )
-    for _ in range(0, len(shards), batch_size):
-        yield StreamBatch(*map(_tensor, _run(pipeline, gpu)))
+    for iteration in range(-(-len(shards) // batch_size)):
+        try:
+            outputs = _run(pipeline, gpu)
+        except RuntimeError as error:
+            raise _failure(shards, rows_of(iteration), error) from error
+        yield StreamBatch(*map(_tensor, outputs))
 
 
 def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
@@ -180,6 +181,14 @@ def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
 def _run(pipeline: Any, gpu: int | None) -> Any:
     # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
     return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
+
+
+def _failure(shards: Shards, rows: NDArray[np.int64], error: RuntimeError) -> TrainingFailed:
+    """Return what says which images of a batch changed since the conversion, or else what DALI said."""
+    if damaged := shards.damaged(rows):
+        where = f"{shards.split}/{', '.join(damaged)}"
+        return TrainingFailed(f"{where}: damaged since the conversion; convert {shards.folder.parent} again.")
+    return TrainingFailed(f"A batch could not be decoded: {str(error).splitlines()[0]}")
 
 
 def _tensor(output: Any) -> torch.Tensor:

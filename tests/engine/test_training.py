@@ -380,14 +380,17 @@ def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
             again()
 
 
-def test_an_image_that_rots_is_named(photo_source, tmp_path):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_that_no_longer_decodes_is_named(photo_source, tmp_path, split):
     convert(photo_source, tmp_path / "shards")
-    shard = tmp_path / "shards" / "train" / "shard-000000.tar"
+    shard = tmp_path / "shards" / split / "shard-000000.tar"
     content = bytearray(shard.read_bytes())
     content[512:600] = bytes(88)  # the first image's header
     shard.write_bytes(content)
     options = {"data": tmp_path / "shards", "project": tmp_path, "batch_size": 21, "fast_dev_run": True}
-    with pytest.raises(TrainingFailed, match=r"^shard-000000\.tar:512: damaged since the conversion"):
+    with pytest.raises(
+        TrainingFailed, match=rf"^{split}/shard-000000\.tar:512: damaged since the conversion"
+    ):
         fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
 
 
