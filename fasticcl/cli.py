@@ -1,22 +1,20 @@
 """The verbs: parse, call one function, print."""
 
 import json
+import os
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import fasticcl
+from fasticcl import tables
 from fasticcl.errors import Stopped, TrainingFailed, UserError
-
-if TYPE_CHECKING:
-    from fasticcl.engine.training import Report
+from fasticcl.meter import Meter
 
 app = typer.Typer(
     help="Train image classifiers on long-tailed data with ICCL, fed by NVIDIA DALI.",
@@ -25,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_CONVERSION = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+_RANK = (("RANK", "0"), ("WORLD_SIZE", "1"))  # as torchrun sets them
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads that decode; default: one per core.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="DEVICE")]
@@ -85,15 +83,15 @@ def train(
     keep_freed_memory()  # the process is ours
     console = Console()
     report = fasticcl.train(dataset, resume=resume, console=console, **chosen)
-    _print_report(console, report)
+    console.print(tables.accuracies(report))
     other = "train demo --method ce" if report.run.parent.name == "demo" else "presets"
     run, written = (shlex.quote(str(path)) for path in (report.run, report.run / "config.toml"))
-    _print_lines(
-        console,
+    lines = [
         f"Next: fasticcl eval {run}    the same numbers again, from the saved weights",
         f"      fasticcl train -c {written} --name again    the same run again",
         f"      fasticcl {other}    something to compare with",
-    )
+    ]
+    tables.print_lines(console, lines)
 
 
 @app.command("eval")
@@ -112,45 +110,122 @@ def evaluate(
             )
         )
     else:
-        _print_report(Console(), report)
+        Console().print(tables.accuracies(report))
 
 
 @app.command()
 def convert(
-    layout: Annotated[str, typer.Argument(help="folder: train/CLASS/image and val/CLASS/image, or test/.")],
-    source: Annotated[Path, typer.Argument(help="The original dataset.", metavar="SRC")],
+    layout: Annotated[
+        str, typer.Argument(help="inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list.")
+    ],
+    source: Annotated[
+        Path, typer.Argument(help="The original dataset; of list its FILE.csv.", metavar="SRC")
+    ],
     dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
+    lists: Annotated[
+        Path | None, typer.Option(help="imagenet-lt: folder of ImageNet_LT_train.txt …", metavar="DIR")
+    ] = None,
+    imbalance: Annotated[
+        int | None, typer.Option(help="CIFAR-LT: 100 (default), 50 or 10.", metavar="RATIO")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="CIFAR: get it first.")] = False,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(help="folder, list: share of every class put aside as val.", min=0.001, max=0.999),
+    ] = None,
+    long_tail: Annotated[
+        float | None, typer.Option(help="folder, list: cut to this imbalance ratio.", min=1, metavar="RATIO")
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(min=1, help="Make images smaller to this short side, as JPEG.")
+    ] = None,
+    max_side: Annotated[int | None, typer.Option(min=1, help="The same by their long side.")] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="JPEG quality of these; default: 90.")
+    ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 2000,
     workers: Workers = None,
     max_corrupt: Annotated[int, typer.Option(min=0, help="Unreadable images that are accepted.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images a split, spread over it.")
+    ] = None,
 ) -> None:
-    """Convert a dataset into shards; the same command continues a conversion that was stopped."""
+    """Convert a dataset into shards; the same command continues a conversion that was stopped.
+
+    Under torchrun the processes divide the shards.
+    """
     console = Console()
-    with Progress(*_CONVERSION, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("converting", total=None)
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANK)
+    quiet = Console(quiet=True) if rank else console
+    with Meter(quiet, "converting") as meter:
         manifest = fasticcl.convert(
             layout,
             source,
             dest,
+            lists=lists,
+            imbalance=imbalance,
+            download=download,
+            val_fraction=val_fraction,
+            long_tail=long_tail,
+            short_side=short_side,
+            max_side=max_side,
+            quality=quality,
             shard_size=shard_size,
             workers=workers,
             max_corrupt=max_corrupt,
-            report=lambda images, total: bar.update(task, advance=images, total=total),
+            limit=limit,
+            rank=rank,
+            world_size=world_size,
+            report=meter,
+            note=lambda line: tables.print_lines(quiet, [line]),
         )
-    for split, info in manifest.splits.items():
-        size = sum(shard.bytes for shard in info.shards) / 2**20
-        _print_lines(
-            console,
-            f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB",
-        )
-    if changed := sum(manifest.reencoded.values()):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(manifest.reencoded.items()))
-        _print_lines(console, f"{changed} images were stored again ({reasons}).")
-    if manifest.quarantined:
-        _print_lines(
-            console, f"{manifest.quarantined} unreadable images were left out: {dest / 'quarantine.jsonl'}"
-        )
-    _print_lines(console, f"Next: fasticcl train folder --data {shlex.quote(str(dest))}")
+    if manifest:
+        tables.print_lines(console, tables.converted(manifest, dest))
+        follow = f"Next: fasticcl train {manifest.dataset} --data {shlex.quote(str(dest))}"
+        ratio = manifest.settings.get("imbalance")
+        tables.print_lines(console, [f"{follow} --imbalance {ratio}" if ratio else follow])
+
+
+@app.command()
+def verify(
+    dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image too.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Check shards against checksums, indexes and manifest; exit code 1 if anything is wrong."""
+    console = Console()
+    with Meter(console, "verifying") as meter:
+        found = fasticcl.verify(dest, decode=decode, workers=workers, report=meter)
+    tables.print_lines(console, tables.some("same image in two splits: ", found.duplicates))
+    if found.problems:
+        tables.print_lines(Console(stderr=True), tables.some("", found.problems))
+        _leave(1, f"error: {len(found.problems)} problems in {dest}; convert the dataset again.")
+    tables.print_lines(
+        console, [f"{found.images:,} images in {found.shards} shards are as they were converted."]
+    )
+
+
+@app.command()
+def show(
+    dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
+    samples: Annotated[
+        Path | None, typer.Option(help="Draw what the network sees into this PNG.", metavar="FILE")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the plan, for --samples.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, for --samples; repeatable.", metavar="SECTION.KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Say what shards hold: splits, classes, imbalance, sizes, a histogram."""
+    summary = fasticcl.show(dest, samples=samples, seed=seed, set=assign or ())
+    tables.print_lines(Console(), tables.shards(summary))
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets that convert knows, where to get them and what to type next."""
+    tables.print_lines(Console(), tables.layouts())
 
 
 @app.command()
@@ -166,29 +241,6 @@ def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")
         typer.echo(f"{kind} presets ({use}):")
         for each in preset_names(kind):
             typer.echo(f"  {each:<12} {preset_text(each, kind).splitlines()[0].removeprefix('# ')}")
-
-
-def _print_report(console: Console, report: "Report") -> None:
-    from fasticcl.engine.evaluate import METRICS
-    from fasticcl.engine.progress import percent
-
-    titles = {
-        "before": "before rebalancing",
-        "after": "after rebalancing",
-        "last": "last epoch",
-        "best": f"best epoch ({report.best_epoch}), chosen on these images",
-    }
-    table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
-    for column in ("overall", "many", "medium", "few"):
-        table.add_column(column, justify="right")
-    for name, metrics in report.rows.items():
-        table.add_row(titles[name], *(percent(metrics[key]) for key in METRICS))
-    console.print(table)
-
-
-def _print_lines(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> NoReturn:

@@ -72,9 +72,12 @@ def test_the_options_of_train_stay_few(fasticcl_command):
         (["train", "demo", "--lr", "fast"], "'--lr'"),
         (["train", "demo", "--lr", "-1"], "optim.lr: input should be greater than 0, got -1.0."),
         (["train"], "Name a dataset to train on: "),
-        (["train", "inat2018"], "fasticcl convert folder SRC data/inat2018"),
-        (["train", "cifar100-lt", "--imbalance", "50"], "fasticcl convert folder SRC data/cifar100-lt"),
-        (["train", "imagenet-lt", "--data", "nowhere"], "fasticcl convert folder SRC nowhere"),
+        (["train", "inat2018"], "fasticcl convert inat2018 SRC data/inat2018"),
+        (
+            ["train", "cifar100-lt", "--imbalance", "50"],
+            "fasticcl convert cifar100-lt SRC data/cifar100-lt --imbalance 50",
+        ),
+        (["train", "imagenet-lt", "--data", "nowhere"], "fasticcl convert imagenet-lt SRC nowhere"),
         (
             ["train", "cifar100-lt", "--imbalance", "20"],
             "data.imbalance: input should be 100, 50 or 10, got 20.",
@@ -87,7 +90,7 @@ def test_the_options_of_train_stay_few(fasticcl_command):
         ),
         (["train", "-c", "nowhere.toml"], "Cannot read the configuration nowhere.toml: No such file"),
         (["convert", "folder", "nowhere", "shards"], "Cannot read the folder nowhere: No such file"),
-        (["convert", "coco", "nowhere", "shards"], "There is no layout 'coco'. Known: folder."),
+        (["convert", "coco", "nowhere", "shards"], "There is no layout 'coco'. Known: inat2018, "),
         (["presets", "inat"], "Did you mean inat2018?"),
         (["eval", "nowhere"], "nowhere is not a run folder: it has no config.toml."),
     ],
@@ -109,7 +112,7 @@ def test_an_unreadable_folder_is_named(fasticcl_command, monkeypatch):
     def locked(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(Path, "iterdir", locked)
+    monkeypatch.setattr("os.scandir", locked)
     code, _, err = fasticcl_command("convert", "folder", "locked", "shards")
     assert (code, err) == (2, "error: Cannot read the folder locked: Permission denied.\n")
 

@@ -1,6 +1,5 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
-import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.plan import Phase, Plan, StreamPlan, evaluation_stream
-from fasticcl.data.shards import Shards
+from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed
 
 
@@ -112,14 +111,8 @@ class Loader:
             **self._options,
         )
         kind = Batch if phase == "interpolative" else StreamBatch
-        for iteration in itertools.count(first):
-            try:
-                outputs = _run(pipeline, self._options["gpu"])
-            except RuntimeError as error:
-                planned = self.plan.batch(phase, *divmod(iteration, self.steps))
-                rows = [s.rows for s in (planned.agnostic, planned.aware) if s is not None]
-                raise _failure(self.shards, np.unique(np.concatenate(rows)), error) from error
-            yield kind(*map(_tensor, outputs))
+        while True:
+            yield kind(*map(_tensor, _run(pipeline, self._options["gpu"])))
 
 
 def evaluation_batches(
@@ -156,18 +149,37 @@ def evaluation_batches(
         prefetch=prefetch,
         gpu=gpu,
     )
-    for iteration in range(-(-len(shards) // batch_size)):
-        try:
-            outputs = _run(pipeline, gpu)
-        except RuntimeError as error:
-            raise _failure(shards, rows_of(iteration), error) from error
-        yield StreamBatch(*map(_tensor, outputs))
+    for _ in range(-(-len(shards) // batch_size)):
+        yield StreamBatch(*map(_tensor, _run(pipeline, gpu)))
+
+
+def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
+    """Return the images of one stream as its plan has them, through the graph of training, on the CPU."""
+    jitter = any(data.color_jitter)
+    pipeline = graph.build(
+        lambda _: _inputs(shards, stream, jitter),
+        data,
+        mixed=False,
+        padded=data.crop == "pad",
+        jitter=jitter,
+        batch_size=len(stream.rows),
+        threads=available_cores(),
+        prefetch=1,
+        gpu=None,
+    )
+    return StreamBatch(*map(_tensor, _run(pipeline, None)))
 
 
 def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
     """Return what the graph is fed for one stream."""
+    try:
+        images = shards.images(stream.rows)
+    except DamagedImages as error:
+        raise TrainingFailed(
+            f"{error}: damaged since the conversion; convert {shards.folder.parent} again."
+        ) from None
     inputs = [
-        shards.images(stream.rows),
+        images,
         stream.labels,
         np.ascontiguousarray(stream.windows[:, :2]),
         np.ascontiguousarray(stream.windows[:, 2:]),
@@ -179,16 +191,11 @@ def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
 
 
 def _run(pipeline: Any, gpu: int | None) -> Any:
-    # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
-    return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
-
-
-def _failure(shards: Shards, rows: NDArray[np.int64], error: RuntimeError) -> TrainingFailed:
-    """Return what says which images of a batch changed since the conversion, or else what DALI said."""
-    if damaged := shards.damaged(rows):
-        where = f"{shards.split}/{', '.join(damaged)}"
-        return TrainingFailed(f"{where}: damaged since the conversion; convert {shards.folder.parent} again.")
-    return TrainingFailed(f"A batch could not be decoded: {str(error).splitlines()[0]}")
+    try:
+        # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
+        return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
+    except RuntimeError as error:
+        raise TrainingFailed(f"A batch could not be decoded: {str(error).splitlines()[0]}") from error
 
 
 def _tensor(output: Any) -> torch.Tensor:

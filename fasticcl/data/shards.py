@@ -10,23 +10,28 @@ takes the run's start and length and nothing else: no list of images per class i
 """
 
 import hashlib
-import io
 import json
-import os
 import re
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fasticcl.errors import UserError
-from fasticcl.files import write_file
+from fasticcl.files import Replacement, write_file
 
-FORMAT = 1
+FORMAT = 2
+MANIFEST = "manifest.json"
+INDEX = "index.npy"
+QUARANTINE = "quarantine.jsonl"
+_CHECKED_INDEX = 2**28  # bytes; 8 million images
+_CHECKSUM = "sha256"
+_CHECKSUM_ENTRY = b',\n "sha256": "'
 INDEX_DTYPE = np.dtype(
     [
         ("shard", "<u4"),
@@ -52,10 +57,15 @@ class _Record(BaseModel):
 class ShardInfo(_Record):
     """One tar file as the manifest lists it."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^shard-[0-9]{6,}\.tar$")]
     images: int
     bytes: int
     sha256: str
+
+    @property
+    def number(self) -> int:
+        """The number in its name."""
+        return int(self.name.removeprefix("shard-").removesuffix(".tar"))
 
 
 class SplitInfo(_Record):
@@ -68,18 +78,23 @@ class SplitInfo(_Record):
 
 
 class Manifest(_Record):
-    """What a folder of shards holds (``manifest.json``); written last, it marks a whole conversion."""
+    """What a folder of shards holds (``manifest.json``); written last, it marks a whole conversion.
+
+    The last entry of the file is the SHA-256 of all that stands before it.
+    """
 
     format: int = FORMAT
     dataset: str
     classes: list[str]
-    splits: dict[str, SplitInfo]
-    settings: dict[str, int | str | None]
+    splits: dict[Annotated[str, Field(pattern="^(train|val|test)$")], SplitInfo]
+    settings: dict[str, int | float | str | None]
     source_sha256: str
+    """Of the names, labels and sizes of the source's images and of the settings."""
     reencoded: dict[str, int]
     """Images whose bytes were not kept as they were, by reason."""
     quarantined: int
     """Unreadable images that were left out; ``quarantine.jsonl`` lists them."""
+    quarantine_sha256: str
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -88,7 +103,7 @@ class Manifest(_Record):
         Raises:
             UserError: a damaged manifest, or one that a newer version wrote.
         """
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         try:
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -97,22 +112,37 @@ class Manifest(_Record):
             raise UserError(f"Cannot read {path}: {error.strerror}.") from None
         try:
             values = json.loads(content)
-            if (
-                isinstance(values, dict)
-                and isinstance(values.get("format"), int)
-                and values["format"] > FORMAT
-            ):
-                raise UserError(
-                    f"{folder} has shards of format {values['format']}, newer than this fasticcl ({FORMAT}); "
-                    "update fasticcl."
-                )
+            if isinstance(values, dict):
+                _check_format(folder, values.get("format"))
+                values.pop(_CHECKSUM, None)
+            body = content[: content.rindex(_CHECKSUM_ENTRY)]
+            if content != _signed(body):
+                raise ValueError("the checksum differs")
             return cls.model_validate(values)
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
+        except ValueError:  # also what json and pydantic raise
             raise UserError(f"{path} is damaged; convert the dataset again.") from None
 
     def write(self, folder: Path) -> None:
         """Put ``manifest.json`` in place, whole or not at all."""
-        write_file(folder / "manifest.json", (self.model_dump_json(indent=1) + "\n").encode())
+        body = self.model_dump_json(indent=1).encode().removesuffix(b"\n}")
+        write_file(folder / MANIFEST, _signed(body))
+
+
+def _check_format(folder: Path, version: Any) -> None:
+    if isinstance(version, int) and version > FORMAT:
+        raise UserError(
+            f"{folder} has shards of format {version}, newer than this fasticcl ({FORMAT}); update fasticcl."
+        )
+    if isinstance(version, int) and version < FORMAT:
+        raise UserError(
+            f"{folder} has shards of format {version}, which this fasticcl ({FORMAT}) no longer reads; "
+            "delete the folder and convert again."
+        )
+
+
+def _signed(body: bytes) -> bytes:
+    """Return the text of a manifest with the checksum of its beginning at its end."""
+    return body + _CHECKSUM_ENTRY + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
 
 
 class ShardWriter:
@@ -123,11 +153,14 @@ class ShardWriter:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder, self.number = folder, number
-        self._aside = folder / f"{shard_name(number)}.tar.part"
-        self._file = open(self._aside, "wb")  # noqa: SIM115  closed in close and abandon
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = Replacement(folder / f"{shard_name(number)}.tar")
+        self._digest = hashlib.sha256()
+        self._size = 0
         self._rows: list[tuple[int, ...]] = []
         self._lines: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def add(self, key: str, suffix: str, image: bytes, label: int, height: int, width: int) -> None:
         """Append an encoded image, stored as ``key.suffix`` and ``key.cls``."""
@@ -135,37 +168,51 @@ class ShardWriter:
         text = str(label).encode()
         label_offset = self._member(f"{key}.cls", text)
         self._rows.append((self.number, offset, len(image), label, height, width, zlib.crc32(image)))
-        self._lines.append(
-            f"{suffix} {offset} {len(image)} {key}.{suffix} cls {label_offset} {len(text)} {key}.cls\n"
-        )
+        self._lines.append(idx_line(f"{key}.{suffix}", offset, len(image), label_offset, len(text)))
 
     def _member(self, name: str, content: bytes) -> int:
         header = tarfile.TarInfo(name)
         header.size = len(content)
-        self._tar.addfile(header, io.BytesIO(content))
-        blocks = -(-len(content) // tarfile.BLOCKSIZE)
-        return self._tar.offset - blocks * tarfile.BLOCKSIZE
+        self._write(header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
+        offset = self._size
+        self._write(content)
+        self._write(bytes(-len(content) % tarfile.BLOCKSIZE))
+        return offset
+
+    def _write(self, content: bytes) -> None:
+        self._tar.file.write(content)
+        self._digest.update(content)
+        self._size += len(content)
 
     def close(self) -> tuple[ShardInfo, NDArray[np.void]]:
         """Put the shard in place and return what the manifest and the index say of it."""
-        self._tar.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._write(bytes(-self._size % tarfile.RECORDSIZE))
         name = shard_name(self.number)
-        with open(self._aside, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        write_file(self.folder / f"{name}.idx", idx_text(self._lines).encode())
+        self._tar.commit()
         info = ShardInfo(
-            name=f"{name}.tar", images=len(self._rows), bytes=self._aside.stat().st_size, sha256=digest
+            name=f"{name}.tar",
+            images=len(self),
+            bytes=self._size,
+            sha256=self._digest.hexdigest(),
         )
-        write_file(self.folder / f"{name}.idx", f"v1.2 {len(self._lines)}\n{''.join(self._lines)}".encode())
-        os.replace(self._aside, self.folder / f"{name}.tar")
         return info, np.array(self._rows, dtype=INDEX_DTYPE)
 
     def abandon(self) -> None:
         """Remove what was written so far."""
-        self._file.close()
-        self._aside.unlink(missing_ok=True)
+        self._tar.abandon()
+
+
+def idx_line(image: str, offset: int, size: int, label_offset: int, label_size: int) -> str:
+    """Return one sample's line of a DALI index, from the name of its image and where image and label lie."""
+    key, _, suffix = image.rpartition(".")
+    return f"{suffix} {offset} {size} {image} cls {label_offset} {label_size} {key}.cls"
+
+
+def idx_text(lines: Sequence[str]) -> str:
+    """Return a DALI index with these lines, in the format v1.2 of ``wds2idx``."""
+    return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
 
 
 def member_key(ordinal: int, name: str) -> str:
@@ -192,7 +239,8 @@ class Shards:
         manifest = Manifest.read(folder)
         if manifest is None:
             raise UserError(
-                f"There are no shards in {folder}; make them with: fasticcl convert folder SRC {folder}"
+                f"There are no shards in {folder}; make them with: fasticcl convert folder SRC {folder} "
+                "(or another layout: fasticcl datasets)"
             )
         if split not in manifest.splits:
             raise UserError(
@@ -202,8 +250,7 @@ class Shards:
         self.folder = folder / split
         info = manifest.splits[split]
         self.counts = np.array(info.class_counts, dtype=np.int64)
-        self.index = self._open_index(int(self.counts.sum()))
-        self._files = [shard.name for shard in info.shards]
+        self.index = self._open_index(info)
         for shard in info.shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
@@ -216,39 +263,58 @@ class Shards:
         return len(self.index)
 
     def images(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
-        """Return the encoded bytes [size] of images, each a view into its mapped shard."""
-        found = self.index[rows]
-        places = zip(found["shard"].tolist(), found["offset"].tolist(), found["size"].tolist(), strict=True)
-        return [self._map(shard)[offset : offset + size] for shard, offset, size in places]
+        """Return the encoded bytes [size] of images, each a view into its mapped shard.
 
-    def damaged(self, rows: NDArray[np.integer]) -> list[str]:
-        """Return where those images lie whose bytes no longer have their checksum, as shard:offset."""
+        Raises:
+            DamagedImages: bytes that no longer have the checksum that they were stored with.
+        """
         found = self.index[rows]
-        return [
-            f"{self._files[shard]}:{offset}"
-            for shard, offset, crc32, content in zip(
-                found["shard"].tolist(),
-                found["offset"].tolist(),
-                found["crc32"].tolist(),
-                self.images(rows),
-                strict=True,
-            )
-            if zlib.crc32(content.data) != crc32
-        ]
+        fields = (found[name].tolist() for name in ("shard", "offset", "size", "crc32"))
+        images, damaged = [], []
+        for shard, offset, size, crc32 in zip(*fields, strict=True):
+            image = self._map(shard)[offset : offset + size]
+            if zlib.crc32(image.data) != crc32:
+                damaged.append(f"{self.split}/{shard_name(shard)}.tar:{offset}")
+            images.append(image)
+        if damaged:
+            raise DamagedImages(damaged)
+        return images
 
     def _map(self, shard: int) -> NDArray[np.uint8]:
         if shard not in self._maps:
-            mapped = np.memmap(self.folder / self._files[shard], dtype=np.uint8, mode="r")
+            mapped = np.memmap(self.folder / f"{shard_name(shard)}.tar", dtype=np.uint8, mode="r")
             # Slicing a memmap runs Python code for every slice; slicing an array does not.
             self._maps[shard] = mapped.view(np.ndarray)
         return self._maps[shard]
 
-    def _open_index(self, images: int) -> NDArray[np.void]:
-        path = self.folder / "index.npy"
+    def _open_index(self, info: SplitInfo) -> NDArray[np.void]:
+        path = self.folder / INDEX
         try:
             index = np.load(path, mmap_mode="r", allow_pickle=False)
+            fits = index.dtype == INDEX_DTYPE and index.shape == (sum(info.class_counts),)
+            # Reading more than this takes seconds; `fasticcl verify` reads an index of any size.
+            if path.stat().st_size <= _CHECKED_INDEX:
+                fits = fits and file_sha256(path) == info.index_sha256
         except (OSError, ValueError, EOFError):
             raise UserError(f"{path} is missing or damaged; convert the dataset again.") from None
-        if index.dtype != INDEX_DTYPE or index.shape != (images,):
+        if not fits:
             raise UserError(f"{path} does not fit the manifest; convert the dataset again.")
         return index
+
+
+class DamagedImages(Exception):
+    """Images whose bytes changed since the conversion.
+
+    Attributes:
+        places: where each lies, as split/shard:offset.
+    """
+
+    def __init__(self, places: list[str]) -> None:
+        super().__init__(", ".join(places))
+        self.places = places
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -73,14 +73,21 @@ def open_dataset(config: Config) -> Dataset:
     if manifest is None and data.dataset == "demo":
         manifest = convert(digits.read(), data.dir)
     if manifest is None:
+        ratio = f" --imbalance {data.imbalance}" if data.imbalance else ""
         raise UserError(
-            f"There are no shards of {data.dataset} in {data.dir}; make them from a folder SRC that has "
-            f"train/CLASS/ and val/CLASS/ (or test/CLASS/) with: fasticcl convert folder SRC {data.dir}"
+            f"There are no shards of {data.dataset} in {data.dir}; make them with: "
+            f"fasticcl convert {data.dataset} SRC {data.dir}{ratio} (`fasticcl datasets` says what SRC is)"
         )
     # Shards made from plain folders can hold any dataset.
     if manifest.dataset not in (data.dataset, "folder"):
         raise UserError(
             f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data."
+        )
+    made_with = manifest.settings.get("imbalance")
+    if data.imbalance and made_with and data.imbalance != made_with:
+        raise UserError(
+            f"The shards in {data.dir} have the imbalance ratio {made_with}; give --imbalance {made_with}, "
+            f"or convert again with --imbalance {data.imbalance}."
         )
     if len(manifest.classes) < 2:
         raise UserError(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fasticcl.data import images
 from fasticcl.data.convert import convert
-from fasticcl.data.images import UnreadableImage, check_image
+from fasticcl.data.images import UnreadableImage, prepare
 from fasticcl.data.shards import Shards, ShardWriter
 from fasticcl.data.sources import Item, Source
 from fasticcl.errors import UserError
@@ -52,13 +52,13 @@ def source(count=20, broken=()):
     ids=["jpeg", "progressive", "grey jpeg", "png", "grey png", "trailing"],
 )
 def test_sound_images_keep_their_bytes(content, suffix):
-    image = check_image(content)
+    image = prepare(content)
     assert (image.content, image.suffix, image.reencoded) == (content, suffix, None)
     assert (image.height, image.width) == (48, 64)
 
 
 def test_a_cmyk_jpeg_is_stored_again_as_rgb_jpeg():
-    image = check_image(encode(PICTURE.convert("CMYK"), quality=95))
+    image = prepare(encode(PICTURE.convert("CMYK"), quality=95))
     assert image.suffix == "jpg"
     assert image.reencoded == "JPEG of mode CMYK"
     assert np.abs(pixels(image.content) - np.asarray(PICTURE)).mean() < 8
@@ -67,7 +67,7 @@ def test_a_cmyk_jpeg_is_stored_again_as_rgb_jpeg():
 @pytest.mark.parametrize("kind", ["WEBP", "BMP", "GIF", "TIFF"])
 def test_other_formats_are_stored_losslessly(kind):
     original = encode(PICTURE, kind, **({"lossless": True} if kind == "WEBP" else {}))
-    image = check_image(original)
+    image = prepare(original)
     assert image.suffix == "png"
     assert image.reencoded == f"{kind} format"
     assert (pixels(image.content) == pixels(original)).all()
@@ -76,7 +76,7 @@ def test_other_formats_are_stored_losslessly(kind):
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
 def test_odd_pngs_become_rgb(mode):
     original = PICTURE.convert(mode)
-    image = check_image(encode(original, "PNG"))
+    image = prepare(encode(original, "PNG"))
     assert image.reencoded == f"PNG of mode {mode}"
     assert Image.open(io.BytesIO(image.content)).mode == "RGB"
     assert (pixels(image.content) == np.asarray(original.convert("RGB"))).all()
@@ -84,7 +84,7 @@ def test_odd_pngs_become_rgb(mode):
 
 def test_sixteen_bits_are_scaled_not_clipped():
     deep = np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257
-    image = check_image(encode(Image.fromarray(deep), "PNG"))
+    image = prepare(encode(Image.fromarray(deep), "PNG"))
     assert (pixels(image.content)[:, :, 0] == np.asarray(PICTURE.convert("L"))).all()
 
 
@@ -101,21 +101,21 @@ def test_sixteen_bits_a_channel_are_stored_as_eight():
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
-    image = check_image(png)
+    image = prepare(png)
     assert image.reencoded == "PNG of 16 bits"
     assert (pixels(image.content) == np.asarray(PICTURE)).all()
 
 
 def test_pixels_without_a_known_range_are_refused():
     with pytest.raises(UnreadableImage, match="mode F have no known range"):
-        check_image(encode(PICTURE.convert("F"), "TIFF"))
+        prepare(encode(PICTURE.convert("F"), "TIFF"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = check_image(encode(PICTURE, quality=95, exif=exif))
+    image = prepare(encode(PICTURE, quality=95, exif=exif))
     turned = {
         1: np.asarray(PICTURE),
         2: np.asarray(PICTURE)[:, ::-1],
@@ -146,13 +146,13 @@ def test_exif_orientation_is_applied(orientation):
 )
 def test_unreadable_images_are_refused(content):
     with pytest.raises(UnreadableImage):
-        check_image(content)
+        prepare(content)
 
 
 def test_a_bomb_is_refused_without_decoding(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
     with pytest.raises(UnreadableImage, match="64×48 pixels are too many"):
-        check_image(JPEG)
+        prepare(JPEG)
 
 
 def test_the_number_of_workers_does_not_change_a_byte(tmp_path):

@@ -125,7 +125,7 @@ def test_a_newer_format_asks_for_an_update(copied):
         Shards(copied, "train")
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe", b'{"format": "x"}'])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 2}', b"\xff\xfe", b'{"format": "x"}'])
 def test_a_damaged_manifest_is_named(copied, damage):
     (copied / "manifest.json").write_bytes(damage)
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):

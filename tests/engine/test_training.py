@@ -228,9 +228,12 @@ def test_every_switch_trains_and_changes_the_result(train, settings):
 
 
 def test_split_batch_statistics_learn_what_separate_passes_learn(train):
-    separate, split = train(name="separate"), train(name="split", set={"method.bn_mode": "split"})
+    # Three steps of each phase: over whole epochs rounding, which differs between CPUs, grows too large.
+    options = {"fast_dev_run": True, "set": {"engine.log_every": 1}}
+    separate = train(name="separate", **options)
+    split = train(name="split", **options | {"set": {**options["set"], "method.bn_mode": "split"}})
     for one, two in zip(metrics(separate.run), metrics(split.run), strict=True):
-        assert one["train/loss"] == pytest.approx(two["train/loss"], rel=1e-3)
+        assert one["train/loss"] == pytest.approx(two["train/loss"], rel=1e-4)
 
 
 def test_training_learns_the_digits(digit_shards, tmp_path):
@@ -405,6 +408,6 @@ def test_an_unfinished_run_cannot_be_evaluated(train):
 
 def test_missing_shards_say_how_to_make_them(tmp_path):
     with pytest.raises(
-        UserError, match=f"no shards of inat2018 in {tmp_path}; .*fasticcl convert folder SRC {tmp_path}"
+        UserError, match=f"no shards of inat2018 in {tmp_path}; .*fasticcl convert inat2018 SRC {tmp_path}"
     ):
         fasticcl.train("inat2018", data=tmp_path)

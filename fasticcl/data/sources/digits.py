@@ -1,12 +1,10 @@
 """The demonstration data: scikit-learn's 1,797 handwritten digits, made long-tailed."""
 
-import io
-
 import numpy as np
-from PIL import Image
 
 from fasticcl.data.longtail import exponential_counts
-from fasticcl.data.sources import Item, Source
+from fasticcl.data.sources import Source
+from fasticcl.data.sources.pixels import pictures
 from fasticcl.errors import UserError
 
 IMBALANCE = 50
@@ -31,17 +29,14 @@ def read() -> Source:
     members = [rng.permutation(np.flatnonzero(digits.target == digit)) for digit in range(10)]
     held_out = [round(len(rows) * TEST_SHARE) for rows in members]
     counts = exponential_counts(len(members[0]) - held_out[0], 10, IMBALANCE)
-    train, test = [], []
-    for digit, (rows, aside, count) in enumerate(zip(members, held_out, counts, strict=True)):
-        test += [_item(digits.images[row], digit, f"test/{digit}/{row}") for row in rows[:aside]]
-        train += [
-            _item(digits.images[row], digit, f"train/{digit}/{row}") for row in rows[aside : aside + count]
-        ]
-    return Source("demo", [str(digit) for digit in range(10)], {"train": train, "test": test})
-
-
-def _item(image: np.ndarray, label: int, name: str) -> Item:
-    pixels = np.rint(image * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return Item(buffer.getvalue(), label, name)
+    test = [rows[:aside] for rows, aside in zip(members, held_out, strict=True)]
+    train = [
+        rows[aside : aside + count] for rows, aside, count in zip(members, held_out, counts, strict=True)
+    ]
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
+    names = [str(digit) for digit in range(10)]
+    splits = {
+        split: pictures(images, digits.target, np.concatenate(rows), names, split)
+        for split, rows in (("train", train), ("test", test))
+    }
+    return Source("demo", names, splits)

@@ -1,0 +1,54 @@
+"""How far a long job over images is: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_QUIET_SECONDS = 30  # without a terminal, a line at this interval
+
+
+class Meter:
+    """Shows images done, images per second and the time that is left.
+
+    Call it with the images just done and the images in all; from any thread.
+    """
+
+    def __init__(self, console: Console, doing: str) -> None:
+        self.console, self.doing = console, doing
+        self._done, self._began = 0, time.monotonic()
+        self._spoke = self._began
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(doing, total=None, rate="")
+
+    def __enter__(self) -> "Meter":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, images: int, total: int) -> None:
+        """Count images that were just done."""
+        self._done += images
+        now = time.monotonic()
+        rate = self._done / max(now - self._began, 1e-9)
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=self._done, total=total, rate=f"{rate:,.0f} images/s")
+        elif now - self._spoke > _QUIET_SECONDS:
+            self._spoke = now
+            left = time.strftime("%H:%M:%S", time.gmtime((total - self._done) / rate))
+            line = f"{self.doing} {self._done:,}/{total:,} images  {rate:,.0f} images/s  ETA {left}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)

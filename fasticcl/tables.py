@@ -1,0 +1,103 @@
+"""Tables and lines that verbs print."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fasticcl.data.shards import Manifest
+    from fasticcl.data.show import Summary
+    from fasticcl.engine.training import Report
+
+_MOST = 20  # lines of one kind before the rest is only counted
+_BAR = 40  # letters of the longest bar of a histogram
+
+
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Print lines as they are: neither wrapped nor coloured nor taken for markup."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def some(title: str, lines: list[str]) -> Iterator[str]:
+    """Yield the first of the lines, each after a title, and how many more there are."""
+    yield from (title + line for line in lines[:_MOST])
+    if len(lines) > _MOST:
+        yield f"{title}{len(lines) - _MOST:,} more"
+
+
+def accuracies(report: "Report") -> Table:
+    """Return the table that a run and its evaluation end with."""
+    from fasticcl.engine.evaluate import METRICS
+    from fasticcl.engine.progress import percent
+
+    titles = {
+        "before": "before rebalancing",
+        "after": "after rebalancing",
+        "last": "last epoch",
+        "best": f"best epoch ({report.best_epoch}), chosen on these images",
+    }
+    table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
+    for column in ("overall", "many", "medium", "few"):
+        table.add_column(column, justify="right")
+    for name, metrics in report.rows.items():
+        table.add_row(titles[name], *(percent(metrics[key]) for key in METRICS))
+    return table
+
+
+def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:
+    """Yield what a conversion did."""
+    for split, info in manifest.splits.items():
+        size = sum(shard.bytes for shard in info.shards) / 2**20
+        yield f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB"
+    if changed := sum(manifest.reencoded.values()):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.reencoded.items()))
+        yield f"{changed:,} images were stored again ({reasons})."
+    if manifest.quarantined:
+        yield f"{manifest.quarantined:,} unreadable images were left out: {dest / 'quarantine.jsonl'}"
+
+
+def shards(summary: "Summary") -> Iterator[str]:
+    """Yield what a folder of shards holds."""
+    manifest, counts = summary.manifest, summary.counts
+    settings = ", ".join(f"{key} {value}" for key, value in manifest.settings.items())
+    yield f"dataset   {manifest.dataset} ({settings})"
+    for split, found in summary.splits.items():
+        heights, widths = ("{}/{}/{}".format(*extent) for extent in (found.heights, found.widths))
+        yield (
+            f"{split:<9} {found.images:,} images, {found.shards} shards, {found.bytes / 2**20:,.1f} MiB, "
+            f"height {heights}, width {widths} pixels (least/median/most)"
+        )
+    groups = ", ".join(
+        f"{classes:,} {name} ({images:,})" for name, (classes, images) in summary.groups.items()
+    )
+    yield f"classes   {len(counts):,}: {groups} training images"
+    yield f"imbalance {summary.imbalance:,.1f} = {counts.max():,} / {counts.min():,}"
+    yield from histogram(summary)
+    if manifest.quarantined:
+        yield f"{manifest.quarantined:,} unreadable images were left out at conversion (quarantine.jsonl)"
+
+
+def histogram(summary: "Summary") -> Iterator[str]:
+    """Yield how many classes have how many training images."""
+    most = max(classes for _, _, classes in summary.histogram)
+    yield f"{'images':>13}  classes"
+    for first, last, classes in summary.histogram:
+        span = f"{first:,}" if first == last else f"{first:,}-{last:,}"
+        yield f"{span:>13}  {'█' * -(-classes * _BAR // most)} {classes:,}"
+
+
+def layouts() -> Iterator[str]:
+    """Yield what `fasticcl convert` knows, where to get it and what to type next."""
+    from fasticcl.data.sources.layouts import LAYOUTS
+
+    for name, layout in LAYOUTS.items():
+        yield name
+        yield f"  what     {layout.what}"
+        if layout.where:
+            yield f"  get      {layout.where}"
+        yield f"  licence  {layout.licence}"
+        yield f"  next     {layout.command}"
