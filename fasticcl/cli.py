@@ -157,28 +157,31 @@ def convert(
     console = Console()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANK)
     quiet = Console(quiet=True) if rank else console
-    with Meter(quiet, "converting") as meter:
-        manifest = fasticcl.convert(
-            layout,
-            source,
-            dest,
-            lists=lists,
-            imbalance=imbalance,
-            download=download,
-            val_fraction=val_fraction,
-            long_tail=long_tail,
-            short_side=short_side,
-            max_side=max_side,
-            quality=quality,
-            shard_size=shard_size,
-            workers=workers,
-            max_corrupt=max_corrupt,
-            limit=limit,
-            rank=rank,
-            world_size=world_size,
-            report=meter,
-            note=lambda line: tables.print_lines(quiet, [line]),
-        )
+    try:
+        with Meter(quiet, "converting") as meter:
+            manifest = fasticcl.convert(
+                layout,
+                source,
+                dest,
+                lists=lists,
+                imbalance=imbalance,
+                download=download,
+                val_fraction=val_fraction,
+                long_tail=long_tail,
+                short_side=short_side,
+                max_side=max_side,
+                quality=quality,
+                shard_size=shard_size,
+                workers=workers,
+                max_corrupt=max_corrupt,
+                limit=limit,
+                rank=rank,
+                world_size=world_size,
+                report=meter,
+                note=lambda line: tables.print_lines(quiet, [line]),
+            )
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT, shlex.join(["fasticcl", *sys.argv[1:]])) from None
     if manifest:
         tables.print_lines(console, tables.converted(manifest, dest))
         follow = f"Next: fasticcl train {manifest.dataset} --data {shlex.quote(str(dest))}"

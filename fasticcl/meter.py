@@ -1,12 +1,15 @@
 """How far a long job over images is: a live bar on a terminal, plain lines elsewhere."""
 
+import threading
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_QUIET_SECONDS = 30  # without a terminal, a line at this interval
+_LIVE_SECONDS = 0.1  # between two updates of the bar
+_QUIET_SECONDS = 30  # without a terminal, between two lines
 
 
 class Meter:
@@ -19,6 +22,7 @@ class Meter:
         self.console, self.doing = console, doing
         self._done, self._began = 0, time.monotonic()
         self._spoke = self._began
+        self._lock = threading.Lock()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -42,13 +46,16 @@ class Meter:
 
     def __call__(self, images: int, total: int) -> None:
         """Count images that were just done."""
-        self._done += images
-        now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
+        with self._lock:
+            self._done += images
+            now = time.monotonic()
+            if now - self._spoke < (_LIVE_SECONDS if self.console.is_terminal else _QUIET_SECONDS):
+                return
+            self._spoke = now
+        rate = self._done / (now - self._began)
         if self.console.is_terminal:
             self._bar.update(self._task, completed=self._done, total=total, rate=f"{rate:,.0f} images/s")
-        elif now - self._spoke > _QUIET_SECONDS:
-            self._spoke = now
-            left = time.strftime("%H:%M:%S", time.gmtime((total - self._done) / rate))
-            line = f"{self.doing} {self._done:,}/{total:,} images  {rate:,.0f} images/s  ETA {left}"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
+        left = timedelta(seconds=round((total - self._done) / rate))
+        line = f"{self.doing} {self._done:,}/{total:,} images  {rate:,.0f} images/s  ETA {left}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ _PNG_DEPTH = 24  # place of the bit depth in a PNG
 _SMALLEST = 8  # the strongest reduction that a JPEG decoder offers
 # The start-of-frame markers of baseline, extended and progressive Huffman JPEG: what every decoder reads.
 _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
+_RARE = "JPEG of a rare kind"
 
 
 class UnreadableImage(Exception):
@@ -118,9 +119,8 @@ def _sound_jpeg(image: Image.Image, content: bytes, shrink: Shrink | None) -> So
         # The smallest grey image still takes reading every bit, and that is where damage shows.
         simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=_SMALLEST)
         return SoundImage(content, "jpg", image.height, image.width, None)
-    simplejpeg.decode_jpeg(
-        content, "CMYK" if image.mode == "CMYK" else "RGB"
-    )  # Pillow would pass over damage
+    if reason != _RARE:  # Pillow alone passes over damage
+        simplejpeg.decode_jpeg(content, "CMYK" if image.mode == "CMYK" else "RGB")
     upright = ImageOps.exif_transpose(image).convert("RGB")
     if shrink and (size := shrink.size(upright.height, upright.width)):
         return _shrunk(np.array(upright), size, shrink, reason)
@@ -154,13 +154,22 @@ def _why_not_kept(image: Image.Image, content: bytes) -> str | None:
         return f"{image.format} format"
     if image.mode not in ("RGB", "L") or "transparency" in image.info:
         return f"{image.format} of mode {image.mode}"
-    if jpeg and _frame_marker(content) not in _COMMON_FRAMES:
-        return "JPEG of a rare kind"
+    if jpeg and not _is_common(content):
+        return _RARE
     if not jpeg and content[_PNG_DEPTH] == 16:
         return "PNG of 16 bits"
     if image.getexif().get(_ORIENTATION, 1) != 1:
         return "EXIF orientation"
     return None
+
+
+def _is_common(content: bytes) -> bool:
+    """Return whether a JPEG is Huffman-coded with one of the usual subsamplings of colour."""
+    try:
+        simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return False
+    return _frame_marker(content) in _COMMON_FRAMES
 
 
 def _frame_marker(content: bytes) -> int | None:

@@ -51,8 +51,9 @@ class Summary:
 
     @property
     def histogram(self) -> list[tuple[int, int, int]]:
-        """Classes by size: from so many images, to so many, how many classes."""
-        edges = [edge for edge in _EDGES if edge <= self.counts.max()]
+        """Classes by size, smallest first: from so many images, to so many, how many classes."""
+        smallest = max(edge for edge in _EDGES if edge <= self.counts.min())
+        edges = [edge for edge in _EDGES if smallest <= edge <= self.counts.max()]
         found, _ = np.histogram(self.counts, bins=[*edges, np.inf])
         lasts = [edge - 1 for edge in edges[1:]] + [int(self.counts.max())]
         return list(zip(edges, lasts, found.tolist(), strict=True))
