@@ -20,7 +20,6 @@ from fasticcl.data.sources import Item
 from fasticcl.data.work import Job, Work
 from fasticcl.errors import UserError
 
-_BUFFER = 2**20  # bytes; tarfile's own 10 kB cost more calls than data
 _AHEAD = 4  # images a worker may have waiting
 
 
@@ -136,7 +135,7 @@ class _OpenShards:
 def _members(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the wanted files of a tar, each with what reads it before the next one is asked for."""
     try:
-        with tarfile.open(archive, "r|*", bufsize=_BUFFER) as tar:
+        with tarfile.open(archive, "r|*") as tar:
             for member in tar:
                 tar.members.clear()  # pyrefly: ignore[missing-attribute]  # else it remembers them all
                 name = member.name.removeprefix("./")

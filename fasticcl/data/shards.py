@@ -11,7 +11,9 @@ takes the run's start and length and nothing else: no list of images per class i
 
 import hashlib
 import json
+import mmap
 import re
+import resource
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -257,7 +259,8 @@ class Shards:
                 raise UserError(
                     f"{path} is missing or was changed since the conversion; convert {folder} again."
                 )
-        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._files: dict[int, _MappedFile] = {}
+        _allow_open_files(len(info.shards))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -269,10 +272,12 @@ class Shards:
             DamagedImages: bytes that no longer have the checksum that they were stored with.
         """
         found = self.index[rows]
-        fields = (found[name].tolist() for name in ("shard", "offset", "size", "crc32"))
+        fields = [found[name].tolist() for name in ("shard", "offset", "size", "crc32")]
+        for shard, offset, size, _ in zip(*fields, strict=True):
+            self._file(shard).fetch(offset, size)
         images, damaged = [], []
         for shard, offset, size, crc32 in zip(*fields, strict=True):
-            image = self._map(shard)[offset : offset + size]
+            image = self._file(shard).content[offset : offset + size]
             if zlib.crc32(image.data) != crc32:
                 damaged.append(f"{self.split}/{shard_name(shard)}.tar:{offset}")
             images.append(image)
@@ -280,12 +285,10 @@ class Shards:
             raise DamagedImages(damaged)
         return images
 
-    def _map(self, shard: int) -> NDArray[np.uint8]:
-        if shard not in self._maps:
-            mapped = np.memmap(self.folder / f"{shard_name(shard)}.tar", dtype=np.uint8, mode="r")
-            # Slicing a memmap runs Python code for every slice; slicing an array does not.
-            self._maps[shard] = mapped.view(np.ndarray)
-        return self._maps[shard]
+    def _file(self, shard: int) -> "_MappedFile":
+        if shard not in self._files:
+            self._files[shard] = _MappedFile(self.folder / f"{shard_name(shard)}.tar")
+        return self._files[shard]
 
     def _open_index(self, info: SplitInfo) -> NDArray[np.void]:
         path = self.folder / INDEX
@@ -300,6 +303,28 @@ class Shards:
         if not fits:
             raise UserError(f"{path} does not fit the manifest; convert the dataset again.")
         return index
+
+
+class _MappedFile:
+    """A file in memory, page by page as it is read."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.content: NDArray[np.uint8] = np.frombuffer(self._mapped, np.uint8)
+
+    def fetch(self, offset: int, size: int) -> None:
+        """Have the kernel start to read these bytes, so that a batch's images come side by side."""
+        start = offset - offset % mmap.PAGESIZE
+        if start < len(self.content):
+            self._mapped.madvise(mmap.MADV_WILLNEED, start, offset + size - start)
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files for a dataset of many shards: each stays mapped."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and count > soft // 4:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class DamagedImages(Exception):
