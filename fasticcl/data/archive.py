@@ -10,6 +10,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from fasticcl.data.images import SoundImage, UnreadableImage, prepared
 from fasticcl.data.parts import Part, PartWriter, load_part, wait_for_part
 from fasticcl.data.sources import Item
+from fasticcl.data.tars import open_tar
 from fasticcl.data.work import Job, Work
 from fasticcl.errors import UserError
 
@@ -39,6 +41,10 @@ def convert_archive(work: Work, archive: Path) -> tuple[list[tuple[str, Part]], 
     }
     shards = _OpenShards(work)
     waiting: deque[_Arrival] = deque()
+    if len(wanted) < work.total:
+        names = Counter(item.name for items in work.source.splits.values() for item in items)
+        twice = names.most_common(1)[0][0]
+        raise UserError(f"The dataset lists {twice} more than once; download the list again.")
     with ThreadPoolExecutor(work.workers) as pool:
         try:
             for name, content in _members(archive, wanted):
@@ -134,20 +140,26 @@ class _OpenShards:
 
 def _members(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the wanted files of a tar, each with what reads it before the next one is asked for."""
+    with _refusing_damage(archive), open_tar(archive) as tar:
+        for member in tar:
+            tar.members.clear()  # pyrefly: ignore[missing-attribute]  # else it remembers them all
+            name = member.name.removeprefix("./")
+            if member.isfile() and name in wanted:
+                yield name, partial(_content, archive, tar, member)
+
+
+@contextmanager
+def _refusing_damage(archive: Path) -> Iterator[None]:
     try:
-        with tarfile.open(archive, "r|*") as tar:
-            for member in tar:
-                tar.members.clear()  # pyrefly: ignore[missing-attribute]  # else it remembers them all
-                name = member.name.removeprefix("./")
-                if member.isfile() and name in wanted:
-                    yield name, partial(_content, tar, member)
+        yield
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"Cannot read {archive}: {error.strerror}.") from None
         raise UserError(f"{archive} is damaged or cut short ({error}); download it again.") from None
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, "members are checked to be files"
-    return file.read()
+def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with _refusing_damage(archive):
+        file = tar.extractfile(member)
+        assert file is not None, "members are checked to be files"
+        return file.read()

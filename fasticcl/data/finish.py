@@ -31,8 +31,9 @@ def finish(
     write_file(dest / QUARANTINE, listed)
     if len(quarantine) > max_corrupt:
         first = quarantine[0]
+        images = "1 image" if len(quarantine) == 1 else f"{len(quarantine)} images"
         raise UserError(
-            f"{len(quarantine)} images cannot be read, the first is {first['image']} ({first['reason']}); "
+            f"{images} cannot be read, the first is {first['image']} ({first['reason']}); "
             f"all are listed in {dest / QUARANTINE}: repair them, or leave them out with "
             f"--max-corrupt {len(quarantine)}."
         )

@@ -19,7 +19,7 @@ def exponential_counts(largest: int, num_classes: int, imbalance: float) -> NDAr
     """
     if num_classes < 2:
         raise ValueError("a long tail needs at least two classes")
-    if imbalance < 1:
+    if not imbalance >= 1:
         raise ValueError(f"the imbalance ratio is at least 1, got {imbalance}")
     # 0.1 ** 1 and its like come out a hair below the integer that is meant.
     exact = largest * (1 / imbalance) ** (np.arange(num_classes) / (num_classes - 1))

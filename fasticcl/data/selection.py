@@ -88,12 +88,16 @@ def hold_out(listing: Listing, fraction: float) -> tuple[Listing, Listing]:
 
     A class gives away at least one image, unless it has only one.
     """
+    if not 0 < fraction < 1:
+        raise UserError(f"--val-fraction is between 0 and 1, got {fraction:g}.")
     aside = []
     for places in shuffled_members(listing.labels, int(listing.labels.max()) + 1):
         share = min(max(1, round(len(places) * fraction)), len(places) - 1)
         aside.append(places[: max(0, share)])
     held = np.zeros(len(listing), dtype=bool)
     held[np.concatenate(aside)] = True
+    if not held.any():
+        raise UserError("--val-fraction puts no image aside: every class has only one.")
     return listing.take(np.flatnonzero(~held)), listing.take(np.flatnonzero(held))
 
 

@@ -1,6 +1,7 @@
 """Original dataset layouts, one file each, all read as a `Source`."""
 
 import copy
+import errno
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +33,10 @@ class Item:
         Raises:
             OSError: the file cannot be read.
         """
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        try:
+            return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error)) from None
 
     def fingerprint(self) -> tuple[str, int]:
         """Return what changes when the image does, without reading it, and when its file was last changed.
@@ -43,7 +47,7 @@ class Item:
             return f"{self.name} {self.label} {zlib.crc32(self.content)}", 0
         try:
             status = self.content.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no file can have this name
             return f"{self.name} {self.label} missing", 0
         return f"{self.name} {self.label} {status.st_size}", status.st_mtime_ns
 
@@ -123,7 +127,7 @@ def some_file_exists(listing: Listing, root: Path) -> None:
         UserError: none of the first images is there.
     """
     names = [listing.name(place) for place in range(min(len(listing), _TRIED))]
-    if not any((root / name).is_file() for name in names):
+    if names and not any((root / name).is_file() for name in names):
         raise UserError(f"There is no {names[0]} in {root}, nor the next images; is it the right folder?")
 
 

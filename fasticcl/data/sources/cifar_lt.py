@@ -1,9 +1,11 @@
 """CIFAR-10-LT and CIFAR-100-LT from the official python pickles, the subset of LDAM-DRW and BBN."""
 
 import hashlib
+import http.client
 import io
 import pickle
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from fasticcl.data.selection import long_tailed
 from fasticcl.data.sources import Source
 from fasticcl.data.sources.pixels import pictures
+from fasticcl.data.tars import open_tar
 from fasticcl.errors import UserError
 
 IMBALANCES = (100, 50, 10)
@@ -62,7 +65,7 @@ def read(
 def _download(official: Any, source: Path) -> None:
     try:
         official(source, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"The download into {source} failed ({error}); get {official.url} yourself "
             "and leave out --download."
@@ -72,22 +75,28 @@ def _download(official: Any, source: Path) -> None:
 def _contents(source: Path, official: Any, names: list[str]) -> dict[str, bytes]:
     """Return the bytes of files that lie in the folder, in its sub-folder, or in the archive."""
     for folder in (source / official.base_folder, source):
-        if (folder / names[0]).is_file():
+        if any((folder / name).is_file() for name in names):
             try:
                 return {name: (folder / name).read_bytes() for name in names}
             except OSError as error:
                 raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from None
     archive = source if source.is_file() else source / official.filename
     try:
-        with tarfile.open(archive) as tar:
-            members = {name: tar.extractfile(f"{official.base_folder}/{name}") for name in names}
-            return {name: member.read() for name, member in members.items() if member}
+        contents = {}
+        with open_tar(archive) as tar:
+            for member in tar:
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
+                if name in names and folder == official.base_folder and (file := tar.extractfile(member)):
+                    contents[name] = file.read()
+        if missing := [name for name in names if name not in contents]:
+            raise KeyError(f"{missing[0]} is not in it")
+        return contents
     except FileNotFoundError:
         raise UserError(
             f"{source} has neither {official.filename} nor {official.base_folder}/; download it from "
             f"{official.url}, or give --download."
         ) from None
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{archive} cannot be read ({error}); download it again.") from None
 
 

@@ -41,6 +41,8 @@ def read(source: Path, lists: Path | None = None) -> Source:
             f"{path.name} is {'the published list' if known else 'not the published list, but used as it is'}"
         )
     classes = _classes(*listed["train"])
+    for split, (names, labels) in listed.items():
+        _agree(f"ImageNet_LT_{split}.txt", classes, names, labels)
     splits = {split: _listing(root, classes, *listed[split]) for split in listed}
     for listing in splits.values():
         some_file_exists(listing, root)
@@ -71,6 +73,8 @@ def _parse(path: Path, content: bytes) -> tuple[list[str], array]:
             raise UserError(f"{path}, line {number}: expected `path label`, got {line[:80]!r}.")
         names.append(name)
         labels.append(int(label))
+    if not names:
+        raise UserError(f"{path} names no images; get the list again.")
     return names, labels
 
 
@@ -84,6 +88,15 @@ def _classes(names: list[str], labels: array) -> list[str]:
     if sorted(found) != list(range(len(found))) or len(set(found.values())) != len(found):
         raise UserError("ImageNet_LT_train.txt: labels and classes do not go together one by one.")
     return [found[label] for label in range(len(found))]
+
+
+def _agree(file: str, classes: list[str], names: list[str], labels: array) -> None:
+    """Check that a list puts no image into another class than that of the folder that it names."""
+    places = {wordnet: label for label, wordnet in enumerate(classes)}
+    for name, label in zip(names, labels, strict=True):
+        folder = Path(name).parent.name
+        if label < len(classes) and places.get(folder, label) != label:
+            raise UserError(f"{file} gives {name} the label {label}, which is {classes[label]}.")
 
 
 def _listing(root: Path, classes: list[str], names: list[str], labels: array) -> Listing:

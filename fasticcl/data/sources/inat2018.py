@@ -2,10 +2,12 @@
 
 import json
 import tarfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
 from fasticcl.data.sources import Listing, Source, files, some_file_exists
+from fasticcl.data.tars import open_tar
 from fasticcl.errors import UserError
 
 _IMAGES = "train_val2018"
@@ -20,9 +22,12 @@ def read(source: Path) -> Source:
         UserError: a missing or foreign file, or an image without exactly one category.
     """
     annotations = {split: _annotations(source, f"{split}2018") for split in ("train", "val")}
-    names = {each["id"]: each["name"] for each in annotations["train"]["categories"]}
+    names = _names(annotations["train"]["categories"])
     if (real := _find(source, "categories")) is not None:
-        names |= {each["id"]: each["name"] for each in _load(real) if each["id"] in names}
+        try:
+            names |= {each: name for each, name in _names(_load(real)).items() if each in names}
+        except (KeyError, TypeError):
+            raise UserError(f"{real} is no list of categories; download it again or remove it.") from None
     labels = {category: label for label, category in enumerate(sorted(names))}
     splits = {split: _listing(source, split, each, labels) for split, each in annotations.items()}
     archive = None if (source / _IMAGES).is_dir() else _archive(source)
@@ -54,7 +59,13 @@ def _annotations(source: Path, stem: str) -> dict[str, Any]:
             "`fasticcl datasets` says where to get it."
         )
     found = _load(path)
-    if not isinstance(found, dict) or {"images", "annotations", "categories"} - found.keys():
+    try:
+        sound = bool(found["images"]) and all(isinstance(name, str) for _, name in found["images"])
+        dict(found["annotations"])
+        _names(found["categories"])
+    except (KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
         raise UserError(f"{path} lacks images, annotations or categories; is it iNaturalist 2018's?")
     return found
 
@@ -69,13 +80,19 @@ def _load(path: Path) -> Any:
         if path.suffix == ".json":
             with open(path, "rb") as file:
                 return _parse(file)
-        with tarfile.open(path) as tar:
+        with open_tar(path) as tar:
             for member in tar:
                 if member.name.endswith(".json") and (file := tar.extractfile(member)):
                     return _parse(file)
         raise ValueError("it holds no .json file")
-    except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as annotations ({error}); download it again.") from None
+
+
+def _names(categories: Any) -> dict[int, str]:
+    if not isinstance(categories, list):
+        raise TypeError
+    return {each["id"]: each["name"] for each in categories}
 
 
 def _parse(file: IO[bytes]) -> Any:

@@ -21,12 +21,13 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
         UserError: a missing column, an unknown split, or a split or class without images.
     """
     rows = _read(file)
-    if val_fraction is not None and "split" in rows[0]:
+    columns = rows[0][1]
+    if val_fraction is not None and "split" in columns:
         raise UserError(f"{file} has a column split; leave out --val-fraction or the column.")
-    if val_fraction is None and "split" not in rows[0]:
+    if val_fraction is None and "split" not in columns:
         raise UserError(f"{file} has no column split; add it, or give --val-fraction 0.1.")
     members: dict[str, list[Mapping[str, str]]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         split = row.get("split", "train")
         if split not in _SPLITS:
             raise UserError(f"{file}, line {number}: the split is train, val or test, got {split!r}.")
@@ -56,10 +57,12 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
     return Source("folder", classes, splits)
 
 
-def _read(file: Path) -> list[dict[str, str]]:
+def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows, each with the number of the line that it ends in."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:
-            rows = list(csv.DictReader(lines, strict=True))
+            reader = csv.DictReader(lines, strict=True)
+            rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror}.") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -67,9 +70,9 @@ def _read(file: Path) -> list[dict[str, str]]:
     if not rows:
         raise UserError(f"{file} names no images; it needs a line `path,label,split` and one line an image.")
     for column in ("path", "label"):
-        if column not in rows[0]:
+        if column not in rows[0][1]:
             raise UserError(f"{file} has no column {column}; its first line should be `path,label,split`.")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if None in row or None in row.values() or not row["path"] or not row["label"]:
             raise UserError(f"{file}, line {number}: it has too few or too many fields.")
     return rows
@@ -78,5 +81,5 @@ def _read(file: Path) -> list[dict[str, str]]:
 def _classes(labels: Iterable[str]) -> list[str]:
     names = set(labels)
     if all(name.isdecimal() for name in names):
-        return sorted(names, key=int)
+        return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
