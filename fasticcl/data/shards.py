@@ -292,17 +292,23 @@ class Shards:
 
     def _open_index(self, info: SplitInfo) -> NDArray[np.void]:
         path = self.folder / INDEX
-        try:
-            index = np.load(path, mmap_mode="r", allow_pickle=False)
-            fits = index.dtype == INDEX_DTYPE and index.shape == (sum(info.class_counts),)
-            # Reading more than this takes seconds; `fasticcl verify` reads an index of any size.
-            if path.stat().st_size <= _CHECKED_INDEX:
-                fits = fits and file_sha256(path) == info.index_sha256
-        except (OSError, ValueError, EOFError):
-            raise UserError(f"{path} is missing or damaged; convert the dataset again.") from None
-        if not fits:
+        index = open_index(path)
+        if index is None:
+            raise UserError(f"{path} is missing or damaged; convert the dataset again.")
+        # Reading more than this takes seconds; `fasticcl verify` reads an index of any size.
+        checked = path.stat().st_size <= _CHECKED_INDEX
+        if len(index) != sum(info.class_counts) or (checked and file_sha256(path) != info.index_sha256):
             raise UserError(f"{path} does not fit the manifest; convert the dataset again.")
         return index
+
+
+def open_index(path: Path) -> NDArray[np.void] | None:
+    """Return the memory-mapped rows of an index, or None where it is missing or damaged."""
+    try:
+        index = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # NumPy evaluates the header as Python would, and raises whatever that raises
+        return None
+    return index if index.dtype == INDEX_DTYPE and index.ndim == 1 else None
 
 
 class _MappedFile:

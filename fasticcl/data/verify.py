@@ -24,6 +24,7 @@ from fasticcl.data.shards import (
     file_sha256,
     idx_line,
     idx_text,
+    open_index,
     shard_name,
 )
 from fasticcl.data.work import Progress
@@ -96,11 +97,8 @@ def _sha256(path: Path) -> str:
 
 def _read_index(path: Path) -> NDArray[np.void]:
     """Return the rows of an index, or none where it cannot be read."""
-    try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return np.empty(0, INDEX_DTYPE)
-    return index if index.dtype == INDEX_DTYPE and index.ndim == 1 else np.empty(0, INDEX_DTYPE)
+    index = open_index(path)
+    return np.empty(0, INDEX_DTYPE) if index is None else index
 
 
 def _index_problems(name: str, path: Path, index: NDArray[np.void], info: SplitInfo) -> Iterator[str]:
@@ -149,13 +147,18 @@ def _shard_problems(folder: Path, shard: ShardInfo, rows: NDArray[np.void], deco
 def _index_disagreements(name: str, path: Path, rows: NDArray[np.void]) -> Iterator[str]:
     """Compare a sound tar with the rows of the index and with its DALI index."""
     lines, found = [], []
-    with tarfile.open(path, "r:") as tar:
-        members = iter(tar)
-        for image, label in zip(members, members, strict=True):
-            lines.append(idx_line(image.name, image.offset_data, image.size, label.offset_data, label.size))
-            text = tar.extractfile(label)
-            assert text is not None, "the writer adds files only"
-            found.append((image.offset_data, image.size, int(text.read())))
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = iter(tar)
+            for image, label in zip(members, members, strict=True):
+                lines.append(
+                    idx_line(image.name, image.offset_data, image.size, label.offset_data, label.size)
+                )
+                text = tar.extractfile(label)
+                found.append((image.offset_data, image.size, int(text.read() if text else b"")))
+    except (tarfile.TarError, ValueError):
+        yield f"{name} is not a tar of images and labels in turn"
+        return
     if found != list(zip(*(rows[field].tolist() for field in ("offset", "size", "label")), strict=True)):
         yield f"{name} and {INDEX} disagree about what lies where"
     idx = path.with_suffix(".idx")

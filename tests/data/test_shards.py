@@ -140,5 +140,5 @@ def test_a_damaged_or_foreign_index_is_named(copied):
         with pytest.raises(UserError, match=r"index\.npy"):
             Shards(copied, "train")
     np.save(path, np.zeros(5))
-    with pytest.raises(UserError, match="does not fit the manifest"):
+    with pytest.raises(UserError, match="is missing or damaged"):
         Shards(copied, "train")
