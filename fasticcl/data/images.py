@@ -1,6 +1,7 @@
 """Encoded images as they come, and as every decoder reads them alike."""
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ _SMALLEST = 8  # the strongest reduction that a JPEG decoder offers
 # The start-of-frame markers of baseline, extended and progressive Huffman JPEG: what every decoder reads.
 _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
 _RARE = "JPEG of a rare kind"
+# What Pillow's readers raise for damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
 
 
 class UnreadableImage(Exception):
@@ -97,8 +100,8 @@ def prepare(content: bytes, shrink: Shrink | None = None) -> SoundImage:
         raise UnreadableImage("not an image" if content else "empty file") from None
     except Image.DecompressionBombError:
         raise UnreadableImage("too many pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UnreadableImage(str(error)) from None
+    except _DAMAGE as error:
+        raise UnreadableImage(str(error) or type(error).__name__) from None
 
 
 def prepared(content: bytes, shrink: Shrink | None = None) -> SoundImage | UnreadableImage:
