@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -248,6 +249,8 @@ def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")
 
 def main() -> NoReturn:
     """Run the command line: 0 done, 1 failed, 2 bad input, 130 or 143 stopped by a signal."""
+    # What is wrong with an image is said in quarantine.jsonl, where it belongs.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except UserError as error:

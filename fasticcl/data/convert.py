@@ -6,6 +6,7 @@ a file system can divide the shards among themselves.
 """
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def convert(
     threads = workers or len(os.sched_getaffinity(0))
     work = Work(source, dest, shard_size, shrink, threads, rank, world_size, report)
     if existing := _finished(work):
-        return existing
+        _remove_parts(dest)
+        return None if rank else existing
     try:
         for split in source.splits:
             (dest / FOLDER / split).mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,10 @@ def convert(
             parts, missing = convert_archive(work, source.archive)
         else:
             parts, missing = _convert_files(work), []
-        return None if rank else finish(work, parts, missing, max_corrupt)
+        manifest = None if rank else finish(work, parts, missing, max_corrupt)
+        if manifest or Manifest.read(dest):
+            _remove_parts(dest)
+        return manifest
     except OSError as error:
         raise UserError(
             f"Cannot write {error.filename or dest}: {error.strerror}; make room or choose another folder, "
@@ -70,6 +75,10 @@ def convert(
 def _finished(work: Work) -> Manifest | None:
     dest = work.dest
     existing = Manifest.read(dest)
+    if existing is None and dest.is_dir() and (names := os.listdir(dest)) and FOLDER not in names:
+        existing = Manifest.read(dest)  # another process may just have finished
+        if existing is None:
+            raise UserError(f"{dest} holds other files; choose an empty folder or a new one for the shards.")
     if existing:
         fingerprints = [work.fingerprint(job) for job in work.jobs()]
         made = (dest / MANIFEST).stat().st_mtime_ns
@@ -80,9 +89,12 @@ def _finished(work: Work) -> Manifest | None:
             )
         if any(each.changed > made for each in fingerprints):
             raise UserError(f"Images were changed after {dest} was made; delete it or choose another folder.")
-    elif dest.is_dir() and not (dest / FOLDER).exists() and any(dest.iterdir()):
-        raise UserError(f"{dest} holds other files; choose an empty folder or a new one for the shards.")
     return existing
+
+
+def _remove_parts(dest: Path) -> None:
+    """Remove what only an unfinished conversion needs; a process that comes late may have made it anew."""
+    shutil.rmtree(dest / FOLDER, ignore_errors=True)
 
 
 def _convert_files(work: Work) -> list[tuple[str, Part]]:

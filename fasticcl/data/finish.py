@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from fasticcl.data.parts import FOLDER, Part
-from fasticcl.data.shards import INDEX, INDEX_DTYPE, QUARANTINE, Manifest, SplitInfo, file_sha256
+from fasticcl.data.parts import Part
+from fasticcl.data.shards import INDEX, INDEX_DTYPE, QUARANTINE, SPLITS, Manifest, SplitInfo, file_sha256
 from fasticcl.data.work import Work
 from fasticcl.errors import UserError
 from fasticcl.files import replacing, write_file
@@ -18,7 +19,7 @@ from fasticcl.files import replacing, write_file
 def finish(
     work: Work, parts: list[tuple[str, Part]], missing: list[dict[str, str]], max_corrupt: int
 ) -> Manifest:
-    """Write the indexes and, last, the manifest; then the parts are no longer needed.
+    """Write the indexes and, last, the manifest.
 
     Raises:
         UserError: too many images are unreadable, or a class or a split has none left.
@@ -54,7 +55,6 @@ def finish(
     )
     _remove_strays(dest, manifest)
     manifest.write(dest)
-    shutil.rmtree(dest / FOLDER)
     return manifest
 
 
@@ -74,7 +74,9 @@ def _finish_split(folder: Path, classes: list[str], parts: list[Part]) -> SplitI
             file, {"descr": INDEX_DTYPE.descr, "fortran_order": False, "shape": (len(labels),)}
         )
         start = file.tell()
-        file.truncate(start + len(labels) * INDEX_DTYPE.itemsize)
+        file.flush()
+        # Writing to a mapped file on a full disk would end the process instead of raising an error.
+        os.posix_fallocate(file.fileno(), start, max(1, len(labels)) * INDEX_DTYPE.itemsize)
         index = np.memmap(file, INDEX_DTYPE, "r+", start, (len(labels),))
         done = 0
         for part in parts:
@@ -100,7 +102,10 @@ def _check_counts(folder: Path, classes: list[str], counts: np.ndarray) -> None:
 
 
 def _remove_strays(dest: Path, manifest: Manifest) -> None:
-    """Remove shards that an earlier conversion with other settings left unfinished."""
+    """Remove what an earlier conversion with other settings or splits left unfinished."""
+    for split in SPLITS:
+        if split not in manifest.splits:
+            shutil.rmtree(dest / split, ignore_errors=True)
     for split, info in manifest.splits.items():
         kept = {Path(shard.name).stem for shard in info.shards}
         for path in (dest / split).glob("shard-*"):

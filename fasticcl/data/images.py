@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fasticcl.errors import UserError
 
@@ -18,11 +18,20 @@ SHRUNK_QUALITY = 90
 # Pillow knows formats that start other programs; a dataset from a stranger gets none of them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PNG_DEPTH = 24  # place of the bit depth in a PNG
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # length, kind, no data, checksum
 _SMALLEST = 8  # the strongest reduction that a JPEG decoder offers
 # The start-of-frame markers of baseline, extended and progressive Huffman JPEG: what every decoder reads.
 _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
-_RARE = "JPEG of a rare kind"
 # What Pillow's readers raise for damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
 
@@ -122,9 +131,9 @@ def _sound_jpeg(image: Image.Image, content: bytes, shrink: Shrink | None) -> So
         # The smallest grey image still takes reading every bit, and that is where damage shows.
         simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=_SMALLEST)
         return SoundImage(content, "jpg", image.height, image.width, None)
-    if reason != _RARE:  # Pillow alone passes over damage
+    if _is_common(content):  # Pillow alone passes over damage
         simplejpeg.decode_jpeg(content, "CMYK" if image.mode == "CMYK" else "RGB")
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = _upright_rgb(image)
     if shrink and (size := shrink.size(upright.height, upright.width)):
         return _shrunk(np.array(upright), size, shrink, reason)
     buffer = io.BytesIO()
@@ -135,12 +144,14 @@ def _sound_jpeg(image: Image.Image, content: bytes, shrink: Shrink | None) -> So
 def _sound_other(image: Image.Image, content: bytes, shrink: Shrink | None) -> SoundImage:
     if image.format == "PNG":
         image.verify()  # the checksums, which decoding skips
+        if _PNG_END not in content:
+            raise UnreadableImage("cut short, the end is missing")
         image = Image.open(io.BytesIO(content), formats=("PNG",))
     image.load()
     reason = _why_not_kept(image, content)
     if image.mode in ("I", "F"):
         raise UnreadableImage(f"pixels of mode {image.mode} have no known range")
-    upright = image if reason is None else _to_rgb(ImageOps.exif_transpose(image))
+    upright = image if reason is None else _upright_rgb(image)
     if shrink and (size := shrink.size(upright.height, upright.width)):
         pixels = np.array(upright)
         return _shrunk(pixels if pixels.ndim == 3 else pixels[:, :, None], size, shrink, reason)
@@ -158,10 +169,10 @@ def _why_not_kept(image: Image.Image, content: bytes) -> str | None:
     if image.mode not in ("RGB", "L") or "transparency" in image.info:
         return f"{image.format} of mode {image.mode}"
     if jpeg and not _is_common(content):
-        return _RARE
+        return "JPEG of a rare kind"
     if not jpeg and content[_PNG_DEPTH] == 16:
         return "PNG of 16 bits"
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(_ORIENTATION, 1) in _TURNS:
         return "EXIF orientation"
     return None
 
@@ -170,7 +181,7 @@ def _is_common(content: bytes) -> bool:
     """Return whether a JPEG is Huffman-coded with one of the usual subsamplings of colour."""
     try:
         simplejpeg.decode_jpeg_header(content)
-    except ValueError:
+    except (ValueError, LookupError):  # a subsampling that it has no name for
         return False
     return _frame_marker(content) in _COMMON_FRAMES
 
@@ -187,6 +198,14 @@ def _frame_marker(content: bytes) -> int | None:
         else:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
     return None
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Return the pixels as they are meant to be seen, and nothing else that came with them."""
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    rgb = _to_rgb(image)
+    rgb.info.clear()  # a transparent colour or a profile would be stored again
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

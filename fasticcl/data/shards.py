@@ -30,6 +30,7 @@ from fasticcl.files import Replacement, write_file
 FORMAT = 2
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
+SPLITS = ("train", "val", "test")
 QUARANTINE = "quarantine.jsonl"
 _CHECKED_INDEX = 2**28  # bytes; 8 million images
 _CHECKSUM = "sha256"
@@ -88,7 +89,7 @@ class Manifest(_Record):
     format: int = FORMAT
     dataset: str
     classes: list[str]
-    splits: dict[Annotated[str, Field(pattern="^(train|val|test)$")], SplitInfo]
+    splits: dict[Annotated[str, Field(pattern=f"^({'|'.join(SPLITS)})$")], SplitInfo]
     settings: dict[str, int | float | str | None]
     source_sha256: str
     """Of the names, labels and sizes of the source's images and of the settings."""

@@ -1,164 +1,79 @@
-"""Conversion: what is kept, what is stored again, what is left out, and going on after a stop."""
+"""Conversion: the same bytes every time, what is left out, going on after a stop, full and locked disks."""
 
-import io
+import errno
 import json
-import struct
-import zlib
+import os
+import shutil
+import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
 from pictures import encode, noise
-from PIL import Image
+from trees import UNPRIVILEGED, command, lay_out, run, tree
 
-from fasticcl.data import images
+import fasticcl
 from fasticcl.data.convert import convert
-from fasticcl.data.images import UnreadableImage, prepare
-from fasticcl.data.shards import Shards, ShardWriter
+from fasticcl.data.images import Shrink
+from fasticcl.data.shards import Manifest, Shards, ShardWriter
 from fasticcl.data.sources import Item, Source
 from fasticcl.errors import UserError
 
-RNG = np.random.default_rng(0)
-PICTURE = noise(RNG, 48, 64)
+PICTURE = noise(np.random.default_rng(0), 48, 64)
 JPEG = encode(PICTURE, quality=90)
 
 
-def pixels(content):
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-
-
-def files(folder):
-    return {
-        path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-
-
-def source(count=20, broken=()):
+def source(count=20, broken=(), splits=("train", "val")):
     items = [
         Item(b"not an image" if i in broken else JPEG + bytes([i]), i % 2, f"{i}.jpg") for i in range(count)
     ]
-    return Source("folder", ["a", "b"], {"train": items, "val": items[:4]})
+    return Source("folder", ["a", "b"], dict(zip(splits, (items, items[:4]), strict=True)))
 
 
-@pytest.mark.parametrize(
-    ("content", "suffix"),
-    [
-        (JPEG, "jpg"),
-        (encode(PICTURE, progressive=True), "jpg"),
-        (encode(PICTURE.convert("L")), "jpg"),
-        (encode(PICTURE, "PNG"), "png"),
-        (encode(PICTURE.convert("L"), "PNG"), "png"),
-        (JPEG + b"trailing bytes", "jpg"),
-    ],
-    ids=["jpeg", "progressive", "grey jpeg", "png", "grey png", "trailing"],
-)
-def test_sound_images_keep_their_bytes(content, suffix):
-    image = prepare(content)
-    assert (image.content, image.suffix, image.reencoded) == (content, suffix, None)
-    assert (image.height, image.width) == (48, 64)
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_a_cmyk_jpeg_is_stored_again_as_rgb_jpeg():
-    image = prepare(encode(PICTURE.convert("CMYK"), quality=95))
-    assert image.suffix == "jpg"
-    assert image.reencoded == "JPEG of mode CMYK"
-    assert np.abs(pixels(image.content) - np.asarray(PICTURE)).mean() < 8
-
-
-@pytest.mark.parametrize("kind", ["WEBP", "BMP", "GIF", "TIFF"])
-def test_other_formats_are_stored_losslessly(kind):
-    original = encode(PICTURE, kind, **({"lossless": True} if kind == "WEBP" else {}))
-    image = prepare(original)
-    assert image.suffix == "png"
-    assert image.reencoded == f"{kind} format"
-    assert (pixels(image.content) == pixels(original)).all()
-
-
-@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
-def test_odd_pngs_become_rgb(mode):
-    original = PICTURE.convert(mode)
-    image = prepare(encode(original, "PNG"))
-    assert image.reencoded == f"PNG of mode {mode}"
-    assert Image.open(io.BytesIO(image.content)).mode == "RGB"
-    assert (pixels(image.content) == np.asarray(original.convert("RGB"))).all()
-
-
-def test_sixteen_bits_are_scaled_not_clipped():
-    deep = np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257
-    image = prepare(encode(Image.fromarray(deep), "PNG"))
-    assert (pixels(image.content)[:, :, 0] == np.asarray(PICTURE.convert("L"))).all()
-
-
-def test_sixteen_bits_a_channel_are_stored_as_eight():
-    rows = np.zeros((48, 64, 3), dtype=">u2")
-    rows[:] = np.asarray(PICTURE).astype(np.uint16) * 257
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(lines)),
-        (b"IEND", b""),
-    ]
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
-    image = prepare(png)
-    assert image.reencoded == "PNG of 16 bits"
-    assert (pixels(image.content) == np.asarray(PICTURE)).all()
-
-
-def test_pixels_without_a_known_range_are_refused():
-    with pytest.raises(UnreadableImage, match="mode F have no known range"):
-        prepare(encode(PICTURE.convert("F"), "TIFF"))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = prepare(encode(PICTURE, quality=95, exif=exif))
-    turned = {
-        1: np.asarray(PICTURE),
-        2: np.asarray(PICTURE)[:, ::-1],
-        3: np.asarray(PICTURE)[::-1, ::-1],
-        4: np.asarray(PICTURE)[::-1],
-        5: np.asarray(PICTURE).transpose(1, 0, 2),
-        6: np.asarray(PICTURE).transpose(1, 0, 2)[:, ::-1],
-        7: np.asarray(PICTURE).transpose(1, 0, 2)[::-1, ::-1],
-        8: np.asarray(PICTURE).transpose(1, 0, 2)[::-1],
-    }[orientation]
-    assert (image.reencoded is None) == (orientation == 1)
-    assert (image.height, image.width) == turned.shape[:2]
-    assert np.abs(pixels(image.content) - turned).mean() < 8
-    assert Image.open(io.BytesIO(image.content)).getexif().get(0x0112, 1) == 1
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"<html><body>404</body></html>",
-        JPEG[:-2],
-        JPEG[: len(JPEG) // 2],
-        JPEG[:20],
-        b"\x89PNG\r\n\x1a\n",
-    ],
-    ids=["empty", "html", "two bytes short", "half", "header", "png header"],
-)
-def test_unreadable_images_are_refused(content):
-    with pytest.raises(UnreadableImage):
-        prepare(content)
-
-
-def test_a_bomb_is_refused_without_decoding(monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
-    with pytest.raises(UnreadableImage, match="64×48 pixels are too many"):
-        prepare(JPEG)
+def later(path):
+    """Give a file a change time after everything that was written so far."""
+    os.utime(path, ns=(time.time_ns() + 10**9,) * 2)
 
 
 def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
-    convert(source(), tmp_path / "one", shard_size=3, workers=1)
-    convert(source(), tmp_path / "two", shard_size=3, workers=4)
-    assert files(tmp_path / "one") == files(tmp_path / "two")
+    for workers in (1, 2, 7):
+        convert(source(), tmp_path / str(workers), shard_size=3, workers=workers)
+    assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "7")
+
+
+def test_copies_of_a_dataset_give_the_same_bytes_whatever_their_times(tmp_path):
+    lay_out(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "two", copy_function=shutil.copy)
+    for number, path in enumerate(sorted((tmp_path / "elsewhere").rglob("*.jpg"))):
+        os.utime(path, (1_000_000_000 - number, 1_000_000_000 - number))
+    fasticcl.convert("folder", tmp_path / "one", tmp_path / "shards1", shard_size=3)
+    fasticcl.convert("folder", tmp_path / "elsewhere" / "two", tmp_path / "shards2", shard_size=3)
+    assert tree(tmp_path / "shards1") == tree(tmp_path / "shards2")
+
+
+def test_what_an_image_is_decides_its_content_and_not_its_name(tmp_path):
+    contents = {"a.JPEG": encode(PICTURE, "PNG"), "b.png": JPEG, "c.jpg": encode(PICTURE, "BMP")}
+    items = [Item(content, 0, name) for name, content in contents.items()]
+    manifest = convert(Source("folder", ["x"], {"train": items, "val": items[:1]}), tmp_path)
+    shards = Shards(tmp_path, "train")
+    assert [image.tobytes() for image in shards.images(np.arange(2))] == [contents["a.JPEG"], JPEG]
+    idx = (tmp_path / "train" / "shard-000000.idx").read_text().splitlines()[1:]
+    assert [line.split()[0] for line in idx] == ["png", "jpg", "png"]
+    assert manifest.reencoded == {"BMP format": 1}
+
+
+def test_the_manifest_counts_what_was_stored_again_by_reason_over_all_shards(tmp_path):
+    kinds = [JPEG, encode(PICTURE.convert("CMYK"), quality=90), encode(PICTURE, "GIF")]
+    items = [Item(kinds[i % 3], i % 2, f"{i}.jpg") for i in range(12)]
+    manifest = convert(
+        Source("folder", ["a", "b"], {"train": items, "val": items[:5]}), tmp_path, shard_size=4
+    )
+    assert manifest.reencoded == {"JPEG of mode CMYK": 6, "GIF format": 5}
 
 
 def test_unreadable_images_end_the_conversion_after_a_full_list(tmp_path):
@@ -166,16 +81,38 @@ def test_unreadable_images_end_the_conversion_after_a_full_list(tmp_path):
         convert(source(broken=(5, 17)), tmp_path, shard_size=5)
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["image"] for entry in listed] == ["5.jpg", "17.jpg"]
+    assert {entry["reason"] for entry in listed} == {"not an image"}
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_the_command_that_the_list_suggests_goes_on_and_ends(tmp_path):
+    with pytest.raises(UserError):
+        convert(source(broken=(5, 17)), tmp_path / "one", shard_size=5)
+    convert(source(broken=(5, 17)), tmp_path / "one", shard_size=5, max_corrupt=2)
+    convert(source(broken=(5, 17)), tmp_path / "two", shard_size=5, max_corrupt=9)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
 def test_a_file_that_cannot_be_opened_is_listed_too(tmp_path):
-    items = [Item(JPEG, 0, "a.jpg"), Item(JPEG, 1, "b.jpg"), Item(tmp_path, 1, "folder.jpg")]
-    manifest = convert(
-        Source("folder", ["a", "b"], {"train": items, "val": items[:1]}), tmp_path / "shards", max_corrupt=1
-    )
-    assert manifest.quarantined == 1
-    assert json.loads((tmp_path / "shards" / "quarantine.jsonl").read_text())["reason"] == "Is a directory"
+    items = [
+        Item(JPEG, 0, "a.jpg"),
+        Item(JPEG, 1, "b.jpg"),
+        Item(tmp_path, 1, "folder.jpg"),
+        Item(tmp_path / "nowhere", 1, "nowhere.jpg"),
+    ]
+    whole = Source("folder", ["a", "b"], {"train": items, "val": items[:1]})
+    manifest = convert(whole, tmp_path / "shards", max_corrupt=2)
+    assert manifest.quarantined == 2
+    listed = (tmp_path / "shards" / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in listed] == ["Is a directory", "No such file or directory"]
+
+
+def test_a_name_that_is_no_text_is_listed_and_stored(tmp_path):
+    odd = os.fsdecode(b"\xff\xfe caf\xc3\xa9.jpg")
+    items = [Item(JPEG, 0, odd), Item(b"broken", 0, odd)]
+    convert(Source("folder", ["a"], {"train": items, "val": items[:1]}), tmp_path, max_corrupt=1)
+    assert json.loads((tmp_path / "quarantine.jsonl").read_bytes())["image"].endswith("café.jpg")
+    assert not fasticcl.verify(tmp_path).problems
 
 
 def test_accepted_unreadable_images_are_left_out(tmp_path):
@@ -185,10 +122,27 @@ def test_accepted_unreadable_images_are_left_out(tmp_path):
     assert len(Shards(tmp_path, "train")) == 18
 
 
+def test_a_shard_of_unreadable_images_is_left_out(tmp_path):
+    manifest = convert(source(broken=(5, 6, 7, 8, 9)), tmp_path, shard_size=5, max_corrupt=5)
+    assert [shard.name for shard in manifest.splits["train"].shards] == [
+        "shard-000000.tar",
+        "shard-000002.tar",
+        "shard-000003.tar",
+    ]
+    assert not fasticcl.verify(tmp_path, decode=True).problems
+
+
 def test_a_class_that_loses_all_its_images_is_an_error(tmp_path):
     items = [Item(JPEG, 0, "a.jpg"), Item(b"broken", 1, "b.jpg")]
     with pytest.raises(UserError, match="No training image of the class 'two'"):
         convert(Source("folder", ["one", "two"], {"train": items, "val": items[:1]}), tmp_path, max_corrupt=1)
+
+
+def test_a_split_without_a_readable_image_is_an_error(tmp_path):
+    items = [Item(JPEG, 0, "a.jpg"), Item(JPEG, 1, "b.jpg")]
+    val = [Item(b"broken", 0, "c.jpg")]
+    with pytest.raises(UserError, match="No image of val/ can be read"):
+        convert(Source("folder", ["a", "b"], {"train": items, "val": val}), tmp_path, max_corrupt=1)
 
 
 @pytest.mark.parametrize("images_before_the_stop", [0, 1, 7, 13, 23])
@@ -206,9 +160,9 @@ def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, ima
     with pytest.raises(KeyboardInterrupt):
         convert(source(), stopped, shard_size=3, workers=1, report=stop)
     assert not (stopped / "manifest.json").exists()
-    assert not list(stopped.rglob("*.tar.part"))
+    assert not list(stopped.rglob("*.part"))
     convert(source(), stopped, shard_size=3)
-    assert files(stopped) == files(tmp_path / "undisturbed")
+    assert tree(stopped) == tree(tmp_path / "undisturbed")
 
 
 def test_going_on_does_not_repeat_finished_shards(tmp_path, monkeypatch):
@@ -223,34 +177,116 @@ def test_going_on_does_not_repeat_finished_shards(tmp_path, monkeypatch):
     assert sorted(written) == [f"{i:09d}_{i}" for i in range(15, 20)]  # only the shard with the mended image
 
 
-def test_a_finished_conversion_is_left_alone(tmp_path):
-    convert(source(), tmp_path, shard_size=5)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    convert(source(), tmp_path, shard_size=5)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+def test_an_image_that_changes_while_a_conversion_is_stopped_is_read_again(tmp_path):
+    images = lay_out(tmp_path / "images")
+    (images / "val" / "b" / "broken.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="1 image"):
+        fasticcl.convert("folder", images, tmp_path / "shards", shard_size=4)
+    changed = images / "train" / "a" / "0000.jpg"
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    later(changed)
+    (images / "val" / "b" / "broken.jpg").unlink()
+    fasticcl.convert("folder", images, tmp_path / "shards", shard_size=4)
+    fasticcl.convert("folder", images, tmp_path / "fresh", shard_size=4)
+    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
 
 
-def test_shards_of_something_else_are_not_overwritten(tmp_path):
+@pytest.mark.parametrize("kind", ["bytes", "files"])
+def test_a_finished_conversion_is_left_alone(tmp_path, kind):
+    images = lay_out(tmp_path / "images")
+
+    def again():
+        if kind == "bytes":
+            return convert(source(), tmp_path / "shards", shard_size=5)
+        return fasticcl.convert("folder", images, tmp_path / "shards", shard_size=5)
+
+    first = again()
+    before = times(tmp_path / "shards")
+    assert again() == first
+    assert times(tmp_path / "shards") == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shard_size": 4},
+        {"shrink": Shrink("short", 40, 90)},
+        {"shrink": Shrink("long", 40, 90)},
+        {"shrink": Shrink("short", 40, 91)},
+    ],
+    ids=["shard size", "short side", "long side", "quality"],
+)
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, options):
+    convert(source(), tmp_path, shard_size=5)
+    before = tree(tmp_path), times(tmp_path)
+    with pytest.raises(UserError, match=r"already holds shards of another source or with other settings"):
+        convert(source(), tmp_path, **{"shard_size": 5, **options})
+    assert (tree(tmp_path), times(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        source(count=12),
+        source(splits=("train", "test")),
+        Source("folder", ["a", "c"], source().splits),
+        Source("folder", ["a", "b"], {**source().splits, "val": source().splits["train"][1:5]}),
+    ],
+    ids=["fewer images", "other split", "other class name", "other images"],
+)
+def test_shards_of_something_else_are_not_overwritten(tmp_path, other):
     convert(source(), tmp_path)
-    before = files(tmp_path)
+    before = tree(tmp_path)
     with pytest.raises(UserError, match="already holds shards of another source"):
-        convert(source(count=12), tmp_path)
-    assert files(tmp_path) == before
+        convert(other, tmp_path)
+    assert tree(tmp_path) == before
 
 
-def test_shards_of_an_unfinished_conversion_with_other_settings_do_not_stay(tmp_path):
+def test_an_image_that_changed_after_the_conversion_is_noticed_at_the_same_size(tmp_path):
+    images = lay_out(tmp_path / "images")
+    fasticcl.convert("folder", images, tmp_path / "shards")
+    before = tree(tmp_path / "shards")
+    changed = images / "train" / "a" / "0000.jpg"
+    changed.write_bytes(changed.read_bytes()[:-1] + b"\0")
+    later(changed)
+    with pytest.raises(UserError, match=r"Images were changed after .* was made"):
+        fasticcl.convert("folder", images, tmp_path / "shards")
+    assert tree(tmp_path / "shards") == before
+
+
+def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
+    images = lay_out(tmp_path / "images")
+    fasticcl.convert("folder", images, tmp_path / "shards")
+    (images / "train" / "a" / "0000.jpg").unlink()
+    with pytest.raises(UserError, match="already holds shards of another source"):
+        fasticcl.convert("folder", images, tmp_path / "shards")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"shard_size": 3}, {"shard_size": 50}),
+        ({"shard_size": 50}, {"shard_size": 3}),
+        ({"shard_size": 3, "shrink": Shrink("short", 24, 90)}, {"shard_size": 3}),
+    ],
+    ids=["larger shards", "smaller shards", "not shrunk"],
+)
+def test_an_unfinished_conversion_with_other_settings_leaves_nothing(tmp_path, first, second):
+    with pytest.raises(UserError, match="cannot be read"):
+        convert(source(broken=(19,)), tmp_path / "shards", **first)
+    convert(source(), tmp_path / "shards", **second)
+    convert(source(), tmp_path / "fresh", **second)
+    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+
+
+def test_an_unfinished_conversion_with_another_split_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         convert(source(broken=(19,)), tmp_path / "shards", shard_size=3)
-    convert(source(), tmp_path / "shards", shard_size=50)
-    convert(source(), tmp_path / "fresh", shard_size=50)
-    assert files(tmp_path / "shards") == files(tmp_path / "fresh")
-
-
-def test_a_split_without_a_readable_image_is_an_error(tmp_path):
-    items = [Item(JPEG, 0, "a.jpg"), Item(JPEG, 1, "b.jpg")]
-    val = [Item(b"broken", 0, "c.jpg")]
-    with pytest.raises(UserError, match="No image of val/ can be read"):
-        convert(Source("folder", ["a", "b"], {"train": items, "val": val}), tmp_path, max_corrupt=1)
+    convert(source(splits=("train", "test")), tmp_path / "shards", shard_size=3)
+    convert(source(splits=("train", "test")), tmp_path / "fresh", shard_size=3)
+    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+    assert not fasticcl.verify(tmp_path / "shards").problems
 
 
 def test_a_folder_of_other_things_is_not_written_into(tmp_path):
@@ -267,7 +303,173 @@ def test_progress_counts_every_image(tmp_path):
     assert {total for _, total in told} == {24}
 
 
+def test_ctrl_c_says_how_to_continue_and_the_same_command_does(tmp_path):
+    images = lay_out(tmp_path / "images", train=40)
+    fifo = images / "train" / "b" / "0039.jpg"
+    content = fifo.read_bytes()
+    fifo.unlink()
+    os.mkfifo(fifo)  # the conversion waits at this image until somebody writes it
+    arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 10, "--workers", 1)
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        with open(fifo, "wb") as writer:  # opens when the conversion does
+            process.send_signal(signal.SIGINT)
+            writer.write(content)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert f"fasticcl convert folder {images} {tmp_path / 'shards'} --shard-size 10" in errors
+    fifo.unlink()
+    fifo.write_bytes(content)
+    assert run(*arguments).returncode == 0
+    assert run(*arguments[:3], tmp_path / "fresh", *arguments[4:]).returncode == 0
+    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+
+
+def test_libraries_do_not_talk_into_the_output(tmp_path):
+    images = lay_out(tmp_path / "images", train=4, val=2)
+    bad_exif = b"Exif\0\0MM\0*\0\0\0\x08\0\5"
+    segment = b"\xff\xe1" + (len(bad_exif) + 2).to_bytes(2, "big") + bad_exif
+    place = JPEG.index(b"\xff\xc0") + 5
+    (images / "train" / "a" / "exif.jpg").write_bytes(JPEG[:2] + segment + JPEG[2:])
+    (images / "train" / "a" / "large.jpg").write_bytes(
+        JPEG[:place] + (12_000).to_bytes(2, "big") * 2 + JPEG[place + 4 :]
+    )
+    (images / "train" / "a" / "cut.tif").write_bytes(encode(PICTURE, "TIFF")[:-40])
+    ended = run("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 2)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert Manifest.read(tmp_path / "shards").quarantined == 2
+
+
+def assert_nothing_half_written(folder, whole):
+    """Every file that a reader would open is as in the undisturbed conversion."""
+    for name, content in tree(folder).items():
+        if name.endswith((".tar", ".idx", "index.npy", "manifest.json")) and not name.startswith(".parts"):
+            assert content == whole[name], name
+
+
+def test_a_full_disk_is_one_sentence_at_every_moment_and_the_next_run_continues(tmp_path, monkeypatch):
+    convert(source(count=5), tmp_path / "undisturbed", shard_size=3)
+    whole = tree(tmp_path / "undisturbed")
+    left = 0
+
+    def full(_):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for moment in range(200):
+        dest, left = tmp_path / f"full{moment}", moment
+        try:
+            convert(source(count=5), dest, shard_size=3, workers=1)
+            break
+        except UserError as error:
+            assert str(error) == (  # noqa: PT017  the loop ends where there is no error
+                f"Cannot write {dest}: No space left on device; make room or choose another folder, "
+                "then give the same command to continue."
+            )
+        assert not list(dest.rglob("*.part"))
+        assert_nothing_half_written(dest, whole)
+        left = 10**9
+        convert(source(count=5), dest, shard_size=3)
+        assert tree(dest) == whole
+    assert moment > 20
+
+
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_cannot_grow_ends_with_code_2_and_the_next_run_continues(tmp_path, workers):
+    images = lay_out(tmp_path / "images")
+    large = encode(noise(np.random.default_rng(0), 480, 480), quality=98)
+    assert len(large) > 100_000
+    (images / "train" / "b" / "large.jpg").write_bytes(large)
+    arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 4, "--workers", workers)
+    assert run(*arguments[:3], tmp_path / "undisturbed", *arguments[4:]).returncode == 0
+    whole = tree(tmp_path / "undisturbed")
+    ended = run(*arguments, before=LIMITED)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"error: Cannot write {tmp_path / 'shards'}: File too large; make room or choose another folder, "
+        "then give the same command to continue.\n",
+    )
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    assert not list((tmp_path / "shards").rglob("*.part"))
+    assert_nothing_half_written(tmp_path / "shards", whole)
+    ended = run(*arguments)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert tree(tmp_path / "shards") == whole
+
+
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=$1 tmpfs $2 || exit 77
+room=$2 out=$3; shift 3
+"$@"; code=$?
+find $room -name "*.part" -o -name manifest.json
+mount -o remount,size=64m $room && "$@" && cp -r $room/shards $out || exit 78
+exit $code
+"""
+
+
+@pytest.mark.parametrize("where", ["shard", "index"])
+def test_a_small_disk_that_is_full_is_one_sentence_and_with_room_the_next_run_continues(tmp_path, where):
+    images = lay_out(tmp_path / "images", train=1500)
+    (images / "val" / "a" / "broken.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="1 image cannot be read"):
+        fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300)
+    written = tree(tmp_path / "undisturbed")  # all but the index
+    pages = sum(-(-len(content) // 4096) for content in written.values())
+    fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300, max_corrupt=1)
+    room = 4096 * (pages // 2 if where == "shard" else pages + 6)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ("--shard-size", 300, "--max-corrupt", 1, "--workers", 1)
+    script = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh"]
+    convert_there = command("convert", "folder", images, disk / "shards", *options)
+    ended = subprocess.run(
+        [*script, str(room), disk, tmp_path / "continued", *convert_there], capture_output=True, text=True
+    )
+    if ended.returncode == 77 or "unshare" in ended.stderr:
+        pytest.skip("this machine lets nobody mount a file system of its own")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"error: Cannot write {disk / 'shards'}: No space left on device; make room or choose another "
+        "folder, then give the same command to continue.\n",
+    )
+    assert ".part" not in ended.stdout
+    assert "manifest" not in ended.stdout
+    assert tree(tmp_path / "continued") == tree(tmp_path / "undisturbed")
+
+
 def test_a_destination_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"Cannot write .*file.*then give the same command"):
         convert(source(), tmp_path / "file" / "shards")
+
+
+def test_a_read_only_destination_is_one_sentence(tmp_path):
+    images = lay_out(tmp_path / "images")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    ended = run("convert", "folder", images, locked / "shards", before=UNPRIVILEGED)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"error: Cannot write {locked / 'shards'}: Permission denied; make room or choose another folder, "
+        "then give the same command to continue.\n",
+    )
+    assert not list(locked.iterdir())
+
+
+def test_a_locked_image_is_listed_with_its_reason(tmp_path):
+    images = lay_out(tmp_path / "images")
+    (images / "train" / "a" / "0002.jpg").chmod(0)
+    ended = run("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 1, before=UNPRIVILEGED)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads((tmp_path / "shards" / "quarantine.jsonl").read_text()) == {
+        "image": "train/a/0002.jpg",
+        "reason": "Permission denied",
+    }

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fasticcl.data.selection import hold_out
+from fasticcl.data.shards import SPLITS
 from fasticcl.data.sources import Listing, Source
 from fasticcl.errors import UserError
-
-_SPLITS = ("train", "val", "test")
 
 
 def read(file: Path, val_fraction: float | None = None) -> Source:
@@ -29,7 +28,7 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
     members: dict[str, list[Mapping[str, str]]] = {}
     for number, row in rows:
         split = row.get("split", "train")
-        if split not in _SPLITS:
+        if split not in SPLITS:
             raise UserError(f"{file}, line {number}: the split is train, val or test, got {split!r}.")
         members.setdefault(split, []).append(row)
     if "train" not in members:
@@ -49,7 +48,7 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
             [places[row["label"]] for row in members[split]],
             lambda _, name: file.parent / name,
         )
-        for split in _SPLITS
+        for split in SPLITS
         if split in members
     }
     if val_fraction is not None:
