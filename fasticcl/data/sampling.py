@@ -1,5 +1,7 @@
 """Drawing classes and ordering images: equation 2, constant-time draws, permutations that need no memory."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,35 +53,31 @@ class AliasTable:
 def permute(positions: NDArray[np.integer], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return where a keyed permutation of range(size) sends ``positions``.
 
-    A Feistel network on the next power of two, walked until the value falls below ``size``: each
-    position costs the same whatever the size, and nothing is stored.
+    A Feistel network on the smallest rectangle near a square that holds ``size`` numbers, walked where a
+    value falls outside: each position costs the same whatever the size, and nothing is stored.
 
     Args:
         positions: values in range(size), any shape.
         size: number of elements that are permuted.
-        keys: [rounds] round keys; they choose the permutation.
+        keys: [rounds] round keys, an even number; they choose the permutation.
     """
-    bits = max(2, (size - 1).bit_length())
-    low_bits = np.uint64(bits // 2)
-    high_bits = np.uint64(bits) - low_bits
-    values = positions.astype(np.uint64)
-    pending = np.ones(values.shape, dtype=bool)
-    while pending.any():
-        values[pending] = _feistel(values[pending], low_bits, high_bits, keys)
-        pending = values >= size
+    columns = np.uint64(max(2, math.isqrt(size - 1) + 1))
+    rows = np.uint64(max(2, -(-size // int(columns))))
+    values = _feistel(positions.astype(np.uint64), rows, columns, keys)
+    while (outside := values >= size).any():
+        values[outside] = _feistel(values[outside], rows, columns, keys)
     return values.astype(np.int64)
 
 
 def _feistel(
-    values: NDArray[np.uint64], low_bits: np.uint64, high_bits: np.uint64, keys: NDArray[np.uint64]
+    values: NDArray[np.uint64], rows: np.uint64, columns: np.uint64, keys: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    low_mask = (np.uint64(1) << low_bits) - np.uint64(1)
-    high_mask = (np.uint64(1) << high_bits) - np.uint64(1)
-    low, high = values & low_mask, values >> low_bits
+    """Return a permutation of range(rows · columns): row and column shift each other by turns."""
+    row, column = np.divmod(values, columns)
     for even in range(0, len(keys), 2):
-        high = high ^ (_mix(low ^ keys[even]) & high_mask)
-        low = low ^ (_mix(high ^ keys[even + 1]) & low_mask)
-    return (high << low_bits) | low
+        row = (row + _mix(column ^ keys[even]) % rows) % rows
+        column = (column + _mix(row ^ keys[even + 1]) % columns) % columns
+    return row * columns + column
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
