@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from fasticcl.errors import UserError
 
 MAX_PIXELS = 64 * 2**20
+_LONGEST = 1_000_000  # side in pixels beyond which libpng reads no image
 JPEG_QUALITY = 95
 SHRUNK_QUALITY = 90
 # Pillow knows formats that start other programs; a dataset from a stranger gets none of them.
@@ -100,7 +101,7 @@ def prepare(content: bytes, shrink: Shrink | None = None) -> SoundImage:
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > _LONGEST:
                 raise UnreadableImage(f"{image.width}×{image.height} pixels are too many")
             if image.format in ("JPEG", "MPO"):
                 return _sound_jpeg(image, content, shrink)

@@ -74,7 +74,7 @@ class ShardInfo(_Record):
 class SplitInfo(_Record):
     """One split as the manifest lists it."""
 
-    class_counts: list[Annotated[int, Field(ge=0)]]
+    class_counts: list[Annotated[int, Field(ge=0, lt=2**48)]]
     """[K] images per class."""
     shards: list[ShardInfo]
     index_sha256: str
@@ -122,7 +122,7 @@ class Manifest(_Record):
             if content != _signed(body):
                 raise ValueError("the checksum differs")
             return cls.model_validate(values)
-        except ValueError:  # also what json and pydantic raise
+        except (ValueError, RecursionError):  # also what json and pydantic raise
             raise UserError(f"{path} is damaged; convert the dataset again.") from None
 
     def write(self, folder: Path) -> None:
@@ -279,7 +279,7 @@ class Shards:
         images, damaged = [], []
         for shard, offset, size, crc32 in zip(*fields, strict=True):
             image = self._file(shard).content[offset : offset + size]
-            if zlib.crc32(image.data) != crc32:
+            if len(image) != size or zlib.crc32(image.data) != crc32:
                 damaged.append(f"{self.split}/{shard_name(shard)}.tar:{offset}")
             images.append(image)
         if damaged:
@@ -309,16 +309,21 @@ def open_index(path: Path) -> NDArray[np.void] | None:
         index = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # NumPy evaluates the header as Python would, and raises whatever that raises
         return None
-    return index if index.dtype == INDEX_DTYPE and index.ndim == 1 else None
+    known = isinstance(index, np.ndarray) and index.dtype == INDEX_DTYPE and index.ndim == 1
+    return index if known else None
 
 
 class _MappedFile:
-    """A file in memory, page by page as it is read."""
+    """A file in memory, page by page as it is read; one that cannot be read is an empty one."""
 
     def __init__(self, path: Path) -> None:
-        with open(path, "rb") as file:
-            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.content: NDArray[np.uint8] = np.frombuffer(self._mapped, np.uint8)
+        self.content: NDArray[np.uint8] = np.empty(0, np.uint8)
+        try:
+            with open(path, "rb") as file:
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return
+        self.content = np.frombuffer(self._mapped, np.uint8)
 
     def fetch(self, offset: int, size: int) -> None:
         """Have the kernel start to read these bytes, so that a batch's images come side by side."""

@@ -108,6 +108,9 @@ def _index_problems(name: str, path: Path, index: NDArray[np.void], info: SplitI
     labels = index["label"]
     if not (labels[1:] >= labels[:-1]).all():
         yield f"{name} is not sorted by label"
+    if len(labels) and labels.max() >= len(info.class_counts):
+        yield f"{name} has the label {labels.max()}, but there are {len(info.class_counts)} classes"
+        return
     counts = np.bincount(labels, minlength=len(info.class_counts)).tolist()
     if counts != info.class_counts:
         yield f"{name} and {MANIFEST} disagree about the images per class"
@@ -125,7 +128,14 @@ def _by_shard(index: NDArray[np.void], info: SplitInfo) -> Iterator[tuple[ShardI
 
 
 def _shard_problems(folder: Path, shard: ShardInfo, rows: NDArray[np.void], decode: bool) -> list[str]:
-    path, name = folder / shard.name, f"{folder.name}/{shard.name}"
+    name = f"{folder.name}/{shard.name}"
+    try:
+        return _compared(folder / shard.name, name, shard, rows, decode)
+    except OSError as error:
+        return [f"{folder.name}/{Path(error.filename or shard.name).name} cannot be read: {error.strerror}"]
+
+
+def _compared(path: Path, name: str, shard: ShardInfo, rows: NDArray[np.void], decode: bool) -> list[str]:
     if not path.is_file() or path.stat().st_size != shard.bytes:
         return [f"{name} is missing, or longer or shorter than it was"]
     content = np.memmap(path, np.uint8, "r").view(np.ndarray)
@@ -133,7 +143,7 @@ def _shard_problems(folder: Path, shard: ShardInfo, rows: NDArray[np.void], deco
         changed = [row for row in rows if zlib.crc32(_image(content, row).data) != row["crc32"]]
         named = [f"{name}: {_name(content, row)} at byte {row['offset']} was changed" for row in changed]
         return named or [f"{name} was changed, outside its images"]
-    problems = list(_index_disagreements(name, path, rows))
+    problems = list(_index_disagreements(name, path, content, rows))
     for row in rows if decode else ():
         try:
             image = prepare(_image(content, row).tobytes())
@@ -144,7 +154,9 @@ def _shard_problems(folder: Path, shard: ShardInfo, rows: NDArray[np.void], deco
     return problems
 
 
-def _index_disagreements(name: str, path: Path, rows: NDArray[np.void]) -> Iterator[str]:
+def _index_disagreements(
+    name: str, path: Path, content: NDArray[np.uint8], rows: NDArray[np.void]
+) -> Iterator[str]:
     """Compare a sound tar with the rows of the index and with its DALI index."""
     lines, found = [], []
     try:
@@ -159,7 +171,9 @@ def _index_disagreements(name: str, path: Path, rows: NDArray[np.void]) -> Itera
     except (tarfile.TarError, ValueError):
         yield f"{name} is not a tar of images and labels in turn"
         return
-    if found != list(zip(*(rows[field].tolist() for field in ("offset", "size", "label")), strict=True)):
+    checksums = [zlib.crc32(_image(content, row).data) for row in rows]
+    expected = list(zip(*(rows[field].tolist() for field in ("offset", "size", "label")), strict=True))
+    if found != expected or checksums != rows["crc32"].tolist():
         yield f"{name} and {INDEX} disagree about what lies where"
     idx = path.with_suffix(".idx")
     if not idx.is_file() or idx.read_bytes() != idx_text(lines).encode():

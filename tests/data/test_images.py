@@ -517,6 +517,17 @@ def test_the_limit_of_pixels_is_the_last_number_that_is_allowed(monkeypatch):
         prepare(JPEG)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
+@pytest.mark.parametrize("size", [(1_000_000, 1), (1_000_001, 1), (1, 1_000_001)])
+def test_a_side_that_no_decoder_takes_is_refused(kind, size, trained_on):
+    image = prepared(encode(Image.new("RGB", size), kind))
+    if max(size) > 1_000_000:  # libpng's limit
+        assert isinstance(image, UnreadableImage)
+        assert "1000001" in str(image)
+    else:
+        assert trained_on(image.content).shape == (1, 1_000_000, 3)
+
+
 PHOTO = photographs(1)[0]  # larger than 300×300
 
 
