@@ -55,9 +55,9 @@ def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:
         yield f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB"
     if changed := sum(manifest.reencoded.values()):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.reencoded.items()))
-        yield f"{changed:,} images were stored again ({reasons})."
+        yield f"stored again: {changed:,} ({reasons})"
     if manifest.quarantined:
-        yield f"{manifest.quarantined:,} unreadable images were left out: {dest / 'quarantine.jsonl'}"
+        yield f"unreadable, left out: {manifest.quarantined:,}, listed in {dest / 'quarantine.jsonl'}"
 
 
 def shards(summary: "Summary") -> Iterator[str]:
@@ -78,7 +78,7 @@ def shards(summary: "Summary") -> Iterator[str]:
     yield f"imbalance {summary.imbalance:,.1f} = {counts.max():,} / {counts.min():,}"
     yield from histogram(summary)
     if manifest.quarantined:
-        yield f"{manifest.quarantined:,} unreadable images were left out at conversion (quarantine.jsonl)"
+        yield f"left out  {manifest.quarantined:,} unreadable images, listed in quarantine.jsonl"
 
 
 def histogram(summary: "Summary") -> Iterator[str]:

@@ -155,7 +155,9 @@ def _refusing_damage(archive: Path) -> Iterator[None]:
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"Cannot read {archive}: {error.strerror}.") from None
-        raise UserError(f"{archive} is damaged or cut short ({error}); download it again.") from None
+        raise UserError(
+            f"{archive} is damaged or cut short ({error}); download it again, as .tar or .tar.gz."
+        ) from None
 
 
 def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

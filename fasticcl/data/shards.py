@@ -306,22 +306,21 @@ class Shards:
 def open_index(path: Path) -> NDArray[np.void] | None:
     """Return the memory-mapped rows of an index, or None where it is missing or damaged."""
     try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
+        index = np.lib.format.open_memmap(path, mode="r")
     except Exception:  # NumPy evaluates the header as Python would, and raises whatever that raises
         return None
-    known = isinstance(index, np.ndarray) and index.dtype == INDEX_DTYPE and index.ndim == 1
-    return index if known else None
+    return index if index.dtype == INDEX_DTYPE and index.ndim == 1 else None
 
 
 class _MappedFile:
-    """A file in memory, page by page as it is read; one that cannot be read is an empty one."""
+    """A file in memory, page by page as it is read; one that is gone is an empty one."""
 
     def __init__(self, path: Path) -> None:
         self.content: NDArray[np.uint8] = np.empty(0, np.uint8)
         try:
             with open(path, "rb") as file:
                 self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):  # gone or emptied since the shards were opened
             return
         self.content = np.frombuffer(self._mapped, np.uint8)
 
