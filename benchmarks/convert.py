@@ -18,8 +18,8 @@ about 70 kB, here as files in SRC/train/CLASS and SRC/val/CLASS; the peer is web
 A measurement runs from the name of the folder to closed shards: listing, reading, decoding, writing. Ours
 also does what the peer does not: it waits for the disk to have each shard (fsync), takes checksums of images
 and shards, and writes the two kinds of index and the manifest. Shards of 50 images, instead of the 2,000 of
-the default, let two workers share the images evenly and make ours wait for the disk 40 times as often. With fewer than
-3,000 images the last shards leave a worker idle for longer: two cannot be twice as fast then.
+the default, let two workers share the images evenly and make ours wait for the disk 40 times as often. With
+few images the last shards leave a worker idle, and two cannot be twice as fast: 600 images are 14 shards.
 
 Each measurement is a process of its own in which everything is imported and a few images are converted before
 the clock starts, so neither the imports count nor what another system left in memory. The source is in the
