@@ -35,7 +35,8 @@ from torchvision.datasets import ImageFolder
 
 from fasticcl.config import Data
 from fasticcl.data.convert import convert
-from fasticcl.data.loader import Batch, Loader, available_cores
+from fasticcl.data.cores import available_cores
+from fasticcl.data.loader import Batch, Loader
 from fasticcl.data.longtail import exponential_counts
 from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import Plan

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fasticcl.data.archive import convert_archive
+from fasticcl.data.cores import available_cores
 from fasticcl.data.finish import finish
 from fasticcl.data.images import Shrink, UnreadableImage, prepared
 from fasticcl.data.parts import FOLDER, Part, PartWriter, load_part, wait_for_part
@@ -48,7 +49,7 @@ def convert(
     Raises:
         UserError: ``dest`` holds something else, too many images are unreadable, or the disk is full.
     """
-    threads = workers or len(os.sched_getaffinity(0))
+    threads = workers or available_cores()
     work = Work(source, dest, shard_size, shrink, threads, rank, world_size, report)
     if existing := _finished(work):
         _remove_parts(dest)

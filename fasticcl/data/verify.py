@@ -1,6 +1,5 @@
 """Whether shards are still what the conversion wrote, byte for byte, and agree with each other."""
 
-import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fasticcl.data.cores import available_cores
 from fasticcl.data.images import UnreadableImage, prepare
 from fasticcl.data.shards import (
     INDEX,
@@ -65,7 +65,7 @@ def verify(
     if _sha256(dest / QUARANTINE) != manifest.quarantine_sha256:
         problems.append(f"{QUARANTINE} is missing or was changed")
     indexes = {split: _read_index(dest / split / INDEX) for split in manifest.splits}
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
         checks = []
         for split, info in manifest.splits.items():
             problems += _index_problems(f"{split}/{INDEX}", dest / split / INDEX, indexes[split], info)

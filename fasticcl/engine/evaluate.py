@@ -26,10 +26,11 @@ def evaluate(
 
     Args:
         network: the network; it is left in evaluation mode.
-        batches: the images, each once.
+        batches: this rank's images; over all ranks each comes once.
         train_counts: [K] training images per class, which define the splits.
         machine: where it runs.
     """
+    ranks = machine.ranks
     network.eval()
     right = torch.zeros(len(train_counts), dtype=torch.int64, device=machine.device)
     seen = torch.zeros_like(right)
@@ -38,7 +39,8 @@ def evaluate(
         predicted = network(batch.x).logits.argmax(dim=1)
         right.index_add_(0, batch.y, (predicted == batch.y).long())
         seen.index_add_(0, batch.y, torch.ones_like(batch.y))
-    return accuracies(right.cpu().numpy(), seen.cpu().numpy(), train_counts)
+    totals = ranks.sum(torch.stack([right, seen])).cpu().numpy()
+    return accuracies(totals[0], totals[1], train_counts)
 
 
 def accuracies(

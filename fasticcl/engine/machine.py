@@ -1,14 +1,20 @@
 """The machine a run is on: device, precision, compilation."""
 
-import os
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from fasticcl.config import Engine
+from fasticcl.engine.ranks import Ranks, join, local_rank
 from fasticcl.errors import UserError
+
+# Running statistics are averaged after the step. The name of the option changed after torch 2.11.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,8 @@ class Machine:
     """Whether forward passes run under bfloat16 autocast; losses and centroids stay in float32."""
     compiled: bool
     """Whether forward passes in training go through torch.compile."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train together."""
 
     @property
     def gpu(self) -> int | None:
@@ -35,8 +43,26 @@ class Machine:
         return module.to(self.device).to(memory_format=torch.channels_last)
 
     def forward_of(self, module: torch.nn.Module) -> Callable[..., Any]:
-        """Return what computes a module's forward pass in training: the module, compiled where that pays."""
+        """Return what computes a module's forward pass: the module, compiled where that pays."""
         return torch.compile(module) if self.compiled else module
+
+    def learner(self, module: torch.nn.Module, unused: bool = False) -> Callable[..., Any]:
+        """Return what computes the forward pass of a module that learns, with the gradients of all ranks.
+
+        Args:
+            module: the module.
+            unused: whether some of its parameters may get no gradient in a step.
+        """
+        forward = torch.compile(module) if self.compiled else module
+        if self.ranks.world_size == 1:
+            return forward
+        return DistributedDataParallel(
+            forward,
+            device_ids=None if self.gpu is None else [self.gpu],
+            gradient_as_bucket_view=True,
+            find_unused_parameters=unused,
+            **_NO_BUFFERS,
+        )
 
     def describe(self) -> str:
         """Return device, precision and versions in a few words."""
@@ -46,25 +72,28 @@ class Machine:
             else f"CPU, {torch.get_num_threads()} threads"
         )
         precision = "bfloat16" if self.bfloat16 else "float32"
-        return f"{name}, {precision}, {'compiled' if self.compiled else 'eager'}, torch {torch.__version__}"
+        ranks = f"{self.ranks.world_size} ranks of " if self.ranks.world_size > 1 else ""
+        mode = "compiled" if self.compiled else "eager"
+        return f"{ranks}{name}, {precision}, {mode}, torch {torch.__version__}"
 
 
 def choose_machine(engine: Engine) -> Machine:
     """Return the machine that the configuration asks for.
 
     Raises:
-        UserError: a GPU is asked for and there is none, or the command was started as several ranks.
+        UserError: a GPU is asked for and there is none.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("This version trains in one process; start it without torchrun.")
     has_gpu = torch.cuda.is_available()
     if engine.device == "gpu" and not has_gpu:
         raise UserError(
             "--device gpu: torch sees no GPU here; check the driver with nvidia-smi or use --device cpu."
         )
     use_gpu = has_gpu and engine.device != "cpu"
+    if use_gpu:
+        torch.cuda.set_device(local_rank())
     return Machine(
-        device=torch.device("cuda", 0) if use_gpu else torch.device("cpu"),
+        device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
+        ranks=join(use_gpu),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         compiled=engine.compile == "on" or (engine.compile == "auto" and use_gpu),
     )

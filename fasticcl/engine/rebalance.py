@@ -44,9 +44,9 @@ class Rebalancing:
                 torch.manual_seed(config.engine.seed)
                 fresh = torch.nn.Linear(network.classifier.in_features, network.classifier.out_features)
             network.classifier.load_state_dict(fresh.state_dict())
-        self.features = machine.forward_of(network.encoder)
-        self.teacher_features = machine.forward_of(self.teacher.encoder)
         learning = network.classifier if self.frozen else network
+        self.student = machine.learner(learning)
+        self.features = machine.forward_of(self.teacher.encoder)
         self.optimizer = build_optimizer(learning.parameters(), config.optim, self.settings.weight_decay)
 
     def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has one phase
@@ -68,13 +68,11 @@ class Rebalancing:
         assert isinstance(batch, StreamBatch)
         weight = self.settings.distillation_weight
         with self.machine.autocast():
-            with torch.set_grad_enabled(not self.frozen):
-                features = self.features(batch.x)
-            student = self.network.classifier(features)
             with torch.no_grad():
-                if weight and not self.frozen:
-                    features = self.teacher_features(batch.x)
-                teacher = self.teacher.classifier(features) if weight else student
+                features = self.features(batch.x) if weight or self.frozen else None
+                teacher = self.teacher.classifier(features) if weight else None
+            student = self.student(features) if self.frozen else self.student(batch.x).logits
+        teacher = student if teacher is None else teacher
         total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 

@@ -12,7 +12,7 @@ from fasticcl.engine.optim import build_optimizer, representation_lr
 from fasticcl.engine.stage import Losses, StageName
 from fasticcl.method import losses
 from fasticcl.method.centroids import CentroidBank
-from fasticcl.method.network import Network, Output
+from fasticcl.method.network import Network, Output, synchronise_batch_norm
 
 
 class Representation:
@@ -37,7 +37,11 @@ class Representation:
         self.bank = CentroidBank(
             num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
         ).to(machine.device)
-        self.forward = machine.forward_of(self.network)
+        if config.engine.sync_bn:
+            synchronise_batch_norm(self.network)
+        # Equation 8 without ω_u and L_ce^it leaves the classifier without a gradient.
+        unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
+        self.forward = machine.learner(self.network, unused)
         self.optimizer = build_optimizer(self.network.parameters(), config.optim)
 
     def phase(self, epoch: int) -> Phase:
@@ -64,7 +68,7 @@ class Representation:
             parts["cc"] = losses.centroid_contrastive(
                 h.embedding, self.bank.value, batch.y, self.method.temperature
             )
-            self.bank.update(h.embedding, batch.y)
+            self._move_centroids(h.embedding, batch.y)
         return {"loss": torch.stack([*parts.values()]).sum(), **parts}
 
     def _interpolative(self, batch: Batch) -> Losses:
@@ -79,10 +83,14 @@ class Representation:
             parts["cc_it"] = losses.interpolative_centroid_contrastive(
                 f.embedding, self.bank.value, *labels, method.temperature
             )
-            self.bank.update(h.embedding, batch.y_h)
+            self._move_centroids(h.embedding, batch.y_h)
         weights = {"ce": method.uniform_weight}
         weighted = [weights.get(name, method.interpolative_weight) * part for name, part in parts.items()]
         return {"loss": torch.stack(weighted).sum(), **parts}
+
+    def _move_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
+        """Update them from the global batch in slot order: on every rank the same, to the bit."""
+        self.bank.update(self.machine.ranks.gather(z), self.machine.ranks.gather(y))
 
     def _both_branches(self, batch: Batch) -> tuple[Output | None, Output]:
         """Return the outputs for x_h and x_f as ``method.bn_mode`` computes them.

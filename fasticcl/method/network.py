@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from fasticcl.method.encoders import build_encoder
@@ -37,6 +39,42 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         if not self.training or self.streams == 1:
             return super().forward(input)
         return torch.cat([nn.BatchNorm2d.forward(self, part) for part in input.chunk(self.streams)])
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation with the statistics of the global batch, over all ranks; on CPUs too.
+
+    ``torch.nn.SyncBatchNorm`` knows GPUs only.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return normalised activations of the same shape."""
+        if not (self.training and dist.is_initialized()):
+            return super().forward(input)
+        x = input.float()
+        count = dist.get_world_size() * x.numel() / x.shape[1]
+        mean = all_reduce(x.sum(dim=(0, 2, 3))) / count
+        centred = x - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        self._keep(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+    @torch.no_grad()
+    def _keep(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        assert self.running_mean is not None, "encoders keep running statistics"
+        assert self.running_var is not None, "encoders keep running statistics"
+        assert self.num_batches_tracked is not None, "encoders keep running statistics"
+        self.running_mean.lerp_(mean, self.momentum or 0.1)
+        self.running_var.lerp_(variance, self.momentum or 0.1)
+        self.num_batches_tracked += 1
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Have a network normalise with the statistics of the global batch instead of each rank's own."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncBatchNorm2d  # same parameters and buffers, another forward
 
 
 class Network(nn.Module):
