@@ -7,6 +7,8 @@ label and λ: what belongs together leaves the graph together, however far it ru
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
@@ -85,6 +87,20 @@ def build(
         pipeline.set_outputs(*outputs)
     pipeline.build()
     return pipeline
+
+
+def decodes(encoded: NDArray[np.uint8]) -> bool:
+    """Return whether an encoded image [size] can be decoded, by itself."""
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    with pipeline:
+        fed = fn.external_source(source=lambda: [encoded], batch=True, dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(fn.decoders.image(fed, output_type=types.RGB))
+    pipeline.build()
+    try:
+        pipeline.run()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _to_device(value: Any, gpu: int | None) -> Any:

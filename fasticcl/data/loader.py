@@ -1,17 +1,20 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
-import os
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from nvidia.dali import Pipeline
 
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.plan import Phase, Plan, StreamPlan, evaluation_stream
+from fasticcl.data.bad_samples import BadSamples, undecodable
+from fasticcl.data.cores import available_cores
+from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed
 
@@ -55,13 +58,10 @@ class Batch:
         return len(self.y_h) + len(self.y_t)
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class Loader:
     """Batches of a training split, as the plan draws them.
+
+    An image that cannot be read any more is replaced by another of its class, which the plan draws too.
 
     Args:
         shards: the training split.
@@ -84,22 +84,57 @@ class Loader:
     ) -> None:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
+        self.bad = BadSamples(shards, plan)
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches from a step on, epoch after epoch, without end.
 
         The pipeline runs ahead over the ends of epochs; close the iterator, or drop it, to stop it.
+
+        Raises:
+            TrainingFailed: too many images cannot be read, or all of a class.
         """
-        data = self.plan.data
-        jitter = any(data.color_jitter)
+        kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
+        pipeline, fed = self._pipeline(phase, first)
+        for iteration in itertools.count(first):
+            while (outputs := self._try(pipeline, fed, iteration)) is None:
+                pipeline, fed = self._pipeline(phase, iteration)
+            del fed[iteration]
+            yield kind(*map(_tensor, outputs))
+
+    def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
+        """Return what the images of a step are called in the shards, both streams."""
+        rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
+        return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
+
+    def _try(self, pipeline: Pipeline, fed: dict[int, NDArray[np.integer]], iteration: int) -> Any:
+        """Return the next outputs, or None: images that cannot be decoded were found and will be replaced."""
+        try:
+            return _run(pipeline, self._options["gpu"])
+        except RuntimeError as error:
+            # DALI gives up the whole batch and does not always say for which image.
+            self.bad.find_undecodable(fed[iteration], error)
+            return None
+
+    def _pipeline(self, phase: Phase, first: int) -> tuple[Pipeline, dict[int, NDArray[np.integer]]]:
+        """Return a pipeline that starts at an iteration, and the rows that each batch was made from."""
+        data, fed = self.plan.data, {}
+        jitter = any(data.color_jitter)
 
         def feed(iteration: int) -> list[Any]:
-            planned = self.plan.batch(phase, *divmod(first + iteration, self.steps))
-            streams = [s for s in (planned.agnostic, planned.aware) if s is not None]
-            inputs = [value for stream in streams for value in _inputs(self.shards, stream, jitter)]
-            return inputs if planned.lam is None else [*inputs, planned.lam]
+            while True:
+                planned = self._planned(phase, first + iteration)
+                try:
+                    inputs = [
+                        value for stream in planned.streams for value in _inputs(self.shards, stream, jitter)
+                    ]
+                except DamagedImages as error:
+                    self.bad.add(error.rows, "damaged since the conversion")
+                else:
+                    fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
+                    return inputs if planned.lam is None else [*inputs, planned.lam]
 
         pipeline = graph.build(
             feed,
@@ -110,9 +145,16 @@ class Loader:
             batch_size=self.plan.part.stop - self.plan.part.start,
             **self._options,
         )
-        kind = Batch if phase == "interpolative" else StreamBatch
-        while True:
-            yield kind(*map(_tensor, _run(pipeline, self._options["gpu"])))
+        return pipeline, fed
+
+    def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
+        place = divmod(iteration, self.steps)
+        planned = self.plan.batch(phase, *place)
+        if not self.bad:
+            return planned
+        streams = (planned.agnostic, planned.aware)
+        agnostic, aware = (each and self.bad.replaced(each, phase, *place) for each in streams)
+        return replace(planned, agnostic=agnostic, aware=aware)
 
 
 def evaluation_batches(
@@ -123,20 +165,27 @@ def evaluation_batches(
     threads: int | None = None,
     prefetch: int = 3,
     gpu: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[StreamBatch]:
     """Yield every image of a split once, in index order; the last batch may be smaller.
 
-    The graph is that of training, fed with centre crops instead of random choices.
-    """
+    The graph is that of training, fed with centre crops instead of random choices. Of several ranks each
+    takes every ``world_size``-th batch.
 
-    def rows_of(iteration: int) -> NDArray[np.int64]:
-        return np.arange(iteration * batch_size, min((iteration + 1) * batch_size, len(shards)))
+    Raises:
+        TrainingFailed: an image cannot be read; an accuracy without it would be another one.
+    """
+    mine = range(rank, -(-len(shards) // batch_size), world_size)
+
+    def rows_of(batch: int) -> NDArray[np.int64]:
+        return np.arange(batch * batch_size, min((batch + 1) * batch_size, len(shards)))
 
     def feed(iteration: int) -> list[Any]:
-        rows = rows_of(iteration)
-        if not len(rows):
+        if iteration >= len(mine):
             raise StopIteration
-        return _inputs(shards, evaluation_stream(shards.index, rows, data), jitter=False)
+        stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
+        return _inputs(shards, stream, jitter=False)
 
     pipeline = graph.build(
         feed,
@@ -149,8 +198,20 @@ def evaluation_batches(
         prefetch=prefetch,
         gpu=gpu,
     )
-    for _ in range(-(-len(shards) // batch_size)):
-        yield StreamBatch(*map(_tensor, _run(pipeline, gpu)))
+    for batch in mine:
+        try:
+            outputs = _run(pipeline, gpu)
+        except DamagedImages as error:
+            raise TrainingFailed(
+                f"{error}: damaged since the conversion; convert {shards.folder.parent} again."
+            ) from None
+        except RuntimeError as error:
+            names = undecodable(shards, rows_of(batch))
+            raise TrainingFailed(
+                f"{', '.join(names) or 'A batch'} cannot be decoded ({str(error).splitlines()[0]}); "
+                f"convert {shards.folder.parent} again."
+            ) from None
+        yield StreamBatch(*map(_tensor, outputs))
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
@@ -172,14 +233,8 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
 
 def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
     """Return what the graph is fed for one stream."""
-    try:
-        images = shards.images(stream.rows)
-    except DamagedImages as error:
-        raise TrainingFailed(
-            f"{error}: damaged since the conversion; convert {shards.folder.parent} again."
-        ) from None
     inputs = [
-        images,
+        shards.images(stream.rows),
         stream.labels,
         np.ascontiguousarray(stream.windows[:, :2]),
         np.ascontiguousarray(stream.windows[:, 2:]),
@@ -191,11 +246,8 @@ def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
 
 
 def _run(pipeline: Any, gpu: int | None) -> Any:
-    try:
-        # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
-        return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
-    except RuntimeError as error:
-        raise TrainingFailed(f"A batch could not be decoded: {str(error).splitlines()[0]}") from error
+    # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
+    return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
 
 
 def _tensor(output: Any) -> torch.Tensor:

@@ -19,7 +19,7 @@ PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
 
 # What a generator is for. Each purpose has its own stream of numbers, so that switching one kind of
 # draw on or off leaves the others as they were.
-_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA = range(5)
+_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE = range(6)
 _FEISTEL_ROUNDS = 8
 _CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 
@@ -46,6 +46,13 @@ class StreamPlan:
     def __getitem__(self, part: slice) -> "StreamPlan":
         return StreamPlan(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
 
+    def replaced(self, place: int, by: "StreamPlan") -> "StreamPlan":
+        """Return this plan with the one image of another in a place."""
+        fields = {name: getattr(self, name).copy() for name in self.__dataclass_fields__}
+        for name, values in fields.items():
+            values[place] = getattr(by, name)[0]
+        return StreamPlan(**fields)
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -57,6 +64,11 @@ class BatchPlan:
     """The class-aware stream (x_t)."""
     lam: NDArray[np.float32] | None
     """[B] λ of equation 3; all equal when it is drawn per batch."""
+
+    @property
+    def streams(self) -> list[StreamPlan]:
+        """The streams that the phase uses, the class-agnostic one first."""
+        return [stream for stream in (self.agnostic, self.aware) if stream is not None]
 
 
 class Plan:
@@ -147,6 +159,20 @@ class Plan:
         rng = self._rng(_DRAW, phase, epoch, step)
         classes = self.classes[phase].draw(rng, self.batch_size)
         return self.first_row[classes] + rng.integers(0, self.counts[classes])
+
+    def substitute(self, row: int, phase: Phase, epoch: int, step: int, attempt: int) -> StreamPlan:
+        """Return the plan of one image that stands in for an unreadable one: another of its class.
+
+        Args:
+            row: the unreadable image.
+            phase, epoch, step: where it was drawn.
+            attempt: 0, 1, 2, ... where the first substitutes are unreadable too, or the same image.
+        """
+        counter = [attempt, step, epoch, PHASES.index(phase)]
+        rng = np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, _SUBSTITUTE + 8 * row]))
+        label = self.index["label"][row]
+        rows = self.first_row[label] + rng.integers(0, self.counts[label], 1)
+        return self._augment(rows, rng)
 
     def _lambda(self, epoch: int, step: int) -> NDArray[np.float32]:
         size = self.batch_size if self.data.lambda_per == "sample" else 1
