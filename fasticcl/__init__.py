@@ -43,6 +43,8 @@ _OPTIONS = {
     "workers": "engine.workers",
     "name": "engine.name",
     "project": "engine.project",
+    "save_every": "engine.save_every",
+    "verify_reads": "data.verify_reads",
     "fast_dev_run": "engine.fast_dev_run",
 }
 
@@ -96,6 +98,8 @@ def train(
     workers: int | None = None,
     name: str | None = None,
     project: str | Path | None = None,
+    save_every: str | int | None = None,
+    verify_reads: bool | None = None,
     resume: bool = False,
     fast_dev_run: bool | None = None,
     config: str | Path | None = None,
@@ -119,6 +123,8 @@ def train(
         workers: threads that decode and augment.
         name: name of the run.
         project: folder of all runs.
+        save_every: steps (500) or minutes (15m) between checkpoints, beside those at the ends of epochs.
+        verify_reads: compare the checksum of every image that is read; default: yes.
         resume: continue the named run, or the newest of the dataset.
         fast_dev_run: take a few steps of every phase.
         config: TOML file with any part of the configuration.
@@ -141,6 +147,8 @@ def train(
         "workers": workers,
         "name": name,
         "project": project,
+        "save_every": save_every,
+        "verify_reads": verify_reads,
         "fast_dev_run": fast_dev_run,
     }
     resolved = configure(dataset, method=method, config=config, set=set, **options)

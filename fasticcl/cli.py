@@ -46,7 +46,16 @@ def train(
     project: Annotated[
         Path | None, typer.Option(help="Folder of all runs; default: runs.", metavar="DIR")
     ] = None,
+    save_every: Annotated[
+        str | None, typer.Option(help="Steps (500) or minutes (15m) between checkpoints.", metavar="N")
+    ] = None,
+    verify_reads: Annotated[
+        bool | None, typer.Option(help="Compare the checksum of every image that is read; default: yes.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --name, or the newest.")] = False,
+    nproc: Annotated[
+        int | None, typer.Option(min=1, help="Ranks on this machine: torchrun is started.", metavar="N")
+    ] = None,
     fast_dev_run: Annotated[
         bool, typer.Option("--fast-dev-run", help="Take a few steps of every phase, to see that all works.")
     ] = False,
@@ -60,6 +69,10 @@ def train(
     ] = None,
 ) -> None:
     """Train both stages on a dataset."""
+    if nproc and "WORLD_SIZE" not in os.environ:
+        from fasticcl.launch import start_ranks
+
+        start_ranks(nproc, sys.argv[1:])
     chosen = {
         "method": method,
         "data": data,
@@ -72,6 +85,8 @@ def train(
         "workers": workers,
         "name": name,
         "project": project,
+        "save_every": save_every,
+        "verify_reads": verify_reads,
         "fast_dev_run": fast_dev_run or None,
         "config": config,
         "set": assign or (),
@@ -82,7 +97,8 @@ def train(
         typer.echo(fasticcl.configure(dataset, **chosen).to_toml(), nl=False)
         return
     keep_freed_memory()  # the process is ours
-    console = Console()
+    rank = int(os.environ.get("RANK", "0"))
+    console = Console(quiet=rank > 0)
     report = fasticcl.train(dataset, resume=resume, console=console, **chosen)
     console.print(tables.accuracies(report))
     other = "train demo --method ce" if report.run.parent.name == "demo" else "presets"
@@ -258,7 +274,11 @@ def main() -> NoReturn:
     except TrainingFailed as error:
         _leave(1, f"error: {error}")
     except Stopped as stopped:
-        _leave(128 + stopped.signum, f"\n{stopped}; the state is saved. Continue with:\n  {stopped.command}")
+        # SIGUSR1 is how SLURM says that SIGTERM will come.
+        code = 128 + (signal.SIGINT if stopped.signum == signal.SIGINT else signal.SIGTERM)
+        if os.environ.get("RANK", "0") != "0":
+            sys.exit(code)  # rank 0 says it for all
+        _leave(code, f"\n{stopped}; the state is saved. Continue with:\n  {stopped.command}")
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT, "interrupted")
     sys.exit(0)

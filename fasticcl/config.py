@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -13,6 +13,11 @@ Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Triple = tuple[float, float, float]
+Interval = Annotated[
+    str,
+    Field(pattern=r"^[1-9][0-9]*m?$"),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),  # 500 needs no quotes
+]
 
 
 class Section(BaseModel):
@@ -60,6 +65,10 @@ class Data(Section):
     """λ is drawn from Beta(alpha, beta)."""
     lambda_per: Literal["batch", "sample"] = "batch"
     """One λ for a batch, or one for each of its images."""
+    verify_reads: bool = True
+    """Compare the checksum of every image that is read; without, only what cannot be decoded is noticed."""
+    max_bad_samples: int = Field(default=100, ge=0)
+    """Training images that may turn out unreadable before training stops; each is replaced by another."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Data":
@@ -183,6 +192,10 @@ class Engine(Section):
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU only, since compiling for a CPU takes minutes."""
+    sync_bn: bool = False
+    """Batch normalisation with the statistics of the global batch; without, each rank has its own."""
+    save_every: Interval = "15m"
+    """Steps (500) or minutes (15m) between two checkpoints; one more at the end of every epoch."""
     log_every: Count = 20
     """Steps between two lines of metrics.jsonl."""
     fast_dev_run: bool = False
@@ -201,6 +214,12 @@ class Config(Section):
     optim: Optim
     engine: Engine
     rebalance: Rebalance
+
+    @model_validator(mode="after")
+    def _one_kind_of_batch_norm(self) -> "Config":
+        if self.engine.sync_bn and self.method.bn_mode == "split":
+            raise ValueError("engine.sync_bn goes with method.bn_mode separate or concat, not with split")
+        return self
 
     def phase(self, epoch: int) -> Literal["warmup", "interpolative"]:
         """Return the phase of the representation stage that ``epoch`` (from 0) belongs to (section 4.3)."""

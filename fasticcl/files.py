@@ -11,6 +11,12 @@ ASIDE = ".part"
 """Suffix of files that are being written."""
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing into a folder."""
+    for left in folder.glob(f"*{ASIDE}"):
+        left.unlink(missing_ok=True)
+
+
 class Replacement:
     """A file being written beside ``path``, to take its place when it is whole.
 
@@ -26,11 +32,13 @@ class Replacement:
         self.aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{ASIDE}")
         self.file: BinaryIO = open(self.aside, "w+b")  # noqa: SIM115  closed in commit and abandon
 
-    def commit(self) -> None:
-        """Flush the file to the disk and rename it."""
+    def commit(self, previous: Path | None = None) -> None:
+        """Flush the file to the disk and rename it; what it replaces may be kept as ``previous``."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
+        if previous and self.path.exists():
+            os.replace(self.path, previous)
         os.replace(self.aside, self.path)
         folder = os.open(self.path.parent, os.O_RDONLY)  # the renaming itself must reach the disk too
         try:
@@ -49,12 +57,15 @@ class Replacement:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces ``path`` when the block ends well, and leaves it alone when it fails."""
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file that replaces ``path`` when the block ends well, and leaves it alone when it fails.
+
+    What it replaces may be kept as ``previous``.
+    """
     replacement = Replacement(path)
     try:
         yield replacement.file
-        replacement.commit()
+        replacement.commit(previous)
     finally:
         replacement.abandon()
 

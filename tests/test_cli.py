@@ -46,7 +46,10 @@ def test_the_options_of_train_stay_few(fasticcl_command):
         "--workers",
         "--name",
         "--project",
+        "--save-every",
+        "--verify-reads",
         "--resume",
+        "--nproc",
         "--fast-dev-run",
         "--print-config",
         "--config",
@@ -237,9 +240,3 @@ def test_a_signal_saves_and_says_how_to_continue(digit_shards, tmp_path, signum,
     assert "Traceback" not in errors
     assert errors.rstrip().endswith("fasticcl train demo --name iccl-1 --resume")
     assert (tmp_path / "runs/demo/iccl-1/last.pt").exists()
-
-
-def test_several_ranks_are_refused_for_now(fasticcl_command, digit_shards, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = fasticcl_command("train", "demo", "--data", digit_shards)
-    assert (code, err) == (2, "error: This version trains in one process; start it without torchrun.\n")

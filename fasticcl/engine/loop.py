@@ -1,29 +1,41 @@
 """The epoch loop that both stages share."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import torch
 
 from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.engine.evaluate import Metrics
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
+from fasticcl.engine.ranks import Ranks
 from fasticcl.engine.run import Record, Run
+from fasticcl.engine.saving import SaveClock
 from fasticcl.engine.stage import Losses, Stage
 from fasticcl.engine.stop import StopRequest
 from fasticcl.errors import Stopped, TrainingFailed
 
+_NEVER = 2**62  # a step that no epoch reaches
+
 
 class Meter:
-    """Sums the losses of an epoch on the device and times its steps; nothing here waits for a GPU."""
+    """Sums the losses of an epoch on the device and times its steps; nothing here waits for a GPU.
 
-    def __init__(self, partial: dict[str, Any] | None = None) -> None:
+    Args:
+        ranks: the processes whose losses are averaged.
+        partial: what an earlier process of the same epoch had summed up.
+    """
+
+    def __init__(self, ranks: Ranks, partial: dict[str, Any] | None = None) -> None:
         partial = partial or {}
-        self.sums: Losses = partial.get("sums", {})
+        self.ranks = ranks
+        self.sums: Losses = {name: _share(each, ranks) for name, each in partial.get("sums", {}).items()}
         self.steps: int = partial.get("steps", 0)
         self.images, self.waited = 0, 0.0
         self.began = time.perf_counter()
+        self.first_bad: torch.Tensor | None = None
 
     def add(self, losses: Losses, images: int, waited: float) -> None:
         """Count one step: its losses, its images and the seconds that it waited for them."""
@@ -31,22 +43,39 @@ class Meter:
             value = value.detach()
             before = self.sums.get(name)
             self.sums[name] = value if before is None else before.to(value.device) + value
+        loss = losses["loss"].detach()
+        bad = torch.where(loss.isfinite(), _NEVER, self.steps)
+        self.first_bad = bad if self.first_bad is None else torch.minimum(self.first_bad, bad)
         self.steps += 1
         self.images += images
         self.waited += waited
 
     def partial(self) -> dict[str, Any]:
-        """Return what a checkpoint in the middle of an epoch has to keep."""
-        return {"sums": dict(self.sums), "steps": self.steps}
+        """Return what a checkpoint in the middle of an epoch has to keep: the sums of every rank."""
+        sums = {name: self.ranks.gather(value.reshape(1)) for name, value in self.sums.items()}
+        return {"sums": sums, "steps": self.steps}
+
+    def bad_step(self) -> int | None:
+        """Return the first step of this process in which some rank's loss was not finite, or None."""
+        if self.first_bad is None:
+            return None
+        first = int(self.ranks.gather(self.first_bad.reshape(1)).min())
+        return first if first < _NEVER else None
 
     def record(self) -> Record:
-        """Return the means so far; this is where the host waits for the device."""
+        """Return the means so far over all ranks; this is where the host waits for the device."""
         seconds = time.perf_counter() - self.began
+        means = self.ranks.sum(torch.stack([*self.sums.values()])) / (self.steps * self.ranks.world_size)
         return {
-            **{f"train/{name}": value.item() / self.steps for name, value in self.sums.items()},
-            "throughput/images_per_sec": self.images / seconds,
+            **{f"train/{name}": mean for name, mean in zip(self.sums, means.tolist(), strict=True)},
+            "throughput/images_per_sec": self.ranks.world_size * self.images / seconds,
             "time/data_wait_pct": 100 * self.waited / seconds,
         }
+
+
+def _share(sums: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Return this rank's sum of those that a checkpoint holds; among other ranks than then, their mean."""
+    return sums[ranks.rank] if len(sums) == ranks.world_size else sums.mean()
 
 
 class Loop:
@@ -58,6 +87,8 @@ class Loop:
         run: where records and checkpoints go.
         display: what a person sees.
         stop: whether the run was asked to stop.
+        clock: whether it is time for a checkpoint.
+        ranks: the processes that train together.
         log_every: steps between two records.
     """
 
@@ -68,9 +99,12 @@ class Loop:
         run: Run,
         display: Display,
         stop: StopRequest,
+        clock: SaveClock,
+        ranks: Ranks,
         log_every: int,
     ) -> None:
-        self.loader, self.evaluate, self.run, self.display, self.stop = loader, evaluate, run, display, stop
+        self.loader, self.evaluate, self.run, self.display = loader, evaluate, run, display
+        self.stop, self.clock, self.ranks = stop, clock, ranks
         self.steps, self.log_every = loader.steps, log_every
 
     def train(
@@ -87,7 +121,7 @@ class Loop:
             TrainingFailed: the loss is not finite; the last checkpoint is from before.
         """
         phase, batches = None, iter(())
-        meter = Meter(partial)
+        meter = Meter(self.ranks, partial)
         for epoch in range(first_epoch, stage.epochs):
             if stage.phase(epoch) != phase:
                 phase = stage.phase(epoch)
@@ -98,14 +132,15 @@ class Loop:
                 self._step(stage, batches, meter)
                 if (step + 1) % self.log_every == 0:
                     self._log(stage, epoch, step + 1, meter)
-                if self.stop.signum is not None:
-                    self._record(
-                        stage, epoch, step + 1, meter
-                    )  # never save over a good checkpoint what is not
-                    self.run.save(stage, epoch, step + 1, meter.partial())
-                    raise Stopped(self.stop.signum, self.run.resume_command)
-            self._finish_epoch(stage, epoch, meter)
-            meter, first_step = Meter(), 0
+                due = self.clock.due() and self.ranks.is_main  # one clock for all
+                signum, due = self.ranks.agree(self.stop.signum or 0, due)
+                saved = (signum or due) and self._save(stage, epoch, step + 1, meter)
+                if signum:
+                    raise self._stopped(signum, bool(saved))
+            saved = self._finish_epoch(stage, epoch, meter)
+            if signum := (self.ranks.settle() or [0])[0]:  # what the last step asked for
+                raise self._stopped(signum, saved)
+            meter, first_step = Meter(self.ranks), 0
 
     def _step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], meter: Meter) -> None:
         began = time.perf_counter()
@@ -115,6 +150,7 @@ class Loop:
         stage.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         stage.optimizer.step()
+        self.ranks.average_buffers(stage.network)
         meter.add(losses, batch.images, waited)
         self.display.step()
 
@@ -124,21 +160,64 @@ class Loop:
         self.display.running(record, stage.epochs, self.steps)
 
     def _record(self, stage: Stage, epoch: int, step: int, meter: Meter) -> Record:
+        self._check(stage, epoch, meter)
         place = {"stage": stage.name, "phase": stage.phase(epoch), "epoch": epoch + 1, "step": step}
-        record: Record = {**place, "optim/lr": stage.lr(epoch), **meter.record()}
-        if not math.isfinite(record["train/loss"]):
-            raise TrainingFailed(
-                f"The loss became {record['train/loss']} by step {step} of {stage.name} epoch {epoch + 1}; "
-                f"lower --lr. A checkpoint in {self.run.folder} is from an epoch before."
-            )
-        return record
+        return {**place, "optim/lr": stage.lr(epoch), **meter.record()}
 
-    def _finish_epoch(self, stage: Stage, epoch: int, meter: Meter) -> None:
+    def _check(self, stage: Stage, epoch: int, meter: Meter) -> None:
+        """Raise TrainingFailed if a loss since the last check was not finite: nothing is saved after it."""
+        if (step := meter.bad_step()) is None:
+            return
+        mine = self.loader.names(stage.phase(epoch), epoch, step)
+        names = [name for each in self.ranks.collect(mine) for name in each]
+        listed = self.run.list_images(names)
+        raise TrainingFailed(
+            f"The loss was not finite at step {step + 1} of {stage.name} epoch {epoch + 1}, on {names[0]} "
+            f"and {len(names) - 1} more images ({listed}); lower --lr or look at these. "
+            f"The last checkpoint is from before; go on from it with: {self.run.resume_command}"
+        )
+
+    def _check_weights(self, stage: Stage) -> None:
+        """Raise TrainingFailed if the last step made a weight that is not finite, which no loss shows yet."""
+        if all(bool(value.isfinite().all()) for value in stage.network.parameters()):
+            return
+        raise TrainingFailed(
+            f"The weights of {stage.name} are not finite after the last step; lower --lr. "
+            f"The last checkpoint is from before; go on from it with: {self.run.resume_command}"
+        )
+
+    def _save(self, stage: Stage, epoch: int, step: int, meter: Meter) -> bool:
+        self._check(stage, epoch, meter)  # never save over a good checkpoint what is not
+        self._check_weights(stage)
+        self._share_bad_samples()
+        return self._write(stage, epoch, step, meter.partial())
+
+    def _stopped(self, signum: int, saved: bool) -> Exception:
+        command = self.run.resume_command
+        if saved:
+            return Stopped(signum, command)
+        return TrainingFailed(
+            "Stopped, and the state could not be saved; make room and go on from the checkpoint before with: "
+            f"{command}"
+        )
+
+    def _finish_epoch(self, stage: Stage, epoch: int, meter: Meter) -> bool:
         record = self._record(stage, epoch, self.steps, meter)
-        record |= self.evaluate(stage)
+        self._check_weights(stage)
+        self._share_bad_samples()
+        record |= {"data/bad_samples": len(self.loader.bad), **self.evaluate(stage)}
         best = self.run.best(stage.name)
         self.run.finish_epoch(record)
         if best is None or record["val/top1"] > best["val/top1"]:
             self.run.save_best(stage.network, record)
-        self.run.save(stage, epoch + 1, 0, {})
+        saved = self._write(stage, epoch + 1, 0, {})
         self.display.epoch(record, stage.epochs)
+        return saved
+
+    def _write(self, stage: Stage, epoch: int, step: int, partial: dict[str, Any]) -> bool:
+        self.clock.restart()
+        return self.run.save(stage, epoch, step, partial, self.loader.bad.rows)
+
+    def _share_bad_samples(self) -> None:
+        """Have every rank know the unreadable images that any has met."""
+        self.loader.bad.know(row for rows in self.ranks.collect(self.loader.bad.rows) for row in rows)

@@ -1,10 +1,14 @@
 """The run folder: <project>/<dataset>/<name>/ with configuration, metrics, checkpoints and weights."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import shlex
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,9 @@ from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.stage import STAGES, Stage
-from fasticcl.errors import UserError
-from fasticcl.files import write_file
+from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.files import remove_unfinished, write_file
+from fasticcl.launch import ranks_here
 from fasticcl.method.network import Network
 from fasticcl.resolve import resolve
 
@@ -29,10 +34,16 @@ class Run:
     Args:
         folder: the run folder, which exists.
         config: the resolved configuration, before any shortening.
+        is_main: whether this process writes; other ranks read only.
     """
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: Config, is_main: bool = True) -> None:
+        self.folder, self.config, self.is_main = folder, config, is_main
+        self.warn: Callable[[str], None] = lambda _: None
+        """Called with what a person should know of files that cannot be written."""
+        self._unwritten = ""
+        self._pending: dict[str, Callable[[Path], None]] = {}
+        self._damaged: Path | None = None
         self.data_sha256 = ""
         """What the training data was made from; a checkpoint goes with no other."""
         self.epochs: list[Record] = []
@@ -49,18 +60,22 @@ class Run:
         name = config.engine.name or _free_name(runs, config.method.name)
         folder = runs / name
         try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise UserError(
-                f"The run {folder} exists; choose another --name, or continue it with --resume."
-            ) from None
+            runs.mkdir(parents=True, exist_ok=True)
+            # Made aside and renamed, so that a run folder always has its configuration.
+            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=runs) as aside:
+                made = Path(aside) / name
+                made.mkdir()
+                write_file(made / "config.toml", config.to_toml().encode())
+                os.rename(made, folder)
         except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and folder.exists():
+                raise UserError(
+                    f"The run {folder} exists; choose another --name, or continue it with --resume."
+                ) from None
             raise UserError(
                 f"Cannot make the run folder {folder}: {error.strerror}; choose another --project."
             ) from None
-        run = cls(folder, config)
-        write_file(folder / "config.toml", config.to_toml().encode())
-        return run
+        return cls(folder, config)
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -83,19 +98,49 @@ class Run:
         runs = project / dataset
         if name:
             return cls.open(runs / name)
-        saved = sorted(runs.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
+        saved = [path for name in ("last.pt", "config.toml") for path in runs.glob(f"*/{name}")]
         if not saved:
             raise UserError(f"There is no run to resume in {runs}; start one without --resume.")
-        return cls.open(saved[-1].parent)
+        return cls.open(max(saved, key=lambda path: path.stat().st_mtime_ns).parent)
 
     def log(self, record: Record) -> None:
-        """Append a line to ``metrics.jsonl``.
+        """Append a line to ``metrics.jsonl``; lines that cannot be written wait for the next one.
 
         A number that JSON cannot hold (NaN) becomes null.
         """
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
+        self._unwritten += json.dumps(clean) + "\n"
+        self._put("metrics.jsonl", self._append_lines)
+
+    def _append_lines(self, path: Path) -> None:
+        _append(path, self._unwritten)
+        self._unwritten = ""
+
+    def _put(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write a file now or, where that cannot be done, at the next occasion; training goes on."""
+        if self.is_main:
+            self._pending[name] = write
+            self.catch_up()
+
+    def catch_up(self) -> bool:
+        """Write what is still to be written; return whether that is all."""
+        for name, write in [*self._pending.items()]:
+            if self._wrote(name, write):
+                del self._pending[name]
+        return not self._pending
+
+    def _wrote(self, name: str, write: Callable[[Path], None]) -> bool:
+        if not self.is_main:
+            return True
+        try:
+            write(self.folder / name)
+        except OSError as error:
+            self.warn(
+                f"warning  cannot write {self.folder / name}: {error.strerror}; make room: training goes on "
+                "and tries again"
+            )
+            return False
+        return True
 
     def finish_epoch(self, record: Record) -> None:
         """Log an epoch and rewrite ``results.csv``."""
@@ -108,7 +153,7 @@ class Run:
         writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(self.epochs)
-        write_file(self.folder / "results.csv", table.getvalue().encode())
+        self._put("results.csv", lambda path: write_file(path, table.getvalue().encode()))
 
     def best(self, stage: str) -> Record | None:
         """Return the epoch of a stage with the highest overall accuracy, the earliest of equals."""
@@ -118,43 +163,60 @@ class Run:
         """Return the last finished epoch of a stage."""
         return next((e for e in reversed(self.epochs) if e["stage"] == stage), None)
 
-    def save(self, stage: Stage, epoch: int, step: int, partial: dict[str, Any]) -> None:
-        """Write ``last.pt``, from which the run goes on at ``step`` of ``epoch``.
+    def save(
+        self, stage: Stage, epoch: int, step: int, partial: dict[str, Any], bad_rows: Sequence[int] = ()
+    ) -> bool:
+        """Write ``last.pt``, from which the run goes on at ``step`` of ``epoch``; return whether it is there.
+
+        The checkpoint before stays as ``previous.pt``.
 
         Args:
             stage: the stage that is running.
             epoch, step: the next step to take.
             partial: what the running epoch has summed up so far.
+            bad_rows: training images that were found unreadable.
         """
-        save_checkpoint(
-            self.folder / "last.pt",
-            {
-                "stage": stage.name,
-                "epoch": epoch,
-                "step": step,
-                "partial": partial,
-                "data": self.data_sha256,
-                "epochs": self.epochs,
-                **stage.state(),
-            },
-        )
+        content = {
+            "stage": stage.name,
+            "epoch": epoch,
+            "step": step,
+            "partial": partial,
+            "bad_rows": [*bad_rows],
+            "data": self.data_sha256,
+            "epochs": self.epochs,
+            "unwritten": "" if self.catch_up() else self._unwritten,
+            **stage.state(),
+        }
+        self._wrote("metrics.jsonl", _sync)  # a checkpoint covers lines that are on the disk
+        previous = self.folder / "previous.pt"
+        return self._wrote("last.pt", lambda path: save_checkpoint(path, content, previous))
 
     def save_best(self, network: Network, record: Record) -> None:
         """Write ``best.pt``: the weights of the best epoch so far."""
-        save_checkpoint(self.folder / "best.pt", {"network": network.state_dict(), "record": record})
+        weights = {
+            name: value.clone() for name, value in network.state_dict().items()
+        }  # they may have to wait
+        content = {"network": weights, "record": record}
+        self._put("best.pt", lambda path: save_checkpoint(path, content))
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return ``last.pt``.
+        """Return the newest checkpoint that can be read; an empty one before the first.
 
         Raises:
-            UserError: no checkpoint, a damaged one, or other training data than it was made with.
+            UserError: damaged ones only, or other training data than it was made with.
         """
-        if not (self.folder / "last.pt").exists():
-            raise UserError(
-                f"{self.folder} was stopped before its first checkpoint; delete it, or choose another --name."
-            )
-        checkpoint = load_checkpoint(self.folder / "last.pt")
-        if checkpoint["data"] != self.data_sha256:
+        paths = [path for name in ("last.pt", "previous.pt") if (path := self.folder / name).exists()]
+        checkpoint: dict[str, Any] = {}
+        for place, path in enumerate(paths, start=1):
+            try:
+                checkpoint = load_checkpoint(path)
+                break
+            except UserError as error:
+                if place == len(paths):
+                    raise
+                self.warn(f"warning  {error.args[0].split(';')[0]}; going back to {paths[place].name}")
+                self._damaged = path
+        if checkpoint and checkpoint["data"] != self.data_sha256:
             raise UserError(
                 f"The shards in {self.config.data.dir} are not those that {self.folder} was trained on; "
                 "bring those back, or start a new run."
@@ -162,25 +224,50 @@ class Run:
         return checkpoint
 
     def resume(self) -> dict[str, Any]:
-        """Return ``last.pt`` and take the files back to where it was written.
+        """Return `checkpoint` and take the files back to where it was written.
 
         Raises:
-            UserError: no checkpoint, or a damaged one.
+            UserError: damaged checkpoints only, or files that cannot be written.
         """
         checkpoint = self.checkpoint()
-        self.epochs = checkpoint["epochs"]
-        self._write_results()
-        reached = (STAGES.index(checkpoint["stage"]), checkpoint["epoch"], checkpoint["step"])
+        if self._damaged and self.is_main:
+            self._damaged.unlink(missing_ok=True)  # else the next save would keep it as the one before
+        self.epochs = checkpoint.get("epochs", [])
+        reached = (
+            (STAGES.index(checkpoint["stage"]), checkpoint["epoch"], checkpoint["step"]) if checkpoint else ()
+        )
         log = self.folder / "metrics.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
         kept = [line for line in lines if _position(line) <= reached]
-        write_file(log, "".join(line + "\n" for line in kept).encode())
+        # Lines that had to wait for that checkpoint may have been written after it.
+        kept += [line for line in checkpoint.get("unwritten", "").splitlines() if line not in kept]
+        if self.is_main:
+            try:
+                remove_unfinished(self.folder)
+                write_file(log, "".join(line + "\n" for line in kept).encode())
+            except OSError as error:
+                raise UserError(f"Cannot write {log}: {error.strerror}; make room, then resume.") from None
+            self._write_results()
         return checkpoint
 
+    def list_images(self, names: list[str]) -> str:
+        """Write the names of images into ``failed_step.txt`` and return where that is."""
+        lines = "".join(name + "\n" for name in names).encode()
+        self._wrote("failed_step.txt", lambda path: write_file(path, lines))
+        return str(self.folder / "failed_step.txt")
+
     def release(self, network: Network) -> None:
-        """Write ``model.safetensors``: encoder and classifier, in plain contiguous tensors."""
+        """Write ``model.safetensors``, encoder and classifier in plain contiguous tensors; the run is done.
+
+        Raises:
+            TrainingFailed: it cannot be written; the checkpoint has all that is needed.
+        """
         tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-        write_file(self.folder / "model.safetensors", safetensors.torch.save(tensors))
+        content = safetensors.torch.save(tensors)
+        if not (self.catch_up() and self._wrote("model.safetensors", lambda path: write_file(path, content))):
+            raise TrainingFailed(f"The weights could not be written; make room, then: {self.resume_command}")
+        if self.is_main:
+            (self.folder / "previous.pt").unlink(missing_ok=True)
 
     @property
     def resume_command(self) -> str:
@@ -194,9 +281,28 @@ class Run:
             *project,
             "--name",
             self.folder.name,
+            *ranks_here(),
             "--resume",
         ]
         return shlex.join(words)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "ab") as file:
+        os.fsync(file.fileno())
+
+
+def _append(path: Path, text: str) -> None:
+    """Append lines to a file, or nothing at all."""
+    content = text.encode()
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
 
 
 def _position(line: str) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+"""Ctrl-C, SIGTERM and SIGUSR1, as SLURM sends it before time is up: finish the step, save, leave."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, notes the first SIGINT or SIGTERM; the second acts as if nobody had listened."""
+    """While entered, notes the first of the signals; the second acts as if nobody had listened."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             try:
                 self._previous[signum] = signal.signal(signum, self._note)
             except ValueError:  # not the main thread: whoever runs the main thread listens

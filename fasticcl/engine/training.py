@@ -1,6 +1,8 @@
 """A run from configuration to report: data, both stages, weights; and its evaluation afterwards."""
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,6 +28,7 @@ from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.representation import Representation
 from fasticcl.engine.run import Run
+from fasticcl.engine.saving import SaveClock
 from fasticcl.engine.stage import Stage
 from fasticcl.engine.stop import StopRequest
 from fasticcl.errors import UserError
@@ -95,7 +98,8 @@ def open_dataset(config: Config) -> Dataset:
         )
     present = [name for name in ("test", "val") if name in manifest.splits]
     split = present[0] if data.eval_split == "auto" else data.eval_split
-    return Dataset(Shards(data.dir, "train"), Shards(data.dir, split))
+    train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
+    return Dataset(train, evaluated)
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Report:
@@ -111,30 +115,48 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         Stopped: a signal ended the run; it can be resumed.
         TrainingFailed: the loss is not finite.
     """
-    console = console or Console(quiet=True)
-    run = None
-    if resume:
+    run = _run_to_continue(config, resume)
+    config = run.config if run else config
+    machine = choose_machine(config.engine)
+    ranks = machine.ranks
+    # On several machines torchrun says on one only that it started the ranks again.
+    if any(ranks.collect(run is not None)) and run is None:
         run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
         config = run.config
-    machine = choose_machine(config.engine)
+    console = console if console and ranks.is_main else Console(quiet=True)
+    if ranks.is_main:
+        open_dataset(config)  # makes the demo's shards if need be, before the others look for them
+    ranks.broadcast(None)
     dataset = open_dataset(config)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = _loader(shortened, dataset, machine)
+    loader.bad.warn = _warner(ranks.rank, console)
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
     representation = Representation(shortened, dataset.num_classes, machine)
-    run = run or Run.create(config)  # last, so that bad input leaves no folder behind
+    continued = run is not None
+    if run is None:  # last, so that bad input leaves no folder behind
+        folder = ranks.broadcast(Run.create(config).folder if ranks.is_main else None)
+        run = Run(folder, config)
+    run.is_main, run.warn = ranks.is_main, _warner(ranks.rank, console)
     run.data_sha256 = dataset.train.manifest.source_sha256
-    checkpoint = run.resume() if resume else {}
+    checkpoint = run.resume() if continued else {}
+    loader.bad.know(checkpoint.get("bad_rows", []))
     _banner(console, run, dataset, representation, machine)
-    with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
+    with (
+        StopRequest() as stop,
+        _display(console, shortened, loader.steps, checkpoint) as display,
+        ranks.together(run.resume_command),
+    ):
         loop = Loop(
             loader,
             partial(_evaluate, shortened, dataset, machine),
             run,
             display,
             stop,
+            SaveClock(config.engine.save_every),
+            ranks,
             config.engine.log_every,
         )
         final: Stage = representation
@@ -144,9 +166,35 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         if shortened.rebalance.epochs:
             final = Rebalancing(shortened, representation.network, machine)
             _train_stage(loop, final, checkpoint if in_second else {})
+        ranks.settle()
     final.network.projection = None
     run.release(final.network)
     return _report(run, dataset.evaluated.split)
+
+
+def _run_to_continue(config: Config, resume: bool) -> Run | None:
+    """Return the run that goes on: the one that is asked for, or the one that torchrun has started again."""
+    engine = config.engine
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if not (resume or restarted):
+        return None
+    try:
+        run = Run.newest(engine.project, config.data.dataset, engine.name)
+    except UserError:
+        if resume:
+            raise
+        return None  # it ended before there was a run
+    unnamed = run.config.model_copy(
+        update={"engine": run.config.engine.model_copy(update={"name": engine.name})}
+    )
+    return run if resume or unnamed == config else None  # an older run of other settings is not meant
+
+
+def _warner(rank: int, console: Console) -> Callable[[str], None]:
+    """Return what tells a person of trouble on this rank."""
+    if rank == 0:
+        return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return lambda text: print(f"rank {rank}: {text}", file=sys.stderr)  # noqa: T201  their console is quiet
 
 
 def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None = None) -> Report:
@@ -190,6 +238,12 @@ def _loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
             f"A batch of {batch_size} is larger than the {images} training images; "
             f"use --batch-size {images} or less."
         )
+    ranks = machine.ranks
+    if batch_size % ranks.world_size:
+        raise UserError(
+            f"A global batch of {batch_size} cannot be divided among {ranks.world_size} ranks; "
+            f"use --batch-size {batch_size // ranks.world_size * ranks.world_size or ranks.world_size}."
+        )
     plan = Plan(
         dataset.train.index,
         dataset.train.counts,
@@ -197,6 +251,8 @@ def _loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
         batch_size=batch_size,
         seed=config.engine.seed,
         rebalance_gamma=config.rebalance.gamma,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
     )
     return Loader(
         dataset.train,
@@ -224,6 +280,8 @@ def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
+        rank=machine.ranks.rank,
+        world_size=machine.ranks.world_size,
     )
     return islice(batches, _FEW_STEPS) if config.engine.fast_dev_run else batches
 

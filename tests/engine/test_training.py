@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from pictures import encode, noise, photographs
+from runs import IMAGES, SMALL, metrics, resume, same_weights, start
 from safetensors.torch import load_file
 
 import fasticcl
@@ -22,34 +22,12 @@ from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
 
-SMALL = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 2, "engine.log_every": 2}
-IMAGES = 392  # of the demonstration data
 STEPS = IMAGES // 40
-TIMING = ("throughput/images_per_sec", "time/data_wait_pct")
-
-
-def start(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batch_size=40, **options):
-    options |= {"name": name, "epochs": epochs, "batch_size": batch_size, "set": SMALL | dict(set)}
-    return fasticcl.train(dataset, data=shards, project=project, device="cpu", **options)
 
 
 @pytest.fixture
 def train(digit_shards, tmp_path):
     return partial(start, digit_shards, tmp_path)
-
-
-def resume(project, name="run"):
-    return fasticcl.train("demo", project=project, name=name, resume=True)
-
-
-def metrics(folder):
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key not in TIMING} for record in records]
-
-
-def same_weights(one, other):
-    one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_one_seed_gives_one_result_and_another_seed_another(train):
@@ -178,7 +156,8 @@ def test_resume_takes_the_newest_run(train, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(train):
     with pytest.raises(
-        TrainingFailed, match=r"The loss became (nan|inf) by step \d+ of representation epoch 1; lower --lr"
+        TrainingFailed,
+        match=r"The loss was not finite at step \d+ of representation epoch 1, on train/shard-.*; lower --lr",
     ):
         train(lr=1e12, set={"optim.warmup_epochs": 0})
 
@@ -353,13 +332,12 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path, damage):
         resume(tmp_path)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_says_what_to_do(train, tmp_path):
-    report = train()
-    (report.run / "last.pt").unlink()
-    with pytest.raises(
-        UserError, match="stopped before its first checkpoint; delete it, or choose another --name"
-    ):
-        resume(tmp_path)
+def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(train, tmp_path):
+    undisturbed, stopped = train(name="undisturbed"), train()
+    (stopped.run / "last.pt").unlink()
+    resume(tmp_path)
+    assert metrics(stopped.run) == metrics(undisturbed.run)
+    assert same_weights(stopped.run, undisturbed.run)
 
 
 def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
@@ -383,18 +361,27 @@ def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
             again()
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_an_image_that_no_longer_decodes_is_named(photo_source, tmp_path, split):
-    convert(photo_source, tmp_path / "shards")
-    shard = tmp_path / "shards" / split / "shard-000000.tar"
+def with_a_rotten_image(photo_source, folder, split):
+    """Train on photographs of which the first of a split was damaged after the conversion."""
+    convert(photo_source, folder / "shards")
+    shard = folder / "shards" / split / "shard-000000.tar"
     content = bytearray(shard.read_bytes())
-    content[512:600] = bytes(88)  # the first image's header
+    content[512:600] = bytes(88)
     shard.write_bytes(content)
-    options = {"data": tmp_path / "shards", "project": tmp_path, "batch_size": 21, "fast_dev_run": True}
-    with pytest.raises(
-        TrainingFailed, match=rf"^{split}/shard-000000\.tar:512: damaged since the conversion"
-    ):
-        fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
+    options = {"data": folder / "shards", "project": folder, "batch_size": 21, "fast_dev_run": True}
+    return fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
+
+
+def test_a_training_image_that_rots_is_replaced_and_counted(photo_source, tmp_path):
+    report = with_a_rotten_image(photo_source, tmp_path, "train")
+    counted = [record["data/bad_samples"] for record in metrics(report.run) if "val/top1" in record]
+    assert counted == [1, 1, 1]
+
+
+def test_an_image_that_rots_stops_an_evaluation(photo_source, tmp_path):
+    name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
+    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion; convert .* again"):
+        with_a_rotten_image(photo_source, tmp_path, "val")
 
 
 def test_an_unfinished_run_cannot_be_evaluated(train):

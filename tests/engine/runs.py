@@ -1,0 +1,115 @@
+"""Small runs on the demonstration data, and what they leave behind."""
+
+import hashlib
+import io
+import json
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import fasticcl
+from fasticcl.engine.loop import Loop
+
+SMALL = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 2, "engine.log_every": 2}
+IMAGES = 392  # of the demonstration data
+TINY_COUNTS = [14, 12, 10, 8, 6, 4, 2, 2, 1, 1]
+TINY_STEPS = sum(TINY_COUNTS) // 20
+TINY = {"data.image_size": 8, "data.crop_padding": 1, "engine.log_every": 1, "engine.save_every": "2"}
+TIMING = ("throughput/images_per_sec", "time/data_wait_pct")
+
+
+def start(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batch_size=40, **options):
+    options |= {"name": name, "epochs": epochs, "batch_size": batch_size, "set": SMALL | dict(set)}
+    return fasticcl.train(dataset, data=shards, project=project, device="cpu", **options)
+
+
+def start_tiny(shards, project, set=(), **options):
+    """A run of 3 steps an epoch: one epoch of warm-up, two of the interpolative phase, one of rebalancing."""
+    return start(shards, project, TINY | {"rebalance.epochs": 1} | dict(set), batch_size=20, **options)
+
+
+def resume(project, name="run", **options):
+    return fasticcl.train("demo", project=project, name=name, resume=True, **options)
+
+
+def metrics(folder):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMING} for record in records]
+
+
+def same_weights(one, other):
+    one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def equal(one, other):
+    """Whether two values are the same to the bit, tensors and all."""
+    if isinstance(one, dict):
+        return isinstance(other, dict) and [*one] == [*other] and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return one == other
+
+
+def differences(run, undisturbed):
+    """The names of what differs between two finished runs: nothing, if one was only stopped and continued."""
+    differ = [] if metrics(run) == metrics(undisturbed) else ["metrics.jsonl"]
+    for name in ("results.csv", "model.safetensors"):
+        if (run / name).read_bytes() != (undisturbed / name).read_bytes():
+            differ.append(name)
+    for name in ("last.pt", "best.pt"):
+        contents = [
+            _without_timing(torch.load(each / name, weights_only=True)) for each in (run, undisturbed)
+        ]
+        if not equal(*contents):
+            differ.append(name)
+    names = [sorted(path.name for path in each.iterdir()) for each in (run, undisturbed)]
+    return differ if names[0] == names[1] else [*differ, *names[0]]
+
+
+def _without_timing(checkpoint):
+    for record in [*checkpoint.get("epochs", []), checkpoint.get("record", {})]:
+        for key in TIMING:
+            record.pop(key, None)
+    return checkpoint
+
+
+class Heard:
+    """Keeps what a run says to a person."""
+
+    def __init__(self):
+        self.file = io.StringIO()
+        self.console = Console(file=self.file)
+
+    def warnings(self):
+        return [line for line in self.file.getvalue().splitlines() if line.startswith("warning")]
+
+
+class Power(BaseException):
+    """What no code handles: the end of a process, played inside this one."""
+
+
+def watch(monkeypatch, after=None):
+    """Note every step that is taken, as (stage, step); after each, ``after(count)`` may interfere."""
+    taken, step = [], Loop._step
+
+    def watched(self, stage, batches, meter):
+        step(self, stage, batches, meter)
+        taken.append((stage.name, meter.steps - 1))
+        if after:
+            after(len(taken))
+
+    monkeypatch.setattr(Loop, "_step", watched)
+    return taken
+
+
+def fingerprints(batch):
+    """A short digest of what is in every slot of a batch: pixels, classes and λ."""
+    fields = [value.contiguous() for value in vars(batch).values()]
+    return [
+        hashlib.sha1(b"".join(field[i].numpy().tobytes() for field in fields)).hexdigest()[:12]
+        for i in range(len(fields[0]))
+    ]

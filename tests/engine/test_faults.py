@@ -1,0 +1,393 @@
+"""Losses that are no number, disks that are full, images that rot: what holds, and what is said."""
+
+import errno
+import os
+import re
+import resource
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from processes import Child, on_ranks
+from runs import TINY, TINY_COUNTS, TINY_STEPS, Heard, Power, differences, resume, start, start_tiny, watch
+
+from fasticcl.data.memory import keep_freed_memory
+from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Shards
+from fasticcl.engine import run
+from fasticcl.engine.checkpoint import load_checkpoint
+from fasticcl.engine.rebalance import Rebalancing
+from fasticcl.engine.representation import Representation
+from fasticcl.errors import Stopped, TrainingFailed
+from fasticcl.resolve import resolve
+
+
+@pytest.fixture
+def begin(tiny_shards, tmp_path):
+    return partial(start_tiny, tiny_shards, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_shards, tmp_path_factory):
+    """A run in which nothing happened."""
+    return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
+
+
+def spoil(monkeypatch, number, value, rank=0):
+    """Make the loss of the step with this number, from 1, some other value, on one rank."""
+    count = 0
+    for stage in (Representation, Rebalancing):
+
+        def spoilt(self, batch, losses=stage.losses):
+            nonlocal count
+            found = losses(self, batch)
+            count += 1
+            if count == number and self.machine.ranks.rank == rank:
+                found["loss"] = found["loss"] * value
+            return found
+
+        monkeypatch.setattr(stage, "losses", spoilt)
+
+
+def planned_names(folder, phase, epoch, step):
+    """What the images of a step are called, both streams, as the tars have them."""
+    config = resolve(file=folder / "config.toml")
+    shards = Shards(config.data.dir, "train")
+    plan = Plan(
+        shards.index,
+        shards.counts,
+        config.data,
+        batch_size=config.optim.batch_size,
+        seed=config.engine.seed,
+        rebalance_gamma=config.rebalance.gamma,
+    )
+    streams = plan.batch(phase, epoch, step).streams
+    return [shards.name(row) for stream in streams for row in stream.rows]
+
+
+BAD_STEPS = [
+    # step from 1, phase, epoch and step from 0, lines of failed_step.txt, and where the last checkpoint is
+    (1, "warmup", 0, 0, 20, None),
+    (5, "interpolative", 1, 1, 40, ("representation", 1, 0)),
+    (9, "interpolative", 2, 2, 40, ("representation", 2, 2)),
+    (10, "rebalance", 0, 0, 20, ("representation", 3, 0)),
+]
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+@pytest.mark.parametrize(("number", "phase", "epoch", "step", "images", "place"), BAD_STEPS)
+def test_a_loss_that_is_no_number_is_named_and_nothing_is_saved_over_what_was_good(
+    begin, tmp_path, monkeypatch, number, phase, epoch, step, images, place, log_every
+):
+    folder, settings = tmp_path / "demo/run", {"engine.log_every": log_every}
+    stage = "rebalancing" if phase == "rebalance" else "representation"
+    with monkeypatch.context() as patched:
+        spoil(patched, number, float("nan") if number % 2 else float("inf"))
+        with pytest.raises(TrainingFailed) as failed:
+            begin(settings)
+    listed = (folder / "failed_step.txt").read_text().splitlines()
+    assert listed == planned_names(folder, phase, epoch, step)
+    assert len(listed) == images
+    sentence = str(failed.value)
+    place_named = f"not finite at step {step + 1} of {stage} epoch {epoch + 1}"
+    assert f"{place_named}, on {listed[0]} and {images - 1} more images" in sentence
+    assert str(folder / "failed_step.txt") in sentence
+    if place is None:
+        assert not (folder / "last.pt").exists()
+    else:
+        last = load_checkpoint(folder / "last.pt")
+        assert (last["stage"], last["epoch"], last["step"]) == place
+        assert all(torch.isfinite(value).all() for value in last["network"].values())
+    assert sentence.endswith(f"fasticcl train demo --project {tmp_path} --name run --resume")
+
+
+@pytest.mark.parametrize("number", [1, 5, 11])
+def test_a_run_goes_on_from_before_the_loss_that_was_no_number(
+    begin, undisturbed, tmp_path, monkeypatch, number
+):
+    with monkeypatch.context() as patched:
+        spoil(patched, number, float("nan"))
+        with pytest.raises(TrainingFailed):
+            begin()
+    resume(tmp_path)
+    (tmp_path / "demo/run/failed_step.txt").unlink()
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_a_checkpoint_holds_no_weight_that_is_no_number(begin, tmp_path, monkeypatch):
+    """A finite loss with a gradient that overflows: the next loss shows it, after the checkpoint is due."""
+
+    def overflow(count):
+        if count == 2:
+            network.classifier.weight.data[0, 0] = torch.nan
+
+    network, init = None, Representation.__init__
+
+    def noted(self, *arguments):
+        nonlocal network
+        init(self, *arguments)
+        network = self.network
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Representation, "__init__", noted)
+        watch(patched, overflow)
+        with pytest.raises(TrainingFailed):
+            begin({"engine.save_every": "1"})
+    last = load_checkpoint(tmp_path / "demo/run/last.pt")
+    assert all(torch.isfinite(value).all() for value in last["network"].values())
+
+
+def nan_on_rank(shards, project, rank):
+    with pytest.MonkeyPatch.context() as patched:
+        spoil(patched, 5, float("nan"), rank)
+        try:
+            start_tiny(shards, project)
+        except TrainingFailed as failed:
+            return str(failed)
+    return None
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loss_that_is_no_number_on_one_rank_stops_both(tiny_shards, tmp_path, rank):
+    said = on_ranks(tmp_path / "log", 2, nan_on_rank, tiny_shards, tmp_path, rank)
+    assert all("The loss was not finite at step 2 of representation epoch 2" in each for each in said)
+    folder = tmp_path / "demo/run"
+    assert sorted((folder / "failed_step.txt").read_text().splitlines()) == sorted(
+        planned_names(folder, "interpolative", 1, 1)
+    )
+    last = load_checkpoint(folder / "last.pt")
+    assert (last["epoch"], last["step"]) == (1, 0)
+
+
+class FullDisk:
+    """Refuses to flush files of some names while it is full; the kernel says so as late as that."""
+
+    def __init__(self, monkeypatch, names, code=errno.ENOSPC, most=10**6):
+        self.names, self.code, self.most, self.full, self.refused = names, code, most, False, 0
+        fsync = os.fsync
+
+        def flush(file):
+            name = Path(os.readlink(f"/proc/self/fd/{file}")).name
+            full = self.full and self.refused < self.most
+            if full and re.sub(r"\.[0-9a-f]{8}\.part$", "", name) in self.names:
+                self.refused += 1
+                raise OSError(self.code, os.strerror(self.code))
+            fsync(file)
+
+        monkeypatch.setattr("os.fsync", flush)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("last.pt", range(2, 3)),
+        ("last.pt", range(5, 9)),
+        ("last.pt", range(9, 11)),
+        ("results.csv", range(3, 4)),
+        ("results.csv", range(6, 11)),
+        ("best.pt", range(3, 4)),
+    ],
+    ids=str,
+)
+def test_a_full_disk_stops_nothing_and_loses_nothing(begin, undisturbed, tmp_path, monkeypatch, name, steps):
+    disk = FullDisk(monkeypatch, [name])
+    kept, saved = {}, tmp_path / "demo/run" / name
+
+    def after(count):
+        disk.full = count in steps
+        if count == steps.start:
+            kept["before"] = saved.read_bytes() if saved.exists() else None
+        elif count == steps.start + 1:
+            kept["during"] = saved.read_bytes() if saved.exists() else None
+
+    watch(monkeypatch, after)
+    heard = Heard()
+    begin(console=heard.console)
+    assert disk.refused
+    assert kept["before"] == kept["during"]
+    said = heard.warnings()
+    assert len(said) == disk.refused
+    assert set(said) == {
+        f"warning  cannot write {saved}: No space left on device; make room: training goes on and tries again"
+    }
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+@pytest.mark.parametrize("name", ["results.csv", "best.pt"])
+def test_what_the_last_epoch_could_not_write_is_written_at_the_end(
+    begin, undisturbed, tmp_path, monkeypatch, name
+):
+    disk = FullDisk(monkeypatch, [name], most=1)
+
+    def after(count):
+        disk.full = count == 12
+
+    watch(monkeypatch, after)
+    begin()
+    assert disk.refused
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_the_best_weights_are_written_later_when_the_disk_was_full(begin, monkeypatch):
+    undisturbed = begin({"rebalance.epochs": 0}, name="undisturbed")
+    disk, last_step = FullDisk(monkeypatch, ["best.pt"], most=1), TINY_STEPS * undisturbed.best_epoch
+
+    def after(count):
+        disk.full = count == last_step
+
+    watch(monkeypatch, after)
+    report = begin({"rebalance.epochs": 0})
+    assert disk.refused
+    assert report.best_epoch == undisturbed.best_epoch
+    assert differences(report.run, undisturbed.run) == []
+
+
+def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6):
+    """Refuse to append to metrics.jsonl after some steps."""
+    append, refused, now = run._append, [], 0
+
+    def counted(count):
+        nonlocal now
+        now = count
+        after(count)
+
+    def refusing(path, text):
+        if now in steps and len(refused) < most:
+            refused.append(now)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(path, text)
+
+    monkeypatch.setattr(run, "_append", refusing)
+    watch(monkeypatch, counted)
+    return refused
+
+
+@pytest.mark.parametrize("steps", [range(1, 2), range(4, 8), range(9, 11)], ids=str)
+def test_lines_that_could_not_be_written_come_later(begin, undisturbed, tmp_path, monkeypatch, steps):
+    refused = without_room_for_lines(monkeypatch, steps)
+    heard = Heard()
+    begin(console=heard.console)
+    assert len(heard.warnings()) == len(refused) > 0
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_the_last_lines_that_could_not_be_written_are_written_at_the_end(
+    begin, undisturbed, tmp_path, monkeypatch
+):
+    refused = without_room_for_lines(monkeypatch, [12], most=2)
+    begin()
+    assert len(refused) == 2  # the line of the last step, and that of its epoch
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_lines_that_could_not_be_written_are_not_lost_when_the_run_is_stopped(
+    begin, undisturbed, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        without_room_for_lines(patched, range(4, 6), lambda count: count == 5 and os.kill(os.getpid(), 15))
+        with pytest.raises(Stopped):
+            begin()
+    resume(tmp_path)
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_lines_that_were_written_after_their_checkpoint_do_not_come_twice(
+    begin, undisturbed, tmp_path, monkeypatch
+):
+    """Lines 4 and 5 wait when a checkpoint is saved, are written with line 6, and then the power goes."""
+
+    def cut(count):
+        if count == 7:
+            raise Power
+
+    with monkeypatch.context() as patched:
+        without_room_for_lines(patched, range(4, 6), cut)
+        with pytest.raises(Power):
+            begin()
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "load_checkpoint", lambda path: load_checkpoint(path.with_name("previous.pt")))
+        resume(tmp_path)
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_a_stop_on_a_full_disk_says_that_nothing_was_saved(begin, undisturbed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        disk = FullDisk(patched, ["last.pt"])
+
+        def after(count):
+            if count == 5:
+                disk.full = True
+                os.kill(os.getpid(), 15)
+
+        watch(patched, after)
+        with pytest.raises(TrainingFailed, match=r"^Stopped, and the state could not be saved; make room"):
+            begin()
+    resume(tmp_path)
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_weights_that_cannot_be_written_at_the_end_are_one_sentence_and_not_lost(
+    begin, undisturbed, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        disk = FullDisk(patched, ["model.safetensors"], errno.EROFS)
+        disk.full = True
+        heard = Heard()
+        with pytest.raises(TrainingFailed, match=r"^The weights could not be written; make room, then: fast"):
+            begin(console=heard.console)
+    assert "Read-only file system" in heard.warnings()[0]
+    resume(tmp_path)
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def limited(shards, project, first, last, size):
+    """Train with files limited to a size while steps ``first`` to ``last`` are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = Heard()
+
+    def after(count):
+        log = project / "demo/run/metrics.jsonl"
+        if count == first:
+            few = log.stat().st_size + 30 if size is None else size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (few, hard))
+        if count == last:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.MonkeyPatch.context() as patched:
+        watch(patched, after)
+        start_tiny(shards, project, console=heard.console)
+    return heard.warnings()
+
+
+@pytest.mark.parametrize("size", [None, 100_000, 0], ids=["half a line", "half a checkpoint", "nothing"])
+def test_a_disk_that_takes_only_so_much_stops_nothing_and_loses_nothing(
+    tiny_shards, undisturbed, tmp_path, size
+):
+    """The kernel's own refusal, in the middle of a line and of a checkpoint."""
+    said = Child(tmp_path / "log", limited, tiny_shards, tmp_path, 4, 8, size).result()
+    named = {line.split(": ")[0].removeprefix(f"warning  cannot write {tmp_path}/demo/run/") for line in said}
+    assert named >= {"last.pt"} | ({"metrics.jsonl"} if size is None else set())
+    assert all("File too large" in line or "No space left on device" in line for line in said)
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def resident_after(shards, project, first, last):
+    """Resident memory in MiB after two numbers of steps."""
+    found = {}
+
+    def after(count):
+        if count in (first, last):
+            text = Path("/proc/self/status").read_text()
+            found[count] = int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+    keep_freed_memory()
+    with pytest.MonkeyPatch.context() as patched:
+        watch(patched, after)
+        start(shards, project, TINY, batch_size=5, epochs=last // (sum(TINY_COUNTS) // 5) + 1)
+    return found[first], found[last]
+
+
+def test_memory_does_not_grow_with_the_steps(tiny_shards, tmp_path):
+    early, late = Child(tmp_path / "log", resident_after, tiny_shards, tmp_path, 100, 400).result()
+    assert late < 1.05 * early

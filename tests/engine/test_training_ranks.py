@@ -1,0 +1,310 @@
+"""Whole runs on several ranks: the samples of one process, its losses, its accuracies; and how they end."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import time
+from functools import partial
+from multiprocessing import connection
+
+import numpy as np
+import pytest
+import torch
+from processes import Child, command_line, on_ranks, start_ranks
+from runs import TINY, TINY_STEPS, differences, fingerprints, metrics, resume, start, start_tiny, watch
+
+import fasticcl
+from fasticcl.data.loader import evaluation_batches
+from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Shards
+from fasticcl.engine.loop import Loop
+from fasticcl.engine.run import Run
+from fasticcl.errors import Stopped
+from fasticcl.resolve import resolve
+
+ALL = 4 * TINY_STEPS
+
+
+def spied(call, *arguments, stop=None, **options):
+    """Train, and return what this rank saw at every step: samples, losses, a copy of the centroids.
+
+    With ``stop`` one of the ranks, a different one each time, is asked to stop after so many steps.
+    """
+    seen, saves, step, save = [], [], Loop._step, Run.save
+
+    def watched(self, stage, batches, meter):
+        batch = next(batches)
+        sums = dict(meter.sums)
+        step(self, stage, iter([batch]), meter)
+        bank = getattr(stage, "bank", None)
+        seen.append(
+            {
+                "samples": fingerprints(batch),
+                "loss": float(meter.sums["loss"] - sums.get("loss", 0)),
+                "centroids": bank.centroids.clone().numpy() if bank else np.zeros(0),
+            }
+        )
+        if len(seen) == stop and self.ranks.rank == stop % self.ranks.world_size:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def saving(self, stage, epoch, step, *rest):
+        saves.append((stage.name, epoch, step))
+        return save(self, stage, epoch, step, *rest)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Loop, "_step", watched)
+        patched.setattr(Run, "save", saving)
+        with contextlib.suppress(Stopped):
+            call(*arguments, **options)
+    return seen, saves
+
+
+@pytest.fixture
+def spy(tmp_path):
+    """Call `spied` on so many ranks; returns what each saw."""
+
+    def on(world_size, call, *arguments, **options):
+        answers = on_ranks(tmp_path / "log", world_size, spied, call, *arguments, **options)
+        return [seen for seen, _ in answers]
+
+    return on
+
+
+def slots(ranks):
+    """The samples of every step in the order of the global batch."""
+    return [[sample for rank in step for sample in rank["samples"]] for step in zip(*ranks, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_shards, tmp_path_factory):
+    """What one process sees."""
+    project = tmp_path_factory.mktemp("alone")
+    return [Child(project / "log", spied, start_tiny, tiny_shards, project).result()[0]]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_see_the_samples_of_one_process_and_hold_the_same_centroids(
+    spy, alone, tiny_shards, tmp_path, world_size
+):
+    seen = spy(world_size, start_tiny, tiny_shards, tmp_path)
+    assert len(slots(seen)) == ALL
+    assert slots(seen) == slots(alone)
+    for step in zip(*seen, strict=True):
+        assert all(np.array_equal(rank["centroids"], step[0]["centroids"]) for rank in step)
+    assert np.abs(seen[0][8]["centroids"]).max() > 0
+
+
+SCHEDULES = [
+    [(1, 4), (2, 3), (1, None)],
+    [(2, 5), (1, 4), (2, None)],
+    [(1, 2), (4, 8), (2, None)],
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_run_goes_on_with_another_number_of_ranks_and_sees_what_it_would_have_seen(
+    spy, alone, tiny_shards, tmp_path, schedule
+):
+    for project in (tmp_path / "one", tmp_path / "again"):
+        seen = []
+        for number, (world_size, stop) in enumerate(schedule):
+            call = partial(resume, project) if number else partial(start_tiny, tiny_shards, project)
+            seen += slots(spy(world_size, call, stop=stop))
+        assert seen == slots(alone)
+    assert differences(tmp_path / "one/demo/run", tmp_path / "again/demo/run") == []
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "tuned"])
+def test_a_run_on_two_ranks_that_is_stopped_ends_in_the_bits_of_one_that_was_not(
+    spy, tiny_shards, tmp_path, encoder
+):
+    settings = {"rebalance.encoder": encoder}
+    spy(2, start_tiny, tiny_shards, tmp_path / "undisturbed", settings)
+    spy(2, start_tiny, tiny_shards, tmp_path, settings, stop=4)
+    for stop in (4, 2, None):
+        spy(2, resume, tmp_path, stop=stop)
+    assert differences(tmp_path / "demo/run", tmp_path / "undisturbed/demo/run") == []
+
+
+PHASES = {"warmup": None, "interpolative": 3, "frozen": 9, "tuned": 9}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_shards, tmp_path, phase):
+    """With the statistics of the global batch closely; without, each rank has its own, and it shows."""
+    taken = PHASES[phase]
+    losses, centroids = {}, {}
+    for world_size, sync in [(1, True), (2, True), (4, True), (1, False), (2, False)]:
+        settings = {"engine.sync_bn": sync, "method.uniform_weight": 1.0, "rebalance.encoder": "frozen"}
+        settings |= {"rebalance.encoder": phase} if phase == "tuned" else {}
+        project = tmp_path / f"{sync}-{world_size}"
+        if taken:
+            before = tmp_path / f"{sync}-1"  # the run until here is that of one process
+            if world_size == 1:
+                begun(before, tiny_shards, settings, taken)
+            shutil.copytree(before / "demo", project / "copy/demo")
+            seen = spy(world_size, resume, project / "copy", stop=3)
+        else:
+            seen = spy(world_size, start_tiny, tiny_shards, project, settings, stop=3)
+        steps = [*zip(*seen, strict=True)][:3]
+        losses[world_size, sync] = [float(np.mean([rank["loss"] for rank in step])) for step in steps]
+        centroids[world_size, sync] = seen[0][2]["centroids"]
+    for world_size in (2, 4):
+        assert losses[world_size, True] == pytest.approx(losses[1, True], rel=1e-4)
+        assert np.allclose(centroids[world_size, True], centroids[1, True], atol=1e-4)
+    assert losses[2, False] == pytest.approx(losses[1, False], rel=0.05)
+    if phase != "frozen":  # there batch normalisation has nothing to do
+        assert losses[2, False] != pytest.approx(losses[1, False], rel=1e-3)
+
+
+def begun(project, shards, settings, steps):
+    """A run that was stopped after so many steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        watch(patched, lambda count: count == steps and os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            start_tiny(shards, project, settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method.uniform_weight": 0, "method.interpolative_cross_entropy": False},
+        {"method.uniform_weight": 0},
+        {"method.uniform_weight": 0, "method.centroid_contrastive": False},
+        {"method.uniform_weight": 1, "method.interpolative_cross_entropy": False},
+        {"method.bn_mode": "split"},
+        {"method.bn_mode": "concat", "engine.sync_bn": True},
+        {"rebalance.encoder": "tuned", "engine.sync_bn": True, "rebalance.distillation_weight": 0},
+    ],
+    ids=str,
+)
+def test_every_switch_trains_on_two_ranks(spy, tiny_shards, tmp_path, settings):
+    """Also where a loss leaves parameters without a gradient."""
+    seen = spy(2, start_tiny, tiny_shards, tmp_path, settings, epochs=2)
+    assert len(seen[0]) == len(seen[1]) == 3 * TINY_STEPS
+    assert np.isfinite([step["loss"] for rank in seen for step in rank]).all()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("batch_size", [4, 30, 64])
+def test_ranks_evaluate_each_image_once(tiny_shards, world_size, batch_size):
+    shards, data = Shards(tiny_shards, "test"), resolve("demo").data
+    parts = [
+        list(evaluation_batches(shards, data, batch_size=batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    images = [image for part in parts for batch in part for image in batch.x]
+    whole = next(iter(evaluation_batches(shards, data, batch_size=len(shards)))).x
+    assert len(images) == len(shards)
+    ours = sorted(image.numpy().tobytes() for image in images)
+    assert ours == sorted(image.numpy().tobytes() for image in whole)
+
+
+def test_the_accuracies_of_two_ranks_are_those_of_one_process(tiny_shards, tmp_path):
+    """30 images in batches of 20: the second rank has ten."""
+    reports = on_ranks(tmp_path / "log", 2, start_tiny, tiny_shards, tmp_path)
+    assert reports[0].rows == fasticcl.evaluate(tmp_path / "demo/run").rows
+
+
+def test_steps_and_epochs_have_one_line_each(tiny_shards, tmp_path):
+    on_ranks(tmp_path / "log", 2, start_tiny, tiny_shards, tmp_path)
+    start_tiny(tiny_shards, tmp_path / "one")
+    ours, one = metrics(tmp_path / "demo/run"), metrics(tmp_path / "one/demo/run")
+    places = [[(r["stage"], r["epoch"], r["step"], "val/top1" in r) for r in each] for each in (ours, one)]
+    assert places[0] == places[1]
+    names = {path.name for path in (tmp_path / "demo/run").iterdir()}
+    assert names == {"config.toml", "metrics.jsonl", "results.csv", "last.pt", "best.pt", "model.safetensors"}
+
+
+def test_the_loss_of_a_line_is_the_mean_over_the_ranks(spy, tiny_shards, tmp_path):
+    seen = spy(2, start_tiny, tiny_shards, tmp_path)
+    means = [np.mean([rank["loss"] for rank in step]) for step in zip(*seen, strict=True)]
+    lines = [record for record in metrics(tmp_path / "demo/run") if "val/top1" not in record]
+    for epoch in range(4):
+        ours = [record["train/loss"] for record in lines[3 * epoch : 3 * epoch + 3]]
+        expected = np.cumsum(means[3 * epoch : 3 * epoch + 3]) / [1, 2, 3]
+        assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_ranks_save_no_more_often_than_one_process(tiny_shards, tmp_path):
+    settings = TINY | {"engine.save_every": "4", "rebalance.epochs": 0}
+    answers = on_ranks(
+        tmp_path / "log", 2, spied, start, tiny_shards, tmp_path, settings, epochs=2, batch_size=4
+    )
+    for _, saves in answers:
+        within = [(epoch, step) for _, epoch, step in saves if step]
+        assert len(within) >= 2
+        for (epoch, step), (other, later) in itertools.pairwise(within):
+            assert other > epoch or later - step >= 3
+
+
+def test_a_batch_that_cannot_be_divided_is_one_sentence_and_exit_code_2(tiny_shards, tmp_path):
+    words = [*command(tiny_shards, tmp_path), "--batch-size", 21]
+    children = start_ranks(tmp_path / "log", 2, command_line, *words)
+    assert [child.exit_code() for child in children] == [2, 2]
+    sentence = "error: A global batch of 21 cannot be divided among 2 ranks; use --batch-size 20.\n"
+    assert children[0].printed() == sentence
+    assert not (tmp_path / "demo").exists()
+
+
+def rot(folder, row):
+    """Change a byte of a training image."""
+    index = np.load(folder / "train/index.npy")
+    shard, offset = int(index[row]["shard"]), int(index[row]["offset"])
+    path = folder / f"train/shard-{shard:06d}.tar"
+    content = bytearray(path.read_bytes())
+    content[offset + 30] ^= 1
+    path.write_bytes(content)
+
+
+def test_bad_images_are_counted_over_all_ranks(tiny_shards, tmp_path):
+    """An image that the second rank alone meets in the first epoch."""
+    shards, config = shutil.copytree(tiny_shards, tmp_path / "shards"), resolve("demo")
+    index = Shards(shards, "train")
+    plan = Plan(index.index, index.counts, config.data, batch_size=20, seed=config.engine.seed)
+    rot(shards, plan.agnostic_rows("warmup", 0, 1)[15])
+    settings = {"engine.prefetch": 1}
+    start_tiny(shards, tmp_path / "one", settings)
+    on_ranks(tmp_path / "log", 2, start_tiny, shards, tmp_path, settings)
+    counts = [
+        [record["data/bad_samples"] for record in metrics(each / "demo/run") if "val/top1" in record]
+        for each in (tmp_path / "one", tmp_path)
+    ]
+    assert counts == [[1, 1, 1, 1]] * 2
+
+
+def test_too_many_bad_images_end_all_ranks_with_the_list(tiny_shards, tmp_path):
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    for row in (0, 1, 15, 16, 30, 31, 40, 41):
+        rot(shards, row)
+    words = ["--epochs", 3, "--set", "data.max_bad_samples=7"]
+    children = start_ranks(tmp_path / "log", 2, command_line, *command(shards, tmp_path), *words)
+    connection.wait([child.process.sentinel for child in children], 60)  # torchrun ends the others
+    ended = [child.process.exitcode for child in children if not child.kill()]
+    assert set(ended) == {1}
+    sentence = "8 images cannot be read, more than data.max_bad_samples (7): train/shard-000000.tar:512 "
+    assert any(f"error: {sentence}" in child.printed() for child in children)
+
+
+def command(shards, project):
+    small = ["--batch-size", 20, "--device", "cpu", "--name", "run", "--set", "method.encoder=resnet8"]
+    return ["train", "demo", "--data", shards, "--project", project, *small]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_any_rank_stops_all_and_one_says_so(tiny_shards, tmp_path, rank):
+    words = [*command(tiny_shards, tmp_path), "--epochs", 300]
+    children = start_ranks(tmp_path / "log", 2, command_line, *words)
+    while "epoch   1/300" not in children[0].printed():
+        assert all(child.process.is_alive() for child in children)
+        time.sleep(0.01)
+    children[rank].signal(signal.SIGTERM)
+    assert [child.exit_code() for child in children] == [143, 143]
+    assert children[0].printed().splitlines()[-2:] == [
+        "stopped by SIGTERM; the state is saved. Continue with:",
+        f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume",
+    ]
+    assert "Continue with" not in children[1].printed()
+    assert torch.load(tmp_path / "demo/run/last.pt", weights_only=True)["epoch"] >= 1
