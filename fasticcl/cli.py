@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -285,5 +286,9 @@ def main() -> NoReturn:
 
 
 def _leave(code: int, message: str) -> NoReturn:
+    if rank := int(os.environ.get("RANK", "0")):
+        # What all ranks have to say is said once: torchrun ends the others when the first has ended.
+        time.sleep(10)
+        message = f"rank {rank}: {message}"
     typer.echo(message, err=True)
     sys.exit(code)

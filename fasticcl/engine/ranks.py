@@ -84,11 +84,8 @@ class Ranks:
         return box[0]
 
     @contextmanager
-    def together(self, command: str) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Work that every rank takes part in.
-
-        Args:
-            command: what continues it.
 
         Raises:
             TrainingFailed: another rank is gone.
@@ -101,7 +98,7 @@ class Ranks:
             time.sleep(1)  # torchrun blames the rank that it sees end first: let that be the other
             raise TrainingFailed(
                 f"Another rank is gone, and rank {self.rank} cannot go on without it; see what that one or "
-                f"torchrun says of the reason. Go on from the last checkpoint with: {command}"
+                "torchrun says of the reason, then go on from the last checkpoint with --resume."
             ) from None
 
     def agree(self, *numbers: int) -> list[int]:

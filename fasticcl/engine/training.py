@@ -113,16 +113,20 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     Raises:
         UserError: bad input.
         Stopped: a signal ended the run; it can be resumed.
-        TrainingFailed: the loss is not finite.
+        TrainingFailed: the loss is not finite, too many images cannot be read, or a rank is gone.
     """
     run = _run_to_continue(config, resume)
-    config = run.config if run else config
-    machine = choose_machine(config.engine)
+    machine = choose_machine((run.config if run else config).engine)
+    with machine.ranks.together():
+        return _train(config, run, machine, console)
+
+
+def _train(config: Config, run: Run | None, machine: Machine, console: Console | None) -> Report:
     ranks = machine.ranks
     # On several machines torchrun says on one only that it started the ranks again.
     if any(ranks.collect(run is not None)) and run is None:
         run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
-        config = run.config
+    config = run.config if run else config
     console = console if console and ranks.is_main else Console(quiet=True)
     if ranks.is_main:
         open_dataset(config)  # makes the demo's shards if need be, before the others look for them
@@ -144,11 +148,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     checkpoint = run.resume() if continued else {}
     loader.bad.know(checkpoint.get("bad_rows", []))
     _banner(console, run, dataset, representation, machine)
-    with (
-        StopRequest() as stop,
-        _display(console, shortened, loader.steps, checkpoint) as display,
-        ranks.together(run.resume_command),
-    ):
+    with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
         loop = Loop(
             loader,
             partial(_evaluate, shortened, dataset, machine),

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from processes import Child, command_line, on_ranks
 from runs import TINY, differences, start_tiny
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import fasticcl
 from fasticcl.cli import main
 from fasticcl.engine.loop import Loop
+from fasticcl.errors import TrainingFailed
 from fasticcl.launch import start_ranks
 
 SLURM = Path(__file__).parents[2] / "tools/slurm.sbatch"
@@ -73,7 +75,8 @@ def test_sigterm_to_nproc_saves_and_the_printed_command_continues_to_the_same_bi
                 process.send_signal(signal.SIGTERM)
                 break
         printed = process.stdout.read()
-    assert process.returncode != 0
+    assert process.returncode == 143
+    assert "Traceback" not in printed
     said = printed.index("stopped by SIGTERM; the state is saved. Continue with:\n")
     continues = printed[said:].splitlines()[1]
     assert continues == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
@@ -213,21 +216,61 @@ def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
     assert differences(tmp_path / "runs/demo/run", undisturbed) == []
 
 
-def test_nproc_is_torchrun_with_the_other_words(monkeypatch):
-    started = []
-    monkeypatch.setattr("os.execv", lambda program, command: started.append((program, command)))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for given in (["--nproc", "2"], ["--nproc=2"]):
+def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
+    command = [sys.executable, "-m", "fasticcl", "train", "demo", "--nproc", "2", "--batch-size", "33"]
+    options = ["--data", str(tmp_path / "shards"), "--project", str(tmp_path / "runs"), "--device", "cpu"]
+    with popen([*command, *options]) as process:
+        printed = process.stdout.read()
+    assert process.returncode == 2
+    assert printed == ("error: A global batch of 33 cannot be divided among 2 ranks; use --batch-size 32.\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What `start_ranks` would start, by torchrun's own machinery, which ends as it is told to."""
+    started, ends = [], []
+
+    def launch(config, entry):
+        def start(*arguments):
+            started.append((config.nproc_per_node, entry, *arguments))
+            if ends:
+                raise ends.pop()
+
+        return start
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
+    for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
+        monkeypatch.setenv(name, "1")
+    return started, ends
+
+
+@pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
+def test_nproc_starts_the_other_words_on_every_rank(launched, given):
+    with pytest.raises(SystemExit) as left:
         start_ranks(2, ["train", "demo", *given, "--lr", "0.1"])
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    assert started == [(sys.executable, [*launcher, "-m", "fasticcl", "train", "demo", "--lr", "0.1"])] * 2
+    assert left.value.code == 0
+    assert launched[0] == [(2, sys.executable, "-m", "fasticcl", "train", "demo", "--lr", "0.1")]
+
+
+def test_a_rank_that_a_signal_ended_is_one_sentence(launched):
+    failures = {0: failure(0, -15, later=1), 1: failure(1, -9, later=0)}
+    launched[1].append(ChildFailedError("fasticcl", failures))
+    with pytest.raises(TrainingFailed, match=r"Rank 1 was ended by SIGKILL.*--nproc 2 --resume"):
+        start_ranks(2, ["train", "demo"])
+
+
+def failure(rank, exit_code, later):
+    found = ProcessFailure(local_rank=rank, pid=1, exitcode=exit_code, error_file="")
+    found.timestamp = 1000 + later
+    return found
 
 
 @pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
 def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, given, tmp_path, capsys):
     """torchrun hands the words on; a rank that read --nproc must not start ranks of its own."""
     monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("ranks were started"))
+    monkeypatch.setattr("fasticcl.launch.start_ranks", lambda *_: pytest.fail("ranks were started"))
     monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *given, "--print-config"])
     with pytest.raises(SystemExit) as left:
         main()
