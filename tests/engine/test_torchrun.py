@@ -137,11 +137,12 @@ def test_a_rank_that_is_killed_ends_the_others_with_its_number_and_the_reason(ti
     assert (tmp_path / "demo/run/last.pt").exists()
 
 
-def test_a_rank_that_loses_the_others_says_so_in_one_sentence(tiny_shards, tmp_path):
-    agent = start_agent(tmp_path, tiny_shards)
-    agent.raw()
-    assert "error: Another rank" in agent.printed()
-    assert "Traceback" not in agent.printed().split("error: Another rank")[0]
+def test_a_rank_that_loses_another_machine_says_so_in_one_sentence(tiny_shards, tmp_path):
+    meet = f"127.0.0.1:{free_port()}"
+    agents = [start_agent(tmp_path, tiny_shards, f"log{i}", meet=meet) for i in range(2)]
+    assert [agent.raw()[0] for agent in agents] == [False, False]
+    [left] = [agent.printed() for agent in agents if "error: Another rank" in agent.printed()]
+    assert "Traceback" not in left.split("error: Another rank")[0]
 
 
 def test_a_restarted_run_continues_from_the_last_checkpoint(tiny_shards, undisturbed, tmp_path):
