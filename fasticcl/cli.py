@@ -70,7 +70,7 @@ def train(
     ] = None,
 ) -> None:
     """Train both stages on a dataset."""
-    if nproc and "WORLD_SIZE" not in os.environ:
+    if nproc and not print_config and "RANK" not in os.environ:
         from fasticcl.launch import start_ranks
 
         start_ranks(nproc, sys.argv[1:])

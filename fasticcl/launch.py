@@ -11,6 +11,7 @@ from fasticcl.data.cores import available_cores
 from fasticcl.errors import TrainingFailed
 
 _TIME_TO_SAVE = "300"  # seconds that ranks have after a signal; torchrun gives 30, too few for slow disks
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # torchrun leaves out SIGUSR1, which would end it alone
 
 
 def ranks_here() -> list[str]:
@@ -38,6 +39,7 @@ def start_ranks(count: int, arguments: list[str]) -> NoReturn:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // count)))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks say what there is to say
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _TIME_TO_SAVE)
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = _SIGNALS
     here = LaunchConfig(
         run_id=secrets.token_hex(8),
         min_nodes=1,
@@ -60,7 +62,7 @@ def start_ranks(count: int, arguments: list[str]) -> NoReturn:
             ) from None
         sys.exit(failure.exitcode)
     except SignalException as stopped:
-        sys.exit(128 + stopped.sigval)
+        sys.exit(128 + (signal.SIGINT if stopped.sigval == signal.SIGINT else signal.SIGTERM))
     sys.exit(0)
 
 

@@ -25,13 +25,15 @@ class Meter:
 
     Args:
         ranks: the processes whose losses are averaged.
+        device: where the losses are.
         partial: what an earlier process of the same epoch had summed up.
     """
 
-    def __init__(self, ranks: Ranks, partial: dict[str, Any] | None = None) -> None:
+    def __init__(self, ranks: Ranks, device: torch.device, partial: dict[str, Any] | None = None) -> None:
         partial = partial or {}
         self.ranks = ranks
-        self.sums: Losses = {name: _share(each, ranks) for name, each in partial.get("sums", {}).items()}
+        sums = partial.get("sums", {})
+        self.sums: Losses = {name: _share(each, ranks).to(device) for name, each in sums.items()}
         self.steps: int = partial.get("steps", 0)
         self.images, self.waited = 0, 0.0
         self.began = time.perf_counter()
@@ -42,7 +44,7 @@ class Meter:
         for name, value in losses.items():
             value = value.detach()
             before = self.sums.get(name)
-            self.sums[name] = value if before is None else before.to(value.device) + value
+            self.sums[name] = value if before is None else before + value
         loss = losses["loss"].detach()
         bad = torch.where(loss.isfinite(), _NEVER, self.steps)
         self.first_bad = bad if self.first_bad is None else torch.minimum(self.first_bad, bad)
@@ -121,7 +123,8 @@ class Loop:
             TrainingFailed: the loss is not finite; the last checkpoint is from before.
         """
         phase, batches = None, iter(())
-        meter = Meter(self.ranks, partial)
+        device = next(stage.network.parameters()).device
+        meter = Meter(self.ranks, device, partial)
         for epoch in range(first_epoch, stage.epochs):
             if stage.phase(epoch) != phase:
                 phase = stage.phase(epoch)
@@ -137,10 +140,10 @@ class Loop:
                 saved = (signum or due) and self._save(stage, epoch, step + 1, meter)
                 if signum:
                     raise self._stopped(signum, bool(saved))
-            saved = self._finish_epoch(stage, epoch, meter)
             if signum := (self.ranks.settle() or [0])[0]:  # what the last step asked for
-                raise self._stopped(signum, saved)
-            meter, first_step = Meter(self.ranks), 0
+                raise self._stopped(signum, self._save(stage, epoch, self.steps, meter))
+            self._finish_epoch(stage, epoch, meter)
+            meter, first_step = Meter(self.ranks, device), 0
 
     def _step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], meter: Meter) -> None:
         began = time.perf_counter()
@@ -190,9 +193,9 @@ class Loop:
         self._check(stage, epoch, meter)  # never save over a good checkpoint what is not
         self._check_weights(stage)
         self._share_bad_samples()
-        return self._write(stage, epoch, step, meter.partial())
+        return self.run.save(stage, epoch, step, meter.partial(), self.loader.bad.rows)
 
-    def _stopped(self, signum: int, saved: bool) -> Exception:
+    def _stopped(self, signum: int, saved: bool) -> Stopped | TrainingFailed:
         command = self.run.resume_command
         if saved:
             return Stopped(signum, command)
@@ -201,7 +204,7 @@ class Loop:
             f"{command}"
         )
 
-    def _finish_epoch(self, stage: Stage, epoch: int, meter: Meter) -> bool:
+    def _finish_epoch(self, stage: Stage, epoch: int, meter: Meter) -> None:
         record = self._record(stage, epoch, self.steps, meter)
         self._check_weights(stage)
         self._share_bad_samples()
@@ -210,13 +213,9 @@ class Loop:
         self.run.finish_epoch(record)
         if best is None or record["val/top1"] > best["val/top1"]:
             self.run.save_best(stage.network, record)
-        saved = self._write(stage, epoch + 1, 0, {})
-        self.display.epoch(record, stage.epochs)
-        return saved
-
-    def _write(self, stage: Stage, epoch: int, step: int, partial: dict[str, Any]) -> bool:
+        self.run.save(stage, epoch + 1, 0, {}, self.loader.bad.rows)
         self.clock.restart()
-        return self.run.save(stage, epoch, step, partial, self.loader.bad.rows)
+        self.display.epoch(record, stage.epochs)
 
     def _share_bad_samples(self) -> None:
         """Have every rank know the unreadable images that any has met."""

@@ -81,7 +81,7 @@ def choose_machine(engine: Engine) -> Machine:
     """Return the machine that the configuration asks for.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: a GPU is asked for and there is none, or fewer than ranks.
     """
     has_gpu = torch.cuda.is_available()
     if engine.device == "gpu" and not has_gpu:
@@ -89,6 +89,11 @@ def choose_machine(engine: Engine) -> Machine:
             "--device gpu: torch sees no GPU here; check the driver with nvidia-smi or use --device cpu."
         )
     use_gpu = has_gpu and engine.device != "cpu"
+    if use_gpu and local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"This machine has more ranks than GPUs that torch sees ({torch.cuda.device_count()}); "
+            "start as many as there are GPUs."
+        )
     if use_gpu:
         torch.cuda.set_device(local_rank())
     return Machine(

@@ -4,10 +4,11 @@ Each holds a copy of the network and a slice of every global batch. ``torchrun``
 is who; a process on its own is rank 0 of 1, and nothing here costs it anything.
 """
 
+import atexit
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fasticcl.errors import TrainingFailed
+from fasticcl.errors import TrainingFailed, UserError
 
 _PATIENCE = timedelta(minutes=10)  # rank 0 may write a checkpoint to a slow disk while the others wait
 
@@ -58,7 +59,9 @@ class Ranks:
 
     def average_buffers(self, module: nn.Module) -> None:
         """Give all ranks the mean of the floating-point buffers (the running statistics of batch norm)."""
-        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        # A frozen encoder's are equal already, and the mean of three equal numbers may be another.
+        training = (part for part in module.modules() if part.training)
+        buffers = [b for part in training for b in part.buffers(recurse=False) if b.is_floating_point()]
         if self.world_size == 1 or not buffers:
             return
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
@@ -83,6 +86,19 @@ class Ranks:
         dist.broadcast_object_list(box, group=self._control)
         return box[0]
 
+    def from_main(self, work: Callable[[], Any]) -> Any:
+        """Return what ``work`` returns on rank 0; its UserError there is raised on every rank."""
+        outcome = None
+        if self.is_main:
+            try:
+                outcome = work()
+            except UserError as error:
+                outcome = error
+        outcome = self.broadcast(outcome)
+        if isinstance(outcome, UserError):
+            raise outcome
+        return outcome
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Work that every rank takes part in.
@@ -93,7 +109,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if self.world_size == 1 or not (isinstance(error, dist.DistError) or "peer" in str(error)):
+            if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
             time.sleep(1)  # torchrun blames the rank that it sees end first: let that be the other
             raise TrainingFailed(
@@ -126,15 +142,26 @@ class Ranks:
 
 
 def join(gpu: bool) -> Ranks:
-    """Return this process's place among those that ``torchrun`` started, after they have met."""
+    """Return this process's place among those that ``torchrun`` started, after they have met.
+
+    Raises:
+        UserError: something else than torchrun says that there are several.
+        TrainingFailed: the others did not come.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Ranks()
+    if "RANK" not in os.environ:
+        raise UserError(
+            f"WORLD_SIZE is {world_size} and there is no RANK: start the ranks with torchrun or --nproc."
+        )
     if not dist.is_initialized():
         store, rank, _ = next(dist.rendezvous("env://", timeout=_PATIENCE))
         backend = "nccl" if gpu else "gloo"
         own = _own_part(store, rank, world_size)
         dist.init_process_group(backend, timeout=_PATIENCE, store=own, rank=rank, world_size=world_size)
+        if not gpu:  # gloo's threads abort a process that ends while they run
+            atexit.register(dist.destroy_process_group)
     return Ranks(dist.get_rank(), world_size)
 
 
@@ -150,8 +177,10 @@ def _own_part(store: dist.Store, rank: int, world_size: int) -> dist.Store:
         part = store.get(f"fasticcl/{word}").decode()
         store.set(f"fasticcl/{word}/{part}", "heard")
         return dist.PrefixStore(part, store)
-    waiting = set(range(1, world_size))
+    waiting, latest = set(range(1, world_size)), time.monotonic() + _PATIENCE.total_seconds()
     while waiting:
+        if time.monotonic() > latest:
+            raise TrainingFailed(f"Ranks {sorted(waiting)} did not come within {_PATIENCE}; start all again.")
         for other in sorted(waiting):
             said = store.get(f"fasticcl/{other}").decode()  # perhaps by one that ended
             store.set(f"fasticcl/{said}", word)

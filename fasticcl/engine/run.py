@@ -43,6 +43,7 @@ class Run:
         """Called with what a person should know of files that cannot be written."""
         self._unwritten = ""
         self._pending: dict[str, Callable[[Path], None]] = {}
+        self._failing: set[str] = set()
         self._damaged: Path | None = None
         self.data_sha256 = ""
         """What the training data was made from; a checkpoint goes with no other."""
@@ -108,6 +109,8 @@ class Run:
 
         A number that JSON cannot hold (NaN) becomes null.
         """
+        if not self.is_main:
+            return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._unwritten += json.dumps(clean) + "\n"
         self._put("metrics.jsonl", self._append_lines)
@@ -117,10 +120,10 @@ class Run:
         self._unwritten = ""
 
     def _put(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write a file now or, where that cannot be done, at the next occasion; training goes on."""
-        if self.is_main:
-            self._pending[name] = write
-            self.catch_up()
+        """Write a file now or, where that cannot be done, with the next checkpoint; training goes on."""
+        self._pending[name] = write
+        if self._wrote(name, write):
+            del self._pending[name]
 
     def catch_up(self) -> bool:
         """Write what is still to be written; return whether that is all."""
@@ -135,11 +138,14 @@ class Run:
         try:
             write(self.folder / name)
         except OSError as error:
-            self.warn(
-                f"warning  cannot write {self.folder / name}: {error.strerror}; make room: training goes on "
-                "and tries again"
-            )
+            if name not in self._failing:  # once, until it can be written
+                self.warn(
+                    f"warning  cannot write {self.folder / name}: {error.strerror}; make room: training goes "
+                    "on and tries again"
+                )
+            self._failing.add(name)
             return False
+        self._failing.discard(name)
         return True
 
     def finish_epoch(self, record: Record) -> None:
@@ -187,12 +193,15 @@ class Run:
             "unwritten": "" if self.catch_up() else self._unwritten,
             **stage.state(),
         }
-        self._wrote("metrics.jsonl", _sync)  # a checkpoint covers lines that are on the disk
+        if "metrics.jsonl" not in self._pending:
+            self._wrote("metrics.jsonl", _sync)  # a checkpoint covers lines that are on the disk
         previous = self.folder / "previous.pt"
         return self._wrote("last.pt", lambda path: save_checkpoint(path, content, previous))
 
     def save_best(self, network: Network, record: Record) -> None:
         """Write ``best.pt``: the weights of the best epoch so far."""
+        if not self.is_main:
+            return
         weights = {
             name: value.clone() for name, value in network.state_dict().items()
         }  # they may have to wait
@@ -264,7 +273,14 @@ class Run:
         """
         tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
         content = safetensors.torch.save(tensors)
-        if not (self.catch_up() and self._wrote("model.safetensors", lambda path: write_file(path, content))):
+        last_is_there = (
+            "last.pt" not in self._failing
+        )  # without it there are no weights from before rebalancing
+        if not (
+            last_is_there
+            and self.catch_up()
+            and self._wrote("model.safetensors", lambda path: write_file(path, content))
+        ):
             raise TrainingFailed(f"The weights could not be written; make room, then: {self.resume_command}")
         if self.is_main:
             (self.folder / "previous.pt").unlink(missing_ok=True)

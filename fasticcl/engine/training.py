@@ -31,7 +31,7 @@ from fasticcl.engine.run import Run
 from fasticcl.engine.saving import SaveClock
 from fasticcl.engine.stage import Stage
 from fasticcl.engine.stop import StopRequest
-from fasticcl.errors import UserError
+from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.method.network import Network
 
 _FEW_STEPS = 3  # of fast_dev_run
@@ -128,9 +128,8 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
     config = run.config if run else config
     console = console if console and ranks.is_main else Console(quiet=True)
-    if ranks.is_main:
-        open_dataset(config)  # makes the demo's shards if need be, before the others look for them
-    ranks.broadcast(None)
+    # Makes the demo's shards if need be, before the others look for them.
+    ranks.from_main(lambda: open_dataset(config) and None)
     dataset = open_dataset(config)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = _loader(shortened, dataset, machine)
@@ -141,11 +140,14 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     representation = Representation(shortened, dataset.num_classes, machine)
     continued = run is not None
     if run is None:  # last, so that bad input leaves no folder behind
-        folder = ranks.broadcast(Run.create(config).folder if ranks.is_main else None)
+        folder = ranks.from_main(lambda: Run.create(config).folder)
         run = Run(folder, config)
     run.is_main, run.warn = ranks.is_main, _warner(ranks.rank, console)
     run.data_sha256 = dataset.train.manifest.source_sha256
     checkpoint = run.resume() if continued else {}
+    reached = ranks.collect([checkpoint.get(key) for key in ("stage", "epoch", "step")])
+    if any(each != reached[0] for each in reached):
+        raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     loader.bad.know(checkpoint.get("bad_rows", []))
     _banner(console, run, dataset, representation, machine)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
@@ -276,7 +278,7 @@ def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[
     batches = evaluation_batches(
         dataset.evaluated,
         config.data,
-        batch_size=config.optim.batch_size,
+        batch_size=-(-config.optim.batch_size // machine.ranks.world_size),
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,

@@ -39,7 +39,7 @@ def test_the_index_finds_every_image_in_its_tar(photo_source, photo_shards):
     contents = {item.content: item.label for item in photo_source.splits["train"]}
     found = {}
     for row, (shard, offset, size, label, height, width, crc32) in enumerate(shards.index.tolist()):
-        content = shards.images([row])[0].tobytes()
+        content = shards.images(np.array([row]))[0].tobytes()
         found[content] = label
         assert zlib.crc32(content) == crc32
         with tarfile.open(photo_shards / "train" / f"shard-{shard:06d}.tar") as tar:
@@ -56,7 +56,7 @@ def test_rows_are_sorted_by_label_and_memory_mapped(photo_shards):
     assert shards.index.dtype == INDEX_DTYPE
     assert shards.index["label"].tolist() == [0] * 12 + [1] * 6 + [2] * 3
     assert shards.counts.tolist() == [12, 6, 3]
-    assert not shards.images([0])[0].flags.owndata  # a view, not a copy
+    assert not shards.images(np.array([0]))[0].flags.owndata  # a view, not a copy
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

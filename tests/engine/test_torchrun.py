@@ -65,19 +65,20 @@ def workers_of(shards):
     return found
 
 
-def test_sigterm_to_nproc_saves_and_the_printed_command_continues_to_the_same_bits(
-    tiny_shards, undisturbed, tmp_path
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_bits(
+    tiny_shards, undisturbed, tmp_path, signum
 ):
     command = [sys.executable, "-m", "fasticcl", *words(tiny_shards, tmp_path), "--nproc", "2"]
     with popen(command) as process:
         for line in process.stdout:
             if "epoch  3/" in line:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(signum)
                 break
         printed = process.stdout.read()
     assert process.returncode == 143
     assert "Traceback" not in printed
-    said = printed.index("stopped by SIGTERM; the state is saved. Continue with:\n")
+    said = printed.index(f"stopped by {signum.name}; the state is saved. Continue with:\n")
     continues = printed[said:].splitlines()[1]
     assert continues == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
     assert printed.count("Continue with") == 1
@@ -241,7 +242,7 @@ def launched(monkeypatch):
         return start
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
-    for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
+    for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCHELASTIC_SIGNALS_TO_HANDLE"):
         monkeypatch.setenv(name, "1")
     return started, ends
 
@@ -270,7 +271,7 @@ def failure(rank, exit_code, later):
 @pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
 def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, given, tmp_path, capsys):
     """torchrun hands the words on; a rank that read --nproc must not start ranks of its own."""
-    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr("fasticcl.launch.start_ranks", lambda *_: pytest.fail("ranks were started"))
     monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *given, "--print-config"])
     with pytest.raises(SystemExit) as left:
