@@ -39,7 +39,6 @@ def start_ranks(count: int, arguments: list[str]) -> NoReturn:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // count)))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks say what there is to say
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _TIME_TO_SAVE)
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = _SIGNALS
     here = LaunchConfig(
         run_id=secrets.token_hex(8),
         min_nodes=1,
@@ -49,6 +48,7 @@ def start_ranks(count: int, arguments: list[str]) -> NoReturn:
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
+        signals_to_handle=_SIGNALS,
     )
     try:
         elastic_launch(here, sys.executable)("-m", "fasticcl", *_without_nproc(arguments))

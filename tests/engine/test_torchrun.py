@@ -242,7 +242,7 @@ def launched(monkeypatch):
         return start
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
-    for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCHELASTIC_SIGNALS_TO_HANDLE"):
+    for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
         monkeypatch.setenv(name, "1")
     return started, ends
 
