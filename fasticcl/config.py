@@ -69,6 +69,8 @@ class Data(Section):
     """Compare the checksum of every image that is read; without, only what cannot be decoded is noticed."""
     max_bad_samples: int = Field(default=100, ge=0)
     """Training images that may turn out unreadable before training stops; each is replaced by another."""
+    hw_decoder_load: Fraction = 0.65
+    """Share of a batch that the JPEG hardware of a GPU decodes, where it has any; a CPU takes no notice."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Data":

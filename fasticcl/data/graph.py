@@ -114,8 +114,8 @@ def _image(stream: Mapping[str, Any], data: Data, padded: bool, gpu: int | None)
         start=stream["start"],
         shape=stream["shape"],
         axes=[0, 1],
-        device="cpu" if gpu is None else "mixed",
         output_type=types.RGB,
+        **({"device": "cpu"} if gpu is None else {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}),
         adjust_orientation=False,  # conversion turned every image upright
     )
     side = data.image_size

@@ -14,12 +14,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from fasticcl.config import Config
-from fasticcl.data.convert import convert
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
 from fasticcl.data.longtail import splits
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import Manifest, Shards
-from fasticcl.data.sources import digits
 from fasticcl.engine.checkpoint import load_checkpoint
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
 from fasticcl.engine.loop import Loop
@@ -74,6 +72,9 @@ def open_dataset(config: Config) -> Dataset:
     data = config.data
     manifest = Manifest.read(data.dir)
     if manifest is None and data.dataset == "demo":
+        from fasticcl.data.convert import convert  # training alone needs no JPEG library
+        from fasticcl.data.sources import digits
+
         manifest = convert(digits.read(), data.dir)
     if manifest is None:
         ratio = f" --imbalance {data.imbalance}" if data.imbalance else ""
@@ -132,7 +133,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     ranks.from_main(lambda: open_dataset(config) and None)
     dataset = open_dataset(config)
     shortened = config.shortened() if config.engine.fast_dev_run else config
-    loader = _loader(shortened, dataset, machine)
+    loader = build_loader(shortened, dataset, machine)
     loader.bad.warn = _warner(ranks.rank, console)
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
@@ -232,7 +233,12 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
     return Report(folder, rows, best["record"]["epoch"], dataset.evaluated.split)
 
 
-def _loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
+def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
+    """Return the loader of a run.
+
+    Raises:
+        UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
+    """
     batch_size = config.optim.batch_size
     images = len(dataset.train)
     if batch_size > images:
