@@ -15,6 +15,7 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl import tables
+from fasticcl.bench.commands import app as bench
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.meter import Meter
 
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(bench, name="bench")
 
 _RANK = (("RANK", "0"), ("WORLD_SIZE", "1"))  # as torchrun sets them
 

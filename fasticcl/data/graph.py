@@ -109,14 +109,15 @@ def _to_device(value: Any, gpu: int | None) -> Any:
 
 def _image(stream: Mapping[str, Any], data: Data, padded: bool, gpu: int | None) -> Any:
     """Return 8-bit images [S, S, 3] of a stream."""
+    mixed = {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}
     image = fn.decoders.image_slice(
         stream["encoded"],
         start=stream["start"],
         shape=stream["shape"],
         axes=[0, 1],
         output_type=types.RGB,
-        **({"device": "cpu"} if gpu is None else {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}),
         adjust_orientation=False,  # conversion turned every image upright
+        **({"device": "cpu"} if gpu is None else mixed),
     )
     side = data.image_size
     resize = {"size": stream["size"], "interp_type": types.INTERP_LINEAR, "antialias": True}

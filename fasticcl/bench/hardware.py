@@ -1,0 +1,69 @@
+"""What a benchmark ran on: no names of machines, no paths."""
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda120", "numpy")
+_GPU = {
+    "name": "gpu",
+    "memory.total": "memory_mib",
+    "power.limit": "power_limit_w",
+    "driver_version": "driver",
+}
+_PATIENCE = 10  # seconds for nvidia-smi
+
+
+def hardware() -> dict[str, Any]:
+    """Return CPU, cores that this process may use, versions, date and, where there is one, the GPU."""
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": round(os.getloadavg()[0], 2),
+        **gpu(),
+        "python": platform.python_version(),
+        **{package: found for package in PACKAGES if (found := _version(package))},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def cpu_model() -> str:
+    """Return the model name that the kernel reports."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()  # not every architecture names its model
+
+
+def gpu() -> dict[str, str | float]:
+    """Return name, memory in MiB, power limit in watts and driver of the first GPU; nothing without one.
+
+    What nvidia-smi does not know is left out.
+    """
+    query = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    values = [value.strip() for value in found.partition("\n")[0].split(",")]
+    described = dict(zip(_GPU.values(), values, strict=False))
+    return {name: _number(value) for name, value in described.items() if value and not value.startswith("[")}
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # unpacked by hand
+        return None
