@@ -43,7 +43,6 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the result into
 def plan(
     dataset: Dataset = None,
     data: Data = None,
-    images: Images = None,
     batch_size: BatchSize = None,
     phase: Phase = None,
     repeats: Repeats = 5,

@@ -47,11 +47,14 @@ class Made:
 def make_images(
     count: int, classes: int, threads: int, *, width: int = WIDTH, height: int = HEIGHT, png: bool = False
 ) -> Made:
-    """Return ``count`` random images or a few more; the same arguments give the same pixels."""
-    largest = IMBALANCE
-    while exponential_counts(largest, classes, IMBALANCE).sum() < count:
+    """Return ``count`` random images or a few more; the same arguments give the same pixels.
+
+    The largest class has `IMBALANCE` times the images of the smallest, less where there are too few images.
+    """
+    largest = 1
+    while (counts := exponential_counts(largest, classes, min(largest, IMBALANCE))).sum() < count:
         largest += 1
-    labels = np.repeat(np.arange(classes), exponential_counts(largest, classes, IMBALANCE))
+    labels = np.repeat(np.arange(classes), counts)
     kind = "PNG" if png else "JPEG"
     with ThreadPoolExecutor(threads) as pool:
         contents = list(pool.map(lambda seed: random_image(seed, width, height, kind), range(len(labels))))

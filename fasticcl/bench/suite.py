@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fasticcl.bench import convert, loader, plan, step, train
+from fasticcl.bench import loader, plan, step, train
 from fasticcl.bench.advice import Advice, Situation, advise
 from fasticcl.bench.hardware import hardware
 from fasticcl.bench.images import make_images, write_files
@@ -68,6 +68,8 @@ def benchmark(
             found = measure_conversion(folder, data, workers, images, timing)
         else:
             say("opening shards" if data else "making images")
+            if what in ("plan", "step"):
+                images = images or 1  # none is decoded; as many as a batch has are made
             workload = open_workload(folder, dataset, data=data, workers=workers, images=images, **options)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
             timing = Timing(repeats, seconds or default, say)
@@ -119,6 +121,8 @@ def measure_conversion(
     folder: Path, data: Path | None, workers: int | None, images: int | None, timing: Timing
 ) -> Result:
     """Measure both ways of conversion on the images of a folder, or on some that are made."""
+    from fasticcl.bench import convert  # the others do without the JPEG library that it needs
+
     count, threads = images or _CONVERTED, workers or available_cores()
     notes = ()
     if data is None:

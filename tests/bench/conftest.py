@@ -1,0 +1,47 @@
+"""One small benchmark of everything, and the command line in this process."""
+
+import sys
+
+import pytest
+
+import fasticcl
+from fasticcl.cli import main
+
+# Sizes at which a step takes milliseconds.
+TINY = {
+    "images": 20,
+    "batch_size": 4,
+    "image_size": 16,
+    "encoder": "resnet8",
+    "device": "cpu",
+    "workers": 1,
+    "seconds": 0.01,
+    "repeats": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def everything():
+    """What `all` finds on images that it makes."""
+    return fasticcl.benchmark("all", **TINY)
+
+
+@pytest.fixture
+def fasticcl_command(monkeypatch, capsys, tmp_path):
+    """Call the command line in an empty folder; returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fasticcl.data.memory.keep_freed_memory", lambda: True)  # this process is the tests'
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        output = capsys.readouterr()
+        return left.value.code, output.out, output.err
+
+    return call
