@@ -322,6 +322,7 @@ def benchmark(
     workers: int | None = None,
     repeats: int = 5,
     seconds: float | None = None,
+    config: str | Path | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> "Result":
@@ -330,7 +331,8 @@ def benchmark(
     Args:
         what: plan, loader, step, train, convert or all.
         dataset: name of a dataset preset; None: that of the shards, else folder.
-        data: folder of the shards, of convert a folder of images; None: images are made.
+        data: folder of the shards, of convert a folder of images; None: that of ``config``, and without
+            one images are made.
         images: how many are made.
         batch_size: pairs of images in a step.
         image_size: side that the network sees, in pixels.
@@ -340,6 +342,7 @@ def benchmark(
         workers: threads that decode, or convert.
         repeats: runs of each measurement.
         seconds: length of a run, after its warm-up; None: 1.5, with a GPU 3.
+        config: TOML file with any part of the configuration.
         set: further settings, as {"section.key": value} or ["section.key=value"].
         say: called with what is being measured.
 
@@ -361,6 +364,7 @@ def benchmark(
         workers=workers,
         repeats=repeats,
         seconds=seconds,
+        config=Path(config) if config else None,
         assignments=[f"{key}={value}" for key, value in set.items()] if isinstance(set, Mapping) else set,
         say=say or suite.silent,
     )

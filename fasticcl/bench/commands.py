@@ -33,6 +33,10 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="D
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads that decode; default: one per core.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Runs of each measurement.")]
 Seconds = Annotated[float | None, typer.Option(min=0.01, help="Length of a run; default: 1.5, with a GPU 3.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file, such as config.toml of a run.", metavar="FILE"),
+]
 Assign = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, repeatable.", metavar="SECTION.KEY=VALUE")
 ]
@@ -47,6 +51,7 @@ def plan(
     phase: Phase = None,
     repeats: Repeats = 5,
     seconds: Seconds = None,
+    config: Config = None,
     assign: Assign = None,
     file: Json = None,
 ) -> None:
@@ -66,6 +71,7 @@ def loader(
     workers: Workers = None,
     repeats: Repeats = 5,
     seconds: Seconds = None,
+    config: Config = None,
     assign: Assign = None,
     file: Json = None,
 ) -> None:
@@ -84,6 +90,7 @@ def step(
     device: Device = None,
     repeats: Repeats = 5,
     seconds: Seconds = None,
+    config: Config = None,
     assign: Assign = None,
     file: Json = None,
 ) -> None:
@@ -104,6 +111,7 @@ def train(
     workers: Workers = None,
     repeats: Repeats = 5,
     seconds: Seconds = None,
+    config: Config = None,
     assign: Assign = None,
     file: Json = None,
 ) -> None:
@@ -143,6 +151,7 @@ def everything(
     workers: Workers = None,
     repeats: Repeats = 5,
     seconds: Seconds = None,
+    config: Config = None,
     assign: Assign = None,
     file: Json = None,
 ) -> None:

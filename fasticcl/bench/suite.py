@@ -67,7 +67,7 @@ def benchmark(
             timing = Timing(repeats, seconds or _CPU_SECONDS, say)
             found = measure_conversion(folder, data, workers, images, timing)
         else:
-            say("opening shards" if data else "making images")
+            say("opening shards" if data or options.get("config") else "making images")
             if what in ("plan", "step"):
                 images = images or 1  # none is decoded; as many as a batch has are made
             workload = open_workload(folder, dataset, data=data, workers=workers, images=images, **options)

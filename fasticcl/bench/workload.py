@@ -99,7 +99,7 @@ class Workload:
             "precision": "bfloat16" if self.machine.bfloat16 else "float32",
             "compiled": self.machine.compiled,
             "torch_threads": torch.get_num_threads(),
-            "hw_decoder_load": data.hw_decoder_load,
+            **({} if self.machine.gpu is None else {"hw_decoder_load": data.hw_decoder_load}),
             "bn_mode": config.method.bn_mode,
             "crop": data.crop,
             "color_jitter": list(data.color_jitter),
@@ -123,6 +123,7 @@ def open_workload(
     dataset: str | None,
     *,
     data: Path | None = None,
+    config: Path | None = None,
     encoder: str | None = None,
     image_size: int | None = None,
     images: int | None = None,
@@ -134,7 +135,8 @@ def open_workload(
     Args:
         folder: where images may be made.
         dataset: dataset preset; None: that of the shards, or folder.
-        data: shards; None: images are made.
+        data: shards; None: those of ``config``, and without one images are made.
+        config: TOML file with any part of the configuration, as a run leaves it.
         encoder, image_size: settings that have an option here and none in training.
         images: how many images are made.
         assignments: ``section.key=value`` settings.
@@ -145,26 +147,28 @@ def open_workload(
     """
     named = {"method.encoder": encoder, "data.image_size": image_size}
     chosen = [f"{key}={value}" for key, value in named.items() if value is not None] + [*assignments]
-    where = data or folder / "shards"
-    if dataset is None:
-        manifest = Manifest.read(where) if data else None
+    made_here = not (data or config)
+    if dataset is None and not config:
+        manifest = Manifest.read(data) if data else None
         dataset = manifest.dataset if manifest and manifest.dataset in preset_names() else "folder"
-    config, notes = fasticcl.configure(dataset, data=where, set=chosen, **options), ()
-    machine = choose_machine(config.engine)
-    if machine.gpu is None and config.data.image_size > _LARGE:
+    options |= {"data": folder / "shards" if made_here else data, "config": config}
+    resolved, notes = fasticcl.configure(dataset, set=chosen, **options), ()
+    machine = choose_machine(resolved.engine)
+    if machine.gpu is None and resolved.data.image_size > _LARGE and not config:
         asked = {line.partition("=")[0].strip() for line in chosen}
         asked |= {"optim.batch_size"} if options.get("batch_size") else set()
         small = [f"{key}={value}" for key, value in _ON_CPU.items() if key not in asked]
-        config = fasticcl.configure(dataset, data=where, set=[*chosen, *small], **options)
+        resolved = fasticcl.configure(dataset, set=[*chosen, *small], **options)
         notes = (f"small for a CPU unless set: {', '.join(small)}",) if small else ()
     if machine.ranks.world_size > 1:
         raise UserError("fasticcl bench measures one process; start it without torchrun.")
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True  # as in training
-    made = None if data else _make(config, images, where, machine)
-    opened = open_dataset(config)
-    classes = opened.num_classes if data else _CLASSES.get(dataset, _OTHER_CLASSES)
-    return Workload(config, opened, classes, machine, made, notes)
+    made = _make(resolved, images, folder / "shards", machine) if made_here else None
+    opened = open_dataset(resolved)
+    name = resolved.data.dataset
+    classes = _CLASSES.get(name, _OTHER_CLASSES) if made_here else opened.num_classes
+    return Workload(resolved, opened, classes, machine, made, notes)
 
 
 def _make(config: Config, images: int | None, folder: Path, machine: Machine) -> Made:

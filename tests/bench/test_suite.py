@@ -91,6 +91,20 @@ def test_images_that_are_at_hand_are_used_and_not_made(photo_shards, tiny):
     assert not any("made by" in note for note in found.notes)
 
 
+def test_the_configuration_of_a_run_is_measured_as_it_is(fasticcl_command, digit_shards, tmp_path):
+    settings = ("--set", "method.encoder=resnet8", "--batch-size", "24")
+    _, text, _ = fasticcl_command("train", "demo", "--data", digit_shards, *settings, "--print-config")
+    (tmp_path / "config.toml").write_text(text)
+    timing = ("--seconds", "0.01", "--repeats", "1")
+    code, out, _ = fasticcl_command("bench", "step", "-c", "config.toml", *timing, "--json", "found.json")
+    assert code == 0
+    assert "made by the benchmark" not in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["images"]["count"] == 392
+    kept = {name: found["settings"][name] for name in ("dataset", "encoder", "batch_size", "image_size")}
+    assert kept == {"dataset": "demo", "encoder": "resnet8", "batch_size": 24, "image_size": 16}
+
+
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("dataset", ["demo", "cifar10-lt"])
 def test_training_is_measured_in_every_phase_of_a_preset(dataset, phase, tiny):
