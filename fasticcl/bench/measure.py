@@ -45,10 +45,10 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return unit, median, spread and the runs themselves, for JSON."""
-        runs = [float(f"{run:.6g}") for run in self.runs]
-        return {"unit": self.unit, "median": statistics.median(runs), "min": min(runs), "max": max(runs)} | {
-            "runs": runs
-        }
+        runs = tuple(float(f"{run:.6g}") for run in self.runs)
+        rounded = Measurement(runs, self.unit)
+        spread = {"median": rounded.median, "min": rounded.min, "max": rounded.max}
+        return {"unit": self.unit, **spread, "runs": [*runs]}
 
 
 def shown(value: float) -> str:
@@ -119,17 +119,14 @@ class Stopwatch:
     def __init__(self, rest: str, settle: Settle = at_once, clock: Clock = time.perf_counter) -> None:
         self.settle, self.clock = settle, clock
         self._running = [rest]
-        self.lap()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._mark = clock()
 
     def lap(self) -> dict[str, float]:
-        """Return the seconds of each part since the last call, and start from zero."""
-        if hasattr(self, "_seconds"):
-            self._charge()
-            finished = dict(self._seconds)
-        else:
-            finished = {}
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._mark = self.clock()
+        """Return the seconds of each part since the last call."""
+        self._charge()
+        finished = dict(self._seconds)
+        self._seconds.clear()
         return finished
 
     @contextmanager

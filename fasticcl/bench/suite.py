@@ -97,7 +97,7 @@ def measure_training(what: str, workload: Workload, phase: Phase, timing: Timing
     whole = in_phase(workload, phase, ("loader", "step", "train"), timing)
     measured |= whole
     timing.say("timing the parts of a step")
-    parts = train.measure_parts(workload, phase, timing.seconds)
+    parts = train.measure_parts(workload, phase, 2 * timing.seconds)
     advice = advise(situation(workload, [each.median for each in whole.values()], cores))
     for other in phases:
         if other != phase:
@@ -189,7 +189,7 @@ def _result(
             "the parts come from a second pass that waits for the device between them, so they add up to "
             f"more than a step of the whole; a log line comes every {every} steps only"
         )
-        notes += [f"{name}: {train.PARTS[name]}" for name in ("plan", "read", "wait")]
+        notes += [f"{name}: {train.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
     return Result(
         workload.settings(),
         workload.images(),
