@@ -48,7 +48,7 @@ class BenchLoop:
         engine = config.engine.model_copy(update={"project": project})
         self.stage: Stage = workload.stage(phase)
         self.ranks, self.log_every = workload.machine.ranks, engine.log_every
-        self.meter = Meter(self.ranks)
+        self.meter = Meter(self.ranks, workload.machine.device)
         self.loop = Loop(
             loader,
             lambda _: {},  # nothing is evaluated
