@@ -7,7 +7,7 @@ the machine's speed hits both alike.
 
     step    the engine's own step: both branches, the losses of equation 8, the centroids of equation 1,
             backward, SGD, the meter, and a line of metrics.jsonl every 20 steps
-    bare    forward of x_h and of x_f as the step has them, backward from the sum of logits and embeddings, SGD
+    bare    forward of x_h and of x_f as the step has them, backward from the sum of their outputs, SGD
 
 `rebalancing` is the second stage with a frozen encoder: its step against one evaluation-mode forward.
 Besides, `bn_mode` separate, split and concat are compared with one another.
@@ -138,7 +138,7 @@ def bare(stage: Representation, batch: Batch) -> Callable[[], None]:
             with torch.set_grad_enabled(stage.method.uniform_weight > 0):
                 h = stage.forward(batch.x_h)
             outputs = [stage.forward(batch.x_f), *[h] * h.logits.requires_grad]
-        total = sum(each.logits.sum() + each.embedding.sum() for each in outputs)
+        total = torch.stack([part.sum() for each in outputs for part in (each.logits, each.embedding)]).sum()
         stage.optimizer.zero_grad(set_to_none=True)
         (1e-9 * total).backward()
         stage.optimizer.step()

@@ -48,6 +48,7 @@ _OPTIONS = {
     "project": "engine.project",
     "save_every": "engine.save_every",
     "verify_reads": "data.verify_reads",
+    "cache": "data.cache",
     "fast_dev_run": "engine.fast_dev_run",
 }
 
@@ -103,6 +104,7 @@ def train(
     project: str | Path | None = None,
     save_every: str | int | None = None,
     verify_reads: bool | None = None,
+    cache: str | None = None,
     resume: bool = False,
     fast_dev_run: bool | None = None,
     config: str | Path | None = None,
@@ -128,6 +130,7 @@ def train(
         project: folder of all runs.
         save_every: steps (500) or minutes (15m) between checkpoints, beside those at the ends of epochs.
         verify_reads: compare the checksum of every image that is read; default: yes.
+        cache: host, to decode every image once and keep all; off; auto: host for small images that fit.
         resume: continue the named run, or the newest of the dataset.
         fast_dev_run: take a few steps of every phase.
         config: TOML file with any part of the configuration.
@@ -152,6 +155,7 @@ def train(
         "project": project,
         "save_every": save_every,
         "verify_reads": verify_reads,
+        "cache": cache,
         "fast_dev_run": fast_dev_run,
     }
     resolved = configure(dataset, method=method, config=config, set=set, **options)

@@ -56,6 +56,9 @@ def train(
     verify_reads: Annotated[
         bool | None, typer.Option(help="Compare the checksum of every image that is read; default: yes.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Keep decoded images: auto, host or off.", metavar="WHERE")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --name, or the newest.")] = False,
     nproc: Annotated[
         int | None, typer.Option(min=1, help="Ranks on this machine: torchrun is started.", metavar="N")
@@ -91,6 +94,7 @@ def train(
         "project": project,
         "save_every": save_every,
         "verify_reads": verify_reads,
+        "cache": cache,
         "fast_dev_run": fast_dev_run or None,
         "config": config,
         "set": assign or (),

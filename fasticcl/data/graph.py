@@ -17,8 +17,9 @@ Feed = Callable[[int], Sequence[Any]]
 """Called with 0, 1, 2, ...: returns a batch's inputs, stream after stream and then λ."""
 
 # dtype and number of dimensions of what is fed per image of a stream.
-_STREAM = {
-    "encoded": (types.UINT8, 1),
+_ENCODED = {"encoded": (types.UINT8, 1)}
+_PIXELS = {"pixels": (types.UINT8, 3)}
+_CHOICES = {
     "label": (types.INT64, 0),
     "start": (types.INT32, 1),
     "shape": (types.INT32, 1),
@@ -38,6 +39,7 @@ def build(
     mixed: bool,
     padded: bool,
     jitter: bool,
+    cached: bool,
     batch_size: int,
     threads: int,
     prefetch: int,
@@ -54,6 +56,7 @@ def build(
         data: image size, normalisation and jitter settings.
         mixed: whether there are two streams, which are mixed.
         padded: whether cuts reach beyond the resized window, into black padding.
+        cached: whether images are fed decoded, [height, width, 3], and not as files.
         jitter: whether colour factors apply; evaluation and undisturbed colours leave the operators out.
         batch_size: most images per stream in a batch.
         threads: threads that decode and augment.
@@ -63,7 +66,7 @@ def build(
     pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
-    stream = _STREAM | _COLORS if jitter else _STREAM
+    stream = (_PIXELS if cached else _ENCODED) | _CHOICES | (_COLORS if jitter else {})
     kinds = [*stream.values()] * (2 if mixed else 1) + [*_LAMBDA.values()] * mixed
     with pipeline:
         fed = fn.external_source(
@@ -89,15 +92,25 @@ def build(
     return pipeline
 
 
+def decoded(encoded: Sequence[NDArray[np.uint8]], threads: int) -> list[NDArray[np.uint8]]:
+    """Decode images [size] as the graph does on a CPU; return them as [height, width, 3] RGB.
+
+    Raises:
+        RuntimeError: one of them cannot be decoded.
+    """
+    pipeline = Pipeline(batch_size=len(encoded), num_threads=threads, device_id=None, prefetch_queue_depth=1)
+    with pipeline:
+        fed = fn.external_source(source=lambda: encoded, batch=True, dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(fn.decoders.image(fed, output_type=types.RGB, adjust_orientation=False))
+    pipeline.build()
+    (images,) = pipeline.run()
+    return [np.array(images.at(place)) for place in range(len(encoded))]
+
+
 def decodes(encoded: NDArray[np.uint8]) -> bool:
     """Return whether an encoded image [size] can be decoded, by itself."""
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    with pipeline:
-        fed = fn.external_source(source=lambda: [encoded], batch=True, dtype=types.UINT8, ndim=1)
-        pipeline.set_outputs(fn.decoders.image(fed, output_type=types.RGB))
-    pipeline.build()
     try:
-        pipeline.run()
+        decoded([encoded], threads=1)
     except RuntimeError:
         return False
     return True
@@ -109,16 +122,7 @@ def _to_device(value: Any, gpu: int | None) -> Any:
 
 def _image(stream: Mapping[str, Any], data: Data, padded: bool, gpu: int | None) -> Any:
     """Return 8-bit images [S, S, 3] of a stream."""
-    mixed = {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}
-    image = fn.decoders.image_slice(
-        stream["encoded"],
-        start=stream["start"],
-        shape=stream["shape"],
-        axes=[0, 1],
-        output_type=types.RGB,
-        adjust_orientation=False,  # conversion turned every image upright
-        **({"device": "cpu"} if gpu is None else mixed),
-    )
+    image = _window(stream, data, gpu)
     side = data.image_size
     resize = {"size": stream["size"], "interp_type": types.INTERP_LINEAR, "antialias": True}
     if padded:
@@ -139,6 +143,21 @@ def _image(stream: Mapping[str, Any], data: Data, padded: bool, gpu: int | None)
             mirror=stream["flip"],
         )
     return _jitter(image, stream["colors"], gpu) if "colors" in stream else image
+
+
+def _window(stream: Mapping[str, Any], data: Data, gpu: int | None) -> Any:
+    """Return the planned windows of images, 8-bit RGB."""
+    window = {"start": stream["start"], "shape": stream["shape"], "axes": [0, 1]}
+    if "pixels" in stream:
+        return fn.slice(_to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu), **window)
+    mixed = {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}
+    return fn.decoders.image_slice(
+        stream["encoded"],
+        **window,
+        output_type=types.RGB,
+        adjust_orientation=False,  # conversion turned every image upright
+        **({"device": "cpu"} if gpu is None else mixed),
+    )
 
 
 def _jitter(image: Any, colors: Any, gpu: int | None) -> Any:

@@ -13,6 +13,7 @@ from nvidia.dali import Pipeline
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
+from fasticcl.data.cache import Cache
 from fasticcl.data.cores import available_cores
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import DamagedImages, Shards
@@ -69,6 +70,7 @@ class Loader:
         threads: threads that decode and augment; None: one per core.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU.
+        cached: whether all images are decoded when the first batch is drawn, and kept.
         most_steps: steps after which an epoch is cut short; None: never.
     """
 
@@ -77,6 +79,7 @@ class Loader:
         shards: Shards,
         plan: Plan,
         *,
+        cached: bool = False,
         most_steps: int | None = None,
         threads: int | None = None,
         prefetch: int = 3,
@@ -85,6 +88,8 @@ class Loader:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
         self.bad = BadSamples(shards, plan)
+        self._cached = cached
+        self._cache: Cache | None = None
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
@@ -122,13 +127,14 @@ class Loader:
         """Return a pipeline that starts at an iteration, and the rows that each batch was made from."""
         data, fed = self.plan.data, {}
         jitter = any(data.color_jitter)
+        images = self._source()
 
         def feed(iteration: int) -> list[Any]:
             while True:
                 planned = self._planned(phase, first + iteration)
                 try:
                     inputs = [
-                        value for stream in planned.streams for value in _inputs(self.shards, stream, jitter)
+                        value for stream in planned.streams for value in _inputs(images, stream, jitter)
                     ]
                 except DamagedImages as error:
                     self.bad.add(error.rows, "damaged since the conversion")
@@ -142,10 +148,19 @@ class Loader:
             mixed=phase == "interpolative",
             padded=data.crop == "pad",
             jitter=jitter,
+            cached=self._cached,
             batch_size=self.plan.part.stop - self.plan.part.start,
             **self._options,
         )
         return pipeline, fed
+
+    def _source(self) -> Shards | Cache:
+        """Return where images come from: the shards or, once it is filled, the cache."""
+        if not self._cached:
+            return self.shards
+        if self._cache is None:
+            self._cache = Cache(self.shards, self._options["threads"], self.bad.add)
+        return self._cache
 
     def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
         place = divmod(iteration, self.steps)
@@ -161,6 +176,7 @@ def evaluation_batches(
     shards: Shards,
     data: Data,
     *,
+    cache: Cache | None = None,
     batch_size: int,
     threads: int | None = None,
     prefetch: int = 3,
@@ -171,7 +187,7 @@ def evaluation_batches(
     """Yield every image of a split once, in index order; the last batch may be smaller.
 
     The graph is that of training, fed with centre crops instead of random choices. Of several ranks each
-    takes every ``world_size``-th batch.
+    takes every ``world_size``-th batch. With a ``cache`` of the split the images come from there.
 
     Raises:
         TrainingFailed: an image cannot be read; an accuracy without it would be another one.
@@ -185,7 +201,7 @@ def evaluation_batches(
         if iteration >= len(mine):
             raise StopIteration
         stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
-        return _inputs(shards, stream, jitter=False)
+        return _inputs(cache or shards, stream, jitter=False)
 
     pipeline = graph.build(
         feed,
@@ -193,6 +209,7 @@ def evaluation_batches(
         mixed=False,
         padded=False,
         jitter=False,
+        cached=cache is not None,
         batch_size=batch_size,
         threads=threads or available_cores(),
         prefetch=prefetch,
@@ -223,6 +240,7 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
         mixed=False,
         padded=data.crop == "pad",
         jitter=jitter,
+        cached=False,
         batch_size=len(stream.rows),
         threads=available_cores(),
         prefetch=1,
@@ -231,10 +249,24 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     return StreamBatch(*map(_tensor, _run(pipeline, None)))
 
 
-def _inputs(shards: Shards, stream: StreamPlan, jitter: bool) -> list[Any]:
+def evaluation_cache(shards: Shards, threads: int | None = None) -> Cache:
+    """Return the decoded images of an evaluated split.
+
+    Raises:
+        TrainingFailed: an image cannot be read.
+    """
+
+    def refuse(rows: list[int], reason: str) -> None:
+        names = ", ".join(shards.name(row) for row in rows)
+        raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
+
+    return Cache(shards, threads or available_cores(), refuse)
+
+
+def _inputs(images: Shards | Cache, stream: StreamPlan, jitter: bool) -> list[Any]:
     """Return what the graph is fed for one stream."""
     inputs = [
-        shards.images(stream.rows),
+        images.images(stream.rows),
         stream.labels,
         np.ascontiguousarray(stream.windows[:, :2]),
         np.ascontiguousarray(stream.windows[:, 2:]),

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
+from fasticcl.data.cache import Cache, is_wanted
+from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
 from fasticcl.data.longtail import splits
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import Manifest, Shards
@@ -56,18 +57,26 @@ class Dataset:
 
     train: Shards
     evaluated: Shards
+    cached: bool
+    """Whether images are decoded once and kept."""
 
     @property
     def num_classes(self) -> int:
         """K."""
         return len(self.train.counts)
 
+    @cached_property
+    def evaluation_cache(self) -> Cache | None:
+        """The decoded images of the evaluated split, where they are kept."""
+        return evaluation_cache(self.evaluated) if self.cached else None
+
 
 def open_dataset(config: Config) -> Dataset:
     """Open the shards that a configuration names; the demo's are made if need be.
 
     Raises:
-        UserError: no shards, shards of another dataset or imbalance ratio, or fewer than two classes.
+        UserError: no shards, shards of another dataset or imbalance ratio, fewer than two classes, or too
+            little memory for the cache that is asked for.
     """
     data = config.data
     manifest = Manifest.read(data.dir)
@@ -100,7 +109,7 @@ def open_dataset(config: Config) -> Dataset:
     present = [name for name in ("test", "val") if name in manifest.splits]
     split = present[0] if data.eval_split == "auto" else data.eval_split
     train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
-    return Dataset(train, evaluated)
+    return Dataset(train, evaluated, is_wanted(data.cache, (train, evaluated)))
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Report:
@@ -265,6 +274,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
     return Loader(
         dataset.train,
         plan,
+        cached=dataset.cached,
         most_steps=_FEW_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
@@ -284,6 +294,7 @@ def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[
     batches = evaluation_batches(
         dataset.evaluated,
         config.data,
+        cache=dataset.evaluation_cache,
         batch_size=-(-config.optim.batch_size // machine.ranks.world_size),
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,

@@ -118,10 +118,10 @@ UNDECODABLE = {
 }
 
 
-def spoil(folder, *rows):
+def spoil(folder, *rows, split="train"):
     """Store garbage in place of these images, with a checksum that agrees."""
     for row in rows:
-        overwrite(folder, row, UNDECODABLE["garbage"])
+        overwrite(folder, row, UNDECODABLE["garbage"], split)
 
 
 HARMS = {"rotten": rot, "undecodable": spoil}

@@ -1,0 +1,140 @@
+"""Images that are decoded once: the same batches, from memory."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from pictures import encode, noise
+from test_bad_samples import HARMS
+
+from fasticcl.config import Data
+from fasticcl.data import cache
+from fasticcl.data.convert import convert
+from fasticcl.data.loader import Loader, evaluation_batches, evaluation_cache
+from fasticcl.data.plan import PHASES, Plan
+from fasticcl.data.shards import Shards
+from fasticcl.data.sources import Item, Source
+from fasticcl.errors import TrainingFailed, UserError
+
+RANDOM_RESIZED = {"image_size": 16, "crop_scale": (0.3, 1.0), "eval_resize": 18}
+JITTERED = {**RANDOM_RESIZED, "color_jitter": (0.4, 0.4, 0.4)}
+PADDED = {"image_size": 16, "crop": "pad", "crop_padding": 2, "eval_resize": 0}
+GRAPHS = {"random resized": RANDOM_RESIZED, "jittered": JITTERED, "padded": PADDED}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photograph-like noise of many sizes, 40 to train and 9 to evaluate, as JPEG and PNG."""
+    rng = np.random.default_rng(0)
+    items = []
+    for number in range(49):
+        height, width = (int(side) for side in rng.integers(20, 60, 2))
+        encoded = encode(noise(rng, height, width), *(["PNG"] if number % 5 == 0 else []))
+        items.append(Item(encoded, number % 4, f"{number}.jpg"))
+    convert(Source("folder", list("abcd"), {"train": items[:40], "val": items[40:]}), tmp_path, shard_size=16)
+    return tmp_path
+
+
+def open_loader(folder, settings, cached):
+    shards = Shards(folder, "train")
+    data = Data(dataset="folder", dir=folder, **settings)
+    plan = Plan(shards.index, shards.counts, data, batch_size=10, seed=5)
+    return Loader(shards, plan, cached=cached, threads=2)
+
+
+def same(one, other):
+    pairs = [*zip(one, other, strict=True)]
+    return all(
+        torch.equal(a, b) for x, y in pairs for a, b in zip(vars(x).values(), vars(y).values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
+def test_batches_are_those_of_the_files_to_the_bit(folder, settings, phase):
+    batches = [[*islice(open_loader(folder, settings, cached).batches(phase), 6)] for cached in (False, True)]
+    assert same(*batches)
+
+
+@pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
+def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings):
+    shards, data = Shards(folder, "val"), Data(dataset="folder", dir=folder, **settings)
+    batches = [
+        [*evaluation_batches(shards, data, cache=each, batch_size=4)]
+        for each in (None, evaluation_cache(shards))
+    ]
+    assert [len(batch.y) for batch in batches[0]] == [4, 4, 1]
+    assert same(*batches)
+
+
+def test_the_files_are_read_once(folder, monkeypatch):
+    loader = open_loader(folder, RANDOM_RESIZED, cached=True)
+    next(loader.batches("warmup"))
+    monkeypatch.setattr(Shards, "images", lambda *_: pytest.fail("a file was read again"))
+    for phase in PHASES:
+        assert len([*islice(loader.batches(phase), 8)]) == 8
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm):
+    harm(folder, 3, 17, 18)
+    loaders = [open_loader(folder, RANDOM_RESIZED, cached) for cached in (False, True)]
+    said = []
+    loaders[1].bad.warn = said.append
+    batches = [[*islice(loader.batches("interpolative"), 12)] for loader in loaders]
+    assert same(*batches)
+    assert loaders[1].bad.rows == [3, 17, 18]
+    assert len(said) == 3
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
+    shards = Shards(folder, "val")
+    harm(folder, 5, split="val")
+    with pytest.raises(TrainingFailed, match=r"val/shard-000000.tar:\d+ .*; convert .* again"):
+        evaluation_cache(shards)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "side", "free", "expected"),
+    [
+        ("auto", 32, 10**9, True),
+        ("auto", 65, 10**9, False),
+        ("auto", 32, 10_000, False),
+        ("host", 65, 10**9, True),
+        ("off", 32, 10**9, False),
+    ],
+)
+def test_small_images_are_kept_unasked_and_others_on_demand(
+    tmp_path, monkeypatch, wanted, side, free, expected
+):
+    picture = encode(noise(np.random.default_rng(0), side, 30))
+    items = [Item(picture, label, f"{i}.jpg") for i, label in enumerate((0, 0, 1, 1))]
+    convert(Source("folder", ["a", "b"], {"train": items, "val": items[:2]}), tmp_path)
+    shards = Shards(tmp_path, "train")
+    assert cache.decoded_bytes(shards) == 4 * side * 30 * 3
+    monkeypatch.setattr(cache, "free_memory", lambda: free)
+    assert cache.is_wanted(wanted, [shards]) == expected
+
+
+def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeypatch):
+    shards = Shards(folder, "train")
+    monkeypatch.setattr(cache, "free_memory", lambda: int(cache.decoded_bytes(shards) / 0.8) - 100)
+    with pytest.raises(UserError, match=r"--cache host: the decoded images take .* GiB, more than 80%"):
+        cache.is_wanted("host", [shards])
+    monkeypatch.setattr(cache, "free_memory", lambda: int(cache.decoded_bytes(shards) / 0.8) + 100)
+    assert cache.is_wanted("host", [shards])
+
+
+def test_free_memory_is_what_the_control_group_leaves_to_each_rank(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_CONTROL_GROUP", tmp_path)
+    alone = cache.free_memory()
+    assert alone > 2**28
+    (tmp_path / "memory.max").write_text("5000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert cache.free_memory() == 4_000_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert cache.free_memory() == 1_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cache.free_memory() > 2**26
