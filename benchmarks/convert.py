@@ -50,7 +50,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
-from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from _machine import machine
+from peers._pictures import make
 from PIL import Image
 from webdataset import ShardWriter
 
@@ -197,15 +198,14 @@ def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 def write_images(least: int, source: Path, warm: Path) -> list[int]:
     """Write the images in the layout of folders, and a few of them once more; return the bytes of each."""
-    # Here, since it imports torch and DALI, which the processes that measure do without.
-    from loader import make_images, write_files  # pyrefly: ignore[missing-import]
-
-    items = make_images(least)
-    splits = {"train": items, "val": [item for item in items if item.name.endswith("/0.jpg")]}
-    for split, chosen in splits.items():
-        write_files(chosen, source / split)
-        write_files(items[:WARM_IMAGES], warm / split)
-    return [len(item.read()) for chosen in splits.values() for item in chosen]
+    make(source, least)
+    first = sorted((source / "train").glob("*/*.jpg"))[:WARM_IMAGES]
+    for split in SPLITS:
+        for path in first:
+            copy = warm / split / path.relative_to(source / "train")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return [path.stat().st_size for path in source.glob("*/*/*.jpg")]
 
 
 def ours(source: Path, dest: Path, *, mode: str, shard_size: int, workers: int) -> int:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from _machine import machine
 from rich.console import Console
 from rich.table import Table
 

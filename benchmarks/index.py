@@ -49,7 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from _machine import machine
 from numpy.typing import NDArray
 
 from fasticcl.config import Data

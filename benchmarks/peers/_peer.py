@@ -1,0 +1,175 @@
+"""What every peer shares: its options, the clock, and the lines that it exchanges with ``loader.py``.
+
+A peer is a script with a function that makes batches and a last line `main(variants, packages)`. Started
+by hand it makes the images, measures itself and prints. Started by ``loader.py`` with ``--serve`` it
+prints one line of JSON when it is ready and then, for every line that it reads, measures once and prints
+another; that way peers in different interpreters are measured in turns.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import _pictures
+
+if TYPE_CHECKING:
+    import torch
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WARMUP = 8  # batches; more than any peer holds ready, so none made before the clock ran is counted
+LISTED = 50  # how often an epoch of a peer lists each image, see the README
+TRIALS, TRIAL_SECONDS = 2, 3.0
+SKIPPED = 3  # exit status of a peer whose package is missing
+
+
+class Pairs(NamedTuple):
+    """A batch: class-agnostic images, mixed images and what they were made of."""
+
+    x_h: "torch.Tensor"
+    """[B, 3, S, S] float32, normalised."""
+    y_h: "torch.Tensor"
+    """[B] classes of x_h."""
+    x_f: "torch.Tensor"
+    """[B, 3, S, S] float32: λ·x_h + (1 - λ)·x_t."""
+    y_t: "torch.Tensor"
+    """[B] classes of the class-balanced images x_t."""
+    lam: "torch.Tensor"
+    """λ, one for the batch: a scalar, or [B] equal numbers."""
+
+
+class Settings(NamedTuple):
+    """What every peer is told."""
+
+    folder: Path
+    """Holds the images as train/CLASS/NUMBER.jpg; peers put their own formats beside them."""
+    batch_size: int
+    side: int
+    """S, the side of the square images in pixels."""
+    cores: int
+
+
+Variants = dict[str, Callable[[], Iterator[Pairs]]]
+"""Ways to make the batches, of which the fastest is compared."""
+
+
+def main(variants: Callable[[Settings], Variants], packages: Sequence[str]) -> None:
+    """Run a peer as its command line says.
+
+    Args:
+        variants: called with the settings; writes the peer's own format and says how batches are made.
+        packages: distributions whose versions belong to the result.
+    """
+    options = _parse()
+    # Libraries print; what ``loader.py`` reads must not be among it.
+    replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _pictures.make(folder, options.images)
+        settings = Settings(folder, options.batch_size, options.side, options.cores)
+        name, batches, trials = _fastest(variants(settings), settings)
+        versions = {package: version(package) for package in packages}
+        rates = (_rate(batches, options.seconds, settings.batch_size) for _ in _requests(options))
+        if options.serve:
+            replies.write(json.dumps({"variant": name, "trials": trials, "versions": versions}) + "\n")
+            for rate in rates:
+                replies.write(json.dumps({"pairs_per_second": rate}) + "\n")
+        else:
+            replies.write(f"{name}; tried: {trials}; {versions}\n{_spread(list(rates))} pairs per second\n")
+
+
+def skip(package: str, how: str) -> NoReturn:
+    """End a peer whose package is missing, with one sentence that names the command which installs it."""
+    print(f"{package} is not installed for {Path(sys.executable).name}; get it with: {how}", flush=True)
+    sys.exit(SKIPPED)
+
+
+def listing(folder: Path) -> tuple[list[Path], list[int]]:
+    """Return the training images and their classes, counted from 0 in the order of their names."""
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    paths = sorted((folder / "train").glob("*/*.jpg"))
+    return paths, [names.index(path.parent.name) for path in paths]
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Pairs per second of one loader.")
+    parser.add_argument("--folder", type=Path, help="where the images are or go; default: a temporary one")
+    parser.add_argument("--images", type=int, default=600, help="at least so many (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
+    parser.add_argument(
+        "--side", type=int, default=224, help="of the images, in pixels (default %(default)s)"
+    )
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
+    parser.add_argument("--seconds", type=float, default=6, help="per measurement (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements (default %(default)s)")
+    parser.add_argument(
+        "--serve", action="store_true", help="measure when a line comes in, as loader.py asks"
+    )
+    return parser.parse_args()
+
+
+def _requests(options: argparse.Namespace) -> Iterable[Any]:
+    return sys.stdin if options.serve else range(options.repeats)
+
+
+def _fastest(variants: Variants, settings: Settings) -> tuple[str, Iterator[Pairs], dict[str, float]]:
+    """Return the name and the batches of the fastest variant, and the pairs per second of all tried.
+
+    The better of two trials counts: whatever else runs on the machine can only slow a variant down.
+    """
+    if len(variants) == 1:
+        [(name, make)] = variants.items()
+        return name, _checked(make(), settings), {}
+    trials = {}
+    for name, make in variants.items():
+        batches = _checked(make(), settings)
+        rates = [_rate(batches, TRIAL_SECONDS, settings.batch_size) for _ in range(TRIALS)]
+        trials[name] = round(max(rates), 1)
+        del batches  # ends its workers
+    best = max(trials, key=lambda name: trials[name])
+    return best, _checked(variants[best](), settings), trials
+
+
+def _checked(batches: Iterator[Pairs], settings: Settings) -> Iterator[Pairs]:
+    """Return the batches after a look at the first: is it what `Pairs` says?"""
+    import torch
+
+    first = next(batches)
+    for images in (first.x_h, first.x_f):
+        assert images.shape == (settings.batch_size, 3, settings.side, settings.side)
+        assert images.dtype == torch.float32
+        assert images.min() > -2.2  # black and white, normalised
+        assert images.max() < 2.7
+    assert len(first.y_h) == len(first.y_t) == settings.batch_size
+    return batches
+
+
+def _rate(batches: Iterator[Pairs], seconds: float, batch_size: int) -> float:
+    """Return pairs per second over so many seconds."""
+    for _ in range(WARMUP):
+        _touch(next(batches))
+    done, elapsed, start = 0, 0.0, time.perf_counter()
+    while elapsed < seconds:
+        _touch(next(batches))
+        done += 1
+        elapsed = time.perf_counter() - start
+    return done * batch_size / elapsed
+
+
+def _touch(pairs: Pairs) -> None:
+    """Read a number of every tensor, so that none can be left unmade."""
+    for tensor in pairs:
+        tensor[(0,) * tensor.ndim].item()
+
+
+def _spread(rates: list[float]) -> str:
+    return f"{statistics.median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}, {len(rates)} runs)"

@@ -1,0 +1,27 @@
+"""Two torch DataLoaders over an ImageFolder, torchvision decoding, its transforms v2 of 8-bit tensors."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from _peer import Pairs, Settings, Variants, main
+from _torch import decoded, each_way, of_tensor_v2, two_loaders
+from torchvision.datasets import ImageFolder
+from torchvision.io import read_file
+
+
+def variants(settings: Settings) -> Variants:
+    return each_way({"decode_jpeg, transforms v2": partial(_loaders, settings)}, settings)
+
+
+def _loaders(settings: Settings, workers: int) -> Iterator[Pairs]:
+    dataset = ImageFolder(str(settings.folder / "train"), of_tensor_v2(settings.side), loader=_load)
+    return two_loaders(dataset, dataset.targets, settings, workers)
+
+
+def _load(path: str) -> torch.Tensor:
+    return decoded(read_file(path))
+
+
+if __name__ == "__main__":
+    main(variants, ["torch", "torchvision"])

@@ -1,0 +1,193 @@
+"""Training steps per second of fasticcl's engine and of the paper written down as research code is, in turns.
+
+    python benchmarks/step.py [--only NAME ...] [--repeats 5] [--lock FILE] [--json FILE]
+
+    resnet32    ResNet-32 on images of 32×32, batches of 128 pairs, 100 classes; the settings of CIFAR100-LT
+    resnet50    ResNet-50 on images of 224×224, batches of 16 pairs, 1,000 classes; those of ImageNet-LT
+
+Both take the same synthetic batches and the same weights, and do the same arithmetic in float32: before the
+clock runs, the losses of the first steps are compared. What differs is the way it is written.
+
+    ours        `Representation` and the step of the epoch loop: channels_last, equation 1 for the whole
+                batch in closed form, one product for all similarities, sums of losses that nobody waits for
+    plain       NCHW, equation 1 by a Python loop over the batch, similarities one class after another,
+                ``.item()`` of every loss in every step
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from _machine import machine
+from _turns import busy_cores, in_order, locked, over, spread, summary
+from torch.nn import functional as F
+
+from fasticcl.config import Config
+from fasticcl.data.loader import Batch
+from fasticcl.engine.loop import Meter
+from fasticcl.engine.machine import choose_machine
+from fasticcl.engine.representation import Representation
+from fasticcl.resolve import resolve
+
+CASES = {  # preset, encoder, side, pairs in a batch, classes, steps of a measurement
+    "resnet32": ("cifar100-lt", "resnet32", 32, 128, 100, 6),
+    "resnet50": ("imagenet-lt", "resnet50", 224, 16, 1000, 2),
+}
+BATCHES = 4  # that the steps go round
+COMPARED = 2  # steps whose losses must agree; they warm both up
+LISTEN = 0.5  # seconds before a round in which the use of the cores by others is measured
+
+Step = Callable[[Batch], torch.Tensor]
+"""Takes a batch, moves the weights and returns the loss."""
+
+
+def main() -> None:
+    options = _parse()
+    cases = {}
+    for name in options.only:
+        cases[name] = _case(name, options)
+        _show(name, cases[name])
+    result = {"benchmark": "step", "machine": machine(), "threads": torch.get_num_threads(), "cases": cases}
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Training steps per second, ours and plain code.")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="default: all")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
+    parser.add_argument("--lock", type=Path, help="file to lock for each round, where others measure too")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    return parser.parse_args()
+
+
+def _case(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    preset, encoder, side, size, classes, steps = CASES[name]
+    batches = synthetic(size, side, classes)
+    ours, plain = pair_of_steps(preset, encoder, classes)
+    for batch in batches[:COMPARED]:
+        torch.testing.assert_close(ours(batch), plain(batch), rtol=1e-3, atol=0)
+    both = {"ours": ours, "plain": plain}
+    rates: dict[str, list[float]] = {which: [] for which in both}
+    busy: list[float] = []
+    for repeat in range(options.repeats):
+        with locked(options.lock):
+            busy.append(busy_cores(LISTEN))
+            for which in in_order(list(both), repeat):
+                rates[which].append(size * _steps_per_second(both[which], batches, steps))
+    return {
+        "encoder": encoder,
+        "side": side,
+        "batch_size": size,
+        "classes": classes,
+        "steps": steps,
+        "pairs_per_second": {which: summary(values) for which, values in rates.items()},
+        "ours_divided_by_plain": summary(over(rates["ours"], rates["plain"])),
+        "busy_cores_before": summary(busy),
+    }
+
+
+def synthetic(size: int, side: int, classes: int) -> list[Batch]:
+    """Return batches of noise: x_h and x_f [B, 3, S, S] float32, channels_last as from the loader."""
+    draw = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(BATCHES):
+        x_h, x_f = (
+            torch.randn(size, 3, side, side, generator=draw).to(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        y_h, y_t = torch.randint(classes, (2, size), generator=draw)
+        batches.append(Batch(x_h, y_h, x_f, y_t, torch.rand(1, generator=draw).expand(size)))
+    return batches
+
+
+def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
+    """Return the two ways to make a step, both on the CPU and from the same weights."""
+    settings = [f"method.encoder={encoder}", "engine.device=cpu", "engine.precision=float32"]
+    config = resolve(preset, assignments=settings)
+    torch.manual_seed(0)
+    stage = Representation(config, classes, choose_machine(config.engine))
+    plain = Plain(copy.deepcopy(stage.network), config, classes)
+    stage.train_mode()
+    meter = Meter(stage.machine.ranks)
+
+    def ours(batch: Batch) -> torch.Tensor:
+        losses = stage.losses(batch)
+        stage.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        stage.optimizer.step()
+        meter.add(losses, batch.images, 0.0)
+        return losses["loss"].detach()
+
+    return ours, plain.step
+
+
+class Plain:
+    """The interpolative phase of the paper, one line after another.
+
+    Args:
+        network: encoder, projection head and classifier.
+        config: τ, m, ω_u, ω_it and the settings of SGD.
+        classes: K.
+    """
+
+    def __init__(self, network: Any, config: Config, classes: int) -> None:
+        self.network = network.to(memory_format=torch.contiguous_format).train()
+        self.method, optim = config.method, config.optim
+        self.centroids = torch.zeros(classes, config.method.embedding_dim)
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+        )
+        self.log: list[dict[str, float]] = []
+
+    def step(self, batch: Batch) -> torch.Tensor:
+        """Move the weights and the centroids and return the loss."""
+        x_h, x_f = batch.x_h.contiguous(), batch.x_f.contiguous()
+        with torch.set_grad_enabled(self.method.uniform_weight > 0):
+            logits_h, z_h = self.network(x_h)
+        logits_f, z_f = self.network(x_f)
+        lam = batch.lam[0].item()
+        ce = F.cross_entropy(logits_h, batch.y_h)
+        ce_it = self._mixed_cross_entropy(logits_f, batch, lam)
+        cc_it = self._mixed_cross_entropy(self._similarities(z_f), batch, lam)
+        loss = self.method.uniform_weight * ce + self.method.interpolative_weight * (ce_it + cc_it)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self._move_centroids(z_h.detach(), batch.y_h)
+        self.log.append({"ce": ce.item(), "ce_it": ce_it.item(), "cc_it": cc_it.item(), "loss": loss.item()})
+        return loss.detach()
+
+    def _mixed_cross_entropy(self, logits: torch.Tensor, batch: Batch, lam: float) -> torch.Tensor:
+        return lam * F.cross_entropy(logits, batch.y_h) + (1 - lam) * F.cross_entropy(logits, batch.y_t)
+
+    def _similarities(self, z: torch.Tensor) -> torch.Tensor:
+        columns = [(z * centroid).sum(dim=1) / self.method.temperature for centroid in self.centroids]
+        return torch.stack(columns, dim=1)
+
+    def _move_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
+        m = self.method.centroid_momentum
+        for z_i, y_i in zip(z, y, strict=True):
+            self.centroids[y_i] = m * self.centroids[y_i] + (1 - m) * z_i
+
+
+def _steps_per_second(step: Step, batches: list[Batch], steps: int) -> float:
+    start = time.perf_counter()
+    for done in range(steps):
+        step(batches[done % len(batches)])
+    return steps / (time.perf_counter() - start)
+
+
+def _show(name: str, case: dict[str, Any]) -> None:
+    rows = {**case["pairs_per_second"], "ours / plain": case["ours_divided_by_plain"]}
+    for which, row in rows.items():
+        print(f"{name}   {which:12}   {spread(row, 2)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Every loader that is compared gives the same thing: plain and mixed images, labels and λ.
+
+Each class is a colour of its own, so a label and a pixel say the same.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import encode
+from PIL import Image
+
+# torchvision 0.29 says so of its own decoder, a peer; its successor torchcodec is another package.
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+COLORS = np.array([[220, 40, 60], [30, 200, 90], [40, 60, 210], [230, 220, 30]])
+COUNTS = (40, 12, 6, 2)
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+LEVELS = 4 / 255 / 0.224  # what JPEG may do to a plain colour, normalised
+PEERS = {  # module: package without which it is left out
+    "ours": "fasticcl",
+    "ours_short_side": "fasticcl",
+    "bare_dali": "fasticcl",
+    "torch_pillow": "torchvision",
+    "torch_jpeg": "torchvision",
+    "wds": "webdataset",
+    "lit": "litdata",
+    "ffcv_jit": "ffcv",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A long tail of plain images of 40×48 pixels."""
+    folder = tmp_path_factory.mktemp("plain")
+    for label, count in enumerate(COUNTS):
+        content = encode(Image.new("RGB", (40, 48), tuple(COLORS[label].tolist())), quality=95)
+        for number in range(count):
+            for split in ("train", "val") if number == 0 else ("train",):
+                path = folder / split / f"{label:02}" / f"{number}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    return folder
+
+
+@pytest.fixture(params=PEERS)
+def variants(request, folder, monkeypatch):
+    """The ways in which a peer makes batches of 16 pairs of 32×32 pixels, in one worker."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    pytest.importorskip(PEERS[request.param], exc_type=ImportError)
+    settings = importlib.import_module("_peer").Settings(folder, batch_size=16, side=32, cores=1)
+    return importlib.import_module(request.param).variants(settings)
+
+
+def color_of(labels: torch.Tensor) -> torch.Tensor:
+    """[B, 3, 1, 1] normalised colours of classes."""
+    normalised = (COLORS / 255 - MEAN) / STD
+    return torch.from_numpy(normalised[labels.numpy()]).float()[:, :, None, None]
+
+
+def test_x_f_is_the_mix_of_x_h_and_an_image_of_the_class_that_y_t_names(variants):
+    for name, make in variants.items():
+        for batch in islice(make(), 3):
+            lam = batch.lam.reshape(-1, 1, 1, 1)
+            mix = lam * color_of(batch.y_h) + (1 - lam) * color_of(batch.y_t)
+            for images, expected in ((batch.x_h, color_of(batch.y_h)), (batch.x_f, mix)):
+                assert images.shape == (16, 3, 32, 32), name
+                assert images.dtype == torch.float32, name
+                assert (images - expected).abs().max() < LEVELS, name
+            assert 0 <= lam.min() <= lam.max() <= 1, name
+
+
+def test_y_h_follows_the_images_and_y_t_the_classes(variants):
+    for name, make in variants.items():
+        batches = [(batch.y_h.numpy().copy(), batch.y_t.numpy().copy()) for batch in islice(make(), 50)]
+        y_h, y_t = (np.concatenate(labels) for labels in zip(*batches, strict=True))
+        # 800 draws: the standard deviation of a share is at most 0.018.
+        assert np.bincount(y_h, minlength=4) / len(y_h) == pytest.approx(
+            np.array(COUNTS) / sum(COUNTS), abs=0.09
+        ), name
+        assert np.bincount(y_t, minlength=4) / len(y_t) == pytest.approx(np.full(4, 0.25), abs=0.09), name
+
+
+def test_two_batches_have_different_lambdas(variants):
+    for name, make in variants.items():
+        lams = {batch.lam.reshape(-1)[0].item() for batch in islice(make(), 4)}
+        assert len(lams) == 4, name
+
+
+@pytest.mark.parametrize("package", ["ffcv", "litdata", "webdataset"])
+def test_a_peer_that_is_not_installed_ends_with_a_sentence_that_says_how_to_get_it(package, tmp_path):
+    (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} is not there')")
+    script = {"ffcv": "ffcv_jit", "litdata": "lit", "webdataset": "wds"}[package]
+    root = BENCHMARKS.parent
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "peers" / f"{script}.py", "--serve"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "pip install" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert not done.stderr
