@@ -39,6 +39,7 @@ PEERS = {  # name: script in peers/; ours goes first and makes the images
     "litdata": "lit.py",
     "ffcv": "ffcv_jit.py",
 }
+MEASURED = ("pairs_per_second", "pairs_per_cpu_second", "busy_cores_before")
 SKIPPED = 3  # exit status of a peer whose package is missing
 SETTLE = 1.5  # seconds in which the peer that just stopped fills its queues and falls idle
 LISTEN = 0.5  # seconds after that in which the use of the cores by others is measured
@@ -57,13 +58,13 @@ def main() -> None:
                 stack.callback(peer.stop)
                 if peer.start():
                     peers[name] = peer
-        runs, busy = _in_turns(peers, options)
+        runs = _in_turns(peers, options)
         result = {
             "benchmark": "loader",
             "settings": {name: getattr(options, name) for name in ("batch_size", "seconds", "repeats")},
             "images": json.loads((folder / "pictures.json").read_text(encoding="utf-8")),
             "machine": machine(),
-            "systems": _compared(peers, runs, busy),
+            "systems": _compared(peers, runs),
         }
     _show(result)
     if options.json:
@@ -121,12 +122,12 @@ class Peer:
         print(f"{self.name}: {self.about['variant']}, tried {self.about['trials']}", flush=True)
         return True
 
-    def measure(self) -> float:
-        """Return pairs per second over the seconds of the command line."""
+    def measure(self) -> dict[str, float]:
+        """Return pairs per second, and per second of processor time, over the seconds of the command line."""
         assert self._process.stdin is not None
         self._process.stdin.write("measure\n")
         self._process.stdin.flush()
-        return json.loads(self._read())["pairs_per_second"]
+        return json.loads(self._read())
 
     def stop(self) -> None:
         """End the process and, through its closed input, the workers that it has."""
@@ -146,47 +147,38 @@ class Peer:
         sys.exit(f"{self.name} ended with status {self._process.wait()}: {' '.join(last)}")
 
 
-def _in_turns(
-    peers: Mapping[str, Peer], options: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Measure every peer once per repeat.
-
-    Returns pairs per second, and the cores that were in use just before each measurement.
-    """
-    runs: dict[str, list[float]] = {name: [] for name in peers}
-    busy: dict[str, list[float]] = {name: [] for name in peers}
+def _in_turns(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Measure every peer once per repeat, and just before it the cores in use; return all runs."""
+    runs: dict[str, dict[str, list[float]]] = {name: {each: [] for each in MEASURED} for name in peers}
     for repeat in range(options.repeats):
         with locked(options.lock):
             for name in in_order(list(peers), repeat):
                 time.sleep(SETTLE)
-                busy[name].append(busy_cores(LISTEN))
-                runs[name].append(peers[name].measure())
-        latest = ", ".join(f"{name} {rates[-1]:.0f}" for name, rates in runs.items())
+                found = {"busy_cores_before": busy_cores(LISTEN)} | peers[name].measure()
+                for each in MEASURED:
+                    runs[name][each].append(found[each])
+        latest = ", ".join(f"{name} {found['pairs_per_second'][-1]:.0f}" for name, found in runs.items())
         print(f"round {repeat + 1}: {latest}", flush=True)
-    return runs, busy
+    return runs
 
 
-def _compared(
-    peers: Mapping[str, Peer], runs: Mapping[str, list[float]], busy: Mapping[str, list[float]]
-) -> dict[str, Any]:
+def _compared(peers: Mapping[str, Peer], runs: Mapping[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """Return what is known of every peer, its runs, and how many times as fast ours was, run by run."""
     systems = {}
-    for name, rates in runs.items():
-        systems[name] = peers[name].about | {
-            "pairs_per_second": summary(rates),
-            "busy_cores_before": summary(busy[name]),
-        }
+    for name, found in runs.items():
+        systems[name] = peers[name].about | {each: summary(values) for each, values in found.items()}
         if OURS in runs:
-            systems[name]["ours_divided_by_it"] = summary(over(runs[OURS], rates))
+            for each in ("pairs_per_second", "pairs_per_cpu_second"):
+                systems[name][f"ours_divided_by_it_{each}"] = summary(over(runs[OURS][each], found[each]))
     return systems
 
 
 def _show(result: Mapping[str, Any]) -> None:
     for name, system in result["systems"].items():
-        columns = [spread(system["pairs_per_second"], 0)]
-        if "ours_divided_by_it" in system:
-            columns.append(spread(system["ours_divided_by_it"], 2))
-        columns.append(f"busy cores before {spread(system['busy_cores_before'], 2)}")
-        print(f"{name:16}", *columns, sep="   ")
+        print(name)
+        for key, found in system.items():
+            if isinstance(found, dict) and "median" in found:
+                print(f"    {key:40} {spread(found, 2)}")
 
 
 if __name__ == "__main__":

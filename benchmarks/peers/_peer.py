@@ -7,6 +7,7 @@ another; that way peers in different interpreters are measured in turns.
 """
 
 import argparse
+import glob
 import json
 import os
 import statistics
@@ -46,6 +47,15 @@ class Pairs(NamedTuple):
     """λ, one for the batch: a scalar, or [B] equal numbers."""
 
 
+class Speed(NamedTuple):
+    """What one measurement finds."""
+
+    pairs_per_second: float
+    pairs_per_cpu_second: float
+    """Per second of one core that this process and its workers used: other work on the machine slows a
+    loader down but leaves this about where it is."""
+
+
 class Settings(NamedTuple):
     """What every peer is told."""
 
@@ -78,13 +88,13 @@ def main(variants: Callable[[Settings], Variants], packages: Sequence[str]) -> N
         settings = Settings(folder, options.batch_size, options.side, options.cores)
         name, batches, trials = _fastest(variants(settings), settings)
         versions = {package: version(package) for package in packages}
-        rates = (_rate(batches, options.seconds, settings.batch_size) for _ in _requests(options))
+        speeds = (_speed(batches, options.seconds, settings.batch_size) for _ in _requests(options))
         if options.serve:
             replies.write(json.dumps({"variant": name, "trials": trials, "versions": versions}) + "\n")
-            for rate in rates:
-                replies.write(json.dumps({"pairs_per_second": rate}) + "\n")
+            for speed in speeds:
+                replies.write(json.dumps(speed._asdict()) + "\n")
         else:
-            replies.write(f"{name}; tried: {trials}; {versions}\n{_spread(list(rates))} pairs per second\n")
+            replies.write(f"{name}; tried: {trials}; {versions}\n{_described(list(speeds))}\n")
 
 
 def skip(package: str, how: str) -> NoReturn:
@@ -132,8 +142,8 @@ def _fastest(variants: Variants, settings: Settings) -> tuple[str, Iterator[Pair
     trials = {}
     for name, make in variants.items():
         batches = _checked(make(), settings)
-        rates = [_rate(batches, TRIAL_SECONDS, settings.batch_size) for _ in range(TRIALS)]
-        trials[name] = round(max(rates), 1)
+        speeds = [_speed(batches, TRIAL_SECONDS, settings.batch_size) for _ in range(TRIALS)]
+        trials[name] = round(max(speed.pairs_per_second for speed in speeds), 1)
         del batches  # ends its workers
     best = max(trials, key=lambda name: trials[name])
     return best, _checked(variants[best](), settings), trials
@@ -153,16 +163,32 @@ def _checked(batches: Iterator[Pairs], settings: Settings) -> Iterator[Pairs]:
     return batches
 
 
-def _rate(batches: Iterator[Pairs], seconds: float, batch_size: int) -> float:
-    """Return pairs per second over so many seconds."""
+def _speed(batches: Iterator[Pairs], seconds: float, batch_size: int) -> Speed:
+    """Return how fast batches came over so many seconds."""
     for _ in range(WARMUP):
         _touch(next(batches))
-    done, elapsed, start = 0, 0.0, time.perf_counter()
+    done, elapsed, start, used = 0, 0.0, time.perf_counter(), _cpu_seconds()
     while elapsed < seconds:
         _touch(next(batches))
         done += 1
         elapsed = time.perf_counter() - start
-    return done * batch_size / elapsed
+    return Speed(done * batch_size / elapsed, done * batch_size / (_cpu_seconds() - used))
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time so far of this process and of those that it started and that still run."""
+    ticks, parent_of = {}, {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            pid, _, rest = Path(path).read_text().partition(" ")
+        except OSError:  # ended since it was listed
+            continue
+        fields = rest.rpartition(")")[2].split()  # state, parent, ...; the name before may hold anything
+        parent_of[int(pid)], ticks[int(pid)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family = {os.getpid()}
+    while children := {pid for pid, parent in parent_of.items() if parent in family} - family:
+        family |= children
+    return sum(ticks[pid] for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 def _touch(pairs: Pairs) -> None:
@@ -171,5 +197,7 @@ def _touch(pairs: Pairs) -> None:
         tensor[(0,) * tensor.ndim].item()
 
 
-def _spread(rates: list[float]) -> str:
-    return f"{statistics.median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}, {len(rates)} runs)"
+def _described(speeds: list[Speed]) -> str:
+    rates = sorted(speed.pairs_per_second for speed in speeds)
+    low, middle, high = (f"{rate:.0f}" for rate in (rates[0], statistics.median(rates), rates[-1]))
+    return f"{middle} ({low} to {high}) pairs per second, {len(rates)} runs"
