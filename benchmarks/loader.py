@@ -41,6 +41,7 @@ PEERS = {  # name: script in peers/; ours goes first and makes the images
 }
 MEASURED = ("pairs_per_second", "pairs_per_cpu_second", "busy_cores_before")
 SKIPPED = 3  # exit status of a peer whose package is missing
+PATIENCE = 20  # seconds for a peer to end its workers
 SETTLE = 1.5  # seconds in which the peer that just stopped fills its queues and falls idle
 LISTEN = 0.5  # seconds after that in which the use of the cores by others is measured
 
@@ -131,12 +132,11 @@ class Peer:
 
     def stop(self) -> None:
         """End the process and, through its closed input, the workers that it has."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        with self._messages, self._process:  # closes the pipes, then waits
+            try:
+                self._process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
 
     def _read(self) -> str:
         assert self._process.stdout is not None
