@@ -120,7 +120,8 @@ class Peer:
             print(f"{self.name} is left out: {line}", end="", flush=True)
             return False
         self.about = json.loads(line)
-        print(f"{self.name}: {self.about['variant']}, tried {self.about['trials']}", flush=True)
+        tried = {name: trial["pairs_per_cpu_second"] for name, trial in self.about["trials"].items()}
+        print(f"{self.name}: {self.about['variant']}; pairs per CPU second: {tried}", flush=True)
         return True
 
     def measure(self) -> dict[str, float]:

@@ -70,8 +70,9 @@ def _case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     preset, encoder, side, size, classes, steps = CASES[name]
     batches = synthetic(size, side, classes)
     ours, plain = pair_of_steps(preset, encoder, classes)
-    for batch in batches[:COMPARED]:
-        torch.testing.assert_close(ours(batch), plain(batch), rtol=1e-3, atol=0)
+    with locked(options.lock):
+        for batch in batches[:COMPARED]:
+            torch.testing.assert_close(ours(batch), plain(batch), rtol=1e-3, atol=0)
     both = {"ours": ours, "plain": plain}
     rates: dict[str, list[float]] = {which: [] for which in both}
     busy: list[float] = []

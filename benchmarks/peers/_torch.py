@@ -101,9 +101,9 @@ def of_pillow_to_tensor_v2(side: int) -> Callable[[Any], torch.Tensor]:
     return v2.Compose([v2.PILToTensor(), of_tensor_v2(side)])
 
 
-def decoded(encoded: torch.Tensor | bytes) -> torch.Tensor:
+def decoded(encoded: torch.Tensor | bytes | memoryview) -> torch.Tensor:
     """Return the 8-bit image [3, H, W] of a JPEG."""
-    if isinstance(encoded, bytes):
+    if not isinstance(encoded, torch.Tensor):
         encoded = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
     image = decode_jpeg(encoded, mode=ImageReadMode.RGB)
     assert isinstance(image, torch.Tensor)
