@@ -41,6 +41,7 @@ PEERS = {  # name: script in peers/; ours goes first and makes the images
 }
 MEASURED = ("pairs_per_second", "pairs_per_cpu_second", "busy_cores_before")
 SKIPPED = 3  # exit status of a peer whose package is missing
+ROUNDS_A_LOCK = 3  # a few minutes, in which others who measure wait
 PATIENCE = 20  # seconds for a peer to end its workers
 SETTLE = 1.5  # seconds in which the peer that just stopped fills its queues and falls idle
 LISTEN = 0.5  # seconds after that in which the use of the cores by others is measured
@@ -80,9 +81,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=6, help="per measurement (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
-    parser.add_argument(
-        "--lock", type=Path, help="file that is locked for each round, where others measure too"
-    )
+    parser.add_argument("--lock", type=Path, help="file to lock meanwhile, where others measure too")
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args()
     options.python = dict(each.split("=", 1) for each in options.python if "=" in each)
@@ -150,9 +149,9 @@ class Peer:
 def _in_turns(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Measure every peer once per repeat, and just before it the cores in use; return all runs."""
     runs: dict[str, dict[str, list[float]]] = {name: {each: [] for each in MEASURED} for name in peers}
-    for there in range(0, options.repeats, 2):
-        with locked(options.lock):  # for one order and its reverse
-            for repeat in range(there, min(there + 2, options.repeats)):
+    for first in range(0, options.repeats, ROUNDS_A_LOCK):
+        with locked(options.lock):
+            for repeat in range(first, min(first + ROUNDS_A_LOCK, options.repeats)):
                 _round(peers, runs, repeat)
     return runs
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WARMUP = 8  # batches; more than any peer holds ready, so none made before the clock ran is counted
 LISTED = 50  # how often an epoch of a peer lists each image, see the README
-TRIALS, TRIAL_SECONDS = 2, 3.0
+TRIALS, TRIAL_SECONDS = 1, 2.5
 SKIPPED = 3  # exit status of a peer whose package is missing
 
 
