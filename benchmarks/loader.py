@@ -153,6 +153,7 @@ def _in_turns(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[st
         with locked(options.lock):
             for repeat in range(first, min(first + ROUNDS_A_LOCK, options.repeats)):
                 _round(peers, runs, repeat)
+        time.sleep(SETTLE)  # without it this process gets the lock again before those who wait
     return runs
 
 
