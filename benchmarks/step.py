@@ -35,11 +35,11 @@ from fasticcl.engine.representation import Representation
 from fasticcl.resolve import resolve
 
 CASES = {  # preset, encoder, side, pairs in a batch, classes, steps of a measurement
-    "resnet32": ("cifar100-lt", "resnet32", 32, 128, 100, 2),
-    "resnet50": ("imagenet-lt", "resnet50", 224, 16, 1000, 1),
+    "resnet32": ("cifar100-lt", "resnet32", 32, 128, 100, 6),
+    "resnet50": ("imagenet-lt", "resnet50", 224, 16, 1000, 2),
 }
 BATCHES = 4  # that the steps go round
-COMPARED = 1  # steps whose losses must agree; they warm both up
+COMPARED = 2  # steps whose losses must agree; they warm both up
 LISTEN = 0.5  # seconds before a round in which the use of the cores by others is measured
 
 Step = Callable[[Batch], torch.Tensor]
