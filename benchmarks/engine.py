@@ -121,7 +121,7 @@ def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callabl
     display = Display(Console(quiet=True), total=10**9, done=0)
     nothing: Any = argparse.Namespace(steps=10**9)
     loop = Loop(nothing, nothing, run, display, StopRequest(), SaveClock("1000000m"), ranks, LOG_EVERY)
-    meter = Meter(ranks)
+    meter = Meter(ranks, torch.device(config.engine.device))
 
     def forever() -> Iterator[Batch | StreamBatch]:
         while True:

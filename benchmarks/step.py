@@ -121,7 +121,7 @@ def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
     stage = Representation(config, classes, choose_machine(config.engine))
     plain = Plain(copy.deepcopy(stage.network), config, classes)
     stage.train_mode()
-    meter = Meter(stage.machine.ranks)
+    meter = Meter(stage.machine.ranks, stage.machine.device)
 
     def ours(batch: Batch) -> torch.Tensor:
         losses = stage.losses(batch)
