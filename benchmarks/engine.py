@@ -130,9 +130,9 @@ def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callabl
     batches = forever()
 
     def step() -> None:
-        loop._step(stage, batches, meter)
+        loop.take_step(stage, batches, meter)
         if meter.steps % LOG_EVERY == 0:
-            loop._log(stage, 0, meter.steps, meter)
+            loop.log(stage, 0, meter.steps, meter)
         loop.clock.due()
 
     return step

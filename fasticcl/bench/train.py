@@ -63,14 +63,14 @@ class BenchLoop:
     def steps(self, batches: Iterator[Batch | StreamBatch], log: bool = False) -> Iterator[int]:
         """Take step after step, and yield how many were taken; ``log`` also writes the log lines."""
         while True:
-            self.loop._step(self.stage, batches, self.meter)
+            self.loop.take_step(self.stage, batches, self.meter)
             if log and self.meter.steps % self.log_every == 0:
                 self.log()
             yield self.meter.steps
 
     def log(self) -> None:
         """Write a log line."""
-        self.loop._log(self.stage, 0, self.meter.steps, self.meter)
+        self.loop.log(self.stage, 0, self.meter.steps, self.meter)
 
 
 @contextmanager

@@ -132,9 +132,9 @@ class Loop:
             stage.train_mode()
             set_lr(stage.optimizer, stage.lr(epoch))
             for step in range(first_step, self.steps):
-                self._step(stage, batches, meter)
+                self.take_step(stage, batches, meter)
                 if (step + 1) % self.log_every == 0:
-                    self._log(stage, epoch, step + 1, meter)
+                    self.log(stage, epoch, step + 1, meter)
                 due = self.clock.due() and self.ranks.is_main  # one clock for all
                 signum, due = self.ranks.agree(self.stop.signum or 0, due)
                 saved = (signum or due) and self._save(stage, epoch, step + 1, meter)
@@ -145,7 +145,8 @@ class Loop:
             self._finish_epoch(stage, epoch, meter)
             meter, first_step = Meter(self.ranks, device), 0
 
-    def _step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], meter: Meter) -> None:
+    def take_step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], meter: Meter) -> None:
+        """Learn from the next batch and count it; nothing here waits for the device."""
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
@@ -157,7 +158,12 @@ class Loop:
         meter.add(losses, batch.images, waited)
         self.display.step()
 
-    def _log(self, stage: Stage, epoch: int, step: int, meter: Meter) -> None:
+    def log(self, stage: Stage, epoch: int, step: int, meter: Meter) -> None:
+        """Write a line about the epoch so far.
+
+        Raises:
+            TrainingFailed: a loss since the last line was not finite.
+        """
         record = self._record(stage, epoch, step, meter)
         self.run.log(record)
         self.display.running(record, stage.epochs, self.steps)

@@ -410,7 +410,7 @@ def test_a_run_with_bad_images_that_is_stopped_anywhere_ends_in_the_same_bits(
 ):
     harm(varied, 0, 14, 29)
     undisturbed = train(varied, tmp_path, name="undisturbed").run
-    step, taken = Loop._step, 0
+    step, taken = Loop.take_step, 0
 
     def crash(self, *arguments):
         nonlocal taken
@@ -419,7 +419,7 @@ def test_a_run_with_bad_images_that_is_stopped_anywhere_ends_in_the_same_bits(
         if taken % 4 == 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Loop, "_step", crash)
+    monkeypatch.setattr(Loop, "take_step", crash)
     with pytest.raises(KeyboardInterrupt):
         train(varied, tmp_path, save_every="1")
     while True:

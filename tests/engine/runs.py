@@ -94,7 +94,7 @@ class Power(BaseException):
 
 def watch(monkeypatch, after=None):
     """Note every step that is taken, as (stage, step); after each, ``after(count)`` may interfere."""
-    taken, step = [], Loop._step
+    taken, step = [], Loop.take_step
 
     def watched(self, stage, batches, meter):
         step(self, stage, batches, meter)
@@ -102,7 +102,7 @@ def watch(monkeypatch, after=None):
         if after:
             after(len(taken))
 
-    monkeypatch.setattr(Loop, "_step", watched)
+    monkeypatch.setattr(Loop, "take_step", watched)
     return taken
 
 

@@ -127,7 +127,7 @@ def test_a_run_killed_between_any_two_writings_ends_in_the_same_bits(tiny_shards
 
 def signalled(signals, after, arguments):
     """Run the command line and get these signals, from outside this thread, once a step was taken."""
-    step, taken = Loop._step, 0
+    step, taken = Loop.take_step, 0
 
     def counted(self, *rest):
         nonlocal taken
@@ -139,7 +139,7 @@ def signalled(signals, after, arguments):
                 time.sleep(0)  # the interpreter handles it
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Loop, "_step", counted)
+        patched.setattr(Loop, "take_step", counted)
         command_line(*arguments)
 
 

@@ -91,7 +91,7 @@ def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_b
 
 def dying(arguments, marker, at):
     """The command line; the second rank is killed after so many steps, the first time that it gets there."""
-    step, taken = Loop._step, 0
+    step, taken = Loop.take_step, 0
     if marker.exists() and os.environ["RANK"] == "0":
         time.sleep(1)  # so that the others come first, who must not take what is left for the news
 
@@ -103,7 +103,7 @@ def dying(arguments, marker, at):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Loop._step = counted
+    Loop.take_step = counted
     command_line(*arguments)
 
 

@@ -101,7 +101,7 @@ def test_a_stopped_and_continued_run_ends_like_one_that_was_not(
 ):
     """Stops lie in warm-up, interpolative phase, rebalancing and on their borders; 9 steps an epoch."""
     encoder = tomllib.loads((undisturbed.run / "config.toml").read_text())["rebalance"]["encoder"]
-    taken, step = 0, Loop._step
+    taken, step = 0, Loop.take_step
 
     def counted(self, *arguments):
         nonlocal taken
@@ -110,7 +110,7 @@ def test_a_stopped_and_continued_run_ends_like_one_that_was_not(
         if taken in stops:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Loop, "_step", counted)
+    monkeypatch.setattr(Loop, "take_step", counted)
     for number, _ in enumerate(stops):
         with pytest.raises(Stopped) as stopped:
             resume(tmp_path) if number else start(digit_shards, tmp_path, {"rebalance.encoder": encoder})
@@ -125,7 +125,7 @@ def test_a_stopped_and_continued_run_ends_like_one_that_was_not(
 
 def test_a_crash_loses_no_more_than_the_epoch(train, tmp_path, monkeypatch):
     undisturbed = train(name="undisturbed")
-    taken, step = 0, Loop._step
+    taken, step = 0, Loop.take_step
 
     def crash(self, *arguments):
         nonlocal taken
@@ -134,7 +134,7 @@ def test_a_crash_loses_no_more_than_the_epoch(train, tmp_path, monkeypatch):
             raise RuntimeError("power")
         step(self, *arguments)
 
-    monkeypatch.setattr(Loop, "_step", crash)
+    monkeypatch.setattr(Loop, "take_step", crash)
     with pytest.raises(RuntimeError, match="power"):
         train()
     continued = resume(tmp_path)

@@ -32,7 +32,7 @@ def spied(call, *arguments, stop=None, **options):
 
     With ``stop`` one of the ranks, a different one each time, is asked to stop after so many steps.
     """
-    seen, saves, step, save = [], [], Loop._step, Run.save
+    seen, saves, step, save = [], [], Loop.take_step, Run.save
 
     def watched(self, stage, batches, meter):
         batch = next(batches)
@@ -54,7 +54,7 @@ def spied(call, *arguments, stop=None, **options):
         return save(self, stage, epoch, step, *rest)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Loop, "_step", watched)
+        patched.setattr(Loop, "take_step", watched)
         patched.setattr(Run, "save", saving)
         with contextlib.suppress(Stopped):
             call(*arguments, **options)
