@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
+from fasticcl.data.resize import resizer
 
 Feed = Callable[[int], Sequence[Any]]
 """Called with 0, 1, 2, ...: returns a batch's inputs, stream after stream and then λ."""
+
+Stream = Mapping[str, Any]
+"""The graph's inputs for one stream, by name."""
 
 # dtype and number of dimensions of what is fed per image of a stream.
 _ENCODED = {"encoded": (types.UINT8, 1)}
@@ -28,7 +32,7 @@ _CHOICES = {
     "flip": (types.INT32, 0),
 }
 _COLORS = {"colors": (types.FLOAT, 1)}
-_LAMBDA = {"lam": (types.FLOAT, 0)}
+_LAMBDA = (types.FLOAT, 0)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and torchvision weigh grey
 
 
@@ -56,8 +60,8 @@ def build(
         data: image size, normalisation and jitter settings.
         mixed: whether there are two streams, which are mixed.
         padded: whether cuts reach beyond the resized window, into black padding.
-        cached: whether images are fed decoded, [height, width, 3], and not as files.
         jitter: whether colour factors apply; evaluation and undisturbed colours leave the operators out.
+        cached: whether images are fed decoded, [height, width, 3], and not as files.
         batch_size: most images per stream in a batch.
         threads: threads that decode and augment.
         prefetch: batches prepared ahead.
@@ -66,27 +70,17 @@ def build(
     pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
-    stream = (_PIXELS if cached else _ENCODED) | _CHOICES | (_COLORS if jitter else {})
-    kinds = [*stream.values()] * (2 if mixed else 1) + [*_LAMBDA.values()] * mixed
     with pipeline:
-        fed = fn.external_source(
-            source=feed,
-            num_outputs=len(kinds),
-            batch=True,
-            no_copy=True,
-            dtype=[dtype for dtype, _ in kinds],
-            ndim=[ndim for _, ndim in kinds],
-        )
-        first = dict(zip(stream, fed, strict=False))
-        image = _image(first, data, padded, gpu)
-        outputs = [_normalise(image, data), _to_device(first["label"], gpu)]
+        streams, lam = inputs(feed, mixed=mixed, jitter=jitter, cached=cached)
+        images: list[Any] = []
+        for stream in streams:
+            image = resize(decode(stream, data, gpu), stream, data, padded, threads, gpu)
+            images.append(jitter_colors(image, stream, gpu) if jitter else image)
+        labels = [_to_device(stream["label"], gpu) for stream in streams]
+        outputs = [normalise(images[0], data), labels[0]]
         if mixed:
-            second = dict(zip(stream, fed[len(stream) :], strict=False))
-            lam = _to_device(fed[-1], gpu)
-            # Mixing the 8-bit images and normalising the mix costs less than normalising three images;
-            # it is the same x_f, because normalising is affine and the weights add up to 1.
-            blend = lam * image + (1.0 - lam) * _image(second, data, padded, gpu)
-            outputs += [_normalise(blend, data), _to_device(second["label"], gpu), lam]
+            lam = _to_device(lam, gpu)
+            outputs += [normalise(mix(images[0], images[1], lam), data), labels[1], lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
     return pipeline
@@ -116,37 +110,25 @@ def decodes(encoded: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _to_device(value: Any, gpu: int | None) -> Any:
-    return value if gpu is None else value.gpu()
+def inputs(feed: Feed, *, mixed: bool, jitter: bool, cached: bool) -> tuple[list[Stream], Any]:
+    """Return what is fed: the streams and λ, or None where there is one stream."""
+    stream = (_PIXELS if cached else _ENCODED) | _CHOICES | (_COLORS if jitter else {})
+    kinds = [*stream.values()] * (2 if mixed else 1) + [_LAMBDA] * mixed
+    fed = fn.external_source(
+        source=feed,
+        num_outputs=len(kinds),
+        batch=True,
+        no_copy=True,
+        dtype=[dtype for dtype, _ in kinds],
+        ndim=[ndim for _, ndim in kinds],
+    )
+    parts = (fed[: len(stream)], fed[len(stream) : 2 * len(stream)])
+    streams: list[Stream] = [dict(zip(stream, part, strict=True)) for part in parts[: 1 + mixed]]
+    return streams, fed[-1] if mixed else None
 
 
-def _image(stream: Mapping[str, Any], data: Data, padded: bool, gpu: int | None) -> Any:
-    """Return 8-bit images [S, S, 3] of a stream."""
-    image = _window(stream, data, gpu)
-    side = data.image_size
-    resize = {"size": stream["size"], "interp_type": types.INTERP_LINEAR, "antialias": True}
-    if padded:
-        image = fn.resize(image, **resize)
-        image = fn.slice(
-            image, start=stream["cut"], shape=(side, side), axes=[0, 1], out_of_bounds_policy="pad"
-        )
-        image = fn.flip(image, horizontal=stream["flip"])
-    else:
-        # One operator for all three; it takes the place of the cut as a share of the room that there is.
-        place = stream["cut"] / math.max(stream["size"] - side, 1.0)
-        image = fn.resize_crop_mirror(
-            image,
-            **resize,
-            crop=(side, side),
-            crop_pos_y=place[0],
-            crop_pos_x=place[1],
-            mirror=stream["flip"],
-        )
-    return _jitter(image, stream["colors"], gpu) if "colors" in stream else image
-
-
-def _window(stream: Mapping[str, Any], data: Data, gpu: int | None) -> Any:
-    """Return the planned windows of images, 8-bit RGB."""
+def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
+    """Return the windows [H, W, 3] of a stream's images, 8-bit."""
     window = {"start": stream["start"], "shape": stream["shape"], "axes": [0, 1]}
     if "pixels" in stream:
         return fn.slice(_to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu), **window)
@@ -160,12 +142,39 @@ def _window(stream: Mapping[str, Any], data: Data, gpu: int | None) -> Any:
     )
 
 
-def _jitter(image: Any, colors: Any, gpu: int | None) -> Any:
+def resize(image: Any, stream: Stream, data: Data, padded: bool, threads: int, gpu: int | None) -> Any:
+    """Return windows resized, cut and flipped, 8-bit [S, S, 3]."""
+    side = data.image_size
+    size, cut, flip = stream["size"], stream["cut"], stream["flip"]
+    linear = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+    if padded:
+        image = fn.resize(image, size=size, **linear)
+        image = fn.slice(image, start=cut, shape=(side, side), axes=[0, 1], out_of_bounds_policy="pad")
+        return fn.flip(image, horizontal=flip)
+    if gpu is None:
+        return fn.python_function(
+            image,
+            size,
+            cut,
+            flip,
+            function=resizer(side, threads),
+            batch_processing=True,
+            output_layouts="HWC",
+        )
+    # One operator for all three; it takes the place of the cut as a share of the room that there is.
+    place = cut / math.max(size - side, 1.0)
+    return fn.resize_crop_mirror(
+        image, size=size, **linear, crop=(side, side), crop_pos_y=place[0], crop_pos_x=place[1], mirror=flip
+    )
+
+
+def jitter_colors(image: Any, stream: Stream, gpu: int | None) -> Any:
     """Apply brightness, contrast and saturation factors as torchvision does, in this order.
 
     torchvision draws the order anew for every image; the three commute but for the clipping at black and
     white. It also cuts fractions off where DALI rounds, hence the half that is taken away.
     """
+    colors = stream["colors"]
     image = fn.brightness(image, brightness=colors[0], brightness_shift=-0.5 / 255)
     contrast = _to_device(colors[1], gpu)
     channels = fn.reductions.mean(image, axes=[0, 1])
@@ -174,7 +183,17 @@ def _jitter(image: Any, colors: Any, gpu: int | None) -> Any:
     return fn.saturation(image, saturation=colors[2])
 
 
-def _normalise(image: Any, data: Data) -> Any:
+def mix(image: Any, other: Any, lam: Any) -> Any:
+    """Return λ·image + (1 - λ)·other.
+
+    Mixing the 8-bit images and normalising the mix costs less than normalising three images; it is the
+    same x_f, because normalising is affine and the weights add up to 1.
+    """
+    return lam * image + (1.0 - lam) * other
+
+
+def normalise(image: Any, data: Data) -> Any:
+    """Return images as float32 with the mean taken away, divided by the standard deviation."""
     return fn.crop_mirror_normalize(
         image,
         mean=[255 * value for value in data.mean],
@@ -182,3 +201,7 @@ def _normalise(image: Any, data: Data) -> Any:
         dtype=types.FLOAT,
         output_layout="HWC",
     )
+
+
+def _to_device(value: Any, gpu: int | None) -> Any:
+    return value if gpu is None else value.gpu()

@@ -133,14 +133,12 @@ class Loader:
             while True:
                 planned = self._planned(phase, first + iteration)
                 try:
-                    inputs = [
-                        value for stream in planned.streams for value in _inputs(images, stream, jitter)
-                    ]
+                    inputs = graph_inputs(images, planned, jitter)
                 except DamagedImages as error:
                     self.bad.add(error.rows, "damaged since the conversion")
                 else:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
-                    return inputs if planned.lam is None else [*inputs, planned.lam]
+                    return inputs
 
         pipeline = graph.build(
             feed,
@@ -261,6 +259,16 @@ def evaluation_cache(shards: Shards, threads: int | None = None) -> Cache:
         raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
 
     return Cache(shards, threads or available_cores(), refuse)
+
+
+def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> list[Any]:
+    """Return what the graph is fed for a batch.
+
+    Raises:
+        DamagedImages: images that changed since the conversion.
+    """
+    inputs = [value for stream in planned.streams for value in _inputs(images, stream, jitter)]
+    return inputs if planned.lam is None else [*inputs, planned.lam]
 
 
 def _inputs(images: Shards | Cache, stream: StreamPlan, jitter: bool) -> list[Any]:

@@ -1,0 +1,201 @@
+"""What each stage of the loader costs, and how much of it is the graph's own.
+
+    python benchmarks/graph.py [--images 600] [--batch-size 32] [--short-side N] [--seconds 1] [--repeats 7]
+                               [--workers N] [--json FILE]
+
+It needs the extra ``demo`` and uses the images of `loader.py`. The interpolative phase is built
+up stage by stage, each with one more than the last, and each is measured in every turn:
+
+    feed        the inputs of the graph and nothing made of them, from memory
+    decode      and the windows decoded
+    resize      and resized, cut and flipped
+    normalise   and both streams normalised
+    mix         and mixed: x_h and x_f come out, as in training; still fed from memory, 16 batches by turns
+    loader      fasticcl's Loader: the same graph, fed by the plan and the shards
+
+A stage's cost is what it adds, in microseconds of processor time per image, user and system, all threads
+together: other work on the machine disturbs it far less than time on the clock. The pieces of Python that
+feed the graph are also timed alone.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+import timeit
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from nvidia.dali import Pipeline
+from peers._pictures import make
+
+import fasticcl
+from fasticcl.config import Data
+from fasticcl.data import graph
+from fasticcl.data.cores import available_cores
+from fasticcl.data.loader import Loader, graph_inputs
+from fasticcl.data.memory import keep_freed_memory
+from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Shards
+
+STAGES = ("feed", "decode", "resize", "normalise", "mix", "loader")
+BATCHES = 16  # that the constant plan repeats
+WARMUP = 8  # batches; more than are prepared ahead
+PREFETCH = 3  # as the loader's
+
+
+def main() -> None:
+    """Measure, print, and write the result if asked to."""
+    options = parse()
+    keep_freed_memory()  # as `fasticcl train` does
+    warnings.filterwarnings("ignore", "The external source node")  # the short graphs leave inputs unused
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        shards = make_shards(options, Path(folder))
+        data = Data(dataset="benchmark", dir=shards.folder.parent)
+        plan = Plan(shards.index, shards.counts, data, batch_size=options.batch_size, seed=0)
+        result = {
+            "benchmark": "graph",
+            "settings": {name: value for name, value in vars(options).items() if name != "json"},
+            "mean_bytes": round(float(shards.index["size"].mean())),
+            **measure(stages(shards, plan, options), options),
+            "python_us_per_image": python(shards, plan),
+        }
+    result["machine"] = machine() | {"load_average": round(load, 2)}
+    print(json.dumps(result, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="What each stage of the loader costs.")
+    parser.add_argument("--images", type=int, default=600, help="at least so many (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
+    parser.add_argument("--short-side", type=int, help="convert so; default: the bytes are kept")
+    parser.add_argument("--seconds", type=float, default=1, help="per measurement (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of each (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="default: one per core")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    return parser.parse_args()
+
+
+def make_shards(options: argparse.Namespace, folder: Path) -> Shards:
+    make(folder / "files", options.images)
+    fasticcl.convert("folder", folder / "files", folder / "shards", short_side=options.short_side)
+    return Shards(folder / "shards", "train")
+
+
+def stages(shards: Shards, plan: Plan, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """Return for each stage a function that makes one batch."""
+    planned = [plan.batch("interpolative", 0, step % plan.steps_per_epoch) for step in range(BATCHES)]
+    fed = [graph_inputs(shards, each, jitter=False) for each in planned]
+    runs = {stage: constant(stage, fed, plan, options) for stage in STAGES[:-1]}
+    loader = Loader(shards, plan, threads=options.workers, prefetch=PREFETCH)
+    return {**runs, "loader": loader.batches("interpolative").__next__}
+
+
+def constant(stage: str, fed: list[list[Any]], plan: Plan, options: argparse.Namespace) -> Callable[[], Any]:
+    """Return a function that makes one batch up to a stage, from inputs that lie ready."""
+
+    def feed(iteration: int) -> list[Any]:
+        return fed[iteration % len(fed)]
+
+    common: dict[str, Any] = {"batch_size": plan.batch_size, "prefetch": PREFETCH, "gpu": None}
+    if stage == "mix":
+        whole = {"mixed": True, "padded": False, "jitter": False, "cached": False, "threads": options.workers}
+        return graph.build(feed, plan.data, **whole, **common).run
+    pipeline = Pipeline(plan.batch_size, options.workers, None, prefetch_queue_depth=PREFETCH)
+    with pipeline:
+        streams, lam = graph.inputs(feed, mixed=True, jitter=False, cached=False)
+        outputs = [lam, *(stream["label"] for stream in streams)]
+        for stream in streams:
+            image = stream["encoded"]
+            if stage != "feed":
+                image = graph.decode(stream, plan.data, None)
+            if stage in ("resize", "normalise"):
+                image = graph.resize(image, stream, plan.data, False, options.workers, None)
+            if stage == "normalise":
+                image = graph.normalise(image, plan.data)
+            outputs.append(image)
+        pipeline.set_outputs(*outputs)
+    pipeline.build()
+    return pipeline.run
+
+
+def measure(runs: Mapping[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Measure every stage once per repeat, in an order that turns round each time: drift hits all alike."""
+    costs: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(options.repeats):
+        for name in list(runs)[:: 1 if repeat % 2 == 0 else -1]:
+            costs[name].append(cost(runs[name], options))
+    added = {
+        name: [after - before for before, after in zip(costs[previous], costs[name], strict=True)]
+        for previous, name in itertools.pairwise(STAGES)
+    }
+    ratios = [alone / whole for alone, whole in zip(costs["mix"], costs["loader"], strict=True)]
+    return {
+        "us_per_image": {name: summary(values) for name, values in costs.items()},
+        "us_per_image_added": {name: summary(values) for name, values in added.items()},
+        "constant_plan_cost_over_loader_cost": summary(ratios),
+    }
+
+
+def cost(run: Callable[[], Any], options: argparse.Namespace) -> float:
+    """Return the microseconds of processor time per image."""
+    for _ in range(WARMUP):
+        run()
+    done, start, before = 0, time.perf_counter(), processor_time()
+    while time.perf_counter() - start < options.seconds:
+        run()
+        done += 1
+    return (processor_time() - before) / (done * 2 * options.batch_size) * 1e6
+
+
+def processor_time() -> float:
+    """Return the seconds that all threads of this process have used."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def python(shards: Shards, plan: Plan) -> dict[str, float]:
+    """Return the microseconds per image of planning a batch, of finding its bytes and of checking them."""
+    planned = plan.batch("interpolative", 0, 0)
+    rows = np.concatenate([stream.rows for stream in planned.streams])
+    images = shards.images(rows)
+    return {
+        "plan": alone(lambda: plan.batch("interpolative", 0, 0), len(rows)),
+        "images": alone(lambda: shards.images(rows), len(rows)),
+        "of which checksums": alone(lambda: checksums(images), len(rows)),
+    }
+
+
+def checksums(images: list[Any]) -> None:
+    for image in images:
+        zlib.crc32(image.data)
+
+
+def alone(function: Callable[[], Any], images: int) -> float:
+    """Return the microseconds per image that a function takes, the least of several tries."""
+    seconds = min(timeit.repeat(function, number=20, repeat=10, timer=time.process_time)) / 20
+    return round(seconds / images * 1e6, 2)
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

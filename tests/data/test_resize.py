@@ -1,0 +1,103 @@
+"""Resizing on the CPU against DALI's own operator, and its threads."""
+
+import gc
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from nvidia.dali import Pipeline, fn, types
+from pictures import noise
+
+from fasticcl.config import Data
+from fasticcl.data import graph
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Plan
+from fasticcl.data.resize import resizer
+from fasticcl.data.shards import Shards
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Windows smaller and larger than what they become, in either direction, with room to cut and without."""
+    rng = np.random.default_rng(0)
+    shapes = [(40, 50), (200, 300), (64, 64), (64, 90), (31, 260), (1, 1), (150, 70)]
+    images = [np.array(noise(rng, *shape)) for shape in shapes]
+    sizes = np.array([[64, 64], [64, 96], [64, 64], [70, 64], [100, 65], [64, 64], [80, 90]], np.float32)
+    cuts = np.stack([rng.integers(0, room + 1) for room in sizes.astype(int) - SIDE]).astype(np.int32)
+    return images, list(sizes), list(cuts), list(np.array([0, 1, 0, 1, 1, 0, 1], np.int32))
+
+
+def test_it_is_the_operator_of_the_gpu(batch):
+    pipeline = Pipeline(batch_size=len(batch[0]), num_threads=1, device_id=None)
+    with pipeline:
+        image, *places = fn.external_source(
+            source=lambda: batch,
+            num_outputs=4,
+            batch=True,
+            dtype=[types.UINT8, types.FLOAT, types.INT32, types.INT32],
+            ndim=[3, 1, 1, 0],
+            layout=["HWC", None, None, None],
+        )
+        stream = dict(zip(("size", "cut", "flip"), places, strict=True))
+        data = Data(dataset="folder", dir="unused", image_size=SIDE)
+        pipeline.set_outputs(graph.resize(image, stream, data, padded=False, threads=1, gpu=0))
+    pipeline.build()
+    (expected,) = pipeline.run()
+    for image, other in zip(resizer(SIDE, 2)(*batch), expected, strict=True):
+        difference = image.astype(int) - np.asarray(other)
+        assert difference.shape == (SIDE, SIDE, 3)
+        # DALI rounds once, torch after each direction; on noise, where neighbours differ most.
+        assert np.abs(difference).max() <= 2
+        assert np.abs(difference).mean() < 0.5
+
+
+@pytest.mark.parametrize("threads", [2, 3, 20])
+def test_the_number_of_threads_changes_nothing(batch, threads):
+    for image, other in zip(resizer(SIDE, 1)(*batch), resizer(SIDE, threads)(*batch), strict=True):
+        assert np.array_equal(image, other)
+
+
+def test_what_a_thread_raises_is_raised(batch):
+    images, *places = batch
+    spoiled = [*images[:-1], np.zeros((0, 5, 3), np.uint8)]
+    with pytest.raises(RuntimeError, match="sizes should be greater than 0"):
+        resizer(SIDE, 2)(spoiled, *places)
+
+
+def resize_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("resize")]
+
+
+def test_its_threads_end_with_the_batches(photo_shards):
+    shards = Shards(photo_shards, "train")
+    plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=4, seed=0)
+    before = resize_threads()
+    batches = Loader(shards, plan, threads=2).batches("interpolative")
+    next(batches)
+    started = [thread for thread in resize_threads() if thread not in before]
+    assert started
+    batches.close()
+    gc.collect()  # DALI's operator refers to itself
+    for thread in started:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_a_process_ends_while_batches_are_being_made(photo_shards):
+    script = f"""
+from pathlib import Path
+from fasticcl.config import Data
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Shards
+shards = Shards(Path({str(photo_shards)!r}), "train")
+plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=8, seed=0)
+batches = Loader(shards, plan, threads=2, prefetch=4).batches("interpolative")
+next(batches)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
