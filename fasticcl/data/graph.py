@@ -1,5 +1,7 @@
 """The DALI graph: decode, resize, cut, flip, jitter, mix, normalise; one definition for CPU and GPU.
 
+Only resizing has an operator of each: on a CPU DALI's takes three to four times as long as torch's.
+
 It holds no random operator. What happens to an image is an input, fed beside its bytes, and so are its
 label and λ: what belongs together leaves the graph together, however far it runs ahead.
 """
