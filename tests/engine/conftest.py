@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import TINY_COUNTS
+from small_runs import TINY_COUNTS
 
 from fasticcl.data.convert import convert
 from fasticcl.data.sources import digits

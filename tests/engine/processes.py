@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["fasticcl.cli", "fasticcl.engine.training", "runs"])
+_context.set_forkserver_preload(["fasticcl.cli", "fasticcl.engine.training", "small_runs"])
 _PATIENCE = 120
 
 

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from processes import Child, on_ranks
-from runs import TINY, TINY_COUNTS, TINY_STEPS, Heard, Power, differences, resume, start, start_tiny, watch
+from small_runs import (
+    TINY,
+    TINY_COUNTS,
+    TINY_STEPS,
+    Heard,
+    Power,
+    differences,
+    resume,
+    start,
+    start_tiny,
+    watch,
+)
 
 from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import Plan

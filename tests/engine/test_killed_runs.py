@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from processes import Child, command_line
-from runs import TINY, differences, resume, start_tiny
+from small_runs import TINY, differences, resume, start_tiny
 
 from fasticcl.engine import run as run_module
 from fasticcl.engine.checkpoint import load_checkpoint

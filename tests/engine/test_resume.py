@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import TINY_STEPS, Heard, Power, differences, equal, metrics, resume, start_tiny, watch
+from small_runs import TINY_STEPS, Heard, Power, differences, equal, metrics, resume, start_tiny, watch
 
 import fasticcl
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from processes import Child, command_line, on_ranks
-from runs import TINY, differences, start_tiny
+from small_runs import TINY, differences, start_tiny
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 import pytest
 from pictures import encode, noise, photographs
-from runs import IMAGES, SMALL, metrics, resume, same_weights, start
 from safetensors.torch import load_file
+from small_runs import IMAGES, SMALL, metrics, resume, same_weights, start
 
 import fasticcl
 from fasticcl.data.convert import convert

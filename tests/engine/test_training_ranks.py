@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from processes import Child, command_line, on_ranks, start_ranks
-from runs import TINY, TINY_STEPS, differences, fingerprints, metrics, resume, start, start_tiny, watch
+from small_runs import TINY, TINY_STEPS, differences, fingerprints, metrics, resume, start, start_tiny, watch
 
 import fasticcl
 from fasticcl.data.loader import evaluation_batches
