@@ -90,13 +90,14 @@ def read_all(shards, expected):
     for row, content in enumerate(expected):
         found = outcome(shards.images, np.array([row]))
         if isinstance(found, DamagedImages):
-            lost.append(place(shards.index, row))
-            assert found.places == lost[-1:]
+            lost.append(row)
+            assert found.rows == [row]
+            assert place(shards.index, row) in str(found)
         else:
             assert [image.tobytes() for image in found] == [content]
     found = outcome(shards.images, np.arange(len(expected)))
     if lost:
-        assert found.places == lost
+        assert found.rows == lost
     else:
         assert [image.tobytes() for image in found] == expected
     return lost
@@ -166,7 +167,7 @@ def test_any_damage_after_the_shards_were_opened_is_told_or_leaves_the_right_ima
     shards = Shards(scratch, "train")
     with Damage(scratch, {name: damaged}):
         lost = read_all(shards, rows.images)
-        assert all(each.startswith(name) for each in lost)
+        assert all(place(shards.index, row).startswith(name) for row in lost)
 
 
 def test_a_shard_that_is_gone_after_the_shards_were_opened_is_told(sound, tmp_path):

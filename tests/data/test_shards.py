@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,7 @@ from hypothesis import strategies as st
 from nvidia.dali import Pipeline, fn
 
 import fasticcl
-from fasticcl.data.loader import Loader, evaluation_batches
-from fasticcl.data.plan import Plan
+from fasticcl.data.loader import evaluation_batches
 from fasticcl.data.shards import (
     INDEX_DTYPE,
     Manifest,
@@ -331,22 +329,10 @@ def flip_in_image(folder, split, row):
     return f"{split}/{shard.name}:{place['offset']}"
 
 
-@pytest.mark.parametrize("phase", ["warmup", "interpolative", "rebalance"])
-def test_a_byte_that_flips_while_training_stops_it_and_names_the_image(photo_shards, tmp_path, phase):
-    folder = shutil.copytree(photo_shards, tmp_path / "shards")
-    shards = Shards(folder, "train")
-    plan = Plan(shards.index, shards.counts, settings_of(folder), batch_size=7, seed=0)
-    batches = Loader(shards, plan, threads=1).batches(phase)
-    assert len(list(islice(batches, 4))) == 4
-    place = flip_in_image(folder, "train", 20)
-    with pytest.raises(TrainingFailed, match=rf"{re.escape(place)}: damaged since the conversion; convert"):
-        list(islice(batches, 30))
-
-
 def test_a_byte_that_flips_before_evaluation_stops_it_and_names_the_image(photo_shards, tmp_path):
     folder = shutil.copytree(photo_shards, tmp_path / "shards")
     place = flip_in_image(folder, "val", 3)
     shards = Shards(folder, "val")
     batches = evaluation_batches(shards, settings_of(folder), batch_size=2, threads=1, prefetch=1)
-    with pytest.raises(TrainingFailed, match=rf"^{re.escape(place)}: damaged since the conversion"):
+    with pytest.raises(TrainingFailed, match=rf"^{re.escape(place)} \S+: damaged since the conversion"):
         list(batches)
