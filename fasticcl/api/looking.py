@@ -1,0 +1,71 @@
+"""Looking at runs and at the machine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fasticcl.bench.result import Result
+    from fasticcl.data.plan import Phase
+
+
+def benchmark(
+    what: str,
+    dataset: str | None = None,
+    *,
+    data: str | Path | None = None,
+    images: int | None = None,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    encoder: str | None = None,
+    phase: "Phase | None" = None,
+    device: str | None = None,
+    workers: int | None = None,
+    repeats: int = 5,
+    seconds: float | None = None,
+    config: str | Path | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> "Result":
+    """Measure how fast this machine is and return the figures; ``fasticcl bench`` is the same call.
+
+    Args:
+        what: plan, loader, step, train, convert or all.
+        dataset: name of a dataset preset; None: that of the shards, else folder.
+        data: folder of the shards, of convert a folder of images; None: that of ``config``, and without
+            one images are made.
+        images: how many are made.
+        batch_size: pairs of images in a step.
+        image_size: side that the network sees, in pixels.
+        encoder: name of the CNN encoder.
+        phase: warmup, interpolative or rebalance; None: interpolative.
+        device: auto, cpu or gpu.
+        workers: threads that decode, or convert.
+        repeats: runs of each measurement.
+        seconds: length of a run, after its warm-up; None: 1.5, with a GPU 3.
+        config: TOML file with any part of the configuration.
+        set: further settings, as {"section.key": value} or ["section.key=value"].
+        say: called with what is being measured.
+
+    Raises:
+        UserError: bad input, in one sentence.
+    """
+    from fasticcl.bench import suite
+
+    return suite.benchmark(
+        what,
+        dataset,
+        data=Path(data) if data else None,
+        images=images,
+        batch_size=batch_size,
+        image_size=image_size,
+        encoder=encoder,
+        phase=phase,
+        device=device,
+        workers=workers,
+        repeats=repeats,
+        seconds=seconds,
+        config=Path(config) if config else None,
+        assignments=[f"{key}={value}" for key, value in set.items()] if isinstance(set, Mapping) else set,
+        say=say or suite.silent,
+    )

@@ -1,0 +1,162 @@
+"""Training and evaluation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fasticcl.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fasticcl.config import Config
+    from fasticcl.engine.training import Report
+
+_OPTIONS = {
+    "data": "data.dir",
+    "imbalance": "data.imbalance",
+    "epochs": "optim.epochs",
+    "batch_size": "optim.batch_size",
+    "lr": "optim.lr",
+    "seed": "engine.seed",
+    "device": "engine.device",
+    "workers": "engine.workers",
+    "name": "engine.name",
+    "project": "engine.project",
+    "save_every": "engine.save_every",
+    "verify_reads": "data.verify_reads",
+    "cache": "data.cache",
+    "fast_dev_run": "engine.fast_dev_run",
+}
+
+
+def configure(
+    dataset: str | None = None,
+    *,
+    method: str | None = None,
+    config: str | Path | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    **options: Any,
+) -> "Config":
+    """Return the configuration that `train` would run with the same arguments.
+
+    Raises:
+        UserError: an unknown name, or a value of the wrong kind.
+    """
+    from fasticcl.errors import nearest
+    from fasticcl.resolve import resolve
+
+    layer: dict[str, dict[str, Any]] = {}
+    given = dict(set) if isinstance(set, Mapping) else {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise UserError(f"There is no option {name!r}. {nearest(name, _OPTIONS)}")
+        if value is not None:
+            given = {_OPTIONS[name]: str(value) if isinstance(value, Path) else value, **given}
+    for path, value in given.items():
+        section, _, key = path.partition(".")
+        layer.setdefault(section, {})[key] = value
+    return resolve(
+        dataset,
+        method=method,
+        file=Path(config) if config else None,
+        options=layer,
+        assignments=() if isinstance(set, Mapping) else set,
+    )
+
+
+def train(
+    dataset: str | None = None,
+    *,
+    method: str | None = None,
+    data: str | Path | None = None,
+    imbalance: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    name: str | None = None,
+    project: str | Path | None = None,
+    save_every: str | int | None = None,
+    verify_reads: bool | None = None,
+    cache: str | None = None,
+    resume: bool = False,
+    fast_dev_run: bool | None = None,
+    config: str | Path | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    console: "Console | None" = None,
+) -> "Report":
+    """Train on a dataset and return the report; ``fasticcl train`` with the same options is the same call.
+
+    What is None is as the preset of the dataset has it.
+
+    Args:
+        dataset: name of a dataset preset, see ``fasticcl presets``.
+        method: iccl, ce, mixup or crt.
+        data: folder of the shards.
+        imbalance: imbalance ratio of CIFAR-LT (100, 50 or 10).
+        epochs: epochs of the representation stage; T and the schedule follow.
+        batch_size: pairs of images in a step.
+        lr: base learning rate.
+        seed: seed of weights and plan.
+        device: auto, cpu or gpu.
+        workers: threads that decode and augment.
+        name: name of the run.
+        project: folder of all runs.
+        save_every: steps (500) or minutes (15m) between checkpoints, beside those at the ends of epochs.
+        verify_reads: compare the checksum of every image that is read; default: yes.
+        cache: host, to decode every image once and keep all; off; auto: host for small images that fit.
+        resume: continue the named run, or the newest of the dataset.
+        fast_dev_run: take a few steps of every phase.
+        config: TOML file with any part of the configuration.
+        set: further settings, as {"section.key": value} or ["section.key=value"].
+        console: a rich console that shows progress; None: silent.
+
+    Raises:
+        UserError: bad input, in one sentence.
+        Stopped: Ctrl-C or SIGTERM came; the state is saved and `resume` continues.
+        TrainingFailed: the loss is not finite, or an image can no longer be read.
+    """
+    options = {
+        "data": data,
+        "imbalance": imbalance,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "name": name,
+        "project": project,
+        "save_every": save_every,
+        "verify_reads": verify_reads,
+        "cache": cache,
+        "fast_dev_run": fast_dev_run,
+    }
+    resolved = configure(dataset, method=method, config=config, set=set, **options)
+    if resume:
+        changed = [
+            key for key, value in options.items() if value is not None and key not in ("name", "project")
+        ]
+        changed += [key for key, value in (("method", method), ("config", config), ("set", set)) if value]
+        if changed:
+            raise UserError(
+                f"--resume continues with the settings that the run was started with; "
+                f"leave out --{changed[0].replace('_', '-')}, or start a new run."
+            )
+    from fasticcl.engine import training
+
+    return training.train(resolved, resume=resume, console=console)
+
+
+def evaluate(run: str | Path, *, device: str | None = None, workers: int | None = None) -> "Report":
+    """Evaluate the saved weights of a finished run again and return the report.
+
+    Raises:
+        UserError: no finished run in this folder, or its shards are gone.
+    """
+    from fasticcl.engine import training
+
+    return training.evaluate_run(Path(run), device=device, workers=workers)

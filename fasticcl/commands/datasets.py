@@ -1,0 +1,154 @@
+"""The verbs that make datasets and look at them: parse, call one function, print."""
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+import fasticcl
+from fasticcl import tables
+from fasticcl.commands.leaving import leave
+from fasticcl.commands.options import Workers
+from fasticcl.errors import Stopped
+from fasticcl.meter import Meter
+
+app = typer.Typer()
+_RANK = (("RANK", "0"), ("WORLD_SIZE", "1"))  # as torchrun sets them
+
+
+@app.command()
+def convert(
+    layout: Annotated[
+        str, typer.Argument(help="inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list.")
+    ],
+    source: Annotated[
+        Path, typer.Argument(help="The original dataset; of list its FILE.csv.", metavar="SRC")
+    ],
+    dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
+    lists: Annotated[
+        Path | None, typer.Option(help="imagenet-lt: folder of ImageNet_LT_train.txt …", metavar="DIR")
+    ] = None,
+    imbalance: Annotated[
+        int | None, typer.Option(help="CIFAR-LT: 100 (default), 50 or 10.", metavar="RATIO")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="CIFAR: get it first.")] = False,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(help="folder, list: share of every class put aside as val.", min=0.001, max=0.999),
+    ] = None,
+    long_tail: Annotated[
+        float | None, typer.Option(help="folder, list: cut to this imbalance ratio.", min=1, metavar="RATIO")
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(min=1, help="Make images smaller to this short side, as JPEG.")
+    ] = None,
+    max_side: Annotated[int | None, typer.Option(min=1, help="The same by their long side.")] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="JPEG quality of these; default: 90.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 2000,
+    workers: Workers = None,
+    max_corrupt: Annotated[int, typer.Option(min=0, help="Unreadable images that are accepted.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images a split, spread over it.")
+    ] = None,
+) -> None:
+    """Convert a dataset into shards; the same command continues a conversion that was stopped.
+
+    Under torchrun the processes divide the shards.
+    """
+    console = Console()
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANK)
+    quiet = Console(quiet=True) if rank else console
+    try:
+        with Meter(quiet, "converting") as meter:
+            manifest = fasticcl.convert(
+                layout,
+                source,
+                dest,
+                lists=lists,
+                imbalance=imbalance,
+                download=download,
+                val_fraction=val_fraction,
+                long_tail=long_tail,
+                short_side=short_side,
+                max_side=max_side,
+                quality=quality,
+                shard_size=shard_size,
+                workers=workers,
+                max_corrupt=max_corrupt,
+                limit=limit,
+                rank=rank,
+                world_size=world_size,
+                report=meter,
+                note=lambda line: tables.print_lines(quiet, [line]),
+            )
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT, shlex.join(["fasticcl", *sys.argv[1:]])) from None
+    if manifest:
+        tables.print_lines(console, tables.converted(manifest, dest))
+        follow = f"Next: fasticcl train {manifest.dataset} --data {shlex.quote(str(dest))}"
+        ratio = manifest.settings.get("imbalance")
+        tables.print_lines(console, [f"{follow} --imbalance {ratio}" if ratio else follow])
+
+
+@app.command()
+def verify(
+    dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image too.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Check shards against checksums, indexes and manifest; exit code 1 if anything is wrong."""
+    console = Console()
+    with Meter(console, "verifying") as meter:
+        found = fasticcl.verify(dest, decode=decode, workers=workers, report=meter)
+    tables.print_lines(console, tables.some("same image in two splits: ", found.duplicates))
+    if found.problems:
+        tables.print_lines(Console(stderr=True), tables.some("", found.problems))
+        leave(1, f"error: {len(found.problems)} problems in {dest}; convert the dataset again.")
+    tables.print_lines(
+        console, [f"{found.images:,} images in {found.shards} shards are as they were converted."]
+    )
+
+
+@app.command()
+def show(
+    dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
+    samples: Annotated[
+        Path | None, typer.Option(help="Draw what the network sees into this PNG.", metavar="FILE")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the plan, for --samples.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, for --samples; repeatable.", metavar="SECTION.KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Say what shards hold: splits, classes, imbalance, sizes, a histogram."""
+    summary = fasticcl.show(dest, samples=samples, seed=seed, set=assign or ())
+    tables.print_lines(Console(), tables.shards(summary))
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets that convert knows, where to get them and what to type next."""
+    tables.print_lines(Console(), tables.layouts())
+
+
+@app.command()
+def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")] = None) -> None:
+    """List the presets, or show one with its sources."""
+    from fasticcl.resolve import preset_names, preset_text
+
+    if name:
+        kind: Literal["dataset", "method"] = "method" if name in preset_names("method") else "dataset"
+        typer.echo(preset_text(name, kind), nl=False)
+        return
+    for kind, use in (("dataset", "fasticcl train NAME"), ("method", "--method NAME")):
+        typer.echo(f"{kind} presets ({use}):")
+        for each in preset_names(kind):
+            typer.echo(f"  {each:<12} {preset_text(each, kind).splitlines()[0].removeprefix('# ')}")

@@ -1,0 +1,119 @@
+"""The verbs that train and evaluate: parse, call one function, print."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import fasticcl
+from fasticcl import tables
+from fasticcl.commands.options import Assign, Device, Workers
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    dataset: Annotated[str | None, typer.Argument(help="A dataset preset: see `fasticcl presets`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the shards.", metavar="DIR")] = None,
+    method: Annotated[str | None, typer.Option(help="iccl, ce, mixup or crt.", metavar="NAME")] = None,
+    imbalance: Annotated[int | None, typer.Option(help="CIFAR-LT: 100, 50 or 10.", metavar="RATIO")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the representation stage; T follows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs of images in a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Base learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and plan.")] = None,
+    device: Device = None,
+    workers: Workers = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    project: Annotated[
+        Path | None, typer.Option(help="Folder of all runs; default: runs.", metavar="DIR")
+    ] = None,
+    save_every: Annotated[
+        str | None, typer.Option(help="Steps (500) or minutes (15m) between checkpoints.", metavar="N")
+    ] = None,
+    verify_reads: Annotated[
+        bool | None, typer.Option(help="Compare the checksum of every image that is read; default: yes.")
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Keep decoded images: auto, host or off.", metavar="WHERE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run --name, or the newest.")] = False,
+    nproc: Annotated[
+        int | None, typer.Option(min=1, help="Ranks on this machine: torchrun is started.", metavar="N")
+    ] = None,
+    fast_dev_run: Annotated[
+        bool, typer.Option("--fast-dev-run", help="Take a few steps of every phase, to see that all works.")
+    ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the resolved configuration, a valid -c file, and leave."),
+    ] = False,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file.", metavar="FILE")] = None,
+    assign: Assign = None,
+) -> None:
+    """Train both stages on a dataset."""
+    if nproc and not print_config and "RANK" not in os.environ:
+        from fasticcl.launch import start_ranks
+
+        start_ranks(nproc, sys.argv[1:])
+    chosen = {
+        "method": method,
+        "data": data,
+        "imbalance": imbalance,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "name": name,
+        "project": project,
+        "save_every": save_every,
+        "verify_reads": verify_reads,
+        "cache": cache,
+        "fast_dev_run": fast_dev_run or None,
+        "config": config,
+        "set": assign or (),
+    }
+    from fasticcl.data.memory import keep_freed_memory
+
+    if print_config:
+        typer.echo(fasticcl.configure(dataset, **chosen).to_toml(), nl=False)
+        return
+    keep_freed_memory()  # the process is ours
+    rank = int(os.environ.get("RANK", "0"))
+    console = Console(quiet=rank > 0)
+    report = fasticcl.train(dataset, resume=resume, console=console, **chosen)
+    console.print(tables.accuracies(report))
+    other = "train demo --method ce" if report.run.parent.name == "demo" else "presets"
+    run, written = (shlex.quote(str(path)) for path in (report.run, report.run / "config.toml"))
+    lines = [
+        f"Next: fasticcl eval {run}    the same numbers again, from the saved weights",
+        f"      fasticcl train -c {written} --name again    the same run again",
+        f"      fasticcl {other}    something to compare with",
+    ]
+    tables.print_lines(console, lines)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Evaluate the saved weights of a run again."""
+    report = fasticcl.evaluate(run, device=device, workers=workers)
+    if json_output:
+        typer.echo(
+            json.dumps(
+                {"run": str(report.run), "split": report.split, "best_epoch": report.best_epoch} | report.rows
+            )
+        )
+    else:
+        Console().print(tables.accuracies(report))
