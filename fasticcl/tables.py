@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from fasticcl.data.shards import Manifest
     from fasticcl.data.show import Summary
-    from fasticcl.engine.training import Report
+    from fasticcl.engine.results import Report
 
 _MOST = 20  # lines of one kind before the rest is only counted
 _BAR = 40  # letters of the longest bar of a histogram

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fasticcl.config import Config
-    from fasticcl.engine.training import Report
+    from fasticcl.engine.results import Report
 
 _OPTIONS = {
     "data": "data.dir",
@@ -157,6 +157,6 @@ def evaluate(run: str | Path, *, device: str | None = None, workers: int | None 
     Raises:
         UserError: no finished run in this folder, or its shards are gone.
     """
-    from fasticcl.engine import training
+    from fasticcl.engine.results import evaluate_run
 
-    return training.evaluate_run(Path(run), device=device, workers=workers)
+    return evaluate_run(Path(run), device=device, workers=workers)

@@ -17,12 +17,12 @@ from fasticcl.data.cores import available_cores
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.data.shards import Manifest
+from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.representation import Representation
 from fasticcl.engine.stage import Stage
-from fasticcl.engine.training import Dataset, build_loader, open_dataset
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import preset_names

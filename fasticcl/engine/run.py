@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.stage import STAGES, Stage
+from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import remove_unfinished, write_file
 from fasticcl.launch import ranks_here
@@ -265,21 +264,17 @@ class Run:
         self._wrote("failed_step.txt", lambda path: write_file(path, lines))
         return str(self.folder / "failed_step.txt")
 
-    def release(self, network: Network) -> None:
-        """Write ``model.safetensors``, encoder and classifier in plain contiguous tensors; the run is done.
+    def release(self, network: Network, description: Description) -> None:
+        """Write ``model.safetensors``, encoder, classifier and what they are; the run is done.
 
         Raises:
             TrainingFailed: it cannot be written; the checkpoint has all that is needed.
         """
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-        content = safetensors.torch.save(tensors)
-        last_is_there = (
-            "last.pt" not in self._failing
-        )  # without it there are no weights from before rebalancing
+        content = pack_weights(network, description)
+        # Without it there are no weights from before rebalancing.
+        last_is_there = "last.pt" not in self._failing
         if not (
-            last_is_there
-            and self.catch_up()
-            and self._wrote("model.safetensors", lambda path: write_file(path, content))
+            last_is_there and self.catch_up() and self._wrote(WEIGHTS, lambda path: write_file(path, content))
         ):
             raise TrainingFailed(f"The weights could not be written; make room, then: {self.resume_command}")
         if self.is_main:

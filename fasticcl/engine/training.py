@@ -1,115 +1,30 @@
-"""A run from configuration to report: data, both stages, weights; and its evaluation afterwards."""
+"""A run from configuration to report: data, both stages, weights."""
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from fasticcl.config import Config
-from fasticcl.data.cache import Cache, is_wanted
-from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
 from fasticcl.data.longtail import splits
-from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Manifest, Shards
-from fasticcl.engine.checkpoint import load_checkpoint
-from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
+from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
+from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.representation import Representation
+from fasticcl.engine.results import Report, report_of
 from fasticcl.engine.run import Run
 from fasticcl.engine.saving import SaveClock
 from fasticcl.engine.stage import Stage
 from fasticcl.engine.stop import StopRequest
+from fasticcl.engine.weights import Description
 from fasticcl.errors import TrainingFailed, UserError
-from fasticcl.method.network import Network
-
-_FEW_STEPS = 3  # of fast_dev_run
-
-
-@dataclass(frozen=True)
-class Report:
-    """The accuracies of a run, by what was evaluated."""
-
-    run: Path
-    rows: dict[str, Metrics]
-    """``before`` and ``after`` rebalancing, both at the last epoch of their stage, and ``best``, the
-    epoch with the highest overall accuracy on the evaluated split. Without rebalancing: ``last``
-    and ``best``."""
-    best_epoch: int
-    """The epoch of ``best``, counted from 1 in its stage."""
-    split: str
-    """The split that was evaluated."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The opened splits of a run."""
-
-    train: Shards
-    evaluated: Shards
-    cached: bool
-    """Whether images are decoded once and kept."""
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.train.counts)
-
-    @cached_property
-    def evaluation_cache(self) -> Cache | None:
-        """The decoded images of the evaluated split, where they are kept."""
-        return evaluation_cache(self.evaluated) if self.cached else None
-
-
-def open_dataset(config: Config) -> Dataset:
-    """Open the shards that a configuration names; the demo's are made if need be.
-
-    Raises:
-        UserError: no shards, shards of another dataset or imbalance ratio, fewer than two classes, or too
-            little memory for the cache that is asked for.
-    """
-    data = config.data
-    manifest = Manifest.read(data.dir)
-    if manifest is None and data.dataset == "demo":
-        from fasticcl.data.convert import convert  # training alone needs no JPEG library
-        from fasticcl.data.sources import digits
-
-        manifest = convert(digits.read(), data.dir)
-    if manifest is None:
-        ratio = f" --imbalance {data.imbalance}" if data.imbalance else ""
-        raise UserError(
-            f"There are no shards of {data.dataset} in {data.dir}; make them with: "
-            f"fasticcl convert {data.dataset} SRC {data.dir}{ratio} (`fasticcl datasets` says what SRC is)"
-        )
-    # Shards made from plain folders can hold any dataset.
-    if manifest.dataset not in (data.dataset, "folder"):
-        raise UserError(
-            f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data."
-        )
-    made_with = manifest.settings.get("imbalance")
-    if data.imbalance and made_with and data.imbalance != made_with:
-        raise UserError(
-            f"The shards in {data.dir} have the imbalance ratio {made_with}; give --imbalance {made_with}, "
-            f"or convert again with --imbalance {data.imbalance}."
-        )
-    if len(manifest.classes) < 2:
-        raise UserError(
-            f"{data.dir} has only the class {manifest.classes[0]!r}; a classifier needs at least two."
-        )
-    present = [name for name in ("test", "val") if name in manifest.splits]
-    split = present[0] if data.eval_split == "auto" else data.eval_split
-    train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
-    return Dataset(train, evaluated, is_wanted(data.cache, (train, evaluated)))
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Report:
@@ -180,8 +95,8 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
             _train_stage(loop, final, checkpoint if in_second else {})
         ranks.settle()
     final.network.projection = None
-    run.release(final.network)
-    return _report(run, dataset.evaluated.split)
+    run.release(final.network, Description.of(config, dataset.train.manifest.classes, dataset.train.counts))
+    return report_of(run, dataset.evaluated.split)
 
 
 def _run_to_continue(config: Config, resume: bool) -> Run | None:
@@ -209,79 +124,6 @@ def _warner(rank: int, console: Console) -> Callable[[str], None]:
     return lambda text: print(f"rank {rank}: {text}", file=sys.stderr)  # noqa: T201  their console is quiet
 
 
-def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None = None) -> Report:
-    """Evaluate the saved weights of a finished run again.
-
-    Args:
-        folder: the run folder.
-        device: auto, cpu or gpu; None: as the run was started.
-        workers: threads; None: as the run was started.
-
-    Raises:
-        UserError: no run, an unfinished one, or missing shards.
-    """
-    run = Run.open(folder)
-    changed = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
-    config = run.config.model_copy(update={"engine": run.config.engine.model_copy(update=changed)})
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
-    machine = choose_machine(config.engine)
-    dataset = open_dataset(config)
-    run.data_sha256 = dataset.train.manifest.source_sha256
-    last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
-    weights = {"after" if "teacher" in last else "last": load_file(folder / "model.safetensors")}
-    if "teacher" in last:
-        weights = {"before": last["teacher"], **weights}
-    weights["best"] = best["network"]
-    network = Network(config.method.encoder, dataset.num_classes)
-    machine.place(network)
-    rows = {}
-    for name, state in weights.items():
-        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("projection.")})
-        rows[name] = evaluate(network, _evaluation(config, dataset, machine), dataset.train.counts, machine)
-    return Report(folder, rows, best["record"]["epoch"], dataset.evaluated.split)
-
-
-def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
-    """Return the loader of a run.
-
-    Raises:
-        UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
-    """
-    batch_size = config.optim.batch_size
-    images = len(dataset.train)
-    if batch_size > images:
-        raise UserError(
-            f"A batch of {batch_size} is larger than the {images} training images; "
-            f"use --batch-size {images} or less."
-        )
-    ranks = machine.ranks
-    if batch_size % ranks.world_size:
-        raise UserError(
-            f"A global batch of {batch_size} cannot be divided among {ranks.world_size} ranks; "
-            f"use --batch-size {batch_size // ranks.world_size * ranks.world_size or ranks.world_size}."
-        )
-    plan = Plan(
-        dataset.train.index,
-        dataset.train.counts,
-        config.data,
-        batch_size=batch_size,
-        seed=config.engine.seed,
-        rebalance_gamma=config.rebalance.gamma,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
-    return Loader(
-        dataset.train,
-        plan,
-        cached=dataset.cached,
-        most_steps=_FEW_STEPS if config.engine.fast_dev_run else None,
-        threads=config.engine.workers,
-        prefetch=config.engine.prefetch,
-        gpu=machine.gpu,
-    )
-
-
 def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:
     if not checkpoint:
         loop.train(stage)
@@ -290,23 +132,9 @@ def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:
     loop.train(stage, checkpoint["epoch"], checkpoint["step"], checkpoint["partial"])
 
 
-def _evaluation(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
-    batches = evaluation_batches(
-        dataset.evaluated,
-        config.data,
-        cache=dataset.evaluation_cache,
-        batch_size=-(-config.optim.batch_size // machine.ranks.world_size),
-        threads=config.engine.workers,
-        prefetch=config.engine.prefetch,
-        gpu=machine.gpu,
-        rank=machine.ranks.rank,
-        world_size=machine.ranks.world_size,
-    )
-    return islice(batches, _FEW_STEPS) if config.engine.fast_dev_run else batches
-
-
 def _evaluate(config: Config, dataset: Dataset, machine: Machine, stage: Stage) -> Metrics:
-    return evaluate(stage.network, _evaluation(config, dataset, machine), dataset.train.counts, machine)
+    batches = batches_to_evaluate(config, dataset, machine)
+    return evaluate(stage.network, batches, dataset.train.counts, machine)
 
 
 def _display(console: Console, config: Config, steps: int, checkpoint: dict[str, Any]) -> Display:
@@ -338,11 +166,3 @@ def _banner(
         )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _report(run: Run, split: str) -> Report:
-    before, after = run.last("representation"), run.last("rebalancing")
-    best = run.best("rebalancing" if after else "representation")
-    rows = {"before": before, "after": after, "best": best} if after else {"last": before, "best": best}
-    accuracies = {name: {key: record[key] for key in METRICS} for name, record in rows.items() if record}
-    return Report(run.folder, accuracies, best["epoch"] if best else 0, split)

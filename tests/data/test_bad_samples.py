@@ -21,8 +21,8 @@ from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import INDEX, DamagedImages, Manifest, Shards, file_sha256, shard_name
 from fasticcl.data.sources import Item, Source
+from fasticcl.engine.dataset import open_dataset
 from fasticcl.engine.loop import Loop
-from fasticcl.engine.training import open_dataset
 from fasticcl.errors import TrainingFailed
 from fasticcl.resolve import resolve
 

@@ -1,0 +1,133 @@
+"""The data of a run: its opened splits, the training loader and the batches of an evaluation."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+from fasticcl.config import Config
+from fasticcl.data.cache import Cache, is_wanted
+from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
+from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Manifest, Shards
+from fasticcl.engine.machine import Machine
+from fasticcl.errors import UserError
+
+_FEW_STEPS = 3  # of fast_dev_run
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The opened splits of a run."""
+
+    train: Shards
+    evaluated: Shards
+    cached: bool
+    """Whether images are decoded once and kept."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.train.counts)
+
+    @cached_property
+    def evaluation_cache(self) -> Cache | None:
+        """The decoded images of the evaluated split, where they are kept."""
+        return evaluation_cache(self.evaluated) if self.cached else None
+
+
+def open_dataset(config: Config) -> Dataset:
+    """Open the shards that a configuration names; the demo's are made if need be.
+
+    Raises:
+        UserError: no shards, shards of another dataset or imbalance ratio, fewer than two classes, or too
+            little memory for the cache that is asked for.
+    """
+    data = config.data
+    manifest = Manifest.read(data.dir)
+    if manifest is None and data.dataset == "demo":
+        from fasticcl.data.convert import convert  # training alone needs no JPEG library
+        from fasticcl.data.sources import digits
+
+        manifest = convert(digits.read(), data.dir)
+    if manifest is None:
+        ratio = f" --imbalance {data.imbalance}" if data.imbalance else ""
+        raise UserError(
+            f"There are no shards of {data.dataset} in {data.dir}; make them with: "
+            f"fasticcl convert {data.dataset} SRC {data.dir}{ratio} (`fasticcl datasets` says what SRC is)"
+        )
+    # Shards made from plain folders can hold any dataset.
+    if manifest.dataset not in (data.dataset, "folder"):
+        raise UserError(
+            f"{data.dir} holds shards of {manifest.dataset}, not of {data.dataset}; choose another --data."
+        )
+    made_with = manifest.settings.get("imbalance")
+    if data.imbalance and made_with and data.imbalance != made_with:
+        raise UserError(
+            f"The shards in {data.dir} have the imbalance ratio {made_with}; give --imbalance {made_with}, "
+            f"or convert again with --imbalance {data.imbalance}."
+        )
+    if len(manifest.classes) < 2:
+        raise UserError(
+            f"{data.dir} has only the class {manifest.classes[0]!r}; a classifier needs at least two."
+        )
+    present = [name for name in ("test", "val") if name in manifest.splits]
+    split = present[0] if data.eval_split == "auto" else data.eval_split
+    train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
+    return Dataset(train, evaluated, is_wanted(data.cache, (train, evaluated)))
+
+
+def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
+    """Return the loader of a run.
+
+    Raises:
+        UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
+    """
+    batch_size = config.optim.batch_size
+    images = len(dataset.train)
+    if batch_size > images:
+        raise UserError(
+            f"A batch of {batch_size} is larger than the {images} training images; "
+            f"use --batch-size {images} or less."
+        )
+    ranks = machine.ranks
+    if batch_size % ranks.world_size:
+        raise UserError(
+            f"A global batch of {batch_size} cannot be divided among {ranks.world_size} ranks; "
+            f"use --batch-size {batch_size // ranks.world_size * ranks.world_size or ranks.world_size}."
+        )
+    plan = Plan(
+        dataset.train.index,
+        dataset.train.counts,
+        config.data,
+        batch_size=batch_size,
+        seed=config.engine.seed,
+        rebalance_gamma=config.rebalance.gamma,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    return Loader(
+        dataset.train,
+        plan,
+        cached=dataset.cached,
+        most_steps=_FEW_STEPS if config.engine.fast_dev_run else None,
+        threads=config.engine.workers,
+        prefetch=config.engine.prefetch,
+        gpu=machine.gpu,
+    )
+
+
+def batches_to_evaluate(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
+    """Return this rank's images of the evaluated split, each once; a few of them for ``fast_dev_run``."""
+    batches = evaluation_batches(
+        dataset.evaluated,
+        config.data,
+        cache=dataset.evaluation_cache,
+        batch_size=-(-config.optim.batch_size // machine.ranks.world_size),
+        threads=config.engine.workers,
+        prefetch=config.engine.prefetch,
+        gpu=machine.gpu,
+        rank=machine.ranks.rank,
+        world_size=machine.ranks.world_size,
+    )
+    return islice(batches, _FEW_STEPS) if config.engine.fast_dev_run else batches
