@@ -1,0 +1,53 @@
+"""What the kernel's control groups leave to this process: the limits of a container or of a batch job.
+
+The limits of a group hold for all groups in it, so the tightest from here to the root counts. Both
+versions of control groups are read; version 1 has a hierarchy per controller.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/")
+_NO_MEMORY_LIMIT = 2**60  # version 1 writes a number near 2^63 for none
+
+
+def cpu_quota(root: Path = _ROOT) -> float | None:
+    """Return the cores' worth of time that this process is granted, or None where that is not limited."""
+    shares = []
+    for group in _groups("cpu", root):
+        try:
+            if (group / "cpu.max").exists():
+                quota, period = (group / "cpu.max").read_text().split()
+            else:
+                quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            shares.append(float(quota) / float(period))
+        except (OSError, ValueError):  # no such file here, or "max"
+            continue
+    return min((share for share in shares if share > 0), default=None)
+
+
+def memory_limit(root: Path = _ROOT) -> int | None:
+    """Return the bytes of memory that this process may use, or None where they are not limited."""
+    limits = []
+    for group in _groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((group / name).read_text()))
+            except (OSError, ValueError):
+                continue
+    return min((limit for limit in limits if limit < _NO_MEMORY_LIMIT), default=None)
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders of the groups that this process is in, from the innermost to the root's."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
+        group = top / path.lstrip("/")
+        yield from (each for each in (group, *group.parents) if each.is_relative_to(top))
