@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,26 @@ def gpu() -> dict[str, str | float]:
 
     What nvidia-smi does not know is left out.
     """
-    query = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits"]
     try:
-        found = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
+        rows = ask_nvidia_smi(_GPU)
     except (OSError, subprocess.SubprocessError):
         return {}
-    values = [value.strip() for value in found.partition("\n")[0].split(",")]
-    described = dict(zip(_GPU.values(), values, strict=False))
-    return {name: _number(value) for name, value in described.items() if value and not value.startswith("[")}
+    described = zip(_GPU.values(), rows[0] if rows else (), strict=False)
+    return {name: _number(value) for name, value in described if value and not value.startswith("[")}
+
+
+def ask_nvidia_smi(fields: Iterable[str]) -> list[list[str]]:
+    """Return what nvidia-smi says of every GPU, in the order of ``fields``.
+
+    Raises:
+        OSError: there is no nvidia-smi.
+        subprocess.SubprocessError: it fails, or does not answer.
+    """
+    fields = [*fields]
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    found = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
+    rows = [[value.strip() for value in line.split(",")] for line in found.splitlines()]
+    return [row for row in rows if len(row) == len(fields)]
 
 
 def _number(text: str) -> str | float:
