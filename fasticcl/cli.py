@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from fasticcl.bench.commands import app as bench
-from fasticcl.commands import datasets, training
+from fasticcl.commands import datasets, looking, training
 from fasticcl.commands.leaving import leave
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verbs in (training.app, datasets.app):
+for verbs in (training.app, datasets.app, looking.app):
     app.add_typer(verbs)
 app.add_typer(bench, name="bench")
 

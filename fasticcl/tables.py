@@ -1,23 +1,26 @@
 """Tables and lines that verbs print."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from fasticcl.data.shards import Manifest
     from fasticcl.data.show import Summary
     from fasticcl.engine.results import Report
+    from fasticcl.health.finding import Finding
 
 _MOST = 20  # lines of one kind before the rest is only counted
 _BAR = 40  # letters of the longest bar of a histogram
 
 
-def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Print lines as they are: neither wrapped nor coloured nor taken for markup."""
+def print_lines(console: Console, lines: Iterable[str | Text]) -> None:
+    """Print lines as they are: neither wrapped nor coloured unasked nor taken for markup."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -88,6 +91,19 @@ def histogram(summary: "Summary") -> Iterator[str]:
     for first, last, classes in summary.histogram:
         span = f"{first:,}" if first == last else f"{first:,}-{last:,}"
         yield f"{span:>13}  {'█' * -(-classes * _BAR // most)} {classes:,}"
+
+
+def health(findings: "list[Finding]") -> Iterator[Text]:
+    """Yield what doctor found, what is to be done under what is not well, and at last a count."""
+    colors = {"ok": "green", "warning": "yellow", "error": "red"}
+    width = max(len(finding.name) for finding in findings) + 2
+    for finding in findings:
+        status = (f"{finding.status:<9}", colors[finding.status])
+        yield Text.assemble(status, f"{finding.name:<{width}}{finding.found}")
+        if finding.advice:
+            yield Text(f"{'':<{9 + width}}to do: {finding.advice}")
+    counts = Counter(finding.status for finding in findings)
+    yield Text(f"ok {counts['ok']}, warnings {counts['warning']}, errors {counts['error']}")
 
 
 def layouts() -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fasticcl.bench.result import Result
     from fasticcl.data.plan import Phase
+    from fasticcl.health.finding import Finding
 
 
 def benchmark(
@@ -69,3 +70,16 @@ def benchmark(
         assignments=[f"{key}={value}" for key, value in set.items()] if isinstance(set, Mapping) else set,
         say=say or suite.silent,
     )
+
+
+def doctor(data: str | Path | None = None) -> "list[Finding]":
+    """Look at Python, packages, driver, GPUs and limits, and return what was found, thing by thing.
+
+    Torch and DALI are tried in processes of their own, so that it also works where they do not.
+
+    Args:
+        data: folder of shards; a sample of them is checked and the speed of their disk measured.
+    """
+    from fasticcl.health.doctor import examine
+
+    return examine(Path(data) if data else None)
