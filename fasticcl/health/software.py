@@ -18,7 +18,7 @@ def read() -> Software:
         fasticcl=fasticcl.__version__,
         python=platform.python_version(),
         system=" ".join([platform.system(), platform.machine(), *filter(None, platform.libc_ver())]),
-        packages=dict(_packages()),
+        packages=dict(reversed([*_packages()])),  # the first of a name is the one that is imported
         needed={name: version.removeprefix(">=") for name, version in _asks("fasticcl")},
         torch_of_torchvision=dict(_asks("torchvision")).get("torch", ""),
     )

@@ -14,7 +14,7 @@ from fasticcl.errors import UserError
 from fasticcl.health.facts import Reading, Stored
 
 _SAMPLE = 200  # images a split whose checksums are compared
-_IMAGES = 4096  # most that are read to measure; more would push others' data out of the page cache
+_IMAGES = 4096  # most that are read to measure
 _SECONDS = 1.0
 _TOGETHER = 64  # reads under way at a time: the loader asks for a whole batch's
 _ASKED = 16  # images that are looked for in the page cache
@@ -27,6 +27,7 @@ def read(folder: Path) -> Stored:
     """
     try:
         splits = _opened(folder)
+        reading = _measure(splits[0])  # before images are mapped, which keeps them in the page cache
         sampled = sum(_compare(shards) for shards in splits)
     except (UserError, DamagedImages, OSError) as error:
         damaged = isinstance(error, DamagedImages)
@@ -36,7 +37,7 @@ def read(folder: Path) -> Stored:
         images=sum(len(shards) for shards in splits),
         shards=sum(len(info.shards) for info in splits[0].manifest.splits.values()),
         sampled=sampled,
-        reading=_measure(splits[0]),
+        reading=reading,
     )
 
 
@@ -68,9 +69,10 @@ def _measure(shards: Shards) -> Reading:
     try:
         fields = (found[name].tolist() for name in ("shard", "offset", "size"))
         places = [(files[shard], offset, size) for shard, offset, size in zip(*fields, strict=True)]
-        for file, offset, size in places:
+        for file in files.values():
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-            os.posix_fadvise(file, offset, size, os.POSIX_FADV_DONTNEED)
+            # The whole file, for what the cache holds in one piece goes only as a piece.
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         cold = not any(_is_cached(*place) for place in places[:_ASKED])
         return _timed(places, cold)
     finally:

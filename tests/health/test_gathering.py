@@ -90,6 +90,14 @@ def test_packages_are_known_by_their_metadata_under_whatever_spelling(tmp_path, 
     assert (found.torch_of_torchvision, found.needed) == ("==9.9.0", {})
 
 
+def test_of_two_installations_the_one_that_is_imported_counts(tmp_path, monkeypatch):
+    for folder, number in (("first", "2.15.0+cpu"), ("second", "2.15.0")):
+        (tmp_path / folder).mkdir()
+        distribution(tmp_path / folder, "torch", number)
+    monkeypatch.setattr("sys.path", [str(tmp_path / "first"), str(tmp_path / "second")])
+    assert software.read().packages == {"torch": "2.15.0+cpu"}
+
+
 def test_what_fasticcl_needs_is_read_from_its_own_metadata():
     needed = software.read().needed
     assert [needed[name] for name in ("torch", "torchvision", "nvidia-dali-cuda120")] == [
