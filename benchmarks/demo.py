@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
 
 def run(method: str, seed: int, project: str) -> dict[str, Any]:
     began = time.perf_counter()
-    report = fasticcl.train("demo", method=method, seed=seed, project=project)
+    report = fasticcl.train("demo", method=method, seed=seed, project=project, report=False)
     seconds = time.perf_counter() - began
     print(f"{method} seed {seed}: {seconds:.0f} s")
     return {"method": method, "seed": seed, "seconds": round(seconds, 1), "rows": report.rows}

@@ -4,7 +4,7 @@ The functions here are the verbs of the command line, with the same names and de
 """
 
 from fasticcl.api.datasets import convert, show, verify
-from fasticcl.api.looking import benchmark, doctor
+from fasticcl.api.looking import benchmark, doctor, report
 from fasticcl.api.training import configure, evaluate, train
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 
@@ -18,6 +18,7 @@ __all__ = [
     "convert",
     "doctor",
     "evaluate",
+    "report",
     "show",
     "train",
     "verify",

@@ -202,6 +202,8 @@ class Engine(Section):
     """Steps (500) or minutes (15m) between two checkpoints; one more at the end of every epoch."""
     log_every: Count = 20
     """Steps between two lines of metrics.jsonl."""
+    report: bool = True
+    """Write report.html when the run has ended."""
     fast_dev_run: bool = False
     """A few steps of every phase, to see that all of it works."""
     project: Folder = Path("runs")

@@ -14,7 +14,17 @@ from pictures import encode, noise
 import fasticcl
 from fasticcl.cli import main
 
-SMALL = ["--set", "method.encoder=resnet8", "--epochs", "2", "--set", "rebalance.epochs=1", "--device", "cpu"]
+SMALL = [
+    "--set",
+    "method.encoder=resnet8",
+    "--epochs",
+    "2",
+    "--set",
+    "rebalance.epochs=1",
+    "--device",
+    "cpu",
+    "--no-report",
+]
 
 
 @pytest.fixture

@@ -83,3 +83,30 @@ def doctor(data: str | Path | None = None) -> "list[Finding]":
     from fasticcl.health.doctor import examine
 
     return examine(Path(data) if data else None)
+
+
+def report(
+    *runs: str | Path,
+    output: str | Path | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Write the report of a run, or one that compares several, and return its page.
+
+    Beside the page there are the figures as SVG and PNG, the numbers as JSON, and a row for a LaTeX table.
+
+    Args:
+        runs: run folders.
+        output: folder of the files; None: the run's own, of several ``comparison``.
+        device: auto, cpu or gpu, to evaluate the weights on; None: as the run was started.
+        workers: threads that decode.
+
+    Raises:
+        UserError: no run, a run without a finished epoch, or a folder that cannot be written.
+    """
+    from fasticcl.reporting.files import report_run, report_runs
+
+    folders, target = [Path(run) for run in runs], Path(output) if output else None
+    if len(folders) == 1:
+        return report_run(folders[0], target, device=device, workers=workers)
+    return report_runs(folders, target or Path("comparison"))

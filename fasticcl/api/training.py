@@ -1,5 +1,6 @@
 """Training and evaluation."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _OPTIONS = {
     "project": "engine.project",
     "save_every": "engine.save_every",
     "verify_reads": "data.verify_reads",
+    "report": "engine.report",
     "cache": "data.cache",
     "fast_dev_run": "engine.fast_dev_run",
 }
@@ -81,6 +83,7 @@ def train(
     project: str | Path | None = None,
     save_every: str | int | None = None,
     verify_reads: bool | None = None,
+    report: bool | None = None,
     cache: str | None = None,
     resume: bool = False,
     fast_dev_run: bool | None = None,
@@ -107,6 +110,7 @@ def train(
         project: folder of all runs.
         save_every: steps (500) or minutes (15m) between checkpoints, beside those at the ends of epochs.
         verify_reads: compare the checksum of every image that is read; default: yes.
+        report: write report.html when the run has ended; default: yes.
         cache: host, to decode every image once and keep all; off; auto: host for small images that fit.
         resume: continue the named run, or the newest of the dataset.
         fast_dev_run: take a few steps of every phase.
@@ -132,6 +136,7 @@ def train(
         "project": project,
         "save_every": save_every,
         "verify_reads": verify_reads,
+        "report": report,
         "cache": cache,
         "fast_dev_run": fast_dev_run,
     }
@@ -148,7 +153,12 @@ def train(
             )
     from fasticcl.engine import training
 
-    return training.train(resolved, resume=resume, console=console)
+    found = training.train(resolved, resume=resume, console=console)
+    if os.environ.get("RANK", "0") == "0":  # the ranks have parted
+        from fasticcl.reporting.files import report_finished
+
+        report_finished(found.run, console)
+    return found
 
 
 def evaluate(run: str | Path, *, device: str | None = None, workers: int | None = None) -> "Report":

@@ -1,4 +1,4 @@
-"""Verbs that look at the machine."""
+"""The verbs that look at runs and at the machine: parse, call one function, print."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,30 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl import tables
+from fasticcl.commands.options import Device, Workers
 
 app = typer.Typer()
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared.", metavar="RUN...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the files; default: the run's own, of several ./comparison.",
+            metavar="DIR",
+        ),
+    ] = None,
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Write report.html, figures and tables of a run, or of several beside one another."""
+    with Console(stderr=True).status("writing the report"):
+        page = fasticcl.report(*runs, output=output, device=device, workers=workers)
+    tables.print_lines(Console(), [str(page)])
 
 
 @app.command()

@@ -39,6 +39,9 @@ def train(
     verify_reads: Annotated[
         bool | None, typer.Option(help="Compare the checksum of every image that is read; default: yes.")
     ] = None,
+    report: Annotated[
+        bool | None, typer.Option(help="Write report.html when the run has ended; default: yes.")
+    ] = None,
     cache: Annotated[
         str | None, typer.Option(help="Keep decoded images: auto, host or off.", metavar="WHERE")
     ] = None,
@@ -75,6 +78,7 @@ def train(
         "project": project,
         "save_every": save_every,
         "verify_reads": verify_reads,
+        "report": report,
         "cache": cache,
         "fast_dev_run": fast_dev_run or None,
         "config": config,
@@ -88,10 +92,10 @@ def train(
     keep_freed_memory()  # the process is ours
     rank = int(os.environ.get("RANK", "0"))
     console = Console(quiet=rank > 0)
-    report = fasticcl.train(dataset, resume=resume, console=console, **chosen)
-    console.print(tables.accuracies(report))
-    other = "train demo --method ce" if report.run.parent.name == "demo" else "presets"
-    run, written = (shlex.quote(str(path)) for path in (report.run, report.run / "config.toml"))
+    found = fasticcl.train(dataset, resume=resume, console=console, **chosen)
+    console.print(tables.accuracies(found))
+    other = "train demo --method ce" if found.run.parent.name == "demo" else "presets"
+    run, written = (shlex.quote(str(path)) for path in (found.run, found.run / "config.toml"))
     lines = [
         f"Next: fasticcl eval {run}    the same numbers again, from the saved weights",
         f"      fasticcl train -c {written} --name again    the same run again",

@@ -1,6 +1,6 @@
 """Accuracy: overall and on the many, medium and few splits (section 4.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -31,16 +31,26 @@ def evaluate(
         machine: where it runs.
     """
     ranks = machine.ranks
-    network.eval()
     right = torch.zeros(len(train_counts), dtype=torch.int64, device=machine.device)
     seen = torch.zeros_like(right)
-    for batch in batches:
-        # In float32 whatever the precision of training: bfloat16 logits tie, and ties favour low labels.
-        predicted = network(batch.x).logits.argmax(dim=1)
-        right.index_add_(0, batch.y, (predicted == batch.y).long())
-        seen.index_add_(0, batch.y, torch.ones_like(batch.y))
+    for y, predicted in predictions(network, batches):
+        right.index_add_(0, y, (predicted == y).long())
+        seen.index_add_(0, y, torch.ones_like(y))
     totals = ranks.sum(torch.stack([right, seen])).cpu().numpy()
     return accuracies(totals[0], totals[1], train_counts)
+
+
+@torch.no_grad()
+def predictions(
+    network: Network, batches: Iterable[StreamBatch]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the labels [B] and the predicted classes [B] of each batch; evaluation mode, float32.
+
+    In float32 whatever the precision of training: bfloat16 logits tie, and ties favour low labels.
+    """
+    network.eval()
+    for batch in batches:
+        yield batch.y, network(batch.x).logits.argmax(dim=1)
 
 
 def accuracies(

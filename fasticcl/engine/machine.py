@@ -77,8 +77,12 @@ class Machine:
         return f"{ranks}{name}, {precision}, {mode}, torch {torch.__version__}"
 
 
-def choose_machine(engine: Engine) -> Machine:
+def choose_machine(engine: Engine, alone: bool = False) -> Machine:
     """Return the machine that the configuration asks for.
+
+    Args:
+        engine: device and precision.
+        alone: whether this process works by itself, even where torchrun started others beside it.
 
     Raises:
         UserError: a GPU is asked for and there is none, or fewer than ranks.
@@ -98,7 +102,7 @@ def choose_machine(engine: Engine) -> Machine:
         torch.cuda.set_device(local_rank())
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
-        ranks=join(use_gpu),
+        ranks=Ranks() if alone else join(use_gpu),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         compiled=engine.compile == "on" or (engine.compile == "auto" and use_gpu),
     )

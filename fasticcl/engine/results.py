@@ -1,14 +1,18 @@
 """What a run achieved: the accuracies that it ended with, and the same again from its saved weights."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
+from fasticcl.config import Config
+from fasticcl.data.loader import StreamBatch
 from fasticcl.engine.checkpoint import load_checkpoint
-from fasticcl.engine.dataset import batches_to_evaluate, open_dataset
+from fasticcl.engine.dataset import Dataset, batches_to_evaluate, open_dataset
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
-from fasticcl.engine.machine import choose_machine
+from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.run import Run
 from fasticcl.engine.weights import WEIGHTS
 from fasticcl.errors import UserError
@@ -50,24 +54,66 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
     Raises:
         UserError: no run, an unfinished one, or missing shards.
     """
+    saved = open_saved(folder, device=device, workers=workers)
+    counts = saved.dataset.train.counts
+    rows = {
+        name: evaluate(network, saved.batches(), counts, saved.machine) for name, network in saved.networks()
+    }
+    return Report(folder, rows, saved.best_epoch, saved.dataset.evaluated.split)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A finished run, opened: its data and the weights that it kept."""
+
+    run: Run
+    config: Config
+    dataset: Dataset
+    machine: Machine
+    weights: dict[str, dict[str, torch.Tensor]]
+    """By name, as in the rows of a `Report`; without the projection head."""
+    best_epoch: int
+    """The epoch of ``best``, counted from 1 in its stage."""
+
+    def networks(self) -> Iterator[tuple[str, Network]]:
+        """Yield each name and its network: one module that changes its weights."""
+        network = Network(self.config.method.encoder, self.dataset.num_classes)
+        self.machine.place(network)
+        for name, state in self.weights.items():
+            network.load_state_dict(state)
+            yield name, network
+
+    def batches(self) -> Iterable[StreamBatch]:
+        """Return the images that are evaluated, each once."""
+        return batches_to_evaluate(self.config, self.dataset, self.machine)
+
+
+def open_saved(
+    folder: Path, *, device: str | None = None, workers: int | None = None, alone: bool = False
+) -> Saved:
+    """Open a finished run.
+
+    Args:
+        folder, device, workers: as in `evaluate_run`.
+        alone: whether this process evaluates by itself, even where torchrun started others beside it.
+
+    Raises:
+        UserError: no run, an unfinished one, or missing shards.
+    """
     run = Run.open(folder)
     changed = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = run.config.model_copy(update={"engine": run.config.engine.model_copy(update=changed)})
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
-    machine = choose_machine(config.engine)
+    machine = choose_machine(config.engine, alone)
     dataset = open_dataset(config)
     run.data_sha256 = dataset.train.manifest.source_sha256
     last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
-    weights = {"after" if "teacher" in last else "last": load_file(folder / WEIGHTS)}
-    if "teacher" in last:
-        weights = {"before": last["teacher"], **weights}
+    weights = {"before": last["teacher"]} if "teacher" in last else {}
+    weights["after" if weights else "last"] = load_file(folder / WEIGHTS)
     weights["best"] = best["network"]
-    network = Network(config.method.encoder, dataset.num_classes)
-    machine.place(network)
-    rows = {}
-    for name, state in weights.items():
-        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("projection.")})
-        batches = batches_to_evaluate(config, dataset, machine)
-        rows[name] = evaluate(network, batches, dataset.train.counts, machine)
-    return Report(folder, rows, best["record"]["epoch"], dataset.evaluated.split)
+    without_head = {
+        name: {key: value for key, value in state.items() if not key.startswith("projection.")}
+        for name, state in weights.items()
+    }
+    return Saved(run, config, dataset, machine, without_head, best["record"]["epoch"])

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.evaluate import METRICS
@@ -24,6 +27,7 @@ from fasticcl.method.network import Network
 from fasticcl.resolve import resolve
 
 Record = dict[str, Any]
+CENTROIDS = "centroids.npy"
 _COLUMNS = ("stage", "epoch", "phase", "optim/lr", "train/loss", *METRICS)
 
 
@@ -206,6 +210,12 @@ class Run:
         }  # they may have to wait
         content = {"network": weights, "record": record}
         self._put("best.pt", lambda path: save_checkpoint(path, content))
+
+    def keep_centroids(self, centroids: torch.Tensor) -> None:
+        """Write ``centroids.npy``: the centroids [K, d_z] that the representation stage ended with."""
+        content = io.BytesIO()
+        np.save(content, centroids.cpu().numpy())
+        self._put(CENTROIDS, lambda path: write_file(path, content.getvalue()))
 
     def checkpoint(self) -> dict[str, Any]:
         """Return the newest checkpoint that can be read; an empty one before the first.

@@ -90,6 +90,8 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         in_second = checkpoint.get("stage") == "rebalancing"
         if not in_second:
             _train_stage(loop, representation, checkpoint)
+            if representation.bank.value.numel():
+                run.keep_centroids(representation.bank.value)
         if shortened.rebalance.epochs:
             final = Rebalancing(shortened, representation.network, machine)
             _train_stage(loop, final, checkpoint if in_second else {})

@@ -380,7 +380,13 @@ def test_an_evaluated_image_is_named_and_stops(plain, harm, row):
     assert "\n" not in sentence
 
 
-SMALL = {"method.encoder": "resnet8", "data.image_size": 16, "data.eval_resize": 18, "engine.log_every": 1}
+SMALL = {
+    "method.encoder": "resnet8",
+    "data.image_size": 16,
+    "data.eval_resize": 18,
+    "engine.log_every": 1,
+    "engine.report": False,
+}
 
 
 def train(folder, project, set=(), **options):

@@ -11,16 +11,37 @@ from safetensors.torch import load_file
 import fasticcl
 from fasticcl.engine.loop import Loop
 
+NO_REPORT = {"engine.report": False}  # reports have tests of their own
 SMALL = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 2, "engine.log_every": 2}
+FILES = {
+    "config.toml",
+    "metrics.jsonl",
+    "results.csv",
+    "last.pt",
+    "best.pt",
+    "centroids.npy",
+    "model.safetensors",
+}
 IMAGES = 392  # of the demonstration data
 TINY_COUNTS = [14, 12, 10, 8, 6, 4, 2, 2, 1, 1]
 TINY_STEPS = sum(TINY_COUNTS) // 20
-TINY = {"data.image_size": 8, "data.crop_padding": 1, "engine.log_every": 1, "engine.save_every": "2"}
+TINY = {
+    "data.image_size": 8,
+    "data.crop_padding": 1,
+    "engine.log_every": 1,
+    "engine.save_every": "2",
+    **NO_REPORT,
+}
 TIMING = ("throughput/images_per_sec", "time/data_wait_pct")
 
 
 def start(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batch_size=40, **options):
-    options |= {"name": name, "epochs": epochs, "batch_size": batch_size, "set": SMALL | dict(set)}
+    options |= {
+        "name": name,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "set": SMALL | NO_REPORT | dict(set),
+    }
     return fasticcl.train(dataset, data=shards, project=project, device="cpu", **options)
 
 

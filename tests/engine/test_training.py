@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pictures import encode, noise, photographs
 from safetensors.torch import load_file
-from small_runs import IMAGES, SMALL, metrics, resume, same_weights, start
+from small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, start
 
 import fasticcl
 from fasticcl.data.convert import convert
@@ -42,7 +42,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(train):
 def test_the_run_folder_holds_what_it_promises(train):
     report = train()
     names = {path.name for path in report.run.iterdir()}
-    assert names == {"config.toml", "metrics.jsonl", "results.csv", "last.pt", "best.pt", "model.safetensors"}
+    assert names == FILES
     records = metrics(report.run)
     assert [(r["stage"], r["epoch"]) for r in records if "val/top1" in r] == [
         ("representation", 1),

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 import torch
 from processes import Child, command_line, on_ranks, start_ranks
-from small_runs import TINY, TINY_STEPS, differences, fingerprints, metrics, resume, start, start_tiny, watch
+from small_runs import (
+    FILES,
+    TINY,
+    TINY_STEPS,
+    differences,
+    fingerprints,
+    metrics,
+    resume,
+    start,
+    start_tiny,
+    watch,
+)
 
 import fasticcl
 from fasticcl.data.loader import evaluation_batches
@@ -215,7 +226,7 @@ def test_steps_and_epochs_have_one_line_each(tiny_shards, tmp_path):
     places = [[(r["stage"], r["epoch"], r["step"], "val/top1" in r) for r in each] for each in (ours, one)]
     assert places[0] == places[1]
     names = {path.name for path in (tmp_path / "demo/run").iterdir()}
-    assert names == {"config.toml", "metrics.jsonl", "results.csv", "last.pt", "best.pt", "model.safetensors"}
+    assert names == FILES
 
 
 def test_the_loss_of_a_line_is_the_mean_over_the_ranks(spy, tiny_shards, tmp_path):

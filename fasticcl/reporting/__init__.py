@@ -1,0 +1,1 @@
+"""What a run achieved, as a page, figures and tables."""

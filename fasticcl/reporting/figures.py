@@ -1,0 +1,154 @@
+"""The figures of one run."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fasticcl.data.longtail import FEW_BELOW, MANY_ABOVE
+from fasticcl.reporting.details import Details
+from fasticcl.reporting.drawing import COLORS, SPLIT_COLORS, canvas
+from fasticcl.reporting.record import TITLES, RunRecord
+
+KEYS = {"overall": "val/top1", "many": "val/many", "medium": "val/medium", "few": "val/few"}
+_WINDOW = 15  # the running mean of per-class values is over a fifteenth of the classes
+
+
+def run_figures(record: RunRecord, details: Details | None) -> Iterator[tuple[str, Figure, str]]:
+    """Yield name, figure and caption of each figure of a run.
+
+    Args:
+        record: what its files say.
+        details: what its weights say; None: they or the shards are not there.
+    """
+    yield "accuracy", accuracy_curves(record), "Accuracy on the evaluated split after every epoch."
+    yield "losses", loss_curves(record), "Training losses, the mean of each epoch."
+    if details:
+        yield (
+            "per-class",
+            per_class(details),
+            "Accuracy of each class against its training images; lines are running means.",
+        )
+        yield (
+            "norms",
+            norms(details),
+            "Norms per class, largest class first, each over its own mean (as the paper's Figure 3).",
+        )
+    yield (
+        "speed",
+        speed(record),
+        "Images per second, and the share of the time spent waiting for them.",
+    )
+
+
+def accuracy_curves(record: RunRecord) -> Figure:
+    """Overall, many, medium and few against the epoch, the phases marked."""
+    with canvas("Top-1 accuracy", "epoch", "%") as (figure, axes):
+        x = np.arange(1, len(record.epochs) + 1)
+        for name, key in KEYS.items():
+            values = _column(record.epochs, key)
+            if np.isfinite(values).any():
+                axes.plot(x, values, color=SPLIT_COLORS[name], label=name)
+        axes.set_ylim(0, 100)
+        _mark_phases(axes, record)
+    return figure
+
+
+def loss_curves(record: RunRecord) -> Figure:
+    """The total loss and its parts against the epoch."""
+    names = dict.fromkeys(key for each in record.epochs for key in each if key.startswith("train/"))
+    with canvas("Training loss", "epoch", "loss") as (figure, axes):
+        x = np.arange(1, len(record.epochs) + 1)
+        for number, key in enumerate(names):
+            axes.plot(
+                x,
+                _column(record.epochs, key),
+                color="#7f7f7f" if key == "train/loss" else COLORS[number % len(COLORS)],
+                label=key.removeprefix("train/"),
+            )
+        axes.set_ylim(bottom=0)
+        _mark_phases(axes, record)
+    return figure
+
+
+def per_class(details: Details) -> Figure:
+    """Accuracy of each class against its size, before and after rebalancing."""
+    sizes = np.array(details.train_counts)
+    with canvas("Accuracy of each class", "training images of the class", "%") as (figure, axes):
+        for number, name in enumerate(name for name in details.right if name != "best"):
+            values, color = details.accuracy(name), COLORS[1 - number]
+            axes.scatter(sizes, values, s=14, color=color, alpha=0.45, linewidths=0)
+            axes.plot(*_running_mean(sizes, values), color=color, label=TITLES[name])
+        axes.set_xscale("log")
+        axes.set_ylim(-3, 103)
+        for border in (FEW_BELOW - 0.5, MANY_ABOVE + 0.5):
+            if sizes.min() < border < sizes.max():
+                axes.axvline(border, color="#7f7f7f", linewidth=0.8, linestyle=":")
+    return figure
+
+
+def norms(details: Details) -> Figure:
+    """The paper's Figure 3: norms of classifier weights and of centroids, classes ordered by size."""
+    order = np.argsort(-np.array(details.train_counts), kind="stable")
+    lines = {
+        f"classifier, {TITLES[name]}": values
+        for name, values in details.weight_norms.items()
+        if name != "best"
+    }
+    if details.centroid_norms:
+        lines["centroids"] = details.centroid_norms
+    with canvas("Norms", "class, largest first", "norm / mean norm") as (figure, axes):
+        for number, (label, values) in enumerate(lines.items()):
+            sorted_values = np.array(values)[order]
+            color = COLORS[(1, 0, 2)[number % 3]]
+            axes.plot(sorted_values / max(sorted_values.mean(), 1e-12), color=color, label=label)
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def speed(record: RunRecord) -> Figure:
+    """Throughput and data wait against the epoch."""
+    with canvas("Throughput", "epoch", "images/s") as (figure, axes):
+        x = np.arange(1, len(record.epochs) + 1)
+        axes.plot(x, _column(record.epochs, "throughput/images_per_sec"), color=COLORS[0], label="images/s")
+        axes.set_ylim(bottom=0)
+        wait = axes.twinx()
+        wait.spines["right"].set_visible(True)
+        wait.grid(False)
+        wait.plot(x, _column(record.epochs, "time/data_wait_pct"), color=COLORS[1], label="waiting for data")
+        wait.set(ylim=(0, 100), ylabel="waiting for data, %")
+        _mark_phases(axes, record)
+    return figure
+
+
+def _column(records: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
+    """Return one value per record, not a number where there is none."""
+    return np.array([np.nan if record.get(key) is None else record[key] for record in records], dtype=float)
+
+
+def _mark_phases(axes: Axes, record: RunRecord) -> None:
+    """Draw a line and a name where a phase begins."""
+    phase, put = "", axes.get_xaxis_transform()
+    for epoch, each in enumerate(record.epochs, start=1):
+        if each["phase"] == phase:
+            continue
+        phase = each["phase"]
+        if epoch > 1:
+            axes.axvline(epoch - 0.5, color="#7f7f7f", linewidth=0.8, linestyle="--")
+        axes.text(epoch - 0.3, 1.0, phase, transform=put, fontsize=8, va="bottom", alpha=0.8)
+    axes.margins(x=0.02)
+
+
+def _running_mean(
+    sizes: NDArray[np.integer], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sizes and values averaged over neighbours in size."""
+    order = np.argsort(sizes, kind="stable")
+    order = order[np.isfinite(values[order])]
+    width = max(1, len(order) // _WINDOW)
+    windows = np.lib.stride_tricks.sliding_window_view(np.stack([sizes, values])[:, order], width, axis=1)
+    means = windows.mean(axis=2)
+    return means[0], means[1]

@@ -1,0 +1,181 @@
+"""The files of a report: page, figures as SVG and PNG, numbers as JSON, CSV and LaTeX."""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+import fasticcl
+from fasticcl.engine.run import Run
+from fasticcl.engine.weights import WEIGHTS
+from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.files import write_file
+from fasticcl.reporting import sections
+from fasticcl.reporting.details import Details, measure
+from fasticcl.reporting.drawing import inline, png, svg
+from fasticcl.reporting.figures import KEYS, run_figures
+from fasticcl.reporting.groups import Group, group, latex, overlaid
+from fasticcl.reporting.page import Drawing, render
+from fasticcl.reporting.record import RunRecord, read_record
+
+PAGE, NUMBERS, FIGURES = "report.html", "report.json", "figures"
+
+
+def report_run(
+    folder: Path, output: Path | None = None, *, device: str | None = None, workers: int | None = None
+) -> Path:
+    """Write the report of one run and return its page.
+
+    The weights are evaluated class by class once; a later report of the same weights takes that from
+    ``report.json``. Where they or the shards are missing, the page says so and has the rest.
+
+    Args:
+        folder: the run folder.
+        output: where the files go; None: into the run folder.
+        device: auto, cpu or gpu; None: as the run was started.
+        workers: threads; None: as the run was started.
+
+    Raises:
+        UserError: no run, no finished epoch, or a folder that cannot be written.
+    """
+    record, missing = read_record(folder), ""
+    details = Details.read(_kept(folder / NUMBERS), folder / WEIGHTS)
+    if details is None:
+        try:
+            details = measure(folder, device=device, workers=workers)
+        except (UserError, TrainingFailed) as error:
+            missing = str(error)
+    figures = [*run_figures(record, details)]
+    drawings = {name: Drawing(inline(svg(figure, name)), caption) for name, figure, caption in figures}
+    page = render(
+        record.title,
+        _subtitle(record),
+        [*sections.of_run(record, details, drawings, missing)],
+        _footer(),
+    )
+    files = {PAGE: page, NUMBERS: _numbers(record, details), "table.tex": latex(group([record]))}
+    if details:
+        files["classes.csv"] = _classes(details)
+    return _write(output or folder, files, [(name, figure) for name, figure, _ in figures])
+
+
+def report_finished(folder: Path, console: Console | None) -> None:
+    """Write the report of a run that has just ended, if its configuration wants one; never fail it."""
+    if not Run.open(folder).config.engine.report:
+        return
+    try:
+        line = f"report   {report_run(folder)}"
+    except Exception as error:  # the weights are there, and a report can be written at any time
+        line = f"warning  no report ({error}); write it with: fasticcl report {shlex.quote(str(folder))}"
+    if console:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def report_runs(folders: Sequence[Path], output: Path) -> Path:
+    """Write a report that compares runs and return its page.
+
+    Args:
+        folders: their folders.
+        output: where the files go.
+
+    Raises:
+        UserError: a folder without a run, a run twice, or a folder that cannot be written.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("A run is named twice; name each once, or its weight in the means would be double.")
+    groups = group(read_record(folder) for folder in folders)
+    figures = [(name, overlaid(groups, key, f"Top-1 accuracy, {name}")) for name, key in KEYS.items()]
+    drawings = [Drawing(inline(svg(figure, name)), f"{name}, all runs") for name, figure in figures]
+    labels = " / ".join(each.label for each in groups)
+    page = render(f"{len(folders)} runs", labels, [*sections.of_groups(groups, drawings)], _footer())
+    files = {PAGE: page, NUMBERS: _comparison(groups), "table.tex": latex(groups)}
+    return _write(output, files, figures)
+
+
+def _write(folder: Path, files: dict[str, str], figures: Iterable[tuple[str, Figure]]) -> Path:
+    try:
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        for name, figure in figures:
+            write_file(folder / FIGURES / f"{name}.svg", svg(figure, name))
+            write_file(folder / FIGURES / f"{name}.png", png(figure))
+        for name, text in files.items():
+            write_file(folder / name, text.encode())
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the report into {folder}: {error.strerror}; choose another --output."
+        ) from None
+    return folder / PAGE
+
+
+def _kept(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())["details"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _numbers(record: RunRecord, details: Details | None) -> str:
+    values = {
+        **_summary(record),
+        "accuracies": {
+            name: {"epoch": epoch, **metrics} for name, (epoch, metrics) in record.accuracies.items()
+        },
+        "differences": {
+            key: {"preset": preset, "run": value} for key, (preset, value) in record.differences.items()
+        },
+        "settings": record.group,
+        "details": details and details.model_dump(mode="json"),
+    }
+    return json.dumps(values, indent=1) + "\n"
+
+
+def _comparison(groups: Sequence[Group]) -> str:
+    values = [
+        {
+            "label": each.label,
+            "runs": [{**_summary(run), **run.final} for run in each.runs],
+            "statistics": {key: each.statistics(key) for key in KEYS.values()},
+        }
+        for each in groups
+    ]
+    return json.dumps({"groups": values}, indent=1) + "\n"
+
+
+def _summary(record: RunRecord) -> dict[str, Any]:
+    config = record.config
+    return {
+        "run": record.folder.name,
+        "dataset": config.data.dataset,
+        "method": config.method.name,
+        "seed": config.engine.seed,
+    }
+
+
+def _classes(details: Details) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(
+        ["class", "training_images", f"{details.split}_images", *(f"right_{name}" for name in details.right)]
+    )
+    writer.writerows(
+        zip(details.classes, details.train_counts, details.seen, *details.right.values(), strict=True)
+    )
+    return table.getvalue()
+
+
+def _subtitle(record: RunRecord) -> str:
+    method, optim = record.config.method, record.config.optim
+    return (
+        f"{method.name}, {method.encoder}, {optim.epochs} epochs and {record.config.rebalance.epochs} of "
+        f"rebalancing, batch {optim.batch_size}, seed {record.config.engine.seed}"
+    )
+
+
+def _footer() -> str:
+    return f"fasticcl {fasticcl.__version__}. Numbers: {NUMBERS}, table.tex; figures: {FIGURES}/."

@@ -1,0 +1,92 @@
+"""Several runs side by side: those of one configuration and several seeds are one experiment."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fasticcl.engine.evaluate import METRICS
+from fasticcl.reporting.drawing import COLORS, canvas
+from fasticcl.reporting.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration that differ in seed and name alone."""
+
+    label: str
+    """What sets it apart from the other groups."""
+    runs: list[RunRecord]
+
+    def statistics(self, key: str) -> tuple[float, float | None] | None:
+        """Return a last-epoch metric's mean and standard deviation (n - 1); of one run no deviation."""
+        values = [value for run in self.runs if (value := run.final[key]) is not None]
+        if not values:
+            return None
+        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def group(records: Iterable[RunRecord]) -> list[Group]:
+    """Return the runs by configuration, each group labelled by the settings in which they differ."""
+    members: dict[str, list[RunRecord]] = {}
+    for record in records:
+        members.setdefault(json.dumps(record.group, sort_keys=True), []).append(record)
+    groups = [*members.values()]
+    settings = [each[0].group for each in groups]
+    differing = [key for key in settings[0] if len({json.dumps(each.get(key)) for each in settings}) > 1]
+    labels = [_label(each, differing) for each in settings]
+    return [
+        Group(label or runs[0].config.method.name, runs) for label, runs in zip(labels, groups, strict=True)
+    ]
+
+
+def _label(settings: dict[str, Any], differing: list[str]) -> str:
+    """Return dataset and method where these differ, and up to three further settings."""
+    names = [str(settings[key]) for key in ("data.dataset", "method.name") if key in differing]
+    further = [key for key in differing if key not in ("data.dataset", "method.name")]
+    # A baseline differs in many settings, for which its name stands.
+    shown = [] if "method.name" in differing else further[:3]
+    return ", ".join([*names, *(f"{key.partition('.')[2]} {settings[key]}" for key in shown)])
+
+
+def overlaid(groups: list[Group], key: str, title: str) -> Figure:
+    """Draw a metric of all runs against the epoch, a colour for each group."""
+    with canvas(title, "epoch", "%") as (figure, axes):
+        for number, each in enumerate(groups):
+            for place, run in enumerate(each.runs):
+                values = [np.nan if record[key] is None else record[key] for record in run.epochs]
+                axes.plot(
+                    np.arange(1, len(values) + 1),
+                    values,
+                    color=COLORS[number % len(COLORS)],
+                    alpha=0.75,
+                    linewidth=1.1,
+                    label=f"{each.label} ({len(each.runs)})" if place == 0 else None,
+                )
+        axes.set_ylim(0, 100)
+    return figure
+
+
+def latex(groups: list[Group]) -> str:
+    """Return rows of a LaTeX table: label, overall, many, medium, few, as mean ± deviation in percent."""
+    rows = ["% top-1, %: overall & many & medium & few; mean and standard deviation over seeds"]
+    for each in groups:
+        cells = [_cell(each.statistics(key)) for key in METRICS]
+        rows.append(" & ".join([_escaped(each.label), *cells]) + " \\\\")
+    return "\n".join(rows) + "\n"
+
+
+def _cell(found: tuple[float, float | None] | None) -> str:
+    if found is None:
+        return "--"
+    mean, deviation = found
+    return f"{mean:.1f}" if deviation is None else f"${mean:.1f} \\pm {deviation:.1f}$"
+
+
+def _escaped(text: str) -> str:
+    for letter in "\\&%$#_{}":
+        text = text.replace(letter, "\\textbackslash{}" if letter == "\\" else "\\" + letter)
+    return text
