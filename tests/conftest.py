@@ -1,6 +1,7 @@
 """Shards that several tests read; made once, in temporary folders."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # oracle and pictures are modules of the tests
 
 from pictures import photographs
+from small_runs import TINY_COUNTS
 
 from fasticcl.data.convert import convert
 from fasticcl.data.sources import Item, Source, digits
@@ -42,4 +44,18 @@ def photo_source() -> Source:
 def photo_shards(photo_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     convert(photo_source, folder, shard_size=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 of the demonstration data's training images, ten classes of 14 to 1, and 30 to evaluate."""
+    source = digits.read()
+    most = {"train": TINY_COUNTS, "test": [3] * 10}
+    splits = {}
+    for split, items in source.splits.items():
+        of_class = [[item for item in items if item.label == label] for label in range(10)]
+        splits[split] = [item for k, each in enumerate(of_class) for item in each[: most[split][k]]]
+    folder = tmp_path_factory.mktemp("tiny")
+    convert(replace(source, splits=splits), folder, shard_size=25)
     return folder

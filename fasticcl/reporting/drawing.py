@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 SPLIT_COLORS = {"overall": "#7f7f7f", "many": "#0072b2", "medium": "#009e73", "few": "#d55e00"}
 """Of the palette of Okabe and Ito, which colour-blind readers can tell apart, on light and on dark."""
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_LEGEND = 68  # letters that fit into a line of it
 _INK = "#1a1c1f"  # text and axes; a page replaces it by the colour of its own text
 _STYLE = {
     "figure.figsize": (5.4, 3.6),
@@ -43,7 +44,9 @@ def canvas(title: str, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Axes]
         axes.set_title(title, loc="left", pad=18)  # the names of the phases find room below it
         yield figure, axes
         handles = [line for each in figure.axes for line in each.get_legend_handles_labels()[0]]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+        longest = max((len(str(each.get_label())) for each in handles), default=0)
+        columns = max(1, min(len(handles), _LEGEND // (longest + 6)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def svg(figure: Figure, name: str) -> bytes:

@@ -25,6 +25,7 @@ from fasticcl.reporting.page import Drawing, render
 from fasticcl.reporting.record import RunRecord, read_record
 
 PAGE, NUMBERS, FIGURES = "report.html", "report.json", "figures"
+_EVERY_RUN = "Every run is a line; in brackets how many there are."
 
 
 def report_run(
@@ -51,18 +52,17 @@ def report_run(
             details = measure(folder, device=device, workers=workers)
         except (UserError, TrainingFailed) as error:
             missing = str(error)
-    figures = [*run_figures(record, details)]
-    drawings = {name: Drawing(inline(svg(figure, name)), caption) for name, figure, caption in figures}
+    files, drawings = _drawn(run_figures(record, details))
     page = render(
         record.title,
         _subtitle(record),
         [*sections.of_run(record, details, drawings, missing)],
         _footer(),
     )
-    files = {PAGE: page, NUMBERS: _numbers(record, details), "table.tex": latex(group([record]))}
+    texts = {NUMBERS: _numbers(record, details), "table.tex": latex(group([record])), PAGE: page}
     if details:
-        files["classes.csv"] = _classes(details)
-    return _write(output or folder, files, [(name, figure) for name, figure, _ in figures])
+        texts["classes.csv"] = _classes(details)
+    return _write(output or folder, files, texts)
 
 
 def report_finished(folder: Path, console: Console | None) -> None:
@@ -90,21 +90,34 @@ def report_runs(folders: Sequence[Path], output: Path) -> Path:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("A run is named twice; name each once, or its weight in the means would be double.")
     groups = group(read_record(folder) for folder in folders)
-    figures = [(name, overlaid(groups, key, f"Top-1 accuracy, {name}")) for name, key in KEYS.items()]
-    drawings = [Drawing(inline(svg(figure, name)), f"{name}, all runs") for name, figure in figures]
+    files, drawings = _drawn(
+        (name, overlaid(groups, key, f"Top-1 accuracy, {name}"), _EVERY_RUN) for name, key in KEYS.items()
+    )
     labels = " / ".join(each.label for each in groups)
-    page = render(f"{len(folders)} runs", labels, [*sections.of_groups(groups, drawings)], _footer())
-    files = {PAGE: page, NUMBERS: _comparison(groups), "table.tex": latex(groups)}
-    return _write(output, files, figures)
+    page = render(
+        f"{len(folders)} runs", labels, [*sections.of_groups(groups, [*drawings.values()])], _footer()
+    )
+    return _write(output, files, {NUMBERS: _comparison(groups), "table.tex": latex(groups), PAGE: page})
 
 
-def _write(folder: Path, files: dict[str, str], figures: Iterable[tuple[str, Figure]]) -> Path:
+def _drawn(
+    figures: Iterable[tuple[str, Figure, str]],
+) -> tuple[dict[str, bytes], dict[str, Drawing]]:
+    """Return the files of figures, and what the page shows of them by name."""
+    files, drawings = {}, {}
+    for name, figure, caption in figures:
+        vectors = svg(figure, name)
+        files |= {f"{FIGURES}/{name}.svg": vectors, f"{FIGURES}/{name}.png": png(figure)}
+        drawings[name] = Drawing(inline(vectors), caption)
+    return files, drawings
+
+
+def _write(folder: Path, files: dict[str, bytes], texts: dict[str, str]) -> Path:
     try:
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-        for name, figure in figures:
-            write_file(folder / FIGURES / f"{name}.svg", svg(figure, name))
-            write_file(folder / FIGURES / f"{name}.png", png(figure))
-        for name, text in files.items():
+        for name, content in files.items():
+            write_file(folder / name, content)
+        for name, text in texts.items():
             write_file(folder / name, text.encode())
     except OSError as error:
         raise UserError(

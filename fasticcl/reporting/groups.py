@@ -12,6 +12,8 @@ from fasticcl.engine.evaluate import METRICS
 from fasticcl.reporting.drawing import COLORS, canvas
 from fasticcl.reporting.record import RunRecord
 
+_NAMES = ("data.dataset", "method.name")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -35,21 +37,26 @@ def group(records: Iterable[RunRecord]) -> list[Group]:
     for record in records:
         members.setdefault(json.dumps(record.group, sort_keys=True), []).append(record)
     groups = [*members.values()]
-    settings = [each[0].group for each in groups]
-    differing = [key for key in settings[0] if len({json.dumps(each.get(key)) for each in settings}) > 1]
-    labels = [_label(each, differing) for each in settings]
-    return [
-        Group(label or runs[0].config.method.name, runs) for label, runs in zip(labels, groups, strict=True)
-    ]
+    labels = _labels([each[0].group for each in groups])
+    return [Group(label, runs) for label, runs in zip(labels, groups, strict=True)]
 
 
-def _label(settings: dict[str, Any], differing: list[str]) -> str:
-    """Return dataset and method where these differ, and up to three further settings."""
-    names = [str(settings[key]) for key in ("data.dataset", "method.name") if key in differing]
-    further = [key for key in differing if key not in ("data.dataset", "method.name")]
-    # A baseline differs in many settings, for which its name stands.
-    shown = [] if "method.name" in differing else further[:3]
-    return ", ".join([*names, *(f"{key.partition('.')[2]} {settings[key]}" for key in shown)])
+def _labels(settings: list[dict[str, Any]]) -> list[str]:
+    """Return dataset and method where these differ; between groups that share them, the settings that differ.
+
+    A baseline differs in many settings, for which its name stands.
+    """
+    named = [", ".join(str(each[key]) for key in _differing(settings, among=_NAMES)) for each in settings]
+    labels = []
+    for name, each in zip(named, settings, strict=True):
+        peers = [other for label, other in zip(named, settings, strict=True) if label == name]
+        further = [f"{key.partition('.')[2]} {each[key]}" for key in _differing(peers, among=each)]
+        labels.append(", ".join([name] * bool(name) + further) or str(each["method.name"]))
+    return labels
+
+
+def _differing(settings: list[dict[str, Any]], among: Iterable[str]) -> list[str]:
+    return [key for key in among if len({json.dumps(each.get(key)) for each in settings}) > 1]
 
 
 def overlaid(groups: list[Group], key: str, title: str) -> Figure:
