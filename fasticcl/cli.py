@@ -4,17 +4,17 @@ import os
 import signal
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+import fasticcl
 from fasticcl.bench.commands import app as bench
 from fasticcl.commands import datasets, looking, training
 from fasticcl.commands.leaving import leave
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 
 app = typer.Typer(
-    help="Train image classifiers on long-tailed data with ICCL, fed by NVIDIA DALI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -22,6 +22,21 @@ app = typer.Typer(
 for verbs in (training.app, datasets.app, looking.app):
     app.add_typer(verbs)
 app.add_typer(bench, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fasticcl {fasticcl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Train image classifiers on long-tailed data with ICCL, fed by NVIDIA DALI."""
 
 
 def main() -> NoReturn:

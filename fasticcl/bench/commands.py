@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 import fasticcl
+from fasticcl.commands.examples import examples
 from fasticcl.errors import UserError
 
 app = typer.Typer(
@@ -43,7 +44,11 @@ Assign = Annotated[
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result into this file.", metavar="FILE")]
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl bench plan inat2018 --data data/inat2018",
+    )
+)
 def plan(
     dataset: Dataset = None,
     data: Data = None,
@@ -59,7 +64,12 @@ def plan(
     _measure("plan", **locals())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl bench loader",
+        "fasticcl bench loader inat2018 --data data/inat2018 --workers 16",
+    )
+)
 def loader(
     dataset: Dataset = None,
     data: Data = None,
@@ -79,7 +89,11 @@ def loader(
     _measure("loader", **locals())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl bench step inat2018 --phase warmup",
+    )
+)
 def step(
     dataset: Dataset = None,
     data: Data = None,
@@ -98,7 +112,12 @@ def step(
     _measure("step", **locals())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl bench train inat2018 --data data/inat2018",
+        "fasticcl bench train -c runs/inat2018/iccl-1/config.toml --json result.json",
+    )
+)
 def train(
     dataset: Dataset = None,
     data: Data = None,
@@ -119,7 +138,11 @@ def train(
     _measure("train", **locals())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl bench convert --data IMAGES",
+    )
+)
 def convert(
     data: Annotated[
         Path | None,
@@ -138,7 +161,7 @@ def convert(
     _measure("convert", **locals())
 
 
-@app.command("all")
+@app.command("all", epilog=examples("fasticcl bench all inat2018 --data data/inat2018 --json result.json"))
 def everything(
     dataset: Dataset = None,
     data: Data = None,

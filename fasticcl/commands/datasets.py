@@ -12,6 +12,8 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl import tables
+from fasticcl.commands import completion
+from fasticcl.commands.examples import examples
 from fasticcl.commands.leaving import leave
 from fasticcl.commands.options import Workers
 from fasticcl.errors import Stopped
@@ -21,10 +23,20 @@ app = typer.Typer()
 _RANK = (("RANK", "0"), ("WORLD_SIZE", "1"))  # as torchrun sets them
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl convert inat2018 DOWNLOADS data/inat2018",
+        "fasticcl convert cifar100-lt DOWNLOADS data/cifar100-lt --imbalance 50 --download",
+        "fasticcl convert folder IMAGES data/folder --val-fraction 0.1 --short-side 256",
+    )
+)
 def convert(
     layout: Annotated[
-        str, typer.Argument(help="inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list.")
+        str,
+        typer.Argument(
+            help="inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list.",
+            autocompletion=completion.layouts,
+        ),
     ],
     source: Annotated[
         Path, typer.Argument(help="The original dataset; of list its FILE.csv.", metavar="SRC")
@@ -97,7 +109,12 @@ def convert(
         tables.print_lines(console, [f"{follow} --imbalance {ratio}" if ratio else follow])
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl verify data/inat2018",
+        "fasticcl verify data/inat2018 --decode --workers 16",
+    )
+)
 def verify(
     dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image too.")] = False,
@@ -116,7 +133,12 @@ def verify(
     )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl show data/inat2018",
+        "fasticcl show data/inat2018 --samples seen.png --set data.gamma=1",
+    )
+)
 def show(
     dest: Annotated[Path, typer.Argument(help="Folder of the shards.", metavar="DEST")],
     samples: Annotated[
@@ -133,13 +155,22 @@ def show(
     tables.print_lines(Console(), tables.shards(summary))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl datasets",
+    )
+)
 def datasets() -> None:
     """List the datasets that convert knows, where to get them and what to type next."""
     tables.print_lines(Console(), tables.layouts())
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl presets",
+        "fasticcl presets inat2018",
+    )
+)
 def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")] = None) -> None:
     """List the presets, or show one with its sources."""
     from fasticcl.resolve import preset_names, preset_text

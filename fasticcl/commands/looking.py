@@ -9,12 +9,18 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl import tables
+from fasticcl.commands.examples import examples
 from fasticcl.commands.options import Device, Workers
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl report runs/inat2018/iccl-1",
+        "fasticcl report runs/inat2018/iccl-* runs/inat2018/ce-* --output comparison",
+    )
+)
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared.", metavar="RUN...")],
     output: Annotated[
@@ -35,7 +41,12 @@ def report(
     tables.print_lines(Console(), [str(page)])
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl doctor",
+        "fasticcl doctor --data data/inat2018 --json",
+    )
+)
 def doctor(
     data: Annotated[
         Path | None, typer.Option(help="Folder of shards: look at them and their disk too.", metavar="DIR")
