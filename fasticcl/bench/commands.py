@@ -12,7 +12,7 @@ from fasticcl.commands.examples import examples
 from fasticcl.errors import UserError
 
 app = typer.Typer(
-    help="Measure how fast plan, loader, step, training and conversion are on this machine.",
+    help="Measure how fast this machine is.\n\nPlan, loader, step, training and conversion, each by itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

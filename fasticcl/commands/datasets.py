@@ -70,9 +70,9 @@ def convert(
         int | None, typer.Option(min=1, help="At most so many images a split, spread over it.")
     ] = None,
 ) -> None:
-    """Convert a dataset into shards; the same command continues a conversion that was stopped.
+    """Convert a dataset into shards.
 
-    Under torchrun the processes divide the shards.
+    The same command continues a conversion that was stopped. Under torchrun the processes divide the shards.
     """
     console = Console()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANK)
@@ -120,7 +120,10 @@ def verify(
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image too.")] = False,
     workers: Workers = None,
 ) -> None:
-    """Check shards against checksums, indexes and manifest; exit code 1 if anything is wrong."""
+    """Check shards byte by byte.
+
+    Compares checksums, indexes and manifest; exit code 1 if anything is wrong.
+    """
     console = Console()
     with Meter(console, "verifying") as meter:
         found = fasticcl.verify(dest, decode=decode, workers=workers, report=meter)
@@ -150,7 +153,10 @@ def show(
         typer.Option("--set", help="Any setting, for --samples; repeatable.", metavar="SECTION.KEY=VALUE"),
     ] = None,
 ) -> None:
-    """Say what shards hold: splits, classes, imbalance, sizes, a histogram."""
+    """Say what shards hold.
+
+    Splits, classes, imbalance, sizes and a histogram; --samples draws what the network sees.
+    """
     summary = fasticcl.show(dest, samples=samples, seed=seed, set=assign or ())
     tables.print_lines(Console(), tables.shards(summary))
 
@@ -161,7 +167,10 @@ def show(
     )
 )
 def datasets() -> None:
-    """List the datasets that convert knows, where to get them and what to type next."""
+    """List the datasets that convert knows.
+
+    Where to get each, its licence, and what to type next.
+    """
     tables.print_lines(Console(), tables.layouts())
 
 

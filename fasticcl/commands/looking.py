@@ -35,7 +35,11 @@ def report(
     device: Device = None,
     workers: Workers = None,
 ) -> None:
-    """Write report.html, figures and tables of a run, or of several beside one another."""
+    """Write report.html of a run, or of several.
+
+    Beside it the figures as SVG and PNG, the numbers as JSON and a row for a LaTeX table. Several runs
+    are compared: mean and standard deviation over those of one configuration.
+    """
     with Console(stderr=True).status("writing the report"):
         page = fasticcl.report(*runs, output=output, device=device, workers=workers)
     tables.print_lines(Console(), [str(page)])
@@ -53,7 +57,10 @@ def doctor(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is wrong with this machine and what to do; exit code 1 if anything keeps it from training."""
+    """Say what is wrong with this machine.
+
+    Every line that is not ok says what to do; exit code 1 if anything keeps it from training.
+    """
     with Console(stderr=True).status("looking at the machine"):
         findings = fasticcl.doctor(data)
     if json_output:
