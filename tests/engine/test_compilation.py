@@ -1,0 +1,75 @@
+"""Compiled forward passes: nothing is compiled again once a phase has taken its first step."""
+
+import pytest
+import torch
+from small_runs import start_tiny, watch
+
+from fasticcl.method.network import Network
+
+STEPS = 3  # of an epoch; two epochs a phase, with an evaluation after each
+PHASES = ("warm-up", "interpolative", "rebalancing")
+SETTINGS = {"engine.compile": "on", "method.warmup_epochs": 2, "rebalance.epochs": 2}
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """The graphs that Dynamo hands over to be compiled: they run as they are, under its real guards."""
+    handed, compile_ = [], torch.compile
+
+    def keep(graph, _):
+        handed.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compile_(module, backend=keep))
+    yield handed
+    torch.compiler.reset()
+
+
+def counts_by_phase(graphs, monkeypatch, shards, project, settings):
+    """The number of graphs after each step of each phase."""
+    counts = []
+    watch(monkeypatch, after=lambda _: counts.append(len(graphs)))
+    start_tiny(shards, project, SETTINGS | settings, epochs=4)
+    assert len(counts) == 2 * STEPS * len(PHASES)
+    return {phase: counts[2 * STEPS * i : 2 * STEPS * (i + 1)] for i, phase in enumerate(PHASES)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rebalance.encoder": "tuned"},
+        {"method.bn_mode": "split"},
+        {"method.uniform_weight": 0},
+    ],
+    ids=str,
+)
+def test_nothing_is_compiled_after_the_first_step_of_a_phase(
+    graphs, monkeypatch, tiny_shards, tmp_path, settings
+):
+    counts = counts_by_phase(graphs, monkeypatch, tiny_shards, tmp_path, settings)
+    for phase, (first, *others) in counts.items():
+        assert set(others) == {first}, phase
+    assert 0 < counts["warm-up"][0] < counts["rebalancing"][0]  # what was counted are graphs of the network
+
+
+def test_a_network_that_depends_on_the_number_of_steps_would_be_noticed(
+    graphs, monkeypatch, tiny_shards, tmp_path
+):
+    forward = Network.forward
+
+    def scaled(self, images):
+        return forward(self, images * self.scale)
+
+    monkeypatch.setattr(Network, "scale", 1.0, raising=False)
+    monkeypatch.setattr(Network, "forward", scaled)
+    counts = []
+
+    def change(taken):
+        counts.append(len(graphs))
+        Network.scale = 1 / (1 + taken)
+
+    watch(monkeypatch, after=change)
+    start_tiny(tiny_shards, tmp_path, SETTINGS | {"rebalance.epochs": 0}, epochs=2)
+    assert counts[0] < counts[1]
