@@ -41,7 +41,7 @@ from fasticcl.bench.hardware import hardware
 from fasticcl.bench.images import Made, make_images, write_files, write_shards
 from fasticcl.bench.loader import loader_work, warmup
 from fasticcl.bench.measure import Work, in_turns, shown
-from fasticcl.bench.step import step_work, synthetic_batch
+from fasticcl.bench.step import step_work
 from fasticcl.bench.suite import Timing, in_phase, silent, situation
 from fasticcl.bench.workload import Workload, open_workload
 from fasticcl.config import Data
@@ -50,6 +50,7 @@ from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import PHASES, Phase, Plan
 from fasticcl.data.shards import Shards
+from fasticcl.data.synthetic import synthetic_batch
 from fasticcl.engine.machine import Machine
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.representation import Representation
@@ -246,19 +247,19 @@ def step(bench: Bench) -> Found:
     workload = bench.workload(*bench.sizes.parity, "engine.precision=float32", "engine.compile=off")
     cpu, device = torch.device("cpu"), bench.torch_device
     machines = {
-        "float32": Machine(device, bfloat16=False, compiled=False),
-        "bfloat16": Machine(device, bfloat16=True, compiled=False),
-        "compiled": Machine(device, bfloat16=True, compiled=True),
+        "float32": Machine(device, bfloat16=False, mode="off"),
+        "bfloat16": Machine(device, bfloat16=True, mode="off"),
+        "compiled": Machine(device, bfloat16=True, mode="on"),
     }
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     found: Found = {}
     try:
         for phase in BOTH:
-            loader = replace(workload, machine=Machine(cpu, bfloat16=False, compiled=False)).loader()
+            loader = replace(workload, machine=Machine(cpu, bfloat16=False, mode="off")).loader()
             batch = next(loader.batches(phase))
             torch.manual_seed(0)
-            reference = Representation(workload.config, workload.num_classes, Machine(cpu, False, False))
+            reference = Representation(workload.config, workload.num_classes, Machine(cpu, False, "off"))
             begun = {name: value.clone() for name, value in reference.network.state_dict().items()}
             expected = one_step(reference, batch)
             for name, machine in machines.items():
@@ -388,7 +389,7 @@ def batch_times(workload: Workload, count: int) -> list[float]:
     for _ in range(warmup(workload.config) + count):
         began = time.perf_counter()
         next(batches)
-        workload.settle()
+        workload.machine.settle()
         taken.append(1000 * (time.perf_counter() - began))
     return taken[-count:]
 
@@ -407,7 +408,7 @@ def peers(bench: Bench) -> Found:
     loaders: dict[str, Work] = {"ours": loader_work(workload, "interpolative")}
     loaders |= {name: forever(source) for name, source in sources.items()}
     queue = {"ours": warmup(workload.config)} | dict.fromkeys(sources, AHEAD * workers + 2)
-    batch = synthetic_batch(workload, "interpolative")
+    batch = synthetic_batch("interpolative", sizes.batch_size, sizes.side, workload.num_classes, device)
     assert isinstance(batch, Batch)
     eager = EagerStep(sizes.eager, workload.num_classes, device)
     steps: dict[str, Work] = {"ours": step_work(workload, "interpolative"), "eager": repeated(eager, batch)}
@@ -418,7 +419,7 @@ def peers(bench: Bench) -> Found:
             repeats=sizes.repeats,
             seconds=sizes.seconds,
             warmup=before,
-            settle=workload.settle,
+            settle=workload.machine.settle,
         )
         found[title] = {name: each.to_dict() for name, each in rates.items()}
         for name in [name for name in rates if name != "ours"]:

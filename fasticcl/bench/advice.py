@@ -26,6 +26,7 @@ class Situation:
     """Of the stored images, in pixels."""
     image_size: int
     compiled: bool
+    """Or tried, and found to be slower."""
     bfloat16: bool
     batch_size: int
     hw_decoder_load: float

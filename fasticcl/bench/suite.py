@@ -71,6 +71,8 @@ def benchmark(
             if what in ("plan", "step"):
                 images = images or 1  # none is decoded; as many as a batch has are made
             workload = open_workload(folder, dataset, data=data, workers=workers, images=images, **options)
+            if what not in ("plan", "loader"):
+                workload = workload.in_mode_of_training(say)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
             timing = Timing(repeats, seconds or default, say)
             found = measure_training(what, workload, phase or "interpolative", timing, machine["cores"])
@@ -114,7 +116,7 @@ def in_phase(
     warmup = {"loader": queue, "step": step.WARMUP, "train": max(queue, step.WARMUP)}
     works = {f"{name} {phase}": makers[name](workload, phase) for name in names}
     counts = {f"{name} {phase}": warmup[name] for name in names}
-    return timing(works, counts, settle=workload.settle)
+    return timing(works, counts, settle=workload.machine.settle)
 
 
 def measure_conversion(
@@ -154,7 +156,7 @@ def situation(workload: Workload, rates: list[float], cores: int) -> Situation:
         cores=cores,
         short_side=min(images["median_height"], images["median_width"]),
         image_size=config.data.image_size,
-        compiled=machine.compiled,
+        compiled=machine.compiled or config.engine.compile == "auto",
         bfloat16=machine.bfloat16,
         batch_size=config.optim.batch_size,
         hw_decoder_load=config.data.hw_decoder_load,

@@ -1,7 +1,7 @@
 """What a benchmark works on: a configuration, shards, and the machine, as a run would have them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,18 @@ import torch
 
 import fasticcl
 from fasticcl.bench.images import HEIGHT, WIDTH, Made, make_images, write_shards
-from fasticcl.bench.measure import Settle, at_once
 from fasticcl.config import Config
 from fasticcl.data.cores import available_cores
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.data.shards import Manifest
 from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
-from fasticcl.engine.machine import Machine, choose_machine
+from fasticcl.engine.machine import MODES, Machine, choose_machine
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.representation import Representation
 from fasticcl.engine.stage import Stage
+from fasticcl.engine.trial import try_modes, wants_trial
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import preset_names
@@ -56,11 +56,14 @@ class Workload:
         """Threads that decode."""
         return self.config.engine.workers or available_cores()
 
-    @property
-    def settle(self) -> Settle:
-        """What waits for the device."""
-        gpu = self.machine.gpu
-        return at_once if gpu is None else lambda: torch.cuda.synchronize(gpu)
+    def in_mode_of_training(self, say: Callable[[str], None]) -> "Workload":
+        """Return the same in the mode that training would choose, after a trial if it would have one."""
+        if not wants_trial(self.config, self.machine):
+            return self
+        say("trying modes")
+        trial = try_modes(self.config, self.num_classes, self.machine)
+        machine = replace(self.machine, mode=trial.fastest)
+        return replace(self, machine=machine, notes=(*self.notes, f"mode: {trial.describe()}"))
 
     def loader(self) -> Loader:
         """Return a loader of its own."""
@@ -97,7 +100,7 @@ class Workload:
             "prefetch": config.engine.prefetch,
             "device": self.machine.device.type,
             "precision": "bfloat16" if self.machine.bfloat16 else "float32",
-            "compiled": self.machine.compiled,
+            "mode": MODES[self.machine.mode],
             "torch_threads": torch.get_num_threads(),
             **({} if self.machine.gpu is None else {"hw_decoder_load": data.hw_decoder_load}),
             "bn_mode": config.method.bn_mode,

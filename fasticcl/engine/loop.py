@@ -13,7 +13,7 @@ from fasticcl.engine.progress import Display
 from fasticcl.engine.ranks import Ranks
 from fasticcl.engine.run import Record, Run
 from fasticcl.engine.saving import SaveClock
-from fasticcl.engine.stage import Losses, Stage
+from fasticcl.engine.stage import Losses, Stage, learn
 from fasticcl.engine.stop import StopRequest
 from fasticcl.errors import Stopped, TrainingFailed
 
@@ -150,10 +150,7 @@ class Loop:
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
-        losses = stage.losses(batch)
-        stage.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        stage.optimizer.step()
+        losses = learn(stage, batch)
         self.ranks.average_buffers(stage.network)
         meter.add(losses, batch.images, waited)
         self.display.step()

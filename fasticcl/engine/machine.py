@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -17,6 +17,11 @@ _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).
 _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
+Mode = Literal["off", "on", "cuda-graphs"]
+"""How forward passes in training are computed, as ``engine.compile`` has it."""
+MODES: dict[Mode, str] = {"off": "eager", "on": "compiled", "cuda-graphs": "compiled with CUDA graphs"}
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where tensors live and how forward passes are computed."""
@@ -24,8 +29,8 @@ class Machine:
     device: torch.device
     bfloat16: bool
     """Whether forward passes run under bfloat16 autocast; losses and centroids stay in float32."""
-    compiled: bool
-    """Whether forward passes in training go through torch.compile."""
+    mode: Mode
+    """Whether forward passes in training go through torch.compile, and whether CUDA graphs replay them."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
 
@@ -33,6 +38,25 @@ class Machine:
     def gpu(self) -> int | None:
         """Device number for DALI; None on the CPU."""
         return self.device.index if self.device.type == "cuda" else None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether forward passes in training go through torch.compile."""
+        return self.mode != "off"
+
+    def settle(self) -> None:
+        """Wait until everything that was started on the device is done."""
+        if self.gpu is not None:
+            torch.cuda.synchronize(self.gpu)
+
+    def begin_step(self) -> None:
+        """Say that a training step begins: what CUDA graphs put out in the last may be overwritten.
+
+        Without it every call of a compiled module that has no backward pass to come begins one, and the
+        features of a frozen encoder would be gone before the classifier has seen them.
+        """
+        if self.mode == "cuda-graphs":
+            torch.compiler.cudagraph_mark_step_begin()
 
     def autocast(self) -> torch.autocast:
         """Return the context for a forward pass."""
@@ -43,8 +67,11 @@ class Machine:
         return module.to(self.device).to(memory_format=torch.channels_last)
 
     def forward_of(self, module: torch.nn.Module) -> Callable[..., Any]:
-        """Return what computes a module's forward pass: the module, compiled where that pays."""
-        return torch.compile(module) if self.compiled else module
+        """Return what computes a module's forward pass: the module, or what it is compiled to."""
+        if not self.compiled:
+            return module
+        # Inductor captures in the mode "thread_local", which leaves DALI's threads alone.
+        return torch.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
 
     def learner(self, module: torch.nn.Module, unused: bool = False) -> Callable[..., Any]:
         """Return what computes the forward pass of a module that learns, with the gradients of all ranks.
@@ -53,7 +80,7 @@ class Machine:
             module: the module.
             unused: whether some of its parameters may get no gradient in a step.
         """
-        forward = torch.compile(module) if self.compiled else module
+        forward = self.forward_of(module)
         if self.ranks.world_size == 1:
             return forward
         return DistributedDataParallel(
@@ -73,12 +100,20 @@ class Machine:
         )
         precision = "bfloat16" if self.bfloat16 else "float32"
         ranks = f"{self.ranks.world_size} ranks of " if self.ranks.world_size > 1 else ""
-        mode = "compiled" if self.compiled else "eager"
-        return f"{ranks}{name}, {precision}, {mode}, torch {torch.__version__}"
+        return f"{ranks}{name}, {precision}, {MODES[self.mode]}, torch {torch.__version__}"
+
+
+def _mode(asked: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
+    if asked == "auto":
+        return "on" if use_gpu else "off"
+    return asked if use_gpu or asked == "off" else "on"
 
 
 def choose_machine(engine: Engine, alone: bool = False) -> Machine:
     """Return the machine that the configuration asks for.
+
+    Where the mode is ``auto``, it is compiled on a GPU until a trial (`fasticcl.engine.trial`) finds another
+    to be faster, and eager on a CPU, which knows no CUDA graphs either.
 
     Args:
         engine: device and precision.
@@ -104,5 +139,5 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
         ranks=Ranks() if alone else join(use_gpu),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
-        compiled=engine.compile == "on" or (engine.compile == "auto" and use_gpu),
+        mode=_mode(engine.compile, use_gpu),
     )

@@ -66,6 +66,7 @@ class Rebalancing:
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the loss of a class-aware batch."""
         assert isinstance(batch, StreamBatch)
+        self.machine.begin_step()
         weight = self.settings.distillation_weight
         with self.machine.autocast():
             with torch.no_grad():

@@ -58,6 +58,7 @@ class Representation:
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the losses of a batch and then move the centroids towards its class-agnostic embeddings."""
+        self.machine.begin_step()
         return self._interpolative(batch) if isinstance(batch, Batch) else self._warmup(batch)
 
     def _warmup(self, batch: StreamBatch) -> Losses:

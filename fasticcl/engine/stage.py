@@ -36,7 +36,7 @@ class Stage(Protocol):
         ...
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
-        """Return the losses of a batch."""
+        """Return the losses of a batch; a training step begins with this."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -46,3 +46,13 @@ class Stage(Protocol):
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
         ...
+
+
+def learn(stage: Stage, batch: Batch | StreamBatch) -> Losses:
+    """Take a training step and return its losses; nothing here waits for the device."""
+    # Before the forward pass: where CUDA graphs replay it, it overwrites the gradients of the last step.
+    stage.optimizer.zero_grad(set_to_none=True)
+    losses = stage.losses(batch)
+    losses["loss"].backward()
+    stage.optimizer.step()
+    return losses

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from fasticcl.engine.run import Run
 from fasticcl.engine.saving import SaveClock
 from fasticcl.engine.stage import Stage
 from fasticcl.engine.stop import StopRequest
+from fasticcl.engine.trial import Trial, try_modes, wants_trial
 from fasticcl.engine.weights import Description
 from fasticcl.errors import TrainingFailed, UserError
 
@@ -62,6 +64,10 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
+    trial = None
+    if wants_trial(config, machine):
+        trial = ranks.from_main(lambda: try_modes(config, dataset.num_classes, machine))
+        machine = replace(machine, mode=trial.fastest)
     representation = Representation(shortened, dataset.num_classes, machine)
     continued = run is not None
     if run is None:  # last, so that bad input leaves no folder behind
@@ -74,7 +80,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     if any(each != reached[0] for each in reached):
         raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     loader.bad.know(checkpoint.get("bad_rows", []))
-    _banner(console, run, dataset, representation, machine)
+    _banner(console, run, dataset, representation, trial)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
         loop = Loop(
             loader,
@@ -147,7 +153,7 @@ def _display(console: Console, config: Config, steps: int, checkpoint: dict[str,
 
 
 def _banner(
-    console: Console, run: Run, dataset: Dataset, representation: Representation, machine: Machine
+    console: Console, run: Run, dataset: Dataset, representation: Representation, trial: Trial | None
 ) -> None:
     counts, config = dataset.train.counts, run.config
     sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
@@ -158,7 +164,8 @@ def _banner(
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images",
         f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
         f"batch {config.optim.batch_size}, learning rate {config.optim.lr:g}, seed {config.engine.seed}",
-        f"machine  {machine.describe()}",
+        f"machine  {representation.machine.describe()}",
+        *([f"mode     {trial.describe()}"] if trial else []),
         f"run      {run.folder}",
     ]
     ratio = counts.max() / counts.min()
