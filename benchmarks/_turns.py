@@ -2,12 +2,10 @@
 
 import fcntl
 import os
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 @contextmanager
@@ -42,19 +40,3 @@ def _used_seconds() -> float:
 def over(ours: Sequence[float], others: Sequence[float]) -> list[float]:
     """Return the ratios of two systems, run by run."""
     return [one / other for one, other in zip(ours, others, strict=True)]
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Return runs, median, minimum and maximum as a result holds them."""
-    return {
-        "runs": [round(value, 3) for value in values],
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-    }
-
-
-def spread(summarised: Mapping[str, Any], digits: int) -> str:
-    """Return a `summary` in a few characters."""
-    median, low, high = (f"{summarised[key]:.{digits}f}" for key in ("median", "min", "max"))
-    return f"{median} ({low} to {high})"

@@ -50,7 +50,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
-from _machine import machine
+from _result import keep, machine, summary
 from peers._pictures import make
 from PIL import Image
 from webdataset import ShardWriter
@@ -109,8 +109,7 @@ def main() -> None:
         result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
     (show_memory if options.memory else show)(result)
     print(result.get("note", "the machine was quiet"))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, options.json)
 
 
 def parse() -> argparse.Namespace:
@@ -390,15 +389,6 @@ def file_system(folder: Path) -> str:
     """Return the kind of file system that a folder is on."""
     command = ["stat", "--file-system", "--format", "%T", str(folder)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "runs": [round(value, 3) for value in values],
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-    }
 
 
 def show(result: Mapping[str, Any]) -> None:

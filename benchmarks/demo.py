@@ -7,14 +7,13 @@ is compared is the last epoch. The spread is the sample standard deviation over 
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from _machine import machine
+from _result import keep, machine
 from rich.console import Console
 from rich.table import Table
 
@@ -29,9 +28,7 @@ def main() -> None:
         runs = [run(method, seed, project) for seed in options.seeds for method in options.methods]
     summary = summarise(runs)
     show(summary)
-    if options.json:
-        result = {"machine": machine(), "seeds": options.seeds, "summary": summary, "runs": runs}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    keep({"machine": machine(), "seeds": options.seeds, "summary": summary, "runs": runs}, options.json)
 
 
 def parse() -> argparse.Namespace:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from _result import keep, machine
 from rich.console import Console
 
 from fasticcl.config import Config
@@ -67,8 +67,7 @@ def main() -> None:
         "machine": machine(),
     }
     print(json.dumps(result, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, given.json)
 
 
 def case(encoder: str, given: argparse.Namespace) -> dict[str, Any]:

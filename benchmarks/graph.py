@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from _result import keep, machine
 from nvidia.dali import Pipeline
 from peers._pictures import make
 
@@ -72,8 +72,7 @@ def main() -> None:
         }
     result["machine"] = machine() | {"load_average": round(load, 2)}
     print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, options.json)
 
 
 def parse() -> argparse.Namespace:

@@ -49,7 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _machine import machine
+from _result import keep, machine
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
@@ -95,8 +95,7 @@ def main() -> None:
     if load > QUIET:
         result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
     show(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, options.json)
 
 
 def parse() -> argparse.Namespace:

@@ -25,8 +25,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _machine import machine
-from _turns import busy_cores, in_order, locked, over, spread, summary
+from _result import keep, machine, spread, summary
+from _turns import busy_cores, in_order, locked, over
 
 OURS = "ours"
 PEERS = {  # name: script in peers/; ours goes first and makes the images
@@ -68,8 +68,7 @@ def main() -> None:
             "systems": _compared(peers, runs),
         }
     _show(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, options.json)
 
 
 def _parse() -> argparse.Namespace:

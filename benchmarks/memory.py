@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _machine import machine  # pyrefly: ignore[missing-import]  # beside this script, no package
+from _result import keep, machine
 
 
 def main() -> None:
@@ -36,8 +36,7 @@ def main() -> None:
         "machine": machine(),
     }
     print(json.dumps(result, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, given.json)
 
 
 def resident(folder: Path, given: argparse.Namespace) -> dict[int, float]:

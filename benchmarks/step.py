@@ -16,15 +16,14 @@ clock runs, the losses of the first steps are compared. What differs is the way 
 
 import argparse
 import copy
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from _machine import machine
-from _turns import busy_cores, in_order, locked, over, spread, summary
+from _result import keep, machine, spread, summary
+from _turns import busy_cores, in_order, locked, over
 from torch.nn import functional as F
 
 from fasticcl.config import Config
@@ -32,6 +31,7 @@ from fasticcl.data.loader import Batch
 from fasticcl.engine.loop import Meter
 from fasticcl.engine.machine import choose_machine
 from fasticcl.engine.representation import Representation
+from fasticcl.engine.stage import learn
 from fasticcl.resolve import resolve
 
 CASES = {  # preset, encoder, side, pairs in a batch, classes, steps of a measurement
@@ -53,8 +53,7 @@ def main() -> None:
         cases[name] = _case(name, options)
         _show(name, cases[name])
     result = {"benchmark": "step", "machine": machine(), "threads": torch.get_num_threads(), "cases": cases}
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(result, options.json)
 
 
 def _parse() -> argparse.Namespace:
@@ -124,10 +123,7 @@ def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
     meter = Meter(stage.machine.ranks, stage.machine.device)
 
     def ours(batch: Batch) -> torch.Tensor:
-        losses = stage.losses(batch)
-        stage.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        stage.optimizer.step()
+        losses = learn(stage, batch)
         meter.add(losses, batch.images, 0.0)
         return losses["loss"].detach()
 
