@@ -33,7 +33,10 @@ def make(folder: Path, least: int) -> dict[str, Any]:
 
 
 def long_tail(least: int) -> list[int]:
-    """Return images per class that fall exponentially, at least so many together."""
+    """Return images per class that fall exponentially, at least so many together.
+
+    It is fasticcl's profile, which a peer in an environment of its own cannot import.
+    """
     largest, counts = IMBALANCE, [0]
     while sum(counts) < least:
         shares = IMBALANCE ** -np.linspace(0, 1, CLASSES)

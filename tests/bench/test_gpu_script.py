@@ -29,7 +29,7 @@ def test_every_part_ran_and_is_in_the_table(found):
     result, page = found
     assert result["left_out"] == []
     assert result["failed"] == {}
-    for part in ("graph", "step", "corrupt", "training", "decode", "peers"):
+    for part in ("graph", "step", "corrupt", "training", "decode", "peers", "modes"):
         assert result["seconds"][part] >= 0
         assert f"## {part}\n" in page
 
@@ -53,6 +53,8 @@ def test_damaged_images_are_found_and_replaced_by_others_of_their_class(found):
 
 
 def test_rates_and_times_are_positive_and_in_order(found):
+    assert set(found[0]["modes"]) == {"resnet18", "resnet8"}
+    assert all(each["eager, ms a step"] > 0 for each in found[0]["modes"].values())
     for each in found[0]["training"].values():
         assert all(rate["median"] > 0 for rate in each["images_per_second"].values())
     for each in found[0]["decode"].values():

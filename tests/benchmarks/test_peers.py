@@ -16,6 +16,8 @@ import torch
 from pictures import encode
 from PIL import Image
 
+from fasticcl.data.longtail import exponential_counts
+
 # torchvision 0.29 says so of its own decoder, a peer; its successor torchcodec is another package.
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 
@@ -48,6 +50,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
     return folder
+
+
+@pytest.mark.parametrize("least", [1, 600, 3000])
+def test_the_images_have_the_long_tail_that_fasticcl_itself_makes(monkeypatch, least):
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    made = importlib.import_module("_pictures")
+    counts = made.long_tail(least)
+    assert counts == exponential_counts(counts[0], made.CLASSES, made.IMBALANCE).tolist()
+    assert sum(counts) >= least
 
 
 @pytest.fixture(params=PEERS)

@@ -1,4 +1,4 @@
-"""What `gpu.py` compares with: how one would write it with torch and torchvision alone."""
+"""The loaders and the step that `gpu.py` compares with: torch and torchvision alone."""
 
 import warnings
 from collections.abc import Iterator

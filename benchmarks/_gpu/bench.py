@@ -1,0 +1,132 @@
+"""What every part of `gpu.py` works on: sizes, the device, images as shards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fasticcl.bench.images import Made, make_images, write_shards
+from fasticcl.bench.workload import Workload, open_workload
+from fasticcl.data.cores import available_cores
+from fasticcl.data.plan import Phase
+from fasticcl.engine.machine import Mode
+
+CLASSES = {"imagenet-lt": 1000, "cifar100-lt": 100}
+BOTH: tuple[Phase, ...] = ("warmup", "interpolative")
+NO_JITTER = "data.color_jitter=[0, 0, 0]"
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is."""
+
+    images: int
+    batch_size: int
+    side: int
+    networks: tuple[tuple[str, str, int], ...]
+    """Preset, encoder, batch size."""
+    parity: tuple[str, str, int]
+    eager: str
+    loads: tuple[float, ...]
+    threads: tuple[int, ...]
+    batches: int
+    repeats: int
+    seconds: float
+    pause: float
+    """Seconds in which what ran before fills its queues and falls idle."""
+    workers: int
+    """Of each of a peer's two DataLoaders."""
+    modes: tuple[Mode, ...]
+    """Ways to compute a step that are tried; a CPU takes minutes to compile one."""
+
+
+CORES = available_cores()
+FULL = Sizes(
+    images=2048,
+    batch_size=256,
+    side=224,
+    networks=(
+        ("imagenet-lt", "resnet50", 256),
+        ("imagenet-lt", "resnext50_32x4d", 256),
+        ("cifar100-lt", "resnet32", 128),
+    ),
+    parity=("imagenet-lt", "resnet18", 32),
+    eager="resnet50",
+    loads=(0.0, 0.5, 0.65, 0.8, 0.95),
+    threads=tuple(sorted({max(1, CORES // 4), max(1, CORES // 2), CORES})),
+    batches=64,
+    repeats=3,
+    seconds=1.5,
+    pause=2.0,
+    workers=max(1, CORES // 2),
+    modes=("off", "on", "cuda-graphs"),
+)
+SMALL = Sizes(
+    images=40,
+    batch_size=4,
+    side=32,
+    networks=(("imagenet-lt", "resnet18", 2), ("cifar100-lt", "resnet8", 4)),
+    parity=("cifar100-lt", "resnet8", 4),
+    eager="resnet18",
+    loads=(0.65,),
+    threads=(1, 2),
+    batches=3,
+    repeats=1,
+    seconds=0.01,
+    pause=0.0,
+    workers=0,
+    modes=("off",),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part gets."""
+
+    sizes: Sizes
+    device: str
+    """cpu or gpu."""
+    folder: Path
+    made: Made
+    late: Callable[[], bool]
+
+    @property
+    def shards(self) -> Path:
+        """The images as shards."""
+        return self.folder / "shards"
+
+    @property
+    def gpu(self) -> int | None:
+        """Device number for DALI."""
+        return 0 if self.device == "gpu" else None
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The same for torch."""
+        return torch.device("cuda", 0) if self.device == "gpu" else torch.device("cpu")
+
+    def workload(self, preset: str, encoder: str, batch_size: int, *assignments: str) -> Workload:
+        """Return a preset on the images that were made, with as many classes as the preset's dataset has."""
+        squares = preset == "cifar100-lt"
+        side = () if squares else (f"data.image_size={self.sizes.side}",)
+        opened = open_workload(
+            self.folder,
+            preset,
+            data=self.folder / "squares" if squares else self.shards,
+            encoder=encoder,
+            batch_size=batch_size,
+            device=self.device,
+            assignments=[*side, *assignments],
+        )
+        return replace(opened, num_classes=CLASSES[preset])
+
+
+def prepare(sizes: Sizes, device: str, folder: Path, late: Callable[[], bool]) -> Bench:
+    classes = min(20, sizes.images // 10)
+    made = make_images(sizes.images, classes, CORES)
+    write_shards(made, folder / "shards")
+    write_shards(make_images(sizes.images, classes, CORES, width=32, height=32, png=True), folder / "squares")
+    return Bench(sizes, device, folder, made, late)

@@ -1,0 +1,102 @@
+"""Does the device compute what the CPU computes: images, and losses and weights of a step."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from _gpu.bench import BOTH, Bench, Found
+from fasticcl.config import Data
+from fasticcl.data.loader import Batch, Loader, StreamBatch
+from fasticcl.data.plan import PHASES, Plan
+from fasticcl.data.shards import Shards
+from fasticcl.engine.machine import Machine
+from fasticcl.engine.optim import set_lr
+from fasticcl.engine.representation import Representation
+
+
+def graph(bench: Bench) -> Found:
+    """Compare images, on the scale of 0 to 255, and everything else to the bit."""
+    shards = Shards(bench.shards, "train")
+    base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
+    kinds = {
+        "plain": base,
+        "jitter": base.model_copy(update={"color_jitter": (0.4, 0.4, 0.4)}),
+        "pad": base.model_copy(update={"crop": "pad"}),
+    }
+    found: Found = {}
+    for kind, data in kinds.items():
+        plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
+        for phase in PHASES:
+            one, two = (next(Loader(shards, plan, gpu=gpu).batches(phase)) for gpu in (None, bench.gpu))
+            found[f"{kind} {phase}"] = difference(one, two, data)
+    return found
+
+
+def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -> Found:
+    std = torch.tensor(data.std)[:, None, None] * 255
+    levels, same = [], True
+    for name, value in vars(one).items():
+        other = getattr(two, name).cpu()
+        if value.ndim == 4:
+            levels.append(((value - other) * std).abs().flatten())
+        else:
+            same = same and torch.equal(value, other)
+    every = torch.cat(levels)
+    return {"mean_levels": float(every.mean()), "max_levels": float(every.max()), "rest_equal": same}
+
+
+def step(bench: Bench) -> Found:
+    """Take one step of each phase from the same weights on the same images; compare losses and weights."""
+    workload = bench.workload(*bench.sizes.parity, "engine.precision=float32", "engine.compile=off")
+    cpu, device = torch.device("cpu"), bench.torch_device
+    machines = {
+        "float32": Machine(device, bfloat16=False, mode="off"),
+        "bfloat16": Machine(device, bfloat16=True, mode="off"),
+        "compiled": Machine(device, bfloat16=True, mode="on"),
+    }
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    found: Found = {}
+    try:
+        for phase in BOTH:
+            loader = replace(workload, machine=Machine(cpu, bfloat16=False, mode="off")).loader()
+            batch = next(loader.batches(phase))
+            torch.manual_seed(0)
+            reference = Representation(workload.config, workload.num_classes, Machine(cpu, False, "off"))
+            begun = {name: value.clone() for name, value in reference.network.state_dict().items()}
+            expected = one_step(reference, batch)
+            for name, machine in machines.items():
+                if machine.compiled and (bench.gpu is None or phase == "warmup"):
+                    continue  # it takes long, minutes for a CPU
+                stage = Representation(workload.config, workload.num_classes, machine)
+                stage.network.load_state_dict(begun)
+                found[f"{name} {phase}"] = compare_steps(expected, one_step(stage, moved(batch, device)))
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+    return found
+
+
+def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBatch:
+    return type(batch)(**{name: value.to(device) for name, value in vars(batch).items()})
+
+
+def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, torch.Tensor]:
+    """Return the losses of a step and, as one vector each, the gradient and the centroids after it."""
+    stage.train_mode()
+    set_lr(stage.optimizer, 0.1)
+    losses = stage.losses(batch)
+    losses["loss"].backward()
+    gradient = torch.cat([p.grad.flatten() for p in stage.network.parameters() if p.grad is not None])
+    stage.optimizer.step()
+    weights = torch.cat([p.detach().flatten() for p in stage.network.parameters()])
+    vectors = {"gradient": gradient, "weights": weights, "centroids": stage.bank.centroids.flatten()}
+    return {name: value.detach().cpu().double() for name, value in {**losses, **vectors}.items()}
+
+
+def compare_steps(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> Found:
+    """Return the distance of each quantity from the CPU's, relative to the size of the latter."""
+    relative = {}
+    for name, value in expected.items():
+        relative[name] = float((found[name] - value).norm() / value.norm().clamp(min=1e-12))
+    return relative
