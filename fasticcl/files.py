@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever happens while they are written."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -74,3 +75,9 @@ def write_file(path: Path, content: bytes) -> None:
     """Put ``content`` in place as `replacing` does."""
     with replacing(path) as file:
         file.write(content)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from fasticcl.data.shards import Manifest
+    from fasticcl.data.manifest import Manifest
     from fasticcl.data.show import Summary
     from fasticcl.engine.results import Report
     from fasticcl.health.finding import Finding

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fasticcl.api.training import configure
 
 if TYPE_CHECKING:
-    from fasticcl.data.shards import Manifest
+    from fasticcl.data.manifest import Manifest
     from fasticcl.data.show import Summary
     from fasticcl.data.verify import Findings
     from fasticcl.data.work import Progress

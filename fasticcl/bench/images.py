@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from fasticcl.data.longtail import exponential_counts
-from fasticcl.data.shards import INDEX, QUARANTINE, Manifest, ShardWriter, SplitInfo, file_sha256, member_key
+from fasticcl.data.manifest import Manifest, SplitInfo
+from fasticcl.data.shards import INDEX, QUARANTINE
+from fasticcl.data.writer import ShardWriter, member_key
+from fasticcl.files import file_sha256
 
 WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
 IMBALANCE = 20

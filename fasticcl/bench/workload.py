@@ -14,8 +14,8 @@ from fasticcl.bench.images import HEIGHT, WIDTH, Made, make_images, write_shards
 from fasticcl.config import Config
 from fasticcl.data.cores import available_cores
 from fasticcl.data.loader import Loader
+from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Phase
-from fasticcl.data.shards import Manifest
 from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
 from fasticcl.engine.machine import MODES, Machine, choose_machine
 from fasticcl.engine.optim import set_lr

@@ -14,8 +14,8 @@ from fasticcl.data.archive import convert_archive
 from fasticcl.data.cores import available_cores
 from fasticcl.data.finish import finish
 from fasticcl.data.images import Shrink, UnreadableImage, prepared
+from fasticcl.data.manifest import MANIFEST, Manifest
 from fasticcl.data.parts import FOLDER, Part, PartWriter, load_part, wait_for_part
-from fasticcl.data.shards import MANIFEST, Manifest
 from fasticcl.data.sources import Source
 from fasticcl.data.work import Job, Progress, Work
 from fasticcl.errors import UserError

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fasticcl.data.manifest import SPLITS, Manifest, SplitInfo
 from fasticcl.data.parts import Part
-from fasticcl.data.shards import INDEX, INDEX_DTYPE, QUARANTINE, SPLITS, Manifest, SplitInfo, file_sha256
+from fasticcl.data.shards import INDEX, INDEX_DTYPE, QUARANTINE
 from fasticcl.data.work import Work
 from fasticcl.errors import UserError
-from fasticcl.files import replacing, write_file
+from fasticcl.files import file_sha256, replacing, write_file
 
 
 def finish(

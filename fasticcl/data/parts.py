@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.data.images import SoundImage, UnreadableImage
-from fasticcl.data.shards import INDEX_DTYPE, ShardInfo, ShardWriter, member_key, shard_name
+from fasticcl.data.manifest import ShardInfo
+from fasticcl.data.shards import INDEX_DTYPE, shard_name
 from fasticcl.data.sources import Item
 from fasticcl.data.work import Fingerprint, Job, Work
+from fasticcl.data.writer import ShardWriter, member_key
 from fasticcl.files import write_file
 
 FOLDER = ".parts"

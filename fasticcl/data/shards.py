@@ -9,32 +9,22 @@ Since the rows are sorted by label, the images of a class are a run of rows, and
 takes the run's start and length and nothing else: no list of images per class is kept in memory.
 """
 
-import hashlib
-import json
 import mmap
-import re
 import resource
 import tarfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
+from fasticcl.data.manifest import Manifest, SplitInfo
 from fasticcl.errors import UserError
-from fasticcl.files import Replacement, write_file
+from fasticcl.files import file_sha256
 
-FORMAT = 2
-MANIFEST = "manifest.json"
 INDEX = "index.npy"
-SPLITS = ("train", "val", "test")
 QUARANTINE = "quarantine.jsonl"
 _CHECKED_INDEX = 2**28  # bytes; 8 million images
-_CHECKSUM = "sha256"
-_CHECKSUM_ENTRY = b',\n "sha256": "'
 INDEX_DTYPE = np.dtype(
     [
         ("shard", "<u4"),
@@ -51,180 +41,6 @@ INDEX_DTYPE = np.dtype(
 def shard_name(number: int) -> str:
     """Return the name of a shard without its suffix."""
     return f"shard-{number:06d}"
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ShardInfo(_Record):
-    """One tar file as the manifest lists it."""
-
-    name: Annotated[str, Field(pattern=r"^shard-[0-9]{6,}\.tar$")]
-    images: int
-    bytes: int
-    sha256: str
-
-    @property
-    def number(self) -> int:
-        """The number in its name."""
-        return int(self.name.removeprefix("shard-").removesuffix(".tar"))
-
-
-class SplitInfo(_Record):
-    """One split as the manifest lists it."""
-
-    class_counts: list[Annotated[int, Field(ge=0, lt=2**48)]]
-    """[K] images per class."""
-    shards: list[ShardInfo]
-    index_sha256: str
-
-
-class Manifest(_Record):
-    """What a folder of shards holds (``manifest.json``); written last, it marks a whole conversion.
-
-    The last entry of the file is the SHA-256 of all that stands before it.
-    """
-
-    format: int = FORMAT
-    dataset: str
-    classes: list[str]
-    splits: dict[Annotated[str, Field(pattern=f"^({'|'.join(SPLITS)})$")], SplitInfo]
-    settings: dict[str, int | float | str | None]
-    source_sha256: str
-    """Of the names, labels and sizes of the source's images and of the settings."""
-    reencoded: dict[str, int]
-    """Images whose bytes were not kept as they were, by reason."""
-    quarantined: int
-    """Unreadable images that were left out; ``quarantine.jsonl`` lists them."""
-    quarantine_sha256: str
-
-    @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """Return the manifest of a folder, or None where there is none.
-
-        Raises:
-            UserError: a damaged manifest, or one that a newer version wrote.
-        """
-        path = folder / MANIFEST
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-        try:
-            values = json.loads(content)
-            if isinstance(values, dict):
-                _check_format(folder, values.get("format"))
-                values.pop(_CHECKSUM, None)
-            body = content[: content.rindex(_CHECKSUM_ENTRY)]
-            if content != _signed(body):
-                raise ValueError("the checksum differs")
-            return cls.model_validate(values)
-        except (ValueError, RecursionError):  # also what json and pydantic raise
-            raise UserError(f"{path} is damaged; convert the dataset again.") from None
-
-    def write(self, folder: Path) -> None:
-        """Put ``manifest.json`` in place, whole or not at all."""
-        body = self.model_dump_json(indent=1).encode().removesuffix(b"\n}")
-        write_file(folder / MANIFEST, _signed(body))
-
-
-def _check_format(folder: Path, version: Any) -> None:
-    if isinstance(version, int) and version > FORMAT:
-        raise UserError(
-            f"{folder} has shards of format {version}, newer than this fasticcl ({FORMAT}); update fasticcl."
-        )
-    if isinstance(version, int) and version < FORMAT:
-        raise UserError(
-            f"{folder} has shards of format {version}, which this fasticcl ({FORMAT}) no longer reads; "
-            "delete the folder and convert again."
-        )
-
-
-def _signed(body: bytes) -> bytes:
-    """Return the text of a manifest with the checksum of its beginning at its end."""
-    return body + _CHECKSUM_ENTRY + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
-
-
-class ShardWriter:
-    """Writes one shard and its DALI index; nothing is visible before `close`.
-
-    The same images give the same bytes: headers carry no time, user or mode of the machine.
-    """
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder, self.number = folder, number
-        self._tar = Replacement(folder / f"{shard_name(number)}.tar")
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self._rows: list[tuple[int, ...]] = []
-        self._lines: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, key: str, suffix: str, image: bytes, label: int, height: int, width: int) -> None:
-        """Append an encoded image, stored as ``key.suffix`` and ``key.cls``."""
-        offset = self._member(f"{key}.{suffix}", image)
-        text = str(label).encode()
-        label_offset = self._member(f"{key}.cls", text)
-        self._rows.append((self.number, offset, len(image), label, height, width, zlib.crc32(image)))
-        self._lines.append(idx_line(f"{key}.{suffix}", offset, len(image), label_offset, len(text)))
-
-    def _member(self, name: str, content: bytes) -> int:
-        header = tarfile.TarInfo(name)
-        header.size = len(content)
-        self._write(header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
-        offset = self._size
-        self._write(content)
-        self._write(bytes(-len(content) % tarfile.BLOCKSIZE))
-        return offset
-
-    def _write(self, content: bytes) -> None:
-        self._tar.file.write(content)
-        self._digest.update(content)
-        self._size += len(content)
-
-    def close(self) -> tuple[ShardInfo, NDArray[np.void]]:
-        """Put the shard in place and return what the manifest and the index say of it."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._write(bytes(-self._size % tarfile.RECORDSIZE))
-        name = shard_name(self.number)
-        write_file(self.folder / f"{name}.idx", idx_text(self._lines).encode())
-        self._tar.commit()
-        info = ShardInfo(
-            name=f"{name}.tar",
-            images=len(self),
-            bytes=self._size,
-            sha256=self._digest.hexdigest(),
-        )
-        return info, np.array(self._rows, dtype=INDEX_DTYPE)
-
-    def abandon(self) -> None:
-        """Remove what was written so far."""
-        self._tar.abandon()
-
-
-def idx_line(image: str, offset: int, size: int, label_offset: int, label_size: int) -> str:
-    """Return one sample's line of a DALI index, from the name of its image and where image and label lie."""
-    key, _, suffix = image.rpartition(".")
-    return f"{suffix} {offset} {size} {image} cls {label_offset} {label_size} {key}.cls"
-
-
-def idx_text(lines: Sequence[str]) -> str:
-    """Return a DALI index with these lines, in the format v1.2 of ``wds2idx``."""
-    return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
-
-
-def member_key(ordinal: int, name: str) -> str:
-    """Return a key that is unique, sorts in storage order and still names its source.
-
-    WebDataset cuts a key at its first dot and the tar header holds 100 ASCII characters, hence the cleaning.
-    """
-    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return f"{ordinal:09d}_{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:60]}"
 
 
 class Shards:
@@ -356,9 +172,3 @@ class DamagedImages(Exception):
     def __init__(self, places: list[str], rows: list[int]) -> None:
         super().__init__(", ".join(places))
         self.rows = rows
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.data.longtail import splits
-from fasticcl.data.shards import MANIFEST, Manifest, Shards
+from fasticcl.data.manifest import MANIFEST, Manifest
+from fasticcl.data.shards import Shards
 from fasticcl.errors import UserError
 
 _EDGES = (1, 2, 5, 10, 20, 50, 101, 200, 500, 1000, 2000, 5000, 10_000)

@@ -13,22 +13,12 @@ from numpy.typing import NDArray
 
 from fasticcl.data.cores import available_cores
 from fasticcl.data.images import UnreadableImage, prepare
-from fasticcl.data.shards import (
-    INDEX,
-    INDEX_DTYPE,
-    MANIFEST,
-    QUARANTINE,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-    file_sha256,
-    idx_line,
-    idx_text,
-    open_index,
-    shard_name,
-)
+from fasticcl.data.manifest import MANIFEST, Manifest, ShardInfo, SplitInfo
+from fasticcl.data.shards import INDEX, INDEX_DTYPE, QUARANTINE, open_index, shard_name
 from fasticcl.data.work import Progress
+from fasticcl.data.writer import idx_line, idx_text
 from fasticcl.errors import UserError
+from fasticcl.files import file_sha256
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from fasticcl.data.images import JPEG_QUALITY, Shrink
-from fasticcl.data.shards import FORMAT
+from fasticcl.data.manifest import FORMAT
 from fasticcl.data.sources import Item, Source
 
 Progress = Callable[[int, int], None]

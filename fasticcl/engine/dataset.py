@@ -8,8 +8,9 @@ from itertools import islice
 from fasticcl.config import Config
 from fasticcl.data.cache import Cache, is_wanted
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
+from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Manifest, Shards
+from fasticcl.data.shards import Shards
 from fasticcl.engine.machine import Machine
 from fasticcl.errors import UserError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fasticcl.data.shards import DamagedImages, Manifest, Shards, shard_name
+from fasticcl.data.manifest import Manifest
+from fasticcl.data.shards import DamagedImages, Shards, shard_name
 from fasticcl.errors import UserError
 from fasticcl.health.facts import Reading, Stored
 

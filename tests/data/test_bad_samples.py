@@ -18,12 +18,14 @@ import fasticcl
 from fasticcl.config import Data
 from fasticcl.data.convert import convert
 from fasticcl.data.loader import Loader, evaluation_batches
+from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import INDEX, DamagedImages, Manifest, Shards, file_sha256, shard_name
+from fasticcl.data.shards import INDEX, DamagedImages, Shards, shard_name
 from fasticcl.data.sources import Item, Source
 from fasticcl.engine.dataset import open_dataset
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import TrainingFailed
+from fasticcl.files import file_sha256
 from fasticcl.resolve import resolve
 
 COUNTS = [12, 9, 6, 3]

@@ -16,8 +16,10 @@ from trees import UNPRIVILEGED, command, lay_out, run, tree
 import fasticcl
 from fasticcl.data.convert import convert
 from fasticcl.data.images import Shrink
-from fasticcl.data.shards import Manifest, Shards, ShardWriter
+from fasticcl.data.manifest import Manifest
+from fasticcl.data.shards import Shards
 from fasticcl.data.sources import Item, Source
+from fasticcl.data.writer import ShardWriter
 from fasticcl.errors import UserError
 
 PICTURE = noise(np.random.default_rng(0), 48, 64)

@@ -19,11 +19,13 @@ from trees import tree
 from fasticcl.data import shards as shards_module
 from fasticcl.data.convert import convert
 from fasticcl.data.images import UnreadableImage, prepared
-from fasticcl.data.shards import INDEX_DTYPE, DamagedImages, Manifest, Shards, file_sha256
+from fasticcl.data.manifest import Manifest
+from fasticcl.data.shards import INDEX_DTYPE, DamagedImages, Shards
 from fasticcl.data.show import summarise
 from fasticcl.data.sources import Item, Source
 from fasticcl.data.verify import verify
 from fasticcl.errors import UserError
+from fasticcl.files import file_sha256
 
 fixed = settings(derandomize=True, deadline=None)
 

@@ -15,7 +15,8 @@ import fasticcl
 from fasticcl import UserError
 from fasticcl.cli import main
 from fasticcl.data import longtail
-from fasticcl.data.shards import Manifest, Shards
+from fasticcl.data.manifest import Manifest
+from fasticcl.data.shards import Shards
 from fasticcl.data.sources import inat2018 as layout
 
 REPLICA = inat2018({7: 3, 5477: 4, 3: 2, 12: 2}, val=2)

@@ -16,7 +16,7 @@ from trees import lay_out, tree
 import fasticcl
 from fasticcl.data import parts
 from fasticcl.data.convert import convert
-from fasticcl.data.shards import Manifest
+from fasticcl.data.manifest import Manifest
 from fasticcl.data.sources import Listing, Source, folder
 from fasticcl.errors import UserError
 

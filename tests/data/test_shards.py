@@ -20,16 +20,11 @@ from nvidia.dali import Pipeline, fn
 
 import fasticcl
 from fasticcl.data.loader import evaluation_batches
-from fasticcl.data.shards import (
-    INDEX_DTYPE,
-    Manifest,
-    Shards,
-    ShardWriter,
-    SplitInfo,
-    file_sha256,
-    member_key,
-)
+from fasticcl.data.manifest import Manifest, SplitInfo
+from fasticcl.data.shards import INDEX_DTYPE, Shards
+from fasticcl.data.writer import ShardWriter, member_key
 from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.files import file_sha256
 
 
 def test_the_index_finds_every_image_in_its_tar(photo_source, photo_shards):

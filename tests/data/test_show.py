@@ -11,8 +11,9 @@ from PIL import Image
 import fasticcl
 from fasticcl import tables
 from fasticcl.data.loader import Loader, draw_stream
+from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Manifest, Shards
+from fasticcl.data.shards import Shards
 from fasticcl.data.show import Summary
 from fasticcl.data.sources.layouts import LAYOUTS
 from fasticcl.errors import UserError

@@ -14,10 +14,12 @@ from trees import UNPRIVILEGED, run, tree
 
 from fasticcl.cli import main
 from fasticcl.data.convert import convert
-from fasticcl.data.shards import INDEX, Manifest, file_sha256
+from fasticcl.data.manifest import Manifest
+from fasticcl.data.shards import INDEX
 from fasticcl.data.sources import Item, Source
 from fasticcl.data.verify import verify
 from fasticcl.errors import UserError
+from fasticcl.files import file_sha256
 
 PNG = encode(noise(np.random.default_rng(0), 16, 20), "PNG")
 MASKS = st.integers(1, 255)

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fasticcl.data.manifest import SPLITS
 from fasticcl.data.selection import hold_out
-from fasticcl.data.shards import SPLITS
 from fasticcl.data.sources import Listing, Source
 from fasticcl.errors import UserError
 
