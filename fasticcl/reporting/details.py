@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fasticcl.data.shards import Shards, file_sha256
+from fasticcl.data.shards import Shards
 from fasticcl.engine.evaluate import predictions
 from fasticcl.engine.results import Saved, open_saved
 from fasticcl.engine.run import CENTROIDS
 from fasticcl.engine.weights import WEIGHTS
+from fasticcl.files import file_sha256
 
 FORMAT = 1
 _WORST, _MISTAKES, _PICTURES, _SIDE = 8, 3, 4, 96
