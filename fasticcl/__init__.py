@@ -5,11 +5,13 @@ The functions here are the verbs of the command line, with the same names and de
 
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.looking import benchmark, doctor, report
+from fasticcl.api.models import export
 from fasticcl.api.training import configure, evaluate, train
-from fasticcl.errors import Stopped, TrainingFailed, UserError
+from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 
 __version__ = "0.1.0"
 __all__ = [
+    "ExportFailed",
     "Stopped",
     "TrainingFailed",
     "UserError",
@@ -18,6 +20,7 @@ __all__ = [
     "convert",
     "doctor",
     "evaluate",
+    "export",
     "report",
     "show",
     "train",

@@ -10,16 +10,16 @@ import typer
 
 import fasticcl
 from fasticcl.bench.commands import app as bench
-from fasticcl.commands import datasets, looking, training
+from fasticcl.commands import datasets, looking, models, training
 from fasticcl.commands.leaving import leave
-from fasticcl.errors import Stopped, TrainingFailed, UserError
+from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verbs in (training.app, datasets.app, looking.app):
+for verbs in (training.app, datasets.app, models.app, looking.app):
     app.add_typer(verbs)
 app.add_typer(bench, name="bench")
 
@@ -47,7 +47,7 @@ def main() -> NoReturn:
         app()
     except UserError as error:
         leave(2, f"error: {error}")
-    except TrainingFailed as error:
+    except (TrainingFailed, ExportFailed) as error:
         leave(1, f"error: {error}")
     except Stopped as stopped:
         # SIGUSR1 is how SLURM says that SIGTERM will come.

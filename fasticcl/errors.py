@@ -19,6 +19,13 @@ class TrainingFailed(Exception):
     """
 
 
+class ExportFailed(Exception):
+    """What was written does not compute what the model computes; nothing is left of it.
+
+    The message says by how much, and what to do.
+    """
+
+
 class Stopped(Exception):
     """The run was asked to stop and saved its state.
 

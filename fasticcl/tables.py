@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fasticcl.data.show import Summary
     from fasticcl.engine.results import Report
     from fasticcl.health.finding import Finding
+    from fasticcl.models.export import Exported
 
 _MOST = 20  # lines of one kind before the rest is only counted
 _BAR = 40  # letters of the longest bar of a histogram
@@ -61,6 +62,19 @@ def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:
         yield f"stored again: {changed:,} ({reasons})"
     if manifest.quarantined:
         yield f"unreadable, left out: {manifest.quarantined:,}, listed in {dest / 'quarantine.jsonl'}"
+
+
+def exported(result: "Exported") -> Iterator[str]:
+    """Yield what was written, what it takes and returns, and how far it is from PyTorch."""
+    yield f"file    {result.file}, {result.file.stat().st_size / 2**20:,.1f} MiB"
+    if result.input:
+        yield f"input   {result.input}"
+        yield f"output  {result.output}"
+    yield (
+        f"checked against PyTorch on random images: outputs differ by at most {result.difference:.1e} "
+        "(absolute, or relative to the largest logit above 1)"
+    )
+    yield f"card    {result.card}"
 
 
 def shards(summary: "Summary") -> Iterator[str]:

@@ -9,6 +9,10 @@ from fasticcl.errors import UserError
 
 IMBALANCE = 50
 TEST_SHARE = 0.2
+TERMS = (
+    "the digits are those of UCI's Optical Recognition of Handwritten Digits, whose terms are at "
+    "archive.ics.uci.edu/dataset/80"
+)
 _SPLIT_SEED = 0  # which images are put aside is part of the data, not of a run
 
 
