@@ -20,6 +20,7 @@ FILES = {
     "last.pt",
     "best.pt",
     "centroids.npy",
+    "environment.jsonl",
     "model.safetensors",
 }
 IMAGES = 392  # of the demonstration data

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fasticcl.config import Config
 from fasticcl.data.loader import Batch, StreamBatch
@@ -12,6 +14,7 @@ from fasticcl.engine.optim import build_optimizer, representation_lr
 from fasticcl.engine.stage import Losses, StageName
 from fasticcl.method import losses
 from fasticcl.method.centroids import CentroidBank
+from fasticcl.method.class_losses import Classification
 from fasticcl.method.network import Network, Output, synchronise_batch_norm
 
 
@@ -22,11 +25,14 @@ class Representation:
         config: the configuration of the run.
         num_classes: K.
         machine: where it runs.
+        counts: [K] training images per class, for losses that take them into account; None: all alike.
     """
 
     name: StageName = "representation"
 
-    def __init__(self, config: Config, num_classes: int, machine: Machine) -> None:
+    def __init__(
+        self, config: Config, num_classes: int, machine: Machine, counts: NDArray[np.integer] | None = None
+    ) -> None:
         self.config, self.method, self.machine = config, config.method, machine
         self.epochs = config.optim.epochs
         # The projection head exists for the centroids alone; baselines go without both.
@@ -34,6 +40,8 @@ class Representation:
         split = self.method.bn_mode == "split"
         self.network = Network(self.method.encoder, num_classes, dim, split_bn=split)
         machine.place(self.network)
+        sizes = torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
+        self.classification = Classification(self.method.class_loss, sizes.to(machine.device))
         self.bank = CentroidBank(
             num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
         ).to(machine.device)
@@ -64,7 +72,7 @@ class Representation:
     def _warmup(self, batch: StreamBatch) -> Losses:
         with self.machine.autocast():
             h = self.forward(batch.x)
-        parts = {"ce": losses.cross_entropy(h.logits, batch.y)}
+        parts = {"ce": self.classification(h.logits, batch.y)}
         if h.embedding is not None:
             parts["cc"] = losses.centroid_contrastive(
                 h.embedding, self.bank.value, batch.y, self.method.temperature
@@ -77,9 +85,9 @@ class Representation:
         h, f = self._both_branches(batch)
         parts: Losses = {}
         if h is not None and method.uniform_weight:
-            parts["ce"] = losses.cross_entropy(h.logits, batch.y_h)
+            parts["ce"] = self.classification(h.logits, batch.y_h)
         if method.interpolative_cross_entropy:
-            parts["ce_it"] = losses.interpolative_cross_entropy(f.logits, *labels)
+            parts["ce_it"] = self.classification.interpolative(f.logits, *labels)
         if h is not None and h.embedding is not None and f.embedding is not None:
             parts["cc_it"] = losses.interpolative_centroid_contrastive(
                 f.embedding, self.bank.value, *labels, method.temperature

@@ -17,6 +17,7 @@ import torch
 
 from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
+from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.stage import STAGES, Stage
 from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
@@ -121,6 +122,11 @@ class Run:
     def _append_lines(self, path: Path) -> None:
         _append(path, self._unwritten)
         self._unwritten = ""
+
+    def started(self, environment: Record) -> None:
+        """Append to ``environment.jsonl`` what this start of the run is made with."""
+        line = json.dumps(environment) + "\n"
+        self._put(ENVIRONMENT, lambda path: _append(path, line))
 
     def _put(self, name: str, write: Callable[[Path], None]) -> None:
         """Write a file now or, where that cannot be done, with the next checkpoint; training goes on."""

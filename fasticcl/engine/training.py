@@ -13,6 +13,7 @@ from rich.console import Console
 from fasticcl.config import Config
 from fasticcl.data.longtail import splits
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
+from fasticcl.engine.environment import environment
 from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.machine import Machine, choose_machine
@@ -68,7 +69,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     if wants_trial(config, machine):
         trial = ranks.from_main(lambda: try_modes(config, dataset.num_classes, machine))
         machine = replace(machine, mode=trial.fastest)
-    representation = Representation(shortened, dataset.num_classes, machine)
+    representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     continued = run is not None
     if run is None:  # last, so that bad input leaves no folder behind
         folder = ranks.from_main(lambda: Run.create(config).folder)
@@ -80,6 +81,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     if any(each != reached[0] for each in reached):
         raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     loader.bad.know(checkpoint.get("bad_rows", []))
+    run.started(environment(machine))
     _banner(console, run, dataset, representation, trial)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
         loop = Loop(

@@ -1,61 +1,44 @@
-"""CNN encoders: the CIFAR ResNets of He et al., and torchvision's networks for larger images."""
+"""The CNN encoders by name (section 3.1). A new one is a file beside this one and a line here."""
 
-import torch
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
 import torchvision
 from torch import nn
-from torch.nn import functional as F
 
 from fasticcl.errors import UserError, nearest
-
-CIFAR_DEPTHS = {"resnet8": 8, "resnet14": 14, "resnet20": 20, "resnet32": 32}
-TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_32x8d")
+from fasticcl.method.cifar_resnet import CifarResNet
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut without parameters (option A of He et al.)."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.stride, self.extra = stride, channels - in_channels
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return [B, channels, H / stride, W / stride] for x of [B, in_channels, H, W]."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = x[:, :, :: self.stride, :: self.stride]
-        if self.extra:
-            before = self.extra // 2
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, before, self.extra - before))
-        return F.relu(out + shortcut)
+def _of_torchvision(name: str) -> tuple[nn.Module, int]:
+    network = torchvision.models.get_model(name, weights=None)
+    classifier = network.fc
+    assert isinstance(classifier, nn.Linear)
+    network.fc = nn.Identity()
+    return network, classifier.in_features
 
 
-class CifarResNet(nn.Module):
-    """ResNet with 6n + 2 layers in three stages of 16, 32 and 64 channels; its feature has d_g = 64."""
+def _of_cifar(depth: int) -> tuple[nn.Module, int]:
+    encoder = CifarResNet(depth)
+    return encoder, encoder.feature_dim
 
-    feature_dim = 64
 
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        per_stage = (depth - 2) // 6
-        self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
-        blocks, channels = [], 16
-        for stage, width in enumerate((16, 32, 64)):
-            for place in range(per_stage):
-                blocks.append(BasicBlock(channels, width, stride=2 if stage and not place else 1))
-                channels = width
-        self.blocks = nn.Sequential(*blocks)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return features [B, 64] of images [B, 3, H, W]."""
-        x = self.blocks(F.relu(self.bn(self.conv(x))))
-        return x.mean(dim=(2, 3))
+ENCODERS: Mapping[str, Callable[[], tuple[nn.Module, int]]] = MappingProxyType(
+    {
+        "resnet8": partial(_of_cifar, 8),
+        "resnet14": partial(_of_cifar, 14),
+        "resnet20": partial(_of_cifar, 20),
+        "resnet32": partial(_of_cifar, 32),
+        "resnet18": partial(_of_torchvision, "resnet18"),
+        "resnet34": partial(_of_torchvision, "resnet34"),
+        "resnet50": partial(_of_torchvision, "resnet50"),
+        "resnet101": partial(_of_torchvision, "resnet101"),
+        "resnext50_32x4d": partial(_of_torchvision, "resnext50_32x4d"),
+        "resnext101_32x8d": partial(_of_torchvision, "resnext101_32x8d"),
+    }
+)
+"""Each returns a fresh encoder, which turns images [B, 3, S, S] into features [B, d_g], and d_g."""
 
 
 def build_encoder(name: str) -> tuple[nn.Module, int]:
@@ -64,13 +47,6 @@ def build_encoder(name: str) -> tuple[nn.Module, int]:
     Raises:
         UserError: no such encoder.
     """
-    if name in CIFAR_DEPTHS:
-        encoder = CifarResNet(CIFAR_DEPTHS[name])
-        return encoder, encoder.feature_dim
-    if name in TORCHVISION:
-        network = torchvision.models.get_model(name, weights=None)
-        classifier = network.fc
-        assert isinstance(classifier, nn.Linear)
-        network.fc = nn.Identity()
-        return network, classifier.in_features
-    raise UserError(f"There is no encoder {name!r}. {nearest(name, [*CIFAR_DEPTHS, *TORCHVISION])}")
+    if name not in ENCODERS:
+        raise UserError(f"There is no encoder {name!r}. {nearest(name, ENCODERS)}")
+    return ENCODERS[name]()

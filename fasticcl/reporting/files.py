@@ -143,6 +143,7 @@ def _numbers(record: RunRecord, details: Details | None) -> str:
             key: {"preset": preset, "run": value} for key, (preset, value) in record.differences.items()
         },
         "settings": record.group,
+        "environments": record.environments,
         "details": details and details.model_dump(mode="json"),
     }
     return json.dumps(values, indent=1) + "\n"

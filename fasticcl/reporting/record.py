@@ -1,12 +1,14 @@
 """A run as its files tell it: settings, and one record per epoch."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fasticcl.config import Config
+from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.run import Run
 from fasticcl.errors import UserError
@@ -29,6 +31,9 @@ class RunRecord:
     config: Config
     epochs: list[dict[str, Any]]
     """One record per finished epoch, in order: place, losses, accuracies, throughput."""
+
+    environments: list[dict[str, Any]] = field(default_factory=list)
+    """One record per start: versions and hardware."""
 
     @property
     def title(self) -> str:
@@ -96,12 +101,15 @@ def read_record(folder: Path) -> RunRecord:
         UserError: the folder holds no run, or one without a finished epoch.
     """
     run = Run.open(folder)
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    epochs = [record for line in lines if "val/top1" in (record := _parse(line))]
+    epochs = [record for record in _lines(folder / "metrics.jsonl") if "val/top1" in record]
     if not epochs:
         raise UserError(f"{folder} has no finished epoch to report; continue it with: {run.resume_command}")
-    return RunRecord(folder, run.config, epochs)
+    return RunRecord(folder, run.config, epochs, [*_lines(folder / ENVIRONMENT)])
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    yield from filter(None, map(_parse, lines))
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def of_run(
                 f"With the weights of the last epoch, on {details.split}.",
                 confusions=[*_mistakes(details)],
             )
-    yield Section("Speed", _speed_note(record), figures=[drawings["speed"]])
+    yield Section("Speed", _speed_note(record), [*_environments(record)], [drawings["speed"]])
     yield Section("Unreadable images", _bad_note(record, details))
 
 
@@ -179,6 +179,15 @@ def _speed_note(record: RunRecord) -> str:
         f"Median over the epochs: {np.median(rates):,.0f} images/s, {np.median(waits):.0f} % of the time "
         "spent waiting for data. Images of both streams are counted; evaluation is not."
     )
+
+
+def _environments(record: RunRecord) -> Iterator[Table]:
+    """Yield a table with one row per start of the run, if its files say what it was made with."""
+    if not record.environments:
+        return
+    names = [*record.environments[-1]]
+    rows = [[Cell(_shown(each.get(name))) for name in names] for each in record.environments]
+    yield Table([Column(name) for name in names], rows, "Made with; one row for each start")
 
 
 def _bad_note(record: RunRecord, details: Details | None) -> str:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fasticcl.errors import UserError
-from fasticcl.method.encoders import BasicBlock, build_encoder
+from fasticcl.method.cifar_resnet import BasicBlock
+from fasticcl.method.encoders import build_encoder
 from fasticcl.method.network import Network
 
 

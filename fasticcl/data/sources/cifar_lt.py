@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from fasticcl.data.selection import long_tailed
 from fasticcl.data.sources import Source
+from fasticcl.data.sources.layout import Layout
 from fasticcl.data.sources.pixels import pictures
 from fasticcl.data.tars import open_tar
 from fasticcl.errors import UserError
@@ -126,3 +128,26 @@ class _ArraysOnly(pickle.Unpickler):
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise UserError(f"A CIFAR file wants to run {module}.{name}; it is not the official one.")
+
+
+def _layout(name: Literal["cifar100-lt", "cifar10-lt"], what: str, archive: str) -> Layout:
+    return Layout(
+        read=partial(read, name=name),
+        what=what,
+        where=f"{archive}: www.cs.toronto.edu/~kriz/cifar.html, or --download",
+        licence="none stated; the authors ask to cite Krizhevsky's technical report (2009)",
+        command=f"fasticcl convert {name} DOWNLOADS data/{name} --imbalance 100 --download",
+        options=frozenset({"imbalance", "download"}),
+    )
+
+
+CIFAR100_LT = _layout(
+    "cifar100-lt",
+    "100 classes, 10,847, 12,608 or 19,573 training images at ratio 100, 50 or 10; 10,000 to test",
+    "cifar-100-python.tar.gz",
+)
+CIFAR10_LT = _layout(
+    "cifar10-lt",
+    "10 classes, 12,406, 13,996 or 20,431 training images at ratio 100, 50 or 10; 10,000 to test",
+    "cifar-10-python.tar.gz",
+)

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from fasticcl.data.selection import hold_out
 from fasticcl.data.sources import Listing, Source, files
+from fasticcl.data.sources.layout import OWN_IMAGES, Layout
 from fasticcl.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -93,3 +94,11 @@ def _images(source: Path, folder: Path) -> list[str]:
 
 def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.")
+
+
+LAYOUT = Layout(
+    read=read,
+    what="your images: train/CLASS/x.jpg and val/CLASS/x.jpg (or test/); CLASS/x.jpg with --val-fraction",
+    command="fasticcl convert folder IMAGES data/folder",
+    options=OWN_IMAGES,
+)

@@ -5,6 +5,7 @@ from array import array
 from pathlib import Path
 
 from fasticcl.data.sources import Listing, Source, files, some_file_exists
+from fasticcl.data.sources.layout import Layout
 from fasticcl.errors import UserError
 
 # git blob hashes of the lists as they were published; `git hash-object FILE` prints the same.
@@ -109,3 +110,14 @@ def _listing(root: Path, classes: list[str], names: list[str], labels: array) ->
             for name, label in zip(names, labels, strict=True)
         ]
     return files(root, names, labels)
+
+
+LAYOUT = Layout(
+    read=read,
+    what="1,000 classes, 115,846 training, 20,000 validation and 50,000 test images of ILSVRC-2012",
+    where="ILSVRC2012 train and val: image-net.org (an account is needed); the lists "
+    "ImageNet_LT_{train,val,test}.txt: github.com/zhmiao/OpenLongTailRecognition-OLTR",
+    licence="ImageNet's terms of access: non-commercial research and education",
+    command="fasticcl convert imagenet-lt ILSVRC2012 data/imagenet-lt --lists LISTS",
+    options=frozenset({"lists"}),
+)

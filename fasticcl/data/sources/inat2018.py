@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fasticcl.data.sources import Listing, Source, files, some_file_exists
+from fasticcl.data.sources.layout import Layout
 from fasticcl.data.tars import open_tar
 from fasticcl.errors import UserError
 
@@ -116,3 +117,13 @@ def _archive(source: Path) -> Path:
         f"{source} has neither the folder {_IMAGES}/ nor {_IMAGES}.tar.gz; "
         "`fasticcl datasets` says where to get it."
     )
+
+
+LAYOUT = Layout(
+    read=read,
+    what="8,142 species, 437,513 training and 24,426 validation images, 120 GB",
+    where="train_val2018.tar.gz, train2018.json.tar.gz, val2018.json.tar.gz and, for real names, "
+    "categories.json: github.com/visipedia/inat_comp, folder 2018",
+    licence="non-commercial research and education; each photograph has its own licence",
+    command="fasticcl convert inat2018 DOWNLOADS data/inat2018",
+)

@@ -7,6 +7,7 @@ from pathlib import Path
 from fasticcl.data.manifest import SPLITS
 from fasticcl.data.selection import hold_out
 from fasticcl.data.sources import Listing, Source
+from fasticcl.data.sources.layout import OWN_IMAGES, Layout
 from fasticcl.errors import UserError
 
 
@@ -82,3 +83,11 @@ def _classes(labels: Iterable[str]) -> list[str]:
     if all(name.isdecimal() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
+
+
+LAYOUT = Layout(
+    read=read,
+    what="your images: a CSV file with the columns path, label and split",
+    command="fasticcl convert list IMAGES.csv data/folder",
+    options=OWN_IMAGES,
+)

@@ -1,0 +1,31 @@
+"""What a run was made with, for whoever wants to make it again: versions and hardware, one line a start."""
+
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import fasticcl
+from fasticcl.engine.machine import Machine
+
+ENVIRONMENT = "environment.jsonl"
+_PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy")
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    """Return versions, device and ranks; no names of hosts, users or folders."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fasticcl": fasticcl.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in _PACKAGES},
+        "machine": machine.describe(),
+        "ranks": machine.ranks.world_size,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
