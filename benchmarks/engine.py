@@ -117,7 +117,7 @@ def configuration(
 def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callable[[], None]:
     """Return the engine's step, metrics and logging included."""
     run, ranks = Run.create(config), Ranks()
-    display = Display(Console(quiet=True), total=10**9, done=0)
+    display = Display(Console(quiet=True), {"interpolative": 10**9})
     nothing: Any = argparse.Namespace(steps=10**9)
     loop = Loop(nothing, nothing, run, display, StopRequest(), SaveClock("1000000m"), ranks, LOG_EVERY)
     meter = Meter(ranks, torch.device(config.engine.device))

@@ -110,7 +110,7 @@ class Method(Section):
     interpolative_weight: Weight = 1.0
     """ω_it of equation 8; 0 keeps the interpolative branch from ever starting."""
     class_loss: str = "cross_entropy"
-    """The classifier's loss: cross_entropy (equations 6, 7) or, which is not in the paper, balanced_softmax."""
+    """The classifier's loss: cross_entropy (equations 6, 7) or, not of the paper, balanced_softmax."""
     interpolative_cross_entropy: bool = True
     """Whether L_ce^it (equation 7) is in use (Table 4)."""
     centroid_contrastive: bool = True

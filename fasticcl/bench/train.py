@@ -53,7 +53,7 @@ class BenchLoop:
             loader,
             lambda _: {},  # nothing is evaluated
             Run.create(config.model_copy(update={"engine": engine})),
-            Display(Console(quiet=True), loader.steps, 0),
+            Display(Console(quiet=True), {"interpolative": loader.steps}),
             StopRequest(),
             SaveClock(engine.save_every),
             self.ranks,

@@ -127,7 +127,7 @@ class Loop:
         meter = Meter(self.ranks, device, partial)
         for epoch in range(first_epoch, stage.epochs):
             if stage.phase(epoch) != phase:
-                phase = stage.phase(epoch)
+                phase = self.display.phase = stage.phase(epoch)
                 batches = self.loader.batches(phase, epoch, first_step)
             stage.train_mode()
             set_lr(stage.optimizer, stage.lr(epoch))

@@ -8,8 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from fasticcl.data.plan import Phase
+from fasticcl.engine.estimate import Estimate
 from fasticcl.engine.evaluate import METRICS
 
+_ESTIMATED_AFTER = 50  # steps
 _QUIET_SECONDS = 60  # without a terminal, a long epoch reports at this interval
 
 
@@ -18,13 +21,16 @@ class Display:
 
     Args:
         console: where to.
-        total: steps of the whole run, both stages.
+        steps: steps of the whole run by phase, in order.
         done: steps that earlier processes took.
     """
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        self.console, self.total, self.done, self.start = console, total, done, done
-        self.began = self.spoke = time.monotonic()
+    def __init__(self, console: Console, steps: Mapping[Phase, int], done: int = 0) -> None:
+        self.console, self.done, self.start = console, done, done
+        self.total = sum(steps.values())
+        self.phase = next(iter(steps))
+        self.estimate = Estimate(steps, done)
+        self.spoke = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -33,7 +39,7 @@ class Display:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=total, completed=done, state="")
+        self._task = self._bar.add_task("starting", total=self.total, completed=done, state="")
 
     def __enter__(self) -> "Display":
         self._bar.start()
@@ -45,9 +51,12 @@ class Display:
         self._bar.stop()
 
     def step(self) -> None:
-        """Count a step."""
+        """Count a step of the phase; after 50 of them say how long the run will take."""
         self.done += 1
+        self.estimate.step(self.phase, time.monotonic())
         self._bar.update(self._task, completed=self.done)
+        if self.done - self.start == _ESTIMATED_AFTER and self.done < self.total:
+            self.line(f"estimate {self._eta()} to go, after {_ESTIMATED_AFTER} steps")
 
     def running(self, record: Mapping[str, Any], epochs: int, steps: int) -> None:
         """Show the state inside an epoch: a record of the loop's log."""
@@ -70,10 +79,10 @@ class Display:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _eta(self) -> str:
-        taken = self.done - self.start
-        if not taken:
+        left = self.estimate.seconds()
+        if left is None:
             return "-"
-        seconds = round((time.monotonic() - self.began) / taken * (self.total - self.done))
+        seconds = round(left)
         hours, minutes = divmod(seconds // 60, 60)
         return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"
 

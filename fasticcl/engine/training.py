@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from fasticcl.config import Config
-from fasticcl.data.longtail import splits
+from fasticcl.engine.banner import banner, phase_epochs
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
 from fasticcl.engine.environment import environment
 from fasticcl.engine.evaluate import Metrics, evaluate
@@ -25,7 +25,7 @@ from fasticcl.engine.run import Run
 from fasticcl.engine.saving import SaveClock
 from fasticcl.engine.stage import Stage
 from fasticcl.engine.stop import StopRequest
-from fasticcl.engine.trial import Trial, try_modes, wants_trial
+from fasticcl.engine.trial import try_modes, wants_trial
 from fasticcl.engine.weights import Description
 from fasticcl.errors import TrainingFailed, UserError
 
@@ -82,7 +82,10 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     loader.bad.know(checkpoint.get("bad_rows", []))
     run.started(environment(machine))
-    _banner(console, run, dataset, representation, trial)
+    opening = [*banner(shortened, dataset, representation.network, machine, loader.steps)]
+    opening += [f"mode     {trial.describe()}"] if trial else []
+    for line in [*opening, f"run      {run.folder}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
         loop = Loop(
             loader,
@@ -151,29 +154,4 @@ def _display(console: Console, config: Config, steps: int, checkpoint: dict[str,
     done = checkpoint.get("epoch", 0) * steps + checkpoint.get("step", 0)
     if checkpoint.get("stage") == "rebalancing":
         done += config.optim.epochs * steps
-    return Display(console, (config.optim.epochs + config.rebalance.epochs) * steps, done)
-
-
-def _banner(
-    console: Console, run: Run, dataset: Dataset, representation: Representation, trial: Trial | None
-) -> None:
-    counts, config = dataset.train.counts, run.config
-    sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
-    parameters = sum(p.numel() for p in representation.network.parameters())
-    lines = [
-        f"data     {config.data.dataset}: {len(dataset.train):,} training images, "
-        f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
-        f"{len(dataset.evaluated):,} {dataset.evaluated.split} images",
-        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
-        f"batch {config.optim.batch_size}, learning rate {config.optim.lr:g}, seed {config.engine.seed}",
-        f"machine  {representation.machine.describe()}",
-        *([f"mode     {trial.describe()}"] if trial else []),
-        f"run      {run.folder}",
-    ]
-    ratio = counts.max() / counts.min()
-    if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
-        lines.append(
-            f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
-        )
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return Display(console, {phase: epochs * steps for phase, epochs in phase_epochs(config).items()}, done)

@@ -1,0 +1,61 @@
+"""What a run says before its first step."""
+
+from collections.abc import Iterator, Mapping
+
+from fasticcl.config import Config
+from fasticcl.data.longtail import splits
+from fasticcl.data.plan import Phase
+from fasticcl.engine.dataset import Dataset
+from fasticcl.engine.machine import Machine
+from fasticcl.method.network import Network
+
+_PHASES: Mapping[Phase, str] = {
+    "warmup": "warm-up (T)",
+    "interpolative": "interpolative",
+    "rebalance": "rebalancing",
+}
+
+
+def phase_epochs(config: Config) -> dict[Phase, int]:
+    """Return the epochs of each phase that a configuration has, in order."""
+    phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
+    epochs: dict[Phase, int] = {phase: phases.count(phase) for phase in dict.fromkeys(phases)}
+    if config.rebalance.epochs:
+        epochs["rebalance"] = config.rebalance.epochs
+    return epochs
+
+
+def banner(config: Config, dataset: Dataset, network: Network, machine: Machine, steps: int) -> Iterator[str]:
+    """Yield lines on data, method, schedule and machine.
+
+    Args:
+        config: as the run follows it.
+        dataset: the opened splits.
+        network: that of the representation stage.
+        machine: where it runs.
+        steps: steps of an epoch.
+    """
+    counts, optim = dataset.train.counts, config.optim
+    sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
+    parameters = sum(p.numel() for p in network.parameters())
+    epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
+    ranks = machine.ranks.world_size
+    share = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
+    rise = f" after {optim.warmup_epochs} rising epochs" if optim.warmup_epochs else ""
+    yield (
+        f"data     {config.data.dataset}: {len(dataset.train):,} training images, "
+        f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
+        f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
+    )
+    yield (
+        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
+        f"seed {config.engine.seed}"
+    )
+    yield (
+        f"schedule epochs: {epochs}; {steps:,} steps each; global batch {optim.batch_size}{share}; "
+        f"learning rate {optim.lr:g}, {optim.schedule}{rise}"
+    )
+    yield f"machine  {machine.describe()}"
+    ratio = counts.max() / counts.min()
+    if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
+        yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
