@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from fasticcl.config import Config
 from fasticcl.data.longtail import splits
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
+from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.progress import Display
@@ -58,6 +60,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     # Makes the demo's shards if need be, before the others look for them.
     ranks.from_main(lambda: open_dataset(config) and None)
     dataset = open_dataset(config)
+    require(config.engine.logger)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = build_loader(shortened, dataset, machine)
     loader.bad.warn = _warner(ranks.rank, console)
@@ -81,7 +84,9 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     loader.bad.know(checkpoint.get("bad_rows", []))
     _banner(console, run, dataset, representation, trial)
-    with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
+    loggers, done = _start_loggers(shortened, run, loader.steps, checkpoint)
+    total = (shortened.optim.epochs + shortened.rebalance.epochs) * loader.steps
+    with closing(loggers), StopRequest() as stop, Display(console, total, done) as display:
         loop = Loop(
             loader,
             partial(_evaluate, shortened, dataset, machine),
@@ -145,11 +150,14 @@ def _evaluate(config: Config, dataset: Dataset, machine: Machine, stage: Stage) 
     return evaluate(stage.network, batches, dataset.train.counts, machine)
 
 
-def _display(console: Console, config: Config, steps: int, checkpoint: dict[str, Any]) -> Display:
-    done = checkpoint.get("epoch", 0) * steps + checkpoint.get("step", 0)
-    if checkpoint.get("stage") == "rebalancing":
-        done += config.optim.epochs * steps
-    return Display(console, (config.optim.epochs + config.rebalance.epochs) * steps, done)
+def _start_loggers(config: Config, run: Run, steps: int, checkpoint: dict[str, Any]) -> tuple[Loggers, int]:
+    """Return the loggers, started on rank 0, and the global step that the run has reached."""
+    loggers = Loggers(config, steps)
+    done = loggers.step(checkpoint.get("stage"), checkpoint.get("epoch", 0), checkpoint.get("step", 0))
+    if run.is_main:
+        epoch_is_open = checkpoint.get("step") == steps  # its steps are taken, its record is still to come
+        loggers.open(run, done if epoch_is_open else done + 1)
+    return loggers, done
 
 
 def _banner(
