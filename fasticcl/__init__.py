@@ -5,7 +5,7 @@ The functions here are the verbs of the command line, with the same names and de
 
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.looking import benchmark, doctor, report
-from fasticcl.api.models import export
+from fasticcl.api.models import export, predict
 from fasticcl.api.training import configure, evaluate, train
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 
@@ -21,6 +21,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "predict",
     "report",
     "show",
     "train",

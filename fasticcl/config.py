@@ -20,6 +20,15 @@ Interval = Annotated[
 ]
 
 
+def _listed(value: object) -> object:
+    """Take names from one text or several, each with commas between them; "none" is no name."""
+    texts = [value] if isinstance(value, str) else value
+    if not (isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)):
+        return value
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
+
+
 class Section(BaseModel):
     """One table of the configuration file."""
 
@@ -205,6 +214,8 @@ class Engine(Section):
     """Steps (500) or minutes (15m) between two checkpoints; one more at the end of every epoch."""
     log_every: Count = 20
     """Steps between two lines of metrics.jsonl."""
+    logger: Annotated[tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(_listed)] = ()
+    """Where scalars go beside metrics.jsonl: tensorboard, wandb, both, or nowhere."""
     report: bool = True
     """Write report.html when the run has ended."""
     fast_dev_run: bool = False

@@ -58,6 +58,7 @@ def test_the_options_of_train_stay_few(fasticcl_command):
         "--project",
         "--save-every",
         "--verify-reads",
+        "--logger",
         "--report",
         "--cache",
         "--resume",

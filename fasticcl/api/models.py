@@ -1,11 +1,64 @@
 """Using trained models."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fasticcl.api.training import configure
+from fasticcl.errors import UserError
 
 if TYPE_CHECKING:
     from fasticcl.models.classifier import Input
     from fasticcl.models.export import Exported
+    from fasticcl.models.rows import Prediction
+
+
+def predict(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    topk: int = 5,
+    best: bool = False,
+    batch_size: int = 64,
+    device: str | None = None,
+    workers: int | None = None,
+) -> "Iterator[Prediction]":
+    """Return an iterator over what a trained network says of pictures, in their order.
+
+    Nothing but a few batches is kept in memory. A picture that cannot be read is a row with its error.
+
+    Args:
+        model: a run folder, or its ``model.safetensors`` wherever that is now.
+        images: files; folders, searched to any depth; shards, the folder of a conversion or of one of its
+            splits; tars.
+        topk: classes per picture, the likeliest first; at most all there are.
+        best: take the best epoch of the run, not the last.
+        batch_size: pictures at a time.
+        device: auto, cpu or gpu; None: auto.
+        workers: threads that decode; None: one per core.
+
+    Raises:
+        UserError: no such model or path, or a folder without pictures; before anything runs.
+    """
+    from fasticcl.engine.machine import choose_machine
+    from fasticcl.engine.weights import load_model
+    from fasticcl.models import predict as room
+    from fasticcl.models.pictures import find_pictures
+
+    for name, value in (("topk", topk), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name} is at least 1, got {value}.")
+    engine = configure("folder", device=device, workers=workers).engine
+    paths = [images] if isinstance(images, str | Path) else images
+    pictures = find_pictures(map(Path, paths))
+    return room.predict(
+        load_model(Path(model), best=best),
+        pictures,
+        choose_machine(engine),
+        topk=topk,
+        batch_size=batch_size,
+        threads=engine.workers,
+    )
 
 
 def export(

@@ -26,6 +26,7 @@ _OPTIONS = {
     "project": "engine.project",
     "save_every": "engine.save_every",
     "verify_reads": "data.verify_reads",
+    "logger": "engine.logger",
     "report": "engine.report",
     "cache": "data.cache",
     "fast_dev_run": "engine.fast_dev_run",
@@ -83,6 +84,7 @@ def train(
     project: str | Path | None = None,
     save_every: str | int | None = None,
     verify_reads: bool | None = None,
+    logger: str | Sequence[str] | None = None,
     report: bool | None = None,
     cache: str | None = None,
     resume: bool = False,
@@ -110,6 +112,7 @@ def train(
         project: folder of all runs.
         save_every: steps (500) or minutes (15m) between checkpoints, beside those at the ends of epochs.
         verify_reads: compare the checksum of every image that is read; default: yes.
+        logger: tensorboard, wandb or both, where scalars go beside metrics.jsonl.
         report: write report.html when the run has ended; default: yes.
         cache: host, to decode every image once and keep all; off; auto: host for small images that fit.
         resume: continue the named run, or the newest of the dataset.
@@ -136,6 +139,7 @@ def train(
         "project": project,
         "save_every": save_every,
         "verify_reads": verify_reads,
+        "logger": logger,
         "report": report,
         "cache": cache,
         "fast_dev_run": fast_dev_run,

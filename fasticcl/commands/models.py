@@ -8,8 +8,54 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl import tables
+from fasticcl.commands.examples import examples
+from fasticcl.commands.leaving import leave
+from fasticcl.commands.options import Device, Workers
+from fasticcl.commands.output import opened
+from fasticcl.models.rows import Format, write_rows
 
 app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "fasticcl predict runs/demo/iccl-1 holiday/*.jpg",
+        "fasticcl predict runs/demo/iccl-1 photos --topk 1 --format csv --output labels.csv",
+    )
+)
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder, or the model.safetensors of one.")],
+    images: Annotated[list[Path], typer.Argument(help="Files, folders, shards or tars.", metavar="IMAGES")],
+    topk: Annotated[int, typer.Option(min=1, help="Classes per image, the likeliest first.")] = 5,
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="A line an image; or for programs, csv: a line a class, jsonl: an object an image."
+        ),
+    ] = "table",
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; default: standard output.", metavar="FILE")
+    ] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best epoch's weights, not the last's.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Name the classes of images, with probabilities.
+
+    An image that cannot be read is a row with its error, and they are counted on standard error. Exit
+    code 0: at least one image was predicted; 1: none.
+    """
+    from fasticcl.data.memory import keep_freed_memory
+
+    keep_freed_memory()  # the process is ours
+    predictions = fasticcl.predict(
+        model, images, topk=topk, best=best, batch_size=batch_size, device=device, workers=workers
+    )
+    with opened(output) as file:
+        count, errors = write_rows(predictions, file, format)
+    if errors:
+        leave(0 if errors < count else 1, f"{errors:,} of {count:,} images could not be read.")
 
 
 @app.command()

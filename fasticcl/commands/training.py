@@ -39,6 +39,10 @@ def train(
     verify_reads: Annotated[
         bool | None, typer.Option(help="Compare the checksum of every image that is read; default: yes.")
     ] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard or wandb, repeatable; default: no.", metavar="NAME"),
+    ] = None,
     report: Annotated[
         bool | None, typer.Option(help="Write report.html when the run has ended; default: yes.")
     ] = None,
@@ -78,6 +82,7 @@ def train(
         "project": project,
         "save_every": save_every,
         "verify_reads": verify_reads,
+        "logger": logger or None,
         "report": report,
         "cache": cache,
         "fast_dev_run": fast_dev_run or None,

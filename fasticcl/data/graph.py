@@ -25,10 +25,9 @@ Stream = Mapping[str, Any]
 # dtype and number of dimensions of what is fed per image of a stream.
 _ENCODED = {"encoded": (types.UINT8, 1)}
 _PIXELS = {"pixels": (types.UINT8, 3)}
+_LABEL = {"label": (types.INT64, 0)}
+_WINDOW = {"start": (types.INT32, 1), "shape": (types.INT32, 1)}
 _CHOICES = {
-    "label": (types.INT64, 0),
-    "start": (types.INT32, 1),
-    "shape": (types.INT32, 1),
     "size": (types.FLOAT, 1),
     "cut": (types.INT32, 1),
     "flip": (types.INT32, 0),
@@ -50,6 +49,7 @@ def build(
     threads: int,
     prefetch: int,
     gpu: int | None,
+    whole: bool = False,
 ) -> Pipeline:
     """Build the pipeline of one phase.
 
@@ -68,12 +68,13 @@ def build(
         threads: threads that decode and augment.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU backend.
+        whole: whether decoded images are fed without windows, and taken whole.
     """
     pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
     with pipeline:
-        streams, lam = inputs(feed, mixed=mixed, jitter=jitter, cached=cached)
+        streams, lam = inputs(feed, mixed=mixed, jitter=jitter, cached=cached, whole=whole)
         images: list[Any] = []
         for stream in streams:
             image = resize(decode(stream, data, gpu), stream, data, padded, threads, gpu)
@@ -94,13 +95,20 @@ def decoded(encoded: Sequence[NDArray[np.uint8]], threads: int) -> list[NDArray[
     Raises:
         RuntimeError: one of them cannot be decoded.
     """
-    pipeline = Pipeline(batch_size=len(encoded), num_threads=threads, device_id=None, prefetch_queue_depth=1)
+    # Of larger batches DALI 2.4 reads the headers on several threads, and one that it cannot read
+    # ends the batch while the other threads still work on what it then frees.
+    most = 4 * (threads + 1)
+    chunks = [encoded[first : first + most] for first in range(0, len(encoded), most)]
+    pipeline = Pipeline(batch_size=most, num_threads=threads, device_id=None, prefetch_queue_depth=1)
     with pipeline:
-        fed = fn.external_source(source=lambda: encoded, batch=True, dtype=types.UINT8, ndim=1)
+        fed = fn.external_source(source=iter(chunks), batch=True, dtype=types.UINT8, ndim=1)
         pipeline.set_outputs(fn.decoders.image(fed, output_type=types.RGB, adjust_orientation=False))
     pipeline.build()
-    (images,) = pipeline.run()
-    return [np.array(images.at(place)) for place in range(len(encoded))]
+    images: list[NDArray[np.uint8]] = []
+    for chunk in chunks:
+        (batch,) = pipeline.run()
+        images += [np.array(batch.at(place)) for place in range(len(chunk))]
+    return images
 
 
 def decodes(encoded: NDArray[np.uint8]) -> bool:
@@ -112,9 +120,12 @@ def decodes(encoded: NDArray[np.uint8]) -> bool:
     return True
 
 
-def inputs(feed: Feed, *, mixed: bool, jitter: bool, cached: bool) -> tuple[list[Stream], Any]:
+def inputs(
+    feed: Feed, *, mixed: bool, jitter: bool, cached: bool, whole: bool = False
+) -> tuple[list[Stream], Any]:
     """Return what is fed: the streams and λ, or None where there is one stream."""
-    stream = (_PIXELS if cached else _ENCODED) | _CHOICES | (_COLORS if jitter else {})
+    images = (_PIXELS if cached else _ENCODED) | _LABEL
+    stream = images | ({} if whole else _WINDOW) | _CHOICES | (_COLORS if jitter else {})
     kinds = [*stream.values()] * (2 if mixed else 1) + [_LAMBDA] * mixed
     fed = fn.external_source(
         source=feed,
@@ -131,9 +142,10 @@ def inputs(feed: Feed, *, mixed: bool, jitter: bool, cached: bool) -> tuple[list
 
 def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
     """Return the windows [H, W, 3] of a stream's images, 8-bit."""
-    window = {"start": stream["start"], "shape": stream["shape"], "axes": [0, 1]}
+    window = {"start": stream.get("start"), "shape": stream.get("shape"), "axes": [0, 1]}
     if "pixels" in stream:
-        return fn.slice(_to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu), **window)
+        pixels = _to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu)
+        return fn.slice(pixels, **window) if "start" in stream else pixels
     mixed = {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}
     return fn.decoders.image_slice(
         stream["encoded"],

@@ -2,6 +2,8 @@
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +20,7 @@ JPEG_QUALITY = 95
 SHRUNK_QUALITY = 90
 # Pillow knows formats that start other programs; a dataset from a stranger gets none of them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_JPEGS = ("JPEG", "MPO")
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,13 +102,32 @@ def prepare(content: bytes, shrink: Shrink | None = None) -> SoundImage:
         UnreadableImage: bytes that are no image, are cut short or damaged, or would decode to too many
             pixels. A JPEG carries no checksum: damage shows only where it leaves bits that mean nothing.
     """
+    with _opened(content) as image:
+        sound = _sound_jpeg if image.format in _JPEGS else _sound_other
+        return sound(image, content, shrink)
+
+
+def decode(content: bytes) -> NDArray[np.uint8]:
+    """Return the pixels [height, width, 3] of what `prepare` makes of an image, in RGB, for one decoding.
+
+    Raises:
+        UnreadableImage: as `prepare` does.
+    """
+    with _opened(content) as image:
+        if image.format not in _JPEGS:
+            return np.array(_upright_other(image, content)[0].convert("RGB"))
+        kept = _why_not_kept(image, content) is None
+        return simplejpeg.decode_jpeg(content if kept else _sound_jpeg(image, content, None).content, "RGB")
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Open an image; what its readers raise becomes UnreadableImage."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS or max(image.size) > _LONGEST:
                 raise UnreadableImage(f"{image.width}×{image.height} pixels are too many")
-            if image.format in ("JPEG", "MPO"):
-                return _sound_jpeg(image, content, shrink)
-            return _sound_other(image, content, shrink)
+            yield image
     except UnidentifiedImageError:
         raise UnreadableImage("not an image" if content else "empty file") from None
     except Image.DecompressionBombError:
@@ -143,6 +165,19 @@ def _sound_jpeg(image: Image.Image, content: bytes, shrink: Shrink | None) -> So
 
 
 def _sound_other(image: Image.Image, content: bytes, shrink: Shrink | None) -> SoundImage:
+    upright, reason = _upright_other(image, content)
+    if shrink and (size := shrink.size(upright.height, upright.width)):
+        pixels = np.array(upright)
+        return _shrunk(pixels if pixels.ndim == 3 else pixels[:, :, None], size, shrink, reason)
+    if reason is None:
+        return SoundImage(content, "png", upright.height, upright.width, None)
+    buffer = io.BytesIO()
+    upright.save(buffer, "PNG")
+    return SoundImage(buffer.getvalue(), "png", upright.height, upright.width, reason)
+
+
+def _upright_other(image: Image.Image, content: bytes) -> tuple[Image.Image, str | None]:
+    """Return what is no JPEG upright, in RGB or sound as it is, and why its bytes cannot be kept."""
     if image.format == "PNG":
         image.verify()  # the checksums, which decoding skips
         if _PNG_END not in content:
@@ -152,19 +187,11 @@ def _sound_other(image: Image.Image, content: bytes, shrink: Shrink | None) -> S
     reason = _why_not_kept(image, content)
     if image.mode in ("I", "F"):
         raise UnreadableImage(f"pixels of mode {image.mode} have no known range")
-    upright = image if reason is None else _upright_rgb(image)
-    if shrink and (size := shrink.size(upright.height, upright.width)):
-        pixels = np.array(upright)
-        return _shrunk(pixels if pixels.ndim == 3 else pixels[:, :, None], size, shrink, reason)
-    if reason is None:
-        return SoundImage(content, "png", image.height, image.width, None)
-    buffer = io.BytesIO()
-    upright.save(buffer, "PNG")
-    return SoundImage(buffer.getvalue(), "png", upright.height, upright.width, reason)
+    return (image if reason is None else _upright_rgb(image)), reason
 
 
 def _why_not_kept(image: Image.Image, content: bytes) -> str | None:
-    jpeg = image.format in ("JPEG", "MPO")
+    jpeg = image.format in _JPEGS
     if not jpeg and image.format != "PNG":
         return f"{image.format} format"
     if image.mode not in ("RGB", "L") or "transparency" in image.info:

@@ -107,7 +107,7 @@ class Loader:
             while (outputs := self._try(pipeline, fed, iteration)) is None:
                 pipeline, fed = self._pipeline(phase, iteration)
             del fed[iteration]
-            yield kind(*map(_tensor, outputs))
+            yield kind(*map(as_tensor, outputs))
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
         """Return what the images of a step are called in the shards, both streams."""
@@ -117,7 +117,7 @@ class Loader:
     def _try(self, pipeline: Pipeline, fed: dict[int, NDArray[np.integer]], iteration: int) -> Any:
         """Return the next outputs, or None: images that cannot be decoded were found and will be replaced."""
         try:
-            return _run(pipeline, self._options["gpu"])
+            return run_graph(pipeline, self._options["gpu"])
         except RuntimeError as error:
             # DALI gives up the whole batch and does not always say for which image.
             self.bad.find_undecodable(fed[iteration], error)
@@ -199,7 +199,7 @@ def evaluation_batches(
         if iteration >= len(mine):
             raise StopIteration
         stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
-        return _inputs(cache or shards, stream, jitter=False)
+        return stream_inputs((cache or shards).images(stream.rows), stream, jitter=False)
 
     pipeline = graph.build(
         feed,
@@ -215,7 +215,7 @@ def evaluation_batches(
     )
     for batch in mine:
         try:
-            outputs = _run(pipeline, gpu)
+            outputs = run_graph(pipeline, gpu)
         except DamagedImages as error:
             raise TrainingFailed(
                 f"{error}: damaged since the conversion; convert {shards.folder.parent} again."
@@ -226,14 +226,14 @@ def evaluation_batches(
                 f"{', '.join(names) or 'A batch'} cannot be decoded ({str(error).splitlines()[0]}); "
                 f"convert {shards.folder.parent} again."
             ) from None
-        yield StreamBatch(*map(_tensor, outputs))
+        yield StreamBatch(*map(as_tensor, outputs))
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     """Return the images of one stream as its plan has them, through the graph of training, on the CPU."""
     jitter = any(data.color_jitter)
     pipeline = graph.build(
-        lambda _: _inputs(shards, stream, jitter),
+        lambda _: stream_inputs(shards.images(stream.rows), stream, jitter),
         data,
         mixed=False,
         padded=data.crop == "pad",
@@ -244,7 +244,7 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
         prefetch=1,
         gpu=None,
     )
-    return StreamBatch(*map(_tensor, _run(pipeline, None)))
+    return StreamBatch(*map(as_tensor, run_graph(pipeline, None)))
 
 
 def evaluation_cache(shards: Shards, threads: int | None = None) -> Cache:
@@ -267,30 +267,30 @@ def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> li
     Raises:
         DamagedImages: images that changed since the conversion.
     """
-    inputs = [value for stream in planned.streams for value in _inputs(images, stream, jitter)]
+    inputs = [
+        value
+        for stream in planned.streams
+        for value in stream_inputs(images.images(stream.rows), stream, jitter)
+    ]
     return inputs if planned.lam is None else [*inputs, planned.lam]
 
 
-def _inputs(images: Shards | Cache, stream: StreamPlan, jitter: bool) -> list[Any]:
-    """Return what the graph is fed for one stream."""
-    inputs = [
-        images.images(stream.rows),
-        stream.labels,
-        np.ascontiguousarray(stream.windows[:, :2]),
-        np.ascontiguousarray(stream.windows[:, 2:]),
-        stream.sizes,
-        stream.cuts,
-        stream.flips,
-    ]
+def stream_inputs(
+    images: list[NDArray[np.uint8]], stream: StreamPlan, jitter: bool, whole: bool = False
+) -> list[Any]:
+    """Return what the graph is fed for one stream, whose images are encoded [size] or decoded [H, W, 3]."""
+    window = [np.ascontiguousarray(part) for part in (stream.windows[:, :2], stream.windows[:, 2:])]
+    inputs = [images, stream.labels, *([] if whole else window), stream.sizes, stream.cuts, stream.flips]
     return [*inputs, stream.colors] if jitter else inputs
 
 
-def _run(pipeline: Any, gpu: int | None) -> Any:
+def run_graph(pipeline: Any, gpu: int | None) -> Any:
+    """Return the next outputs of a pipeline."""
     # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
     return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
 
 
-def _tensor(output: Any) -> torch.Tensor:
+def as_tensor(output: Any) -> torch.Tensor:
     """Return a pipeline output as a tensor that shares its memory, images as [B, 3, S, S]."""
     tensor = torch.from_dlpack(output.as_tensor())
     return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

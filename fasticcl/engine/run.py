@@ -45,6 +45,8 @@ class Run:
         self.folder, self.config, self.is_main = folder, config, is_main
         self.warn: Callable[[str], None] = lambda _: None
         """Called with what a person should know of files that cannot be written."""
+        self.also_log: Callable[[Record], None] = lambda _: None
+        """Called with every record that is logged."""
         self._unwritten = ""
         self._pending: dict[str, Callable[[Path], None]] = {}
         self._failing: set[str] = set()
@@ -118,6 +120,7 @@ class Run:
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._unwritten += json.dumps(clean) + "\n"
         self._put("metrics.jsonl", self._append_lines)
+        self.also_log(clean)
 
     def _append_lines(self, path: Path) -> None:
         _append(path, self._unwritten)

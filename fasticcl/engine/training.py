@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from fasticcl.engine.banner import banner, phase_epochs
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
 from fasticcl.engine.environment import environment
 from fasticcl.engine.evaluate import Metrics, evaluate
+from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.progress import Display
@@ -59,6 +61,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     # Makes the demo's shards if need be, before the others look for them.
     ranks.from_main(lambda: open_dataset(config) and None)
     dataset = open_dataset(config)
+    require(config.engine.logger)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = build_loader(shortened, dataset, machine)
     loader.bad.warn = _warner(ranks.rank, console)
@@ -82,11 +85,11 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     loader.bad.know(checkpoint.get("bad_rows", []))
     run.started(environment(machine))
-    opening = [*banner(shortened, dataset, representation.network, machine, loader.steps)]
-    opening += [f"mode     {trial.describe()}"] if trial else []
-    for line in [*opening, f"run      {run.folder}"]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    with StopRequest() as stop, _display(console, shortened, loader.steps, checkpoint) as display:
+    opening = banner(shortened, dataset, representation.network, machine, loader.steps)
+    _say(console, [*opening, *([f"mode     {trial.describe()}"] if trial else []), f"run      {run.folder}"])
+    loggers, done = _start_loggers(shortened, run, loader.steps, checkpoint)
+    steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(shortened).items()}
+    with closing(loggers), StopRequest() as stop, Display(console, steps, done) as display:
         loop = Loop(
             loader,
             partial(_evaluate, shortened, dataset, machine),
@@ -133,7 +136,7 @@ def _run_to_continue(config: Config, resume: bool) -> Run | None:
 def _warner(rank: int, console: Console) -> Callable[[str], None]:
     """Return what tells a person of trouble on this rank."""
     if rank == 0:
-        return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return lambda text: _say(console, [text])
     return lambda text: print(f"rank {rank}: {text}", file=sys.stderr)  # noqa: T201  their console is quiet
 
 
@@ -150,8 +153,16 @@ def _evaluate(config: Config, dataset: Dataset, machine: Machine, stage: Stage) 
     return evaluate(stage.network, batches, dataset.train.counts, machine)
 
 
-def _display(console: Console, config: Config, steps: int, checkpoint: dict[str, Any]) -> Display:
-    done = checkpoint.get("epoch", 0) * steps + checkpoint.get("step", 0)
-    if checkpoint.get("stage") == "rebalancing":
-        done += config.optim.epochs * steps
-    return Display(console, {phase: epochs * steps for phase, epochs in phase_epochs(config).items()}, done)
+def _say(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _start_loggers(config: Config, run: Run, steps: int, checkpoint: dict[str, Any]) -> tuple[Loggers, int]:
+    """Return the loggers, started on rank 0, and the global step that the run has reached."""
+    loggers = Loggers(config, steps)
+    done = loggers.step(checkpoint.get("stage"), checkpoint.get("epoch", 0), checkpoint.get("step", 0))
+    if run.is_main:
+        epoch_is_open = checkpoint.get("step") == steps  # its steps are taken, its record is still to come
+        loggers.open(run, done if epoch_is_open else done + 1)
+    return loggers, done

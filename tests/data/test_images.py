@@ -15,7 +15,7 @@ from pictures import encode, noise, photographs
 from PIL import Image
 
 from fasticcl.data import images
-from fasticcl.data.images import Shrink, UnreadableImage, prepare, prepared, shrink_to
+from fasticcl.data.images import Shrink, UnreadableImage, decode, prepare, prepared, shrink_to
 from fasticcl.errors import UserError
 
 NOISY = encode(noise(np.random.default_rng(0), 48, 64), quality=90)
@@ -266,6 +266,13 @@ def test_what_decoders_read_differently_is_stored_again_and_training_sees_what_a
         assert apart(trained_on(image.content), decoded_upright(content)) < LOSSY
 
 
+@params({name: case[0] for name, case in (KEPT | AGAIN).items()})
+def test_decoding_a_file_gives_to_the_bit_what_training_sees_of_what_is_stored(case, trained_on):
+    pixels = decode(case)
+    assert pixels.dtype == np.uint8
+    assert (pixels == trained_on(prepare(case).content)).all()
+
+
 def decoded_upright(content):
     """What Pillow shows; only orientation 6 occurs."""
     image = Image.open(io.BytesIO(content))
@@ -395,6 +402,9 @@ def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
     cuts = {1, 2, 3, 12, 13, len(case) // 2, *range(20, len(case), max(1, len(case) // 40))}
     accepted = [cut for cut in sorted(cuts) if not isinstance(prepared(case[:-cut]), UnreadableImage)]
     assert not accepted
+    for cut in cuts:
+        with pytest.raises(UnreadableImage):
+            decode(case[:-cut])
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File:UserWarning")
@@ -431,7 +441,10 @@ def test_a_flipped_bit_that_leaves_undecodable_data_is_refused_and_flips_that_le
     assert all(str(image) for image in refused)
     assert 30 < len(refused) < 270
     for flip, image in zip(flips, found, strict=True):
-        if not isinstance(image, UnreadableImage):
+        if isinstance(image, UnreadableImage):
+            with pytest.raises(UnreadableImage):
+                decode(flip)
+        else:
             assert image.content == flip or image.reencoded
             assert trained_on(image.content).shape == (48, 64, 3)
 

@@ -1,0 +1,52 @@
+"""What a trained network says of pictures."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from fasticcl.data.cores import available_cores
+from fasticcl.engine.machine import Machine
+from fasticcl.engine.weights import Model
+from fasticcl.models.batches import picture_batches
+from fasticcl.models.pictures import Picture
+from fasticcl.models.rows import Prediction
+
+
+def predict(
+    model: Model,
+    pictures: Iterable[Picture],
+    machine: Machine,
+    *,
+    topk: int,
+    batch_size: int,
+    threads: int | None,
+) -> Iterator[Prediction]:
+    """Yield a row for every picture, in their order.
+
+    Args:
+        model: the network and what it is.
+        pictures: where they are.
+        machine: where the network runs.
+        topk: classes per picture, at most all.
+        batch_size: pictures at a time.
+        threads: threads that decode; None: one per core.
+    """
+    network, classes = machine.place(model.network), model.description.classes
+    batches = picture_batches(
+        pictures,
+        model.description.data,
+        batch_size=batch_size,
+        threads=threads or available_cores(),
+        gpu=machine.gpu,
+    )
+    for batch in batches:
+        with torch.inference_mode():
+            logits = network(batch.x).logits  # float32 on every machine, as evaluation has it
+            best = logits.topk(min(topk, len(classes)), dim=1).indices
+            probabilities = logits.softmax(dim=1).gather(1, best)
+        found = zip(batch.names, batch.errors, best.tolist(), probabilities.tolist(), strict=True)
+        for name, error, labels, values in found:
+            if error is None:
+                yield Prediction(name, tuple(classes[label] for label in labels), tuple(values))
+            else:
+                yield Prediction(name, error=error)

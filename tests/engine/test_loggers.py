@@ -1,0 +1,185 @@
+"""Loggers: the same numbers as metrics.jsonl, once each, and never in the way of training."""
+
+import json
+import os
+import signal
+import sys
+import types
+
+import pytest
+from small_runs import TIMING, TINY_STEPS, Heard, Power, metrics, resume, start_tiny, watch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import fasticcl
+from fasticcl.errors import Stopped, UserError
+from fasticcl.resolve import resolve
+
+EPOCHS = 3  # of the first stage
+
+
+def expected(run):
+    """What metrics.jsonl has: by name, step and value, a step's first where it has two."""
+    series = {}
+    for record in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        epoch = record["epoch"] - 1 + (EPOCHS if record["stage"] == "rebalancing" else 0)
+        for name, value in record.items():
+            if "/" in name and value is not None:
+                series.setdefault(name, {}).setdefault(epoch * TINY_STEPS + record["step"], value)
+    return {name: [*values.items()] for name, values in series.items()}
+
+
+def events(run):
+    found = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {
+        name: [(each.step, each.value) for each in found.Scalars(name)] for name in found.Tags()["scalars"]
+    }
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, series in wanted.items():
+        assert [step for step, _ in found[name]] == [step for step, _ in series], name
+        if name not in TIMING:  # which a process that goes on counts anew
+            values = [value for _, value in series]
+            assert [value for _, value in found[name]] == pytest.approx(values, rel=1e-6)
+
+
+def test_tensorboard_has_every_number_of_metrics_jsonl_once(tiny_shards, tmp_path):
+    run = start_tiny(tiny_shards, tmp_path, logger="tensorboard").run
+    assert_same(events(run), expected(run))
+    assert {"train/loss", "train/cc_it", "val/top1", "optim/lr"} <= events(run).keys()
+    assert [step for step, _ in events(run)["val/top1"]] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("last", [2, TINY_STEPS, 5])
+def test_a_stopped_run_goes_on_in_the_same_series(tiny_shards, tmp_path, monkeypatch, last):
+    with monkeypatch.context() as patch:
+        watch(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            start_tiny(tiny_shards, tmp_path, logger="tensorboard")
+    run = resume(tmp_path).run
+    assert_same(events(run), expected(run))
+    assert [step for step, _ in events(run)["train/loss"]] == [*range(1, 4 * TINY_STEPS + 1)]
+
+
+def test_a_killed_run_goes_on_without_the_steps_that_it_takes_again(tiny_shards, tmp_path, monkeypatch):
+    def cut(count):
+        if count == 6:  # step 5 is logged; the last checkpoint is from step 4
+            raise Power
+
+    with monkeypatch.context() as patch:
+        watch(patch, cut)
+        with pytest.raises(Power):
+            start_tiny(tiny_shards, tmp_path, logger="tensorboard")
+    run = resume(tmp_path).run
+    assert [step for step, _ in events(run)["train/loss"]] == [*range(1, 4 * TINY_STEPS + 1)]
+    assert_same(events(run), expected(run))
+
+
+class FakeWandb(types.ModuleType):
+    """Keeps what W&B is told, by run; like W&B it drops steps before the last."""
+
+    def __init__(self, fails=()):
+        super().__init__("wandb")
+        self.started, self.logged, self.finished, self.fails, self.asked = [], {}, 0, fails, 0
+
+    def init(self, **options):
+        if "init" in self.fails:
+            raise ConnectionError("api.wandb.ai cannot be reached")
+        self.started.append(options)
+        return self
+
+    def log(self, scalars, step):
+        self.asked += 1
+        if "log" in self.fails:
+            raise RuntimeError("quota")
+        series = self.logged.setdefault(self.started[-1]["id"], {})
+        if step >= max(series, default=0):
+            series[step] = series.get(step, {}) | scalars
+
+    def series(self, id):
+        found = {}
+        for step, scalars in self.logged[id].items():
+            for name, value in scalars.items():
+                found.setdefault(name, []).append((step, value))
+        return found
+
+    def finish(self):
+        self.finished += 1
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    module = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+def test_wandb_is_told_the_numbers_and_the_configuration(tiny_shards, tmp_path, wandb, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "tails")
+    run = start_tiny(tiny_shards, tmp_path, logger=["wandb"]).run
+    (options,) = wandb.started
+    assert wandb.series(options["id"]) == expected(run)
+    assert (options["project"], options["name"], options["resume"]) == ("tails", "demo-run", "allow")
+    assert options["config"]["optim"]["batch_size"] == 20
+    json.dumps(options["config"])
+    assert wandb.finished == 1
+
+
+def test_a_run_that_goes_on_does_so_in_wandb(tiny_shards, tmp_path, wandb, monkeypatch):
+    with monkeypatch.context() as patch:
+        watch(patch, lambda count: count == 4 and os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            start_tiny(tiny_shards, tmp_path, logger="wandb")
+    run = resume(tmp_path).run
+    start_tiny(tiny_shards, tmp_path, logger="wandb", name="other", epochs=2)
+    first, again, other = (options["id"] for options in wandb.started)
+    assert first == again != other
+    assert_same(wandb.series(first), expected(run))
+    assert wandb.finished == 3
+
+
+@pytest.mark.parametrize("fails", ["init", "log"])
+def test_a_logger_that_fails_is_named_once_and_training_goes_on(tiny_shards, tmp_path, wandb, fails):
+    wandb.fails = (fails,)
+    heard = Heard()
+    failing = start_tiny(tiny_shards, tmp_path, logger="wandb", name="failing", console=heard.console).run
+    assert len(heard.warnings()) == 1
+    assert "wandb fails and is left out from here on" in heard.warnings()[0]
+    assert wandb.asked == (fails == "log")
+    assert metrics(failing) == metrics(start_tiny(tiny_shards, tmp_path, name="alone").run)
+
+
+@pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
+def test_a_missing_package_is_named_before_anything_is_written(
+    tiny_shards, tmp_path, monkeypatch, name, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"pip install 'fasticcl\[{name}\]'"):
+        start_tiny(tiny_shards, tmp_path, logger=name)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("tensorboard", ("tensorboard",)),
+        ("tensorboard, wandb", ("tensorboard", "wandb")),
+        (["wandb", "tensorboard,wandb"], ("wandb", "tensorboard")),
+        ("none", ()),
+        ("", ()),
+    ],
+    ids=str,
+)
+def test_loggers_are_named_one_by_one_or_with_commas(given, names, tmp_path):
+    config = fasticcl.configure("demo", logger=given)
+    assert config.engine.logger == names
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert resolve(file=tmp_path / "config.toml") == config
+
+
+def test_an_unknown_logger_is_refused():
+    with pytest.raises(UserError, match=r"engine\.logger: .*tensorboard.*wandb.*neptune"):
+        fasticcl.configure("demo", logger="neptune")
