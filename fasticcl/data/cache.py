@@ -40,7 +40,7 @@ class Cache:
             for row, image in _decoded(shards, rows, threads, found_bad):
                 self._image(row)[:] = image
 
-    def images(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
+    def pictures(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
         """Return images, each [height, width, 3] RGB, a view into the cache."""
         return [self._image(row) for row in rows.tolist()]
 
@@ -57,7 +57,7 @@ def _decoded(
     try:
         images = shards.images(rows)
     except DamagedImages as error:
-        bad, reason = error.rows, "damaged since the conversion"
+        bad, reason = error.rows, error.reason
     else:
         try:
             return [*zip(rows.tolist(), graph.decoded(images, threads), strict=True)]

@@ -135,7 +135,7 @@ class Loader:
                 try:
                     inputs = graph_inputs(images, planned, jitter)
                 except DamagedImages as error:
-                    self.bad.add(error.rows, "damaged since the conversion")
+                    self.bad.add(error.rows, error.reason)
                 else:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
                     return inputs
@@ -199,7 +199,7 @@ def evaluation_batches(
         if iteration >= len(mine):
             raise StopIteration
         stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
-        return stream_inputs((cache or shards).images(stream.rows), stream, jitter=False)
+        return stream_inputs((cache or shards).pictures(stream.rows), stream, jitter=False)
 
     pipeline = graph.build(
         feed,
@@ -217,9 +217,7 @@ def evaluation_batches(
         try:
             outputs = run_graph(pipeline, gpu)
         except DamagedImages as error:
-            raise TrainingFailed(
-                f"{error}: damaged since the conversion; convert {shards.folder.parent} again."
-            ) from None
+            raise TrainingFailed(f"{error}; convert {shards.folder.parent} again.") from None
         except RuntimeError as error:
             names = undecodable(shards, rows_of(batch))
             raise TrainingFailed(
@@ -233,7 +231,7 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     """Return the images of one stream as its plan has them, through the graph of training, on the CPU."""
     jitter = any(data.color_jitter)
     pipeline = graph.build(
-        lambda _: stream_inputs(shards.images(stream.rows), stream, jitter),
+        lambda _: stream_inputs(shards.pictures(stream.rows), stream, jitter),
         data,
         mixed=False,
         padded=data.crop == "pad",
@@ -270,7 +268,7 @@ def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> li
     inputs = [
         value
         for stream in planned.streams
-        for value in stream_inputs(images.images(stream.rows), stream, jitter)
+        for value in stream_inputs(images.pictures(stream.rows), stream, jitter)
     ]
     return inputs if planned.lam is None else [*inputs, planned.lam]
 

@@ -93,8 +93,8 @@ def _in_split(folder: Path, split: str) -> Iterator[Picture]:
 def _content(shards: Shards, row: int) -> bytes:
     try:
         return shards.images(np.array([row]))[0].tobytes()
-    except DamagedImages:
-        raise UnreadableImage("damaged since the conversion") from None
+    except DamagedImages as error:
+        raise UnreadableImage(error.reason) from None
 
 
 def _in_tar(path: Path) -> Iterator[Picture]:

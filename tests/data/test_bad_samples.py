@@ -1,6 +1,10 @@
 """Images that rot after the conversion: what stands in for them, and that nothing else changes."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -490,3 +494,32 @@ def test_checksums_may_be_left_to_others(varied):
     assert len(unchecked.images(row)) == 1
     with pytest.raises(DamagedImages, match="shard-000000"):
         Shards(varied, "train").images(row)
+
+
+def draw_large_batches(source, folder):
+    """Batches of so many images that DALI reads their headers on several threads: a line for each kind."""
+    lines = []
+    for kind, change in UNDECODABLE.items():
+        shards = shutil.copytree(source, folder / kind)
+        rows = np.random.default_rng(0).choice(len(Shards(shards, "train")), 12, replace=False).tolist()
+        for row in rows:
+            overwrite(shards, row, change)
+        opened = Shards(shards, "train")
+        data = Data(dataset="folder", dir=shards, image_size=16, crop="pad", eval_resize=0)
+        plan = Plan(opened.index, opened.counts, data, batch_size=64, seed=1)
+        loader = Loader(opened, plan, threads=2)
+        drawn = sum(len(batch.y_h) for batch in islice(loader.batches("interpolative"), 8))
+        lines.append(f"{kind} {drawn} {sorted(rows) == loader.bad.rows}")
+    return "\n".join(lines)
+
+
+def test_no_header_ends_the_process_however_large_the_batch(digit_shards, tmp_path):
+    script = "import sys, pathlib, test_bad_samples as t\n"
+    script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
+    places = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": places}, stdout=subprocess.PIPE, text=True, timeout=200
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [f"{kind} {8 * 64} True" for kind in UNDECODABLE]
