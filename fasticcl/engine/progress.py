@@ -52,7 +52,7 @@ class Display:
     def running(self, record: Mapping[str, Any], epochs: int, steps: int) -> None:
         """Show the state inside an epoch: a record of the loop's log."""
         place = f"{_place(record, epochs)} step {record['step']}/{steps}"
-        state = f"{_losses(record)}  {_speed(record)}  ETA {self._eta()}"
+        state = f"{_losses(record)}  {_speed(record)}  ETA {self.eta()}"
         self._bar.update(self._task, description=place, state=state)
         now = time.monotonic()
         if not self.console.is_terminal and now - self.spoke > _QUIET_SECONDS:
@@ -63,13 +63,14 @@ class Display:
         """Print the line of a finished epoch."""
         self.spoke = time.monotonic()
         parts = [_place(record, epochs), _losses(record), _accuracy(record), _speed(record)]
-        self.line("  ".join([*parts, f"ETA {self._eta()}"]))
+        self.line("  ".join([*parts, f"ETA {self.eta()}"]))
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _eta(self) -> str:
+    def eta(self) -> str:
+        """Return the time that is left, as the steps so far have gone."""
         taken = self.done - self.start
         if not taken:
             return "-"
