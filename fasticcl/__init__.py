@@ -6,7 +6,7 @@ The functions here are the verbs of the command line, with the same names and de
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.looking import benchmark, doctor, report
 from fasticcl.api.models import export
-from fasticcl.api.training import configure, evaluate, train
+from fasticcl.api.training import configure, evaluate, rebalance, sweep, train
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 
 __version__ = "0.1.0"
@@ -21,8 +21,10 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "rebalance",
     "report",
     "show",
+    "sweep",
     "train",
     "verify",
 ]

@@ -72,7 +72,7 @@ class Data(Section):
     max_bad_samples: int = Field(default=100, ge=0)
     """Training images that may turn out unreadable before training stops; each is replaced by another."""
     holdout: Weight = 0.0
-    """Training images held back from both stages for `fasticcl sweep`: a share of each class, or from 1 on images."""
+    """Images of each class kept from both stages, for `fasticcl sweep`: a share, from 1 on a number."""
     hw_decoder_load: Fraction = 0.65
     """Share of a batch that the JPEG hardware of a GPU decodes, where it has any; a CPU takes no notice."""
 

@@ -183,7 +183,7 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[StreamBatch]:
-    """Yield every image of a split, or of some ``rows`` of it, once in this order; the last batch may be smaller.
+    """Yield every image of a split once, in index order or that of ``rows``; the last batch may be smaller.
 
     The graph is that of training, fed with centre crops instead of random choices. Of several ranks each
     takes every ``world_size``-th batch. With a ``cache`` of the split the images come from there.

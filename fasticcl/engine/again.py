@@ -11,7 +11,7 @@ from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.results import Report
-from fasticcl.engine.run import Record, Run, free_name
+from fasticcl.engine.run import CENTROIDS, Record, Run, free_name
 from fasticcl.engine.training import train
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
@@ -48,7 +48,8 @@ class FirstStage:
             weights = checkpoint["network"]
         else:
             raise UserError(
-                f"The representation stage of {run.folder} is not finished; continue it with: {run.resume_command}"
+                f"The representation stage of {run.folder} is not finished; continue it with: "
+                f"{run.resume_command}"
             )
         network = Network(config.method.encoder, dataset.num_classes)
         network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("projection.")})
@@ -66,8 +67,9 @@ def changed(run: Run, settings: Layer) -> Config:
         for key in values if section in Config.model_fields and section != "rebalance" else ():
             if key not in _CHANGED.get(section, ()):
                 raise UserError(
-                    f"Only rebalance.*, engine.device and engine.workers can be set here; {section}.{key} belongs "
-                    f"to the whole run: fasticcl train -c {run.folder / 'config.toml'} --set {section}.{key}=..."
+                    f"{section}.{key} cannot be set here, only rebalance.*, engine.device and engine.workers; "
+                    f"start a new run for it: fasticcl train -c {run.folder / 'config.toml'} --name NEW "
+                    f"--set {section}.{key}=..."
                 )
     config = resolve(file=run.folder / "config.toml", options=settings)
     if not config.rebalance.epochs:
@@ -91,7 +93,7 @@ def rebalance_run(
         console: where progress is shown; None: nowhere.
 
     Raises:
-        UserError: no run, an unfinished first stage, a setting that cannot be changed, or a name that is taken.
+        UserError: no run, an unfinished first stage, a setting that is not its own, or a name that is taken.
         Stopped: a signal ended the run; it can be resumed.
         TrainingFailed: as in training.
     """
@@ -121,12 +123,14 @@ def _begin(run: Run, config: Config, machine: Machine) -> Config:
     stage = Rebalancing(config, first.network, machine)
     new = Run.create(config)
     new.data_sha256, new.epochs = run.data_sha256, first.epochs
-    log = run.folder / "metrics.jsonl"
     try:
-        if log.exists():
-            write_file(new.folder / log.name, log.read_bytes())  # resuming cuts it at the checkpoint
+        for name in ("metrics.jsonl", CENTROIDS):  # resuming cuts the lines off at the checkpoint
+            if (run.folder / name).exists():
+                write_file(new.folder / name, (run.folder / name).read_bytes())
     except OSError as error:
-        raise UserError(f"Cannot write into {new.folder}: {error.strerror}; make room and start again.") from None
+        raise UserError(
+            f"Cannot write into {new.folder}: {error.strerror}; make room and start again."
+        ) from None
     if not new.save(stage, 0, 0, {}, first.bad_rows):
         raise TrainingFailed(f"{new.folder}/last.pt could not be written; make room and start again.")
     return config

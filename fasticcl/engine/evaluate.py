@@ -17,7 +17,6 @@ Metrics = dict[str, float | None]
 METRICS = ("val/top1", "val/many", "val/medium", "val/few")
 
 
-@torch.no_grad()
 def evaluate(
     network: Network, batches: Iterable[StreamBatch], train_counts: NDArray[np.integer], machine: Machine
 ) -> Metrics:
@@ -36,7 +35,6 @@ def evaluate(
     return accuracies(right, seen, train_counts)
 
 
-@torch.no_grad()
 def count_right(
     encoder: nn.Module,
     classifiers: Sequence[nn.Module],
@@ -98,6 +96,6 @@ def accuracies(
 
 
 def balanced_accuracy(right: NDArray[np.integer], seen: NDArray[np.integer]) -> float | None:
-    """Return the mean of the classes' accuracies in percent, of those that have an image; None without any."""
+    """Return the mean accuracy, in percent, of the classes that have an image; None without any."""
     present = seen > 0
     return 100 * float((right[present] / seen[present]).mean()) if present.any() else None
