@@ -67,9 +67,9 @@ def changed(run: Run, settings: Layer) -> Config:
         for key in values if section in Config.model_fields and section != "rebalance" else ():
             if key not in _CHANGED.get(section, ()):
                 raise UserError(
-                    f"{section}.{key} cannot be set here, only rebalance.*, engine.device and engine.workers; "
-                    f"start a new run for it: fasticcl train -c {run.folder / 'config.toml'} --name NEW "
-                    f"--set {section}.{key}=..."
+                    f"{section}.{key} is none of what can be set here (rebalance.*, engine.device, "
+                    "engine.workers); start a new run for it: "
+                    f"fasticcl train -c {run.folder / 'config.toml'} --name NEW --set {section}.{key}=..."
                 )
     config = resolve(file=run.folder / "config.toml", options=settings)
     if not config.rebalance.epochs:

@@ -43,6 +43,8 @@ Line = tuple[str, str, Sequence[Tried], list[float]]
 
 def _by_split(tried: Sequence[Tried]) -> Iterator[Line]:
     for name, metric in KEYS.items():
+        if all(each.metrics[metric] is None for each in tried):
+            continue  # the split has no class
         yield name, SPLIT_COLORS[name], tried, [_number(each.metrics[metric]) for each in tried]
     if any(each.held_back is not None for each in tried):
         yield "held back", COLORS[3], tried, [_number(each.held_back) for each in tried]
