@@ -18,7 +18,7 @@ from fasticcl.files import write_file
 from fasticcl.method.network import Network
 from fasticcl.resolve import Layer, resolve, validate
 
-_CHANGED = {"engine": ("device", "workers")}  # beside all of rebalance
+_CHANGED = {"engine": ("device", "workers", "report")}  # beside all of rebalance
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def changed(run: Run, settings: Layer) -> Config:
             if key not in _CHANGED.get(section, ()):
                 raise UserError(
                     f"{section}.{key} is none of what can be set here (rebalance.*, engine.device, "
-                    "engine.workers); start a new run for it: "
+                    "engine.workers, engine.report); start a new run for it: "
                     f"fasticcl train -c {run.folder / 'config.toml'} --name NEW --set {section}.{key}=..."
                 )
     config = resolve(file=run.folder / "config.toml", options=settings)
@@ -88,7 +88,7 @@ def rebalance_run(
 
     Args:
         folder: the run folder; it is left as it is.
-        settings: keys of ``rebalance``, ``engine.device`` and ``engine.workers``.
+        settings: keys of ``rebalance``, and ``engine.device``, ``engine.workers``, ``engine.report``.
         name: name of the new run; None: that of the old one and the next free number.
         console: where progress is shown; None: nowhere.
 

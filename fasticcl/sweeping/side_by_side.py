@@ -39,10 +39,16 @@ def build_stages(configs: Sequence[Config], first: Network, machine: Machine) ->
     return [Rebalancing(config, copy.deepcopy(first, {**shared}), machine) for config in configs]
 
 
-def train_together(stages: Sequence[Rebalancing], loader: Loader, display: Display) -> None:
+def train_together(stages: Sequence[Rebalancing], loader: Loader, display: Display, title: str) -> None:
     """Train the stages to their end: every image is decoded and encoded once, for all of them.
 
     What each learns is to the bit what it learns alone (on a CPU).
+
+    Args:
+        stages: as `build_stages` makes them.
+        loader: their class-aware batches.
+        display: what a person sees.
+        title: what the stages are called there.
     """
     batches = loader.batches("rebalance")
     epochs = stages[0].epochs
@@ -57,17 +63,14 @@ def train_together(stages: Sequence[Rebalancing], loader: Loader, display: Displ
             images += batch.images
             display.step()
         speed = images / (time.perf_counter() - began)
-        side = f"  {len(stages)} settings side by side" if len(stages) > 1 else ""
-        display.line(
-            f"rebalance     epoch {epoch + 1:>{len(str(epochs))}}/{epochs}{side}  {speed:.0f} images/s  "
-            f"ETA {display.eta()}"
-        )
+        place = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
+        display.line(f"rebalance     {place}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
 
 
 def _step(stages: Sequence[Rebalancing], batch: StreamBatch) -> None:
     features = stages[0].encode(batch)
     for stage in stages:
-        loss = stage.losses_from(features, batch)["loss"]
         stage.optimizer.zero_grad(set_to_none=True)
+        loss = stage.losses_from(features, batch)["loss"]
         loss.backward()
         stage.optimizer.step()

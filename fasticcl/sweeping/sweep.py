@@ -73,6 +73,8 @@ def sweep_run(
         for each in grid(run, over, settings or {})
     ]
     machine = choose_machine(tries[0].config.engine)
+    if machine.compiled:
+        machine = replace(machine, mode="on")  # CUDA graphs keep the outputs of one network, not of several
     dataset = open_dataset(tries[0].config)
     first = FirstStage.of(run, dataset)
     machine.place(first.network.eval())
@@ -161,7 +163,9 @@ class _Work:
         loader.bad.warn = display.line
         loader.bad.know(self.first.bad_rows)
         stages = build_stages([each.config for each in settings], self.first.network, self.machine)
-        train_together(stages, loader, display)
+        named = ", ".join(str(number + 1) for number in numbers)
+        title = f"setting{'s' * (len(numbers) > 1)} {named} of {len(self.tries)}"
+        train_together(stages, loader, display, title)
         return [*map(_tried, settings, *self._accuracies(config, stages), map(_is_finite, stages))]
 
     def _accuracies(

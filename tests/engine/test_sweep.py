@@ -278,7 +278,7 @@ def test_the_command_line_shows_both_figures_and_what_they_rest_on(run, monkeypa
     over = ("--over", "rebalance.distillation_temperature=1,10")
     assert call(monkeypatch, "sweep", run, *over) == 0
     out = capsys.readouterr().out
-    assert "2 settings side by side" in out
+    assert "epoch 2/2  settings 1, 2 of 2  " in out
     assert "held back" in out
     assert "The representation stage has trained on them" in out
     assert call(monkeypatch, "sweep", run, *over, "--json", "--holdout", "0") == 0
