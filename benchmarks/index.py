@@ -279,7 +279,7 @@ def drawing(options: argparse.Namespace, folder: Path, classes: Callable[[int], 
     plans = {rows: warm_plan(folder / str(rows)) for rows in sizes}
     rates = in_turns({rows: calls(plan) for rows, plan in plans.items()}, options)
     return {
-        "classes": {rows: len(plan.counts) for rows, plan in plans.items()},
+        "classes": {rows: len(plan.classes["rebalance"].keep) for rows, plan in plans.items()},
         "warm_draws_per_second": {
             what: {rows: summary(rates[rows][what]) for rows in sizes} for what in rates[sizes[0]]
         },

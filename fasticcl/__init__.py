@@ -6,7 +6,7 @@ The functions here are the verbs of the command line, with the same names and de
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.looking import benchmark, doctor, report
 from fasticcl.api.models import export, predict
-from fasticcl.api.training import configure, evaluate, train
+from fasticcl.api.training import configure, evaluate, rebalance, sweep, train
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 
 __version__ = "0.1.0"
@@ -22,8 +22,10 @@ __all__ = [
     "evaluate",
     "export",
     "predict",
+    "rebalance",
     "report",
     "show",
+    "sweep",
     "train",
     "verify",
 ]

@@ -80,6 +80,8 @@ class Data(Section):
     """Compare the checksum of every image that is read; without, only what cannot be decoded is noticed."""
     max_bad_samples: int = Field(default=100, ge=0)
     """Training images that may turn out unreadable before training stops; each is replaced by another."""
+    holdout: Weight = 0.0
+    """Images of each class kept from both stages, for `fasticcl sweep`: a share, from 1 on a number."""
     hw_decoder_load: Fraction = 0.65
     """Share of a batch that the JPEG hardware of a GPU decodes, where it has any; a CPU takes no notice."""
 
@@ -89,6 +91,10 @@ class Data(Section):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"data.{name} runs from the lower to the higher value, got {low} and {high}")
+        if self.holdout >= 1 and self.holdout % 1:
+            raise ValueError(
+                f"data.holdout is a share below 1 or a whole number of images, got {self.holdout:g}"
+            )
         if 0 < self.eval_resize < self.image_size:
             raise ValueError(
                 f"data.eval_resize ({self.eval_resize}) is smaller than data.image_size ({self.image_size}); "

@@ -82,7 +82,7 @@ def resolve(
     paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
     by_method = tomllib.loads(preset_text(method, "method")) if method else {}
     # Options and --set are one layer: their order on the command line does not matter.
-    layers = [preset, from_file, by_method, _together([options or {}, *map(_assignment, assignments)])]
+    layers = [preset, from_file, by_method, _together([options or {}, *map(assignment, assignments)])]
     merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     for layer in layers:
         _apply(merged, layer, paper_warmup)
@@ -129,7 +129,24 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{file} is not a TOML file: {error}.") from None
 
 
-def _assignment(text: str) -> Layer:
+def as_layer(settings: Mapping[str, Any] | Iterable[str]) -> Layer:
+    """Return {"section.key": value}, or ["section.key=value"], as one layer.
+
+    Raises:
+        UserError: a string that is no assignment, an unknown section or key.
+    """
+    if isinstance(settings, Mapping):
+        paths = ((path.partition("."), value) for path, value in settings.items())
+        return _together({section: {key: value}} for (section, _, key), value in paths)
+    return _together(map(assignment, settings))
+
+
+def assignment(text: str) -> Layer:
+    """Return ``section.key=value`` as a layer; what is no TOML value is a string.
+
+    Raises:
+        UserError: it is no assignment.
+    """
     path, equals, value = text.partition("=")
     section, dot, key = path.strip().partition(".")
     if not (equals and dot and key):

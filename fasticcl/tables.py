@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fasticcl.engine.results import Report
     from fasticcl.health.finding import Finding
     from fasticcl.models.export import Exported
+    from fasticcl.sweeping.outcome import Sweep
 
 _MOST = 20  # lines of one kind before the rest is only counted
 _BAR = 40  # letters of the longest bar of a histogram
@@ -50,6 +51,52 @@ def accuracies(report: "Report") -> Table:
     for name, metrics in report.rows.items():
         table.add_row(titles[name], *(percent(metrics[key]) for key in METRICS))
     return table
+
+
+def swept(sweep: "Sweep") -> Table:
+    """Return the table of a sweep: both figures of every setting, the chosen one marked."""
+    from fasticcl.engine.evaluate import METRICS
+    from fasticcl.engine.progress import percent
+
+    table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}")
+    table.title_justify = "left"
+    keys = [*sweep.tried[0].values]
+    for key in keys:
+        table.add_column(key.removeprefix("rebalance.").replace("_", "\n"), justify="right")
+    for column in ("overall", "many", "medium", "few", "held back", ""):
+        table.add_column(column, justify="right")
+    before = [percent(sweep.before[key]) for key in METRICS]
+    table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.before_held_back), "")
+    for each in sweep.tried:
+        figures = [percent(each.metrics[key]) for key in METRICS]
+        marks = ["the run's"] * each.own + ["chosen"] * (each is sweep.best)
+        values = map(str, each.values.values())
+        table.add_row(*values, *figures, percent(each.held_back), ", ".join(marks))
+    return table
+
+
+def chosen(sweep: "Sweep") -> Iterator[str]:
+    """Yield what the table of a sweep rests on, which setting is best and what makes a run of it."""
+    holdout = sweep.holdout
+    yield f"Figure: {sweep.folder / 'sweep.svg'}    data: sweep.json, sweep.csv"
+    if not holdout.images:
+        yield "No images were held back, so nothing is chosen; what is reported must not choose."
+        return
+    yield (
+        f"held back: {holdout.images:,} training images of {holdout.classes:,} classes, which the stage "
+        "left out; the mean of the classes' accuracies"
+    )
+    if holdout.seen:
+        yield (
+            "           The representation stage has trained on them, so this is too high, and good for "
+            "comparison only; `fasticcl train --set data.holdout=0.1` keeps them from both stages"
+        )
+    if sweep.best is None:
+        yield "The held-back images do not tell these settings apart, so nothing is chosen."
+    else:
+        values = ", ".join(f"{key}={value}" for key, value in sweep.best.values.items())
+        yield f"Best on the held-back images: {values}"
+        yield f"Next: {sweep.command}    a run of it"
 
 
 def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:

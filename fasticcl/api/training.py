@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from fasticcl.config import Config
     from fasticcl.engine.results import Report
+    from fasticcl.sweeping.grid import Over
+    from fasticcl.sweeping.outcome import Sweep
 
 _OPTIONS = {
     "data": "data.dir",
@@ -157,12 +159,100 @@ def train(
             )
     from fasticcl.engine import training
 
-    found = training.train(resolved, resume=resume, console=console)
+    return _reported(training.train(resolved, resume=resume, console=console), console)
+
+
+def rebalance(
+    run: str | Path,
+    *,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    name: str | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    console: "Console | None" = None,
+) -> "Report":
+    """Run the rebalancing stage of a run again (section 3.6), into a run of its own beside it.
+
+    The run itself stays as it is. With unchanged settings the new one is equal to it, on a CPU to the bit.
+
+    Args:
+        run: folder of a run whose representation stage is finished.
+        set: settings of the stage, as {"rebalance.key": value} or ["rebalance.key=value"].
+        name: name of the new run; None: RUN-rebalance-1, or the next free number.
+        device: auto, cpu or gpu; None: as the run was started.
+        workers: threads that decode and augment; None: as the run was started.
+        console: a rich console that shows progress; None: silent.
+
+    Raises:
+        UserError: bad input, in one sentence.
+        Stopped: Ctrl-C or SIGTERM came; the state is saved and ``fasticcl train --resume`` continues.
+        TrainingFailed: the loss is not finite, or too many images can no longer be read.
+    """
+    from fasticcl.engine.again import rebalance_run
+
+    settings = _rebalancing(set, device, workers)
+    return _reported(rebalance_run(Path(run), settings, name=name, console=console), console)
+
+
+def sweep(
+    run: str | Path,
+    *,
+    over: "Over",
+    holdout: float | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    device: str | None = None,
+    workers: int | None = None,
+    console: "Console | None" = None,
+) -> "Sweep":
+    """Try settings of the rebalancing stage on the first stage of a run; the paper's Figure 4 and its like.
+
+    Every combination of the values is tried. The best is chosen by the mean of the classes' accuracies on
+    training images that are held back, never on the split that is reported. Where the representation stage
+    has trained on these, their accuracy is too high and may not tell settings apart: train with
+    ``data.holdout`` to hold them back from both stages. sweep.json, sweep.csv, sweep.svg and sweep.png are
+    written into RUN/sweep-N.
+
+    Args:
+        run: folder of a run whose representation stage is finished.
+        over: values, as {"rebalance.gamma": [0, 0.5, 1]} or ["rebalance.gamma=0,0.5,1"].
+        holdout: images that are held back: below 1 a share of each class, from 1 on images per class, at
+            most half of a class; None: those of ``data.holdout``, else a tenth; 0: none, and no choice.
+        set: settings of the stage that are changed for all alike, as in `rebalance`.
+        device: auto, cpu or gpu; None: as the run was started.
+        workers: threads that decode and augment; None: as the run was started.
+        console: a rich console that shows progress; None: silent.
+
+    Raises:
+        UserError: bad input, in one sentence.
+        TrainingFailed: too many images can no longer be read.
+        KeyboardInterrupt: Ctrl-C; settings that were finished are written.
+    """
+    from fasticcl.sweeping.sweep import sweep_run
+
+    settings = _rebalancing(set, device, workers)
+    return sweep_run(Path(run), over, holdout=holdout, settings=settings, console=console)
+
+
+def _rebalancing(
+    set: Mapping[str, Any] | Sequence[str], device: str | None, workers: int | None
+) -> "dict[str, dict[str, Any]]":
+    """Return what is changed for a rebalancing stage, options on top."""
+    from fasticcl.resolve import as_layer
+
+    settings = {section: dict(values) for section, values in as_layer(set).items()}
+    for key, value in (("device", device), ("workers", workers)):
+        if value is not None:
+            settings.setdefault("engine", {})[key] = value
+    return settings
+
+
+def _reported(report: "Report", console: "Console | None") -> "Report":
+    """Write the report of a run that has ended, where it is wanted."""
     if os.environ.get("RANK", "0") == "0":  # the ranks have parted
         from fasticcl.reporting.files import report_finished
 
-        report_finished(found.run, console)
-    return found
+        report_finished(report.run, console)
+    return report
 
 
 def evaluate(run: str | Path, *, device: str | None = None, workers: int | None = None) -> "Report":

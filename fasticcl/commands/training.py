@@ -109,6 +109,71 @@ def train(
     tables.print_lines(console, lines)
 
 
+@app.command()
+def rebalance(
+    run: Annotated[Path, typer.Argument(help="Folder of a run whose representation stage is finished.")],
+    assign: Assign = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new run; default: RUN-rebalance-N beside it.")
+    ] = None,
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Run the rebalancing stage of a run again, with other settings.
+
+    fasticcl rebalance runs/demo/iccl-1 --set rebalance.gamma=0.5
+    """
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    found = fasticcl.rebalance(
+        run, set=assign or (), name=name, device=device, workers=workers, console=console
+    )
+    console.print(tables.accuracies(found))
+    new, old = (shlex.quote(str(path)) for path in (found.run, run))
+    tables.print_lines(console, [f"Next: fasticcl report {old} {new}    both beside one another"])
+
+
+@app.command()
+def sweep(
+    run: Annotated[Path, typer.Argument(help="Folder of a run whose representation stage is finished.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting and its values, repeatable: all combinations.", metavar="rebalance.KEY=V,V..."
+        ),
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            help="Training images to choose on: a share of each class, or a number; default: 0.1.",
+            metavar="SHARE",
+        ),
+    ] = None,
+    assign: Assign = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Try settings of the rebalancing stage on one first stage, and choose one.
+
+    fasticcl sweep runs/demo/iccl-1 --over rebalance.distillation_temperature=1,2,5,10,20
+    """
+    console = Console(stderr=json_output)
+    found = fasticcl.sweep(
+        run,
+        over=over or (),
+        holdout=holdout,
+        set=assign or (),
+        device=device,
+        workers=workers,
+        console=console,
+    )
+    if json_output:
+        typer.echo(json.dumps(found.as_dict()))
+        return
+    console.print(tables.swept(found))
+    tables.print_lines(console, tables.chosen(found))
+
+
 @app.command("eval")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],

@@ -95,8 +95,7 @@ class BadSamples:
 
     def _substitute(self, row: int, phase: Phase, epoch: int, step: int) -> StreamPlan:
         label = int(self.plan.index["label"][row])
-        first = int(self.plan.first_row[label])
-        if self._rows.issuperset(range(first, first + int(self.plan.counts[label]))):
+        if self._rows.issuperset(self.plan.rows_of(label).tolist()):
             raise TrainingFailed(
                 f"No image of the class {self.shards.manifest.classes[label]!r} can be read any more; "
                 f"convert {self.shards.folder.parent} again."

@@ -174,6 +174,7 @@ def evaluation_batches(
     shards: Shards,
     data: Data,
     *,
+    rows: NDArray[np.int64] | None = None,
     cache: Cache | None = None,
     batch_size: int,
     threads: int | None = None,
@@ -182,7 +183,7 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[StreamBatch]:
-    """Yield every image of a split once, in index order; the last batch may be smaller.
+    """Yield every image of a split once, in index order or that of ``rows``; the last batch may be smaller.
 
     The graph is that of training, fed with centre crops instead of random choices. Of several ranks each
     takes every ``world_size``-th batch. With a ``cache`` of the split the images come from there.
@@ -190,10 +191,12 @@ def evaluation_batches(
     Raises:
         TrainingFailed: an image cannot be read; an accuracy without it would be another one.
     """
-    mine = range(rank, -(-len(shards) // batch_size), world_size)
+    size = len(shards) if rows is None else len(rows)
+    mine = range(rank, -(-size // batch_size), world_size)
 
     def rows_of(batch: int) -> NDArray[np.int64]:
-        return np.arange(batch * batch_size, min((batch + 1) * batch_size, len(shards)))
+        places = np.arange(batch * batch_size, min((batch + 1) * batch_size, size))
+        return places if rows is None else rows[places]
 
     def feed(iteration: int) -> list[Any]:
         if iteration >= len(mine):

@@ -20,6 +20,7 @@ PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
 # What a generator is for. Each purpose has its own stream of numbers, so that switching one kind of
 # draw on or off leaves the others as they were.
 _ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE = range(6)
+_NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
 _CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 
@@ -82,11 +83,13 @@ class Plan:
         batch_size: B, images per stream in the global batch.
         seed: seed of the run.
         rebalance_gamma: γ' of the class-aware stream in the rebalancing stage.
+        held_back: rows of the index that are never drawn, sorted; every class keeps one. Equation 2 goes by
+            all images of a class, so that what is found without these holds with them.
         rank, world_size: this process's slice of every global batch.
 
     Raises:
-        ValueError: a batch larger than the index or not divisible among the ranks, or a class
-            without images.
+        ValueError: a batch larger than the images that can be drawn or not divisible among the ranks, or a
+            class without images.
     """
 
     def __init__(
@@ -98,31 +101,38 @@ class Plan:
         batch_size: int,
         seed: int,
         rebalance_gamma: float = 1.0,
+        held_back: NDArray[np.int64] = _NONE,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size > len(index):
-            raise ValueError(f"a batch of {batch_size} is larger than the {len(index)} training images")
+        if batch_size > len(index) - len(held_back):
+            raise ValueError(
+                f"a batch of {batch_size} is larger than the {len(index) - len(held_back)} training images"
+            )
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {world_size} ranks")
         self.index = np.asarray(index)  # a plain view: a memmap pays for every subscript
-        self.counts = np.asarray(counts, dtype=np.int64)
-        self.first_row = np.concatenate(([0], np.cumsum(self.counts)[:-1]))
+        counts = np.asarray(counts, dtype=np.int64)
+        # The images that can be drawn, by class; where all can, places are rows and nothing is stored.
+        self._rows = np.delete(np.arange(len(index)), held_back) if len(held_back) else None
+        self._counts = counts - np.bincount(self.index["label"][held_back], minlength=len(counts))
+        self._first = np.cumsum(self._counts) - self._counts
+        self._size = int(self._counts.sum())
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
-        balanced = AliasTable(class_probabilities(self.counts, data.gamma))
+        balanced = AliasTable(class_probabilities(counts, data.gamma))
         self.classes = {
             "interpolative": balanced,
-            "rebalance": AliasTable(class_probabilities(self.counts, rebalance_gamma)),
+            "rebalance": AliasTable(class_probabilities(counts, rebalance_gamma)),
         }
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch: as many batches as the class-agnostic stream fills, the rest dropped."""
-        return len(self.index) // self.batch_size
+        return self._size // self.batch_size
 
     def batch(self, phase: Phase, epoch: int, step: int) -> BatchPlan:
         """Return this rank's part of a global batch: the same arguments give the same batch."""
@@ -149,7 +159,7 @@ class Plan:
             raise ValueError(f"step {step} lies outside an epoch of {self.steps_per_epoch} steps")
         keys = self._rng(_ORDER, phase, epoch, 0).integers(0, 2**64, _FEISTEL_ROUNDS, dtype=np.uint64)
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        return permute(positions, len(self.index), keys)
+        return self._row(permute(positions, self._size, keys))
 
     def aware_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the index rows [B] of a class-aware global batch.
@@ -158,7 +168,14 @@ class Plan:
         """
         rng = self._rng(_DRAW, phase, epoch, step)
         classes = self.classes[phase].draw(rng, self.batch_size)
-        return self.first_row[classes] + rng.integers(0, self.counts[classes])
+        return self._row(self._first[classes] + rng.integers(0, self._counts[classes]))
+
+    def rows_of(self, label: int) -> NDArray[np.int64]:
+        """Return the rows of a class that can be drawn."""
+        return self._row(self._first[label] + np.arange(self._counts[label]))
+
+    def _row(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return places if self._rows is None else self._rows[places]
 
     def substitute(self, row: int, phase: Phase, epoch: int, step: int, attempt: int) -> StreamPlan:
         """Return the plan of one image that stands in for an unreadable one: another of its class.
@@ -171,7 +188,7 @@ class Plan:
         counter = [attempt, step, epoch, PHASES.index(phase)]
         rng = np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, _SUBSTITUTE + 8 * row]))
         label = self.index["label"][row]
-        rows = self.first_row[label] + rng.integers(0, self.counts[label], 1)
+        rows = self._row(self._first[label] + rng.integers(0, self._counts[label], 1))
         return self._augment(rows, rng)
 
     def _lambda(self, epoch: int, step: int) -> NDArray[np.float32]:

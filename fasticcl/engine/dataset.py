@@ -4,9 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fasticcl.config import Config
 from fasticcl.data.cache import Cache, is_wanted
+from fasticcl.data.holdout import held_back_rows
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
 from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
@@ -25,6 +30,8 @@ class Dataset:
     evaluated: Shards
     cached: bool
     """Whether images are decoded once and kept."""
+    held_back: NDArray[np.int64]
+    """Rows of ``train`` that training leaves out, sorted."""
 
     @property
     def num_classes(self) -> int:
@@ -75,7 +82,8 @@ def open_dataset(config: Config) -> Dataset:
     present = [name for name in ("test", "val") if name in manifest.splits]
     split = present[0] if data.eval_split == "auto" else data.eval_split
     train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
-    return Dataset(train, evaluated, is_wanted(data.cache, (train, evaluated)))
+    held_back = held_back_rows(train.counts, data.holdout, config.engine.seed)
+    return Dataset(train, evaluated, is_wanted(data.cache, (train, evaluated)), held_back)
 
 
 def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
@@ -85,7 +93,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
         UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
     """
     batch_size = config.optim.batch_size
-    images = len(dataset.train)
+    images = len(dataset.train) - len(dataset.held_back)
     if batch_size > images:
         raise UserError(
             f"A batch of {batch_size} is larger than the {images} training images; "
@@ -104,6 +112,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
         batch_size=batch_size,
         seed=config.engine.seed,
         rebalance_gamma=config.rebalance.gamma,
+        held_back=dataset.held_back,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
@@ -120,10 +129,19 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
 
 def batches_to_evaluate(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
     """Return this rank's images of the evaluated split, each once; a few of them for ``fast_dev_run``."""
+    return _evaluation(config, dataset.evaluated, machine, cache=dataset.evaluation_cache)
+
+
+def batches_held_back(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
+    """Return this rank's images of those that training leaves out, as an evaluation sees them."""
+    return _evaluation(config, dataset.train, machine, rows=dataset.held_back)
+
+
+def _evaluation(config: Config, shards: Shards, machine: Machine, **which: Any) -> Iterable[StreamBatch]:
     batches = evaluation_batches(
-        dataset.evaluated,
+        shards,
         config.data,
-        cache=dataset.evaluation_cache,
+        **which,
         batch_size=-(-config.optim.batch_size // machine.ranks.world_size),
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,

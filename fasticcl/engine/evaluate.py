@@ -1,10 +1,11 @@
 """Accuracy: overall and on the many, medium and few splits (section 4.2)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fasticcl.data.loader import StreamBatch
 from fasticcl.data.longtail import splits
@@ -16,7 +17,6 @@ Metrics = dict[str, float | None]
 METRICS = ("val/top1", "val/many", "val/medium", "val/few")
 
 
-@torch.no_grad()
 def evaluate(
     network: Network, batches: Iterable[StreamBatch], train_counts: NDArray[np.integer], machine: Machine
 ) -> Metrics:
@@ -30,27 +30,57 @@ def evaluate(
         train_counts: [K] training images per class, which define the splits.
         machine: where it runs.
     """
-    ranks = machine.ranks
-    right = torch.zeros(len(train_counts), dtype=torch.int64, device=machine.device)
-    seen = torch.zeros_like(right)
-    for y, predicted in predictions(network, batches):
-        right.index_add_(0, y, (predicted == y).long())
+    network.eval()
+    (right,), seen = count_right(network.encoder, [network.classifier], batches, len(train_counts), machine)
+    return accuracies(right, seen, train_counts)
+
+
+def count_right(
+    encoder: nn.Module,
+    classifiers: Sequence[nn.Module],
+    batches: Iterable[StreamBatch],
+    num_classes: int,
+    machine: Machine,
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return how many images of each class every classifier gets right [C, K], and how many there are [K].
+
+    Args:
+        encoder: in evaluation mode; it sees each image once, however many classifiers there are.
+        classifiers: C of them, on its features.
+        batches: this rank's images; over all ranks each comes once.
+        num_classes: K.
+        machine: where it runs.
+    """
+    counts = torch.zeros((len(classifiers) + 1, num_classes), dtype=torch.int64, device=machine.device)
+    *right, seen = counts
+    for y, predicted in _predictions(encoder, classifiers, batches):
+        for of_class, each in zip(right, predicted, strict=True):
+            of_class.index_add_(0, y, (each == y).long())
         seen.index_add_(0, y, torch.ones_like(y))
-    totals = ranks.sum(torch.stack([right, seen])).cpu().numpy()
-    return accuracies(totals[0], totals[1], train_counts)
+    totals = machine.ranks.sum(counts).cpu().numpy()
+    return totals[:-1], totals[-1]
 
 
-@torch.no_grad()
 def predictions(
     network: Network, batches: Iterable[StreamBatch]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the labels [B] and the predicted classes [B] of each batch; evaluation mode, float32.
+    """Yield the labels [B] and the predicted classes [B] of each batch; evaluation mode, float32."""
+    network.eval()
+    for y, (predicted,) in _predictions(network.encoder, [network.classifier], batches):
+        yield y, predicted
+
+
+@torch.no_grad()
+def _predictions(
+    encoder: nn.Module, classifiers: Sequence[nn.Module], batches: Iterable[StreamBatch]
+) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+    """Yield the labels [B] of each batch and what every classifier predicts, each [B].
 
     In float32 whatever the precision of training: bfloat16 logits tie, and ties favour low labels.
     """
-    network.eval()
     for batch in batches:
-        yield batch.y, network(batch.x).logits.argmax(dim=1)
+        features = encoder(batch.x)
+        yield batch.y, [classifier(features).argmax(dim=1) for classifier in classifiers]
 
 
 def accuracies(
@@ -63,3 +93,9 @@ def accuracies(
         per_class = right[present] / seen[present]
         metrics[f"val/{name}"] = 100 * float(per_class.mean()) if present.any() else None
     return metrics
+
+
+def balanced_accuracy(right: NDArray[np.integer], seen: NDArray[np.integer]) -> float | None:
+    """Return the mean accuracy, in percent, of the classes that have an image; None without any."""
+    present = seen > 0
+    return 100 * float((right[present] / seen[present]).mean()) if present.any() else None

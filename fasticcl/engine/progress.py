@@ -56,12 +56,12 @@ class Display:
         self.estimate.step(self.phase, time.monotonic())
         self._bar.update(self._task, completed=self.done)
         if self.done - self.start == _ESTIMATED_AFTER and self.done < self.total:
-            self.line(f"estimate {self._eta()} to go, after {_ESTIMATED_AFTER} steps")
+            self.line(f"estimate {self.eta()} to go, after {_ESTIMATED_AFTER} steps")
 
     def running(self, record: Mapping[str, Any], epochs: int, steps: int) -> None:
         """Show the state inside an epoch: a record of the loop's log."""
         place = f"{_place(record, epochs)} step {record['step']}/{steps}"
-        state = f"{_losses(record)}  {_speed(record)}  ETA {self._eta()}"
+        state = f"{_losses(record)}  {_speed(record)}  ETA {self.eta()}"
         self._bar.update(self._task, description=place, state=state)
         now = time.monotonic()
         if not self.console.is_terminal and now - self.spoke > _QUIET_SECONDS:
@@ -72,13 +72,14 @@ class Display:
         """Print the line of a finished epoch."""
         self.spoke = time.monotonic()
         parts = [_place(record, epochs), _losses(record), _accuracy(record), _speed(record)]
-        self.line("  ".join([*parts, f"ETA {self._eta()}"]))
+        self.line("  ".join([*parts, f"ETA {self.eta()}"]))
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _eta(self) -> str:
+    def eta(self) -> str:
+        """Return the time that is left, as the steps so far have gone."""
         left = self.estimate.seconds()
         if left is None:
             return "-"

@@ -63,14 +63,27 @@ class Rebalancing:
         if self.frozen:
             self.network.encoder.eval()
 
+    def encode(self, batch: StreamBatch) -> torch.Tensor | None:
+        """Begin a step: return the features [B, D] of the teacher's encoder, None where nobody asks for them.
+
+        It is the student's encoder too where that is frozen.
+        """
+        self.machine.begin_step()
+        if not (self.frozen or self.settings.distillation_weight):
+            return None
+        with torch.no_grad(), self.machine.autocast():
+            return self.features(batch.x)
+
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the loss of a class-aware batch."""
         assert isinstance(batch, StreamBatch)
-        self.machine.begin_step()
+        return self.losses_from(self.encode(batch), batch)
+
+    def losses_from(self, features: torch.Tensor | None, batch: StreamBatch) -> Losses:
+        """Return the loss of a class-aware batch, given what `encode` made of it."""
         weight = self.settings.distillation_weight
         with self.machine.autocast():
             with torch.no_grad():
-                features = self.features(batch.x) if weight or self.frozen else None
                 teacher = self.teacher.classifier(features) if weight else None
             student = self.student(features) if self.frozen else self.student(batch.x).logits
         teacher = student if teacher is None else teacher

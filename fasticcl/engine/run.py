@@ -64,7 +64,7 @@ class Run:
             UserError: the name is taken, or the folder cannot be made.
         """
         runs = config.engine.project / config.data.dataset
-        name = config.engine.name or _free_name(runs, config.method.name)
+        name = config.engine.name or free_name(runs, config.method.name)
         folder = runs / name
         try:
             runs.mkdir(parents=True, exist_ok=True)
@@ -344,8 +344,9 @@ def _position(line: str) -> tuple[float, ...]:
         return (math.inf,)  # a line cut short by a crash
 
 
-def _free_name(runs: Path, method: str) -> str:
+def free_name(folder: Path, stem: str) -> str:
+    """Return ``stem-N`` with the smallest N from 1 that nothing in a folder is called."""
     number = 1
-    while (runs / f"{method}-{number}").exists():
+    while (folder / f"{stem}-{number}").exists():
         number += 1
-    return f"{method}-{number}"
+    return f"{stem}-{number}"

@@ -4,9 +4,8 @@ import torch
 
 from fasticcl.config import Engine
 from fasticcl.data.loader import StreamBatch
-from fasticcl.engine.evaluate import accuracies, evaluate
+from fasticcl.engine.evaluate import accuracies, count_right, evaluate
 from fasticcl.engine.machine import choose_machine
-from fasticcl.method.network import Output
 
 TRAIN = np.array([500, 101, 100, 20, 19, 2])  # many, many, medium, medium, few, few
 
@@ -29,16 +28,35 @@ def test_classes_without_images_do_not_count_and_an_empty_split_has_no_number():
 class Parrot(torch.nn.Module):
     """Answers with the number that is written in each image."""
 
-    def forward(self, images):
-        return Output(torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 6).float(), None)
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.classifier = self.read, torch.nn.Identity()
+
+    @staticmethod
+    def read(images):
+        return torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 6).float()
+
+
+def answers():
+    """What is right, what is written in the images, and both in batches."""
+    truth, answer = torch.from_numpy(np.random.default_rng(0).integers(0, 6, (2, 101)))
+    images = answer.float()[:, None, None, None].expand(-1, 3, 2, 2)
+    return truth, answer, [StreamBatch(images[i : i + 8], truth[i : i + 8]) for i in range(0, 101, 8)]
 
 
 def test_batches_of_any_size_are_counted_per_class():
-    rng = np.random.default_rng(0)
-    truth, answer = torch.from_numpy(rng.integers(0, 6, (2, 101)))
-    images = answer.float()[:, None, None, None].expand(-1, 3, 2, 2)
-    batches = [StreamBatch(images[i : i + 8], truth[i : i + 8]) for i in range(0, 101, 8)]
+    truth, answer, batches = answers()
     metrics = evaluate(Parrot(), batches, TRAIN, choose_machine(Engine(device="cpu")))
     hits = (truth == answer).numpy()
     assert metrics["val/top1"] == pytest.approx(100 * hits.mean())
     assert metrics["val/few"] == pytest.approx(50 * sum(hits[truth == k].mean() for k in (4, 5)))
+
+
+def test_each_of_several_classifiers_is_counted_on_its_own():
+    truth, answer, batches = answers()
+    machine = choose_machine(Engine(device="cpu"))
+    classifiers = [torch.nn.Identity(), lambda features: features.flip(1)]  # the other says 5 - k
+    right, seen = count_right(Parrot.read, classifiers, batches, 6, machine)
+    assert seen.tolist() == [int((truth == k).sum()) for k in range(6)]
+    for of_class, said in zip(right, (answer, 5 - answer), strict=True):
+        assert of_class.tolist() == [int(((truth == k) & (said == k)).sum()) for k in range(6)]

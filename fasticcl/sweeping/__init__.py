@@ -1,0 +1,1 @@
+"""Sweeps of the rebalancing stage: many settings from one first stage."""
