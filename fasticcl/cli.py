@@ -19,9 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verbs in (training.app, datasets.app, models.app, looking.app):
+for verbs in (training.app, models.app, datasets.app):
     app.add_typer(verbs)
 app.add_typer(bench, name="bench")
+app.add_typer(looking.app)
 
 
 def _version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """Tables and lines that verbs print."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -97,6 +98,18 @@ def chosen(sweep: "Sweep") -> Iterator[str]:
         values = ", ".join(f"{key}={value}" for key, value in sweep.best.values.items())
         yield f"Best on the held-back images: {values}"
         yield f"Next: {sweep.command}    a run of it"
+
+
+def after_training(report: "Report") -> Iterator[str]:
+    """Yield what to type next."""
+    run = shlex.quote(str(report.run))
+    yield f"Next: fasticcl predict {run} IMAGE...    classes of pictures of your own"
+    if "after" in report.rows:
+        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    other settings of rebalancing"
+    yield f"      fasticcl train -c {run}/config.toml --name again --seed 1    once more, with another seed"
+    if report.run.parent.name == "demo" and not report.run.name.startswith("ce"):
+        yield "      fasticcl train demo --method ce    something to compare with"
+    yield f"      fasticcl report {run} RUN...    runs side by side"
 
 
 def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:

@@ -121,7 +121,7 @@ def train(
         fast_dev_run: take a few steps of every phase.
         config: TOML file with any part of the configuration.
         set: further settings, as {"section.key": value} or ["section.key=value"].
-        console: a rich console that shows progress; None: silent.
+        console: a rich console that shows progress; None or a quiet one: warnings alone, on standard error.
 
     Raises:
         UserError: bad input, in one sentence.
@@ -181,7 +181,7 @@ def rebalance(
         name: name of the new run; None: RUN-rebalance-1, or the next free number.
         device: auto, cpu or gpu; None: as the run was started.
         workers: threads that decode and augment; None: as the run was started.
-        console: a rich console that shows progress; None: silent.
+        console: a rich console that shows progress; None or a quiet one: warnings alone, on standard error.
 
     Raises:
         UserError: bad input, in one sentence.
@@ -220,7 +220,7 @@ def sweep(
         set: settings of the stage that are changed for all alike, as in `rebalance`.
         device: auto, cpu or gpu; None: as the run was started.
         workers: threads that decode and augment; None: as the run was started.
-        console: a rich console that shows progress; None: silent.
+        console: a rich console that shows progress; None or a quiet one: warnings alone, on standard error.
 
     Raises:
         UserError: bad input, in one sentence.

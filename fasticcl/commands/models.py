@@ -58,7 +58,12 @@ def predict(
         leave(0 if errors < count else 1, f"{errors:,} of {count:,} images could not be read.")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl export runs/demo/iccl-1",
+        "fasticcl export runs/demo/iccl-1 --format pt2 --input float --output classifier.pt2",
+    )
+)
 def export(
     model: Annotated[
         Path, typer.Argument(help="Folder of a finished run, or its model.safetensors.", metavar="MODEL")
@@ -77,9 +82,10 @@ def export(
         bool, typer.Option("--best", help="The weights of the best epoch, chosen on the evaluated split.")
     ] = False,
 ) -> None:
-    """Write a trained model for other programs, with a MODEL_CARD.md; exit code 1 if it differs from PyTorch.
+    """Write a model for other programs.
 
-    Example: fasticcl export runs/demo/iccl-1 --format onnx
+    With a MODEL_CARD.md beside it. The file gets its name when it has computed what PyTorch computes;
+    exit code 1 if it does not.
     """
     exported = fasticcl.export(model, format=format, output=output, input=input, best=best)
     tables.print_lines(Console(), tables.exported(exported))

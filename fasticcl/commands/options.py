@@ -17,3 +17,4 @@ Assign = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]

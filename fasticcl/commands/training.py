@@ -12,16 +12,31 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl import tables
-from fasticcl.commands.options import Assign, Device, Workers
+from fasticcl.commands import completion
+from fasticcl.commands.examples import examples
+from fasticcl.commands.options import Assign, Device, Quiet, Workers
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl train demo",
+        "fasticcl train inat2018 --epochs 200 --data data/inat2018",
+        "fasticcl train folder --data data/folder --set method.encoder=resnet18 --fast-dev-run",
+        "fasticcl train inat2018 --name long --resume",
+    )
+)
 def train(
-    dataset: Annotated[str | None, typer.Argument(help="A dataset preset: see `fasticcl presets`.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="A dataset preset: see `fasticcl presets`.", autocompletion=completion.datasets),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the shards.", metavar="DIR")] = None,
-    method: Annotated[str | None, typer.Option(help="iccl, ce, mixup or crt.", metavar="NAME")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="iccl, ce, mixup or crt.", metavar="NAME", autocompletion=completion.methods),
+    ] = None,
     imbalance: Annotated[int | None, typer.Option(help="CIFAR-LT: 100, 50 or 10.", metavar="RATIO")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the representation stage; T follows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs of images in a step.")] = None,
@@ -49,6 +64,7 @@ def train(
     cache: Annotated[
         str | None, typer.Option(help="Keep decoded images: auto, host or off.", metavar="WHERE")
     ] = None,
+    quiet: Quiet = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --name, or the newest.")] = False,
     nproc: Annotated[
         int | None, typer.Option(min=1, help="Ranks on this machine: torchrun is started.", metavar="N")
@@ -96,20 +112,36 @@ def train(
         return
     keep_freed_memory()  # the process is ours
     rank = int(os.environ.get("RANK", "0"))
-    console = Console(quiet=rank > 0)
+    console = Console(quiet=quiet or rank > 0)
     found = fasticcl.train(dataset, resume=resume, console=console, **chosen)
     console.print(tables.accuracies(found))
-    other = "train demo --method ce" if found.run.parent.name == "demo" else "presets"
-    run, written = (shlex.quote(str(path)) for path in (found.run, found.run / "config.toml"))
-    lines = [
-        f"Next: fasticcl eval {run}    the same numbers again, from the saved weights",
-        f"      fasticcl train -c {written} --name again    the same run again",
-        f"      fasticcl {other}    something to compare with",
-    ]
-    tables.print_lines(console, lines)
+    tables.print_lines(console, tables.after_training(found))
 
 
-@app.command()
+@app.command(
+    "eval", epilog=examples("fasticcl eval runs/demo/iccl-1", "fasticcl eval runs/demo/iccl-1 --json")
+)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Evaluate the saved weights of a run again."""
+    report = fasticcl.evaluate(run, device=device, workers=workers)
+    if json_output:
+        typer.echo(
+            json.dumps(
+                {"run": str(report.run), "split": report.split, "best_epoch": report.best_epoch} | report.rows
+            )
+        )
+    else:
+        Console().print(tables.accuracies(report))
+
+
+@app.command(
+    epilog=examples("fasticcl rebalance runs/demo/iccl-1 --set rebalance.gamma=0.5 --name half-reverse")
+)
 def rebalance(
     run: Annotated[Path, typer.Argument(help="Folder of a run whose representation stage is finished.")],
     assign: Assign = None,
@@ -118,12 +150,13 @@ def rebalance(
     ] = None,
     device: Device = None,
     workers: Workers = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Run the rebalancing stage of a run again, with other settings.
+    """Run the rebalancing stage of a run again.
 
-    fasticcl rebalance runs/demo/iccl-1 --set rebalance.gamma=0.5
+    With other settings, into a run of its own beside the old one, which is left as it is.
     """
-    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    console = Console(quiet=quiet or os.environ.get("RANK", "0") != "0")
     found = fasticcl.rebalance(
         run, set=assign or (), name=name, device=device, workers=workers, console=console
     )
@@ -132,7 +165,12 @@ def rebalance(
     tables.print_lines(console, [f"Next: fasticcl report {old} {new}    both beside one another"])
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "fasticcl sweep runs/demo/iccl-1 --over rebalance.distillation_temperature=1,2,5,10,20",
+        "fasticcl sweep runs/demo/iccl-1 --over rebalance.gamma=0,1 --over rebalance.lr_factor=0.1,1",
+    )
+)
 def sweep(
     run: Annotated[Path, typer.Argument(help="Folder of a run whose representation stage is finished.")],
     over: Annotated[
@@ -153,9 +191,10 @@ def sweep(
     device: Device = None,
     workers: Workers = None,
 ) -> None:
-    """Try settings of the rebalancing stage on one first stage, and choose one.
+    """Try settings of the rebalancing stage.
 
-    fasticcl sweep runs/demo/iccl-1 --over rebalance.distillation_temperature=1,2,5,10,20
+    All go on from the one representation stage of RUN. The best is chosen on held-back training images,
+    never on the split that is reported.
     """
     console = Console(stderr=json_output)
     found = fasticcl.sweep(
@@ -172,22 +211,3 @@ def sweep(
         return
     console.print(tables.swept(found))
     tables.print_lines(console, tables.chosen(found))
-
-
-@app.command("eval")
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    device: Device = None,
-    workers: Workers = None,
-) -> None:
-    """Evaluate the saved weights of a run again."""
-    report = fasticcl.evaluate(run, device=device, workers=workers)
-    if json_output:
-        typer.echo(
-            json.dumps(
-                {"run": str(report.run), "split": report.split, "best_epoch": report.best_epoch} | report.rows
-            )
-        )
-    else:
-        Console().print(tables.accuracies(report))

@@ -134,10 +134,11 @@ def _run_to_continue(config: Config, resume: bool) -> Run | None:
 
 
 def _warner(rank: int, console: Console) -> Callable[[str], None]:
-    """Return what tells a person of trouble on this rank."""
-    if rank == 0:
+    """Return what tells a person of trouble on this rank, where all else is silent on standard error."""
+    if rank == 0 and not console.quiet:
         return lambda text: _say(console, [text])
-    return lambda text: print(f"rank {rank}: {text}", file=sys.stderr)  # noqa: T201  their console is quiet
+    name = f"rank {rank}: " if rank else ""
+    return lambda text: print(name + text, file=sys.stderr)  # noqa: T201  the console is quiet
 
 
 def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:

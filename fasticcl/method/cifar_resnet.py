@@ -1,5 +1,7 @@
 """The ResNets of He et al. for images of 32 pixels a side."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -50,3 +52,14 @@ class CifarResNet(nn.Module):
         """Return features [B, 64] of images [B, 3, H, W]."""
         x = self.blocks(F.relu(self.bn(self.conv(x))))
         return x.mean(dim=(2, 3))
+
+
+def _encoder(depth: int) -> tuple[nn.Module, int]:
+    encoder = CifarResNet(depth)
+    return encoder, encoder.feature_dim
+
+
+resnet8 = partial(_encoder, 8)
+resnet14 = partial(_encoder, 14)
+resnet20 = partial(_encoder, 20)
+resnet32 = partial(_encoder, 32)

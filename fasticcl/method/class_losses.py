@@ -4,36 +4,30 @@ The paper's is cross-entropy (equation 6). Whatever takes its place is mixed as 
 λ·l(x_f, y_h) + (1 - λ)·l(x_f, y_t).
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
 
 from fasticcl.errors import UserError, nearest
+from fasticcl.registry import Registry
 
-ClassLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Called with logits [B, K] float32, classes y [B] and training images per class [K]; returns losses [B]."""
-
-
-def cross_entropy(logits: torch.Tensor, y: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
-    """Return -log p(y) for each sample (equation 6)."""
-    return F.cross_entropy(logits, y, reduction="none")
+ClassLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Called with logits [B, K] float32 and training images per class [K]; returns what each sample would cost
+with each class as its label, [B, K]."""
 
 
-def balanced_softmax(logits: torch.Tensor, y: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return cross-entropy of logits that were raised by log n_k (Ren et al., 2020; logit adjustment, τ = 1).
-
-    It is no part of the paper: a stronger baseline than cross-entropy where no rebalancing follows.
-    """
-    return F.cross_entropy(logits + counts.log(), y, reduction="none")
+def cross_entropy(logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    """Return -log p^k (equation 6)."""
+    return -F.log_softmax(logits, dim=1)
 
 
-CLASS_LOSSES: Mapping[str, ClassLoss] = MappingProxyType(
+CLASS_LOSSES: Registry[ClassLoss] = Registry(
+    "fasticcl.method",
     {
-        "cross_entropy": cross_entropy,
-        "balanced_softmax": balanced_softmax,
-    }
+        "cross_entropy": "class_losses.cross_entropy",
+        "balanced_softmax": "balanced_softmax.costs",
+    },
 )
 
 
@@ -51,11 +45,11 @@ class Classification:
     def __init__(self, name: str, counts: torch.Tensor) -> None:
         if name not in CLASS_LOSSES:
             raise UserError(f"There is no loss {name!r}. {nearest(name, CLASS_LOSSES)}")
-        self.each, self.counts = CLASS_LOSSES[name], counts.float()
+        self.costs, self.counts = CLASS_LOSSES[name], counts.float()
 
     def __call__(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the mean over a batch: L_ce of equation 6, or what takes its place."""
-        return self.each(logits.float(), y, self.counts).mean()
+        return F.nll_loss(-self.costs(logits.float(), self.counts), y)
 
     def interpolative(
         self, logits: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: torch.Tensor | float
@@ -68,6 +62,7 @@ class Classification:
             y_t: [B] classes of the class-aware images.
             lam: λ, the share of the class-agnostic image.
         """
-        towards_h = self.each(logits.float(), y_h, self.counts)
-        towards_t = self.each(logits.float(), y_t, self.counts)
+        costs = self.costs(logits.float(), self.counts)
+        towards_h = costs.gather(1, y_h[:, None]).squeeze(1)
+        towards_t = costs.gather(1, y_t[:, None]).squeeze(1)
         return (lam * towards_h + (1 - lam) * towards_t).mean()

@@ -1,23 +1,23 @@
 """The layouts that `fasticcl convert` knows. A new one is a file beside this one and a line here."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from fasticcl.data.selection import limited, with_long_tail
-from fasticcl.data.sources import Source, cifar_lt, folder, imagenet_lt, inat2018, table
+from fasticcl.data.sources import Source
 from fasticcl.data.sources.layout import Layout
 from fasticcl.errors import UserError, nearest
+from fasticcl.registry import Registry
 
-LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+LAYOUTS: Registry[Layout] = Registry(
+    "fasticcl.data.sources",
     {
-        "inat2018": inat2018.LAYOUT,
-        "imagenet-lt": imagenet_lt.LAYOUT,
-        "cifar100-lt": cifar_lt.CIFAR100_LT,
-        "cifar10-lt": cifar_lt.CIFAR10_LT,
-        "folder": folder.LAYOUT,
-        "list": table.LAYOUT,
-    }
+        "inat2018": "inat2018.LAYOUT",
+        "imagenet-lt": "imagenet_lt.LAYOUT",
+        "cifar100-lt": "cifar_lt.CIFAR100_LT",
+        "cifar10-lt": "cifar_lt.CIFAR10_LT",
+        "folder": "folder.LAYOUT",
+        "list": "table.LAYOUT",
+    },
 )
 
 

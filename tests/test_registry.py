@@ -1,0 +1,16 @@
+import pytest
+
+from fasticcl.data.sources.layout import Layout
+from fasticcl.data.sources.layouts import LAYOUTS
+from fasticcl.method.class_losses import CLASS_LOSSES
+from fasticcl.method.encoders import ENCODERS
+
+
+@pytest.mark.parametrize("registry", [LAYOUTS, ENCODERS, CLASS_LOSSES], ids=["layouts", "encoders", "losses"])
+def test_every_entry_leads_to_something(registry):
+    assert len(registry) == len([*registry.values()]) > 1
+    kinds = {isinstance(each, Layout) or callable(each) for each in registry.values()}
+    assert kinds == {True}
+    assert "nothing" not in registry
+    with pytest.raises(KeyError):
+        registry["nothing"]
