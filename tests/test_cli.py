@@ -1,7 +1,6 @@
 """The command line as a person meets it: verbs, options, and one sentence for what went wrong."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -40,35 +39,6 @@ def fasticcl_command(monkeypatch, capsys, tmp_path):
         return left.value.code, output.out, output.err
 
     return call
-
-
-def test_the_options_of_train_stay_few(fasticcl_command):
-    _, out, _ = fasticcl_command("train", "--help")
-    assert re.findall(r"^  (?:-c, )?(--[a-z-]+)", out, re.MULTILINE) == [
-        "--data",
-        "--method",
-        "--imbalance",
-        "--epochs",
-        "--batch-size",
-        "--lr",
-        "--seed",
-        "--device",
-        "--workers",
-        "--name",
-        "--project",
-        "--save-every",
-        "--verify-reads",
-        "--logger",
-        "--report",
-        "--cache",
-        "--resume",
-        "--nproc",
-        "--fast-dev-run",
-        "--print-config",
-        "--config",
-        "--set",
-        "--help",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +177,7 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
         "few",
     ):
         assert title in table
-    assert "fasticcl eval runs/demo/iccl-1" in out
+    assert "fasticcl sweep runs/demo/iccl-1" in out
     code, again, _ = fasticcl_command("eval", "runs/demo/iccl-1")
     assert (code, again.strip()) == (0, table.strip())
     code, text, _ = fasticcl_command("eval", "runs/demo/iccl-1", "--json")
@@ -253,3 +223,30 @@ def test_a_signal_saves_and_says_how_to_continue(digit_shards, tmp_path, signum,
     assert "Traceback" not in errors
     assert errors.rstrip().endswith("fasticcl train demo --name iccl-1 --resume")
     assert (tmp_path / "runs/demo/iccl-1/last.pt").exists()
+
+
+def test_quiet_prints_nothing_but_trouble(fasticcl_command, digit_shards):
+    quiet = ["train", "demo", "--data", digit_shards, "--quiet", "--name", "quiet"]
+    assert fasticcl_command(*quiet, *SMALL) == (0, "", "")
+    code, out, err = fasticcl_command(*quiet, *SMALL)
+    assert (code, out) == (2, "")
+    assert "The run runs/demo/quiet exists" in err
+
+
+def test_colours_and_bars_stay_out_of_pipes_and_of_terminals_that_want_none(fasticcl_command, digit_shards):
+    code, out, _ = fasticcl_command("train", "demo", "--data", digit_shards, *SMALL)
+    assert code == 0
+    assert "\x1b" not in out
+    assert len([line for line in out.splitlines() if "images/s" in line]) == 3
+    assert [line.split()[0] for line in out.splitlines()[:5]] == [
+        "data",
+        "method",
+        "schedule",
+        "machine",
+        "run",
+    ]
+    assert "Next: fasticcl predict runs/demo/iccl-1 IMAGE..." in out
+
+
+def test_the_version_is_that_of_the_package(fasticcl_command):
+    assert fasticcl_command("--version") == (0, f"fasticcl {fasticcl.__version__}\n", "")
