@@ -1,0 +1,72 @@
+"""README's example of adding a dataset layout, an encoder and a loss, applied to a copy and run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import photographs
+
+import fasticcl
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PATCH = re.search(r"```diff\n(.*?)```", README, flags=re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the package with the changes."""
+    folder = tmp_path_factory.mktemp("worked")
+    shutil.copytree(
+        Path(fasticcl.__file__).parent, folder / "fasticcl", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    subprocess.run(["git", "apply", "--unsafe-paths", "-"], input=PATCH, text=True, cwd=folder, check=True)
+    return folder
+
+
+def run(copy, *words):
+    command = [sys.executable, "-c", "from fasticcl.cli import main; main()", *words]
+    env = os.environ | {"PYTHONPATH": str(copy)}
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_addition_is_one_new_file_and_one_line():
+    changes = re.findall(
+        r"^--- (\S+)\n\+\+\+ b/(\S+)\n(.*?)(?=^--- |\Z)", PATCH, flags=re.MULTILINE | re.DOTALL
+    )
+    new = [path for before, path, _ in changes if before == "/dev/null"]
+    old = {path: body for before, path, body in changes if before != "/dev/null"}
+    assert len(new) == len(old) == 3
+    for body in old.values():
+        assert [line[0] for line in body.splitlines()[1:]].count("+") == 1
+        assert not any(line.startswith("-") for line in body.splitlines())
+
+
+def test_what_was_added_converts_and_trains(copy):
+    for number, content in enumerate(photographs(16, seed=4)):
+        path = copy / "PREFIXED" / ("train" if number < 12 else "val") / f"{'ab'[number % 2]}_{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert "12 images" in run(copy, "convert", "prefix", "PREFIXED", "data/prefix")
+    words = "train folder --data data/prefix --set method.encoder=plain --set method.class_loss=focal"
+    assert f"fasticcl {words}\n" in README
+    small = "--fast-dev-run --batch-size 4 --set data.image_size=32 --no-report --device cpu"
+    out = run(copy, *words.split(), *small.split())
+    assert "plain," in out
+    assert "after rebalancing" in out
+
+
+def test_the_added_loss_falls_with_confidence_faster_than_cross_entropy(copy):
+    script = (
+        "import torch; from fasticcl.method.class_losses import Classification as C; "
+        "z = torch.tensor([[3.0, 0.0]]); y = torch.tensor([0]); n = torch.ones(2); p = z.softmax(1)[0, 0]; "
+        "print((C('focal', n)(z, y) / C('cross_entropy', n)(z, y) - (1 - p) ** 2).abs().item() < 1e-6)"
+    )
+    env = os.environ | {"PYTHONPATH": str(copy)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, cwd=copy, capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
