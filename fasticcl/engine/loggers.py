@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from PIL import Image
+
 from fasticcl.config import Config
 from fasticcl.engine.run import Record, Run
 from fasticcl.errors import UserError
@@ -17,10 +20,14 @@ _WANDB_ID = "wandb.id"
 
 
 class Logger(Protocol):
-    """A place for scalars."""
+    """A place for scalars and figures."""
 
     def log(self, scalars: dict[str, float], step: int) -> None:
         """Keep scalars of a step; steps never fall."""
+        ...
+
+    def show(self, figures: dict[str, Path]) -> None:
+        """Keep figures, PNG files by name."""
         ...
 
     def close(self) -> None:
@@ -34,10 +41,10 @@ class TensorBoard:
     Args:
         folder: the run folder.
         first: the global step of the next record; what an earlier process wrote of this and later ones is
-            hidden.
+            hidden. None: nothing is.
     """
 
-    def __init__(self, folder: Path, first: int) -> None:
+    def __init__(self, folder: Path, first: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
@@ -47,6 +54,14 @@ class TensorBoard:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
+
+    def show(self, figures: dict[str, Path]) -> None:
+        """Write figures beside the scalars."""
+        for name, path in figures.items():
+            with Image.open(path) as picture:
+                self.writer.add_image(
+                    f"figures/{name}", np.asarray(picture.convert("RGB")), dataformats="HWC"
+                )
 
     def close(self) -> None:
         """Close the event file."""
@@ -76,9 +91,32 @@ class WandB:
         """Queue scalars; W&B sends them from a process of its own."""
         self.run.log(scalars, step=step)
 
+    def show(self, figures: dict[str, Path]) -> None:
+        """Queue figures."""
+        import wandb  # pyrefly: ignore[missing-import]  # an extra
+
+        self.run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()})
+
     def close(self) -> None:
         """Wait until W&B has everything."""
         self.run.finish()
+
+
+def log_figures(folder: Path, config: Config, figures: dict[str, Path]) -> None:
+    """Pass the figures of a finished run on to the loggers that it had.
+
+    Args:
+        folder: the run folder.
+        config: its configuration.
+        figures: PNG files by name.
+
+    Raises:
+        Exception: whatever a logger raises.
+    """
+    for name in config.engine.logger:
+        logger = TensorBoard(folder, None) if name == "tensorboard" else WandB(folder, config)
+        logger.show(figures)
+        logger.close()
 
 
 def _wandb_id(path: Path) -> str:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import fasticcl
+from fasticcl.engine.loggers import log_figures
 from fasticcl.engine.run import Run
 from fasticcl.engine.weights import WEIGHTS
 from fasticcl.errors import TrainingFailed, UserError
@@ -67,10 +68,12 @@ def report_run(
 
 def report_finished(folder: Path, console: Console | None) -> None:
     """Write the report of a run that has just ended, if its configuration wants one; never fail it."""
-    if not Run.open(folder).config.engine.report:
+    config = Run.open(folder).config
+    if not config.engine.report:
         return
     try:
         line = f"report   {report_run(folder)}"
+        log_figures(folder, config, {path.stem: path for path in sorted((folder / FIGURES).glob("*.png"))})
     except Exception as error:  # the weights are there, and a report can be written at any time
         line = f"warning  no report ({error}); write it with: fasticcl report {shlex.quote(str(folder))}"
     if console:

@@ -9,12 +9,19 @@ import types
 import pytest
 from small_runs import TIMING, TINY_STEPS, Heard, Power, metrics, resume, start_tiny, watch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import fasticcl
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
 
 EPOCHS = 3  # of the first stage
+
+
+@pytest.fixture(autouse=True)
+def numbered_from_zero(monkeypatch):
+    """Event files of one process and second are read in the order of their numbers as text, 10 before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def expected(run):
@@ -49,6 +56,18 @@ def test_tensorboard_has_every_number_of_metrics_jsonl_once(tiny_shards, tmp_pat
     assert_same(events(run), expected(run))
     assert {"train/loss", "train/cc_it", "val/top1", "optim/lr"} <= events(run).keys()
     assert [step for step, _ in events(run)["val/top1"]] == [3, 6, 9, 12]
+
+
+def test_tensorboard_gets_the_figures_of_the_report_beside_the_scalars(tiny_shards, tmp_path):
+    run = start_tiny(tiny_shards, tmp_path, {"engine.report": True}, logger="tensorboard", epochs=2).run
+    found = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    names = {f"figures/{path.stem}" for path in (run / "figures").glob("*.png")}
+    assert set(found.Tags()["images"]) == names
+    assert len(names) == 5
+    assert found.Scalars("val/top1")
+    for name in names:
+        (image,) = found.Images(name)
+        assert image.width > 900
 
 
 @pytest.mark.parametrize("last", [2, TINY_STEPS, 5])
