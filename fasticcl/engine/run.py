@@ -19,6 +19,7 @@ from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.lines import append, position, sync
 from fasticcl.engine.stage import STAGES, Stage
 from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
 from fasticcl.errors import TrainingFailed, UserError
@@ -123,13 +124,13 @@ class Run:
         self.also_log(clean)
 
     def _append_lines(self, path: Path) -> None:
-        _append(path, self._unwritten)
+        append(path, self._unwritten)
         self._unwritten = ""
 
     def started(self, environment: Record) -> None:
         """Append to ``environment.jsonl`` what this start of the run is made with."""
         line = json.dumps(environment) + "\n"
-        self._put(ENVIRONMENT, lambda path: _append(path, line))
+        self._put(ENVIRONMENT, lambda path: append(path, line))
 
     def _put(self, name: str, write: Callable[[Path], None]) -> None:
         """Write a file now or, where that cannot be done, with the next checkpoint; training goes on."""
@@ -206,7 +207,7 @@ class Run:
             **stage.state(),
         }
         if "metrics.jsonl" not in self._pending:
-            self._wrote("metrics.jsonl", _sync)  # a checkpoint covers lines that are on the disk
+            self._wrote("metrics.jsonl", sync)  # a checkpoint covers lines that are on the disk
         previous = self.folder / "previous.pt"
         return self._wrote("last.pt", lambda path: save_checkpoint(path, content, previous))
 
@@ -265,7 +266,7 @@ class Run:
         )
         log = self.folder / "metrics.jsonl"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        kept = [line for line in lines if _position(line) <= reached]
+        kept = [line for line in lines if position(line) <= reached]
         # Lines that had to wait for that checkpoint may have been written after it.
         kept += [line for line in checkpoint.get("unwritten", "").splitlines() if line not in kept]
         if self.is_main:
@@ -315,33 +316,6 @@ class Run:
             "--resume",
         ]
         return shlex.join(words)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "ab") as file:
-        os.fsync(file.fileno())
-
-
-def _append(path: Path, text: str) -> None:
-    """Append lines to a file, or nothing at all."""
-    content = text.encode()
-    with open(path, "ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            if file.write(content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            os.ftruncate(file.fileno(), before)
-            raise
-
-
-def _position(line: str) -> tuple[float, ...]:
-    """Return how far the run was after what a line of metrics.jsonl tells, as (stage, epoch, step)."""
-    try:
-        record = json.loads(line)
-        return STAGES.index(record["stage"]), record["epoch"] - 1, record["step"]
-    except (ValueError, KeyError, TypeError):
-        return (math.inf,)  # a line cut short by a crash
 
 
 def free_name(folder: Path, stem: str) -> str:

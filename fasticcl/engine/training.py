@@ -20,6 +20,7 @@ from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.progress import Display
+from fasticcl.engine.ranks import Ranks
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.representation import Representation
 from fasticcl.engine.results import Report, report_of
@@ -73,16 +74,8 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         trial = ranks.from_main(lambda: try_modes(config, dataset.num_classes, machine))
         machine = replace(machine, mode=trial.fastest)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
-    continued = run is not None
-    if run is None:  # last, so that bad input leaves no folder behind
-        folder = ranks.from_main(lambda: Run.create(config).folder)
-        run = Run(folder, config)
-    run.is_main, run.warn = ranks.is_main, _warner(ranks.rank, console)
-    run.data_sha256 = dataset.train.manifest.source_sha256
-    checkpoint = run.resume() if continued else {}
-    reached = ranks.collect([checkpoint.get(key) for key in ("stage", "epoch", "step")])
-    if any(each != reached[0] for each in reached):
-        raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
+    # Last, so that bad input leaves no folder behind.
+    run, checkpoint = _open_run(run, config, dataset, ranks, _warner(ranks.rank, console))
     loader.bad.know(checkpoint.get("bad_rows", []))
     run.started(environment(machine))
     opening = banner(shortened, dataset, representation.network, machine, loader.steps)
@@ -113,6 +106,23 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     final.network.projection = None
     run.release(final.network, Description.of(config, dataset.train.manifest.classes, dataset.train.counts))
     return report_of(run, dataset.evaluated.split)
+
+
+def _open_run(
+    run: Run | None, config: Config, dataset: Dataset, ranks: Ranks, warn: Callable[[str], None]
+) -> tuple[Run, dict[str, Any]]:
+    """Return the run, made if it is new, and the checkpoint that it goes on from, the same on all ranks."""
+    continued = run is not None
+    if run is None:
+        folder = ranks.from_main(lambda: Run.create(config).folder)
+        run = Run(folder, config)
+    run.is_main, run.warn = ranks.is_main, warn
+    run.data_sha256 = dataset.train.manifest.source_sha256
+    checkpoint = run.resume() if continued else {}
+    reached = ranks.collect([checkpoint.get(key) for key in ("stage", "epoch", "step")])
+    if any(each != reached[0] for each in reached):
+        raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
+    return run, checkpoint
 
 
 def _run_to_continue(config: Config, resume: bool) -> Run | None:

@@ -285,7 +285,7 @@ def test_the_best_weights_are_written_later_when_the_disk_was_full(begin, monkey
 
 def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6):
     """Refuse to append to metrics.jsonl after some steps."""
-    append, refused, now = run._append, [], 0
+    append, refused, now = run.append, [], 0
 
     def counted(count):
         nonlocal now
@@ -298,7 +298,7 @@ def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(path, text)
 
-    monkeypatch.setattr(run, "_append", refusing)
+    monkeypatch.setattr(run, "append", refusing)
     watch(monkeypatch, counted)
     return refused
 

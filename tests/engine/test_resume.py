@@ -355,7 +355,10 @@ def test_a_finished_run_is_resumed_to_itself(undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed, tmp_path / "demo/run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     resume(tmp_path)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    starts = [each.pop("environment.jsonl").count(b"\n") for each in (before, after)]
+    assert after == before
+    assert starts[1] == starts[0] + 1
 
 
 @pytest.mark.parametrize("every", ["500", "15m", "1"])
