@@ -56,6 +56,8 @@ def main() -> NoReturn:
         if os.environ.get("RANK", "0") != "0":
             sys.exit(code)  # rank 0 says it for all
         leave(code, f"\n{stopped}; the state is saved. Continue with:\n  {stopped.command}")
-    except KeyboardInterrupt:
-        leave(128 + signal.SIGINT, "interrupted")
+    except SystemExit as left:
+        if left.code == 128 + signal.SIGINT:  # typer turns a Ctrl-C into it
+            leave(128 + signal.SIGINT, "interrupted")
+        raise
     sys.exit(0)

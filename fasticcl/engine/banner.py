@@ -40,10 +40,11 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     parameters = sum(p.numel() for p in network.parameters())
     epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
     ranks = machine.ranks.world_size
+    held_back = f" ({len(dataset.held_back):,} held back)" if len(dataset.held_back) else ""
     share = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
     rise = f" after {optim.warmup_epochs} rising epochs" if optim.warmup_epochs else ""
     yield (
-        f"data     {config.data.dataset}: {len(dataset.train):,} training images, "
+        f"data     {config.data.dataset}: {len(dataset.train):,} training images{held_back}, "
         f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
     )

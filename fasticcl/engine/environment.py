@@ -9,18 +9,19 @@ import fasticcl
 from fasticcl.engine.machine import Machine
 
 ENVIRONMENT = "environment.jsonl"
-_PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy")
+PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy")
 
 
-def environment(machine: Machine) -> dict[str, Any]:
-    """Return versions, device and ranks; no names of hosts, users or folders."""
+def environment(machine: Machine, data_sha256: str) -> dict[str, Any]:
+    """Return versions, device, ranks and what the data is; no names of hosts, users or folders."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "fasticcl": fasticcl.__version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
         "machine": machine.describe(),
         "ranks": machine.ranks.world_size,
+        "data": data_sha256[:12],
     }
 
 

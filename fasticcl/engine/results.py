@@ -17,6 +17,7 @@ from fasticcl.engine.run import Run
 from fasticcl.engine.weights import WEIGHTS
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
+from fasticcl.resolve import validate
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,9 @@ def open_saved(
         UserError: no run, an unfinished one, or missing shards.
     """
     run = Run.open(folder)
+    values = run.config.model_dump()
     changed = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
-    config = run.config.model_copy(update={"engine": run.config.engine.model_copy(update=changed)})
+    config = validate({**values, "engine": values["engine"] | changed})
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
     machine = choose_machine(config.engine, alone)
@@ -110,7 +112,7 @@ def open_saved(
     run.data_sha256 = dataset.train.manifest.source_sha256
     last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
     weights = {"before": last["teacher"]} if "teacher" in last else {}
-    weights["after" if weights else "last"] = load_file(folder / WEIGHTS)
+    weights["after" if config.rebalance.epochs else "last"] = load_file(folder / WEIGHTS)
     weights["best"] = best["network"]
     without_head = {
         name: {key: value for key, value in state.items() if not key.startswith("projection.")}

@@ -94,7 +94,8 @@ class Run:
         """
         if not (folder / "config.toml").is_file():
             raise UserError(f"{folder} is not a run folder: it has no config.toml.")
-        return cls(folder, resolve(file=folder / "config.toml"))
+        named = folder if folder.name not in ("", "..") else folder.resolve()
+        return cls(named, resolve(file=folder / "config.toml"))
 
     @classmethod
     def newest(cls, project: Path, dataset: str, name: str | None) -> "Run":
@@ -258,6 +259,11 @@ class Run:
             UserError: damaged checkpoints only, or files that cannot be written.
         """
         checkpoint = self.checkpoint()
+        if not checkpoint and (self.folder / WEIGHTS).is_file():
+            raise UserError(
+                f"{self.folder} is finished and its checkpoint last.pt is gone: nothing can go on from it; "
+                "start a new run."
+            )
         if self._damaged and self.is_main:
             self._damaged.unlink(missing_ok=True)  # else the next save would keep it as the one before
         self.epochs = checkpoint.get("epochs", [])

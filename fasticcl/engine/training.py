@@ -77,7 +77,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     # Last, so that bad input leaves no folder behind.
     run, checkpoint = _open_run(run, config, dataset, ranks, _warner(ranks.rank, console))
     loader.bad.know(checkpoint.get("bad_rows", []))
-    run.started(environment(machine))
+    run.started(environment(machine, run.data_sha256))
     opening = banner(shortened, dataset, representation.network, machine, loader.steps)
     _say(console, [*opening, *([f"mode     {trial.describe()}"] if trial else []), f"run      {run.folder}"])
     loggers, done = _start_loggers(shortened, run, loader.steps, checkpoint)

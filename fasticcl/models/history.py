@@ -7,6 +7,7 @@ import torch
 
 from fasticcl.config import Config
 from fasticcl.data.shards import Manifest
+from fasticcl.engine.environment import PACKAGES
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
 from fasticcl.engine.weights import WEIGHTS, Description, Model
@@ -46,10 +47,13 @@ def training(description: Description, record: RunRecord | None) -> Iterator[str
             f"{bad:,} unreadable images were replaced by others of their class."
         )
     yield ""
-    yield (
-        "The machine and the versions that it was trained with are not recorded. It was exported with "
-        f"fasticcl {_version()} and torch {torch.__version__}."
-    )
+    if record and record.environments:
+        made = record.environments[-1]
+        versions = ", ".join(f"{name} {made[name]}" for name in ("fasticcl", *PACKAGES) if made.get(name))
+        yield f"Trained on: {made['machine']}; {versions}, Python {made['python']}."
+    else:
+        yield "The machine and the versions that it was trained with are not recorded."
+    yield f"Exported with fasticcl {_version()} and torch {torch.__version__}."
 
 
 def _settings(record: RunRecord) -> Iterator[str]:
@@ -67,9 +71,9 @@ def _settings(record: RunRecord) -> Iterator[str]:
     )
     yield ""
     if not record.differences:
-        yield f"All settings are those of the preset `{config.data.dataset}`."
+        yield f"All settings are those of the presets `{config.data.dataset}` and `{config.method.name}`."
         return
-    yield f"Settings that differ from the preset `{config.data.dataset}`:"
+    yield f"Settings that differ from the presets `{config.data.dataset}` and `{config.method.name}`:"
     yield ""
     yield "| setting | here | preset |"
     yield "|---|---|---|"

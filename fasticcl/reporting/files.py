@@ -74,8 +74,9 @@ def report_finished(folder: Path, console: Console | None) -> None:
     try:
         line = f"report   {report_run(folder)}"
         log_figures(folder, config, {path.stem: path for path in sorted((folder / FIGURES).glob("*.png"))})
-    except Exception as error:  # the weights are there, and a report can be written at any time
-        line = f"warning  no report ({error}); write it with: fasticcl report {shlex.quote(str(folder))}"
+    except (Exception, KeyboardInterrupt) as error:  # the run has ended well, and a report can wait
+        reason = str(error) or "interrupted"
+        line = f"warning  no report ({reason}); write it with: fasticcl report {shlex.quote(str(folder))}"
     if console:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -92,7 +93,16 @@ def report_runs(folders: Sequence[Path], output: Path) -> Path:
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("A run is named twice; name each once, or its weight in the means would be double.")
-    groups = group(read_record(folder) for folder in folders)
+    if not folders:
+        raise UserError("Name the run folders that are to be reported.")
+    records = [read_record(folder) for folder in folders]
+    for record in records:
+        if not record.finished:
+            raise UserError(
+                f"{record.folder} is not finished, so it cannot enter the means; leave it out, or "
+                f"continue it with: {Run.open(record.folder).resume_command}"
+            )
+    groups = group(records)
     files, drawings = _drawn(
         (name, overlaid(groups, key, f"Top-1 accuracy, {name}"), _EVERY_RUN) for name, key in KEYS.items()
     )

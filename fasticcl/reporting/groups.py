@@ -12,6 +12,14 @@ from fasticcl.engine.evaluate import METRICS
 from fasticcl.reporting.drawing import COLORS, canvas
 from fasticcl.reporting.record import RunRecord
 
+_LATEX = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
 _NAMES = ("data.dataset", "method.name")
 
 
@@ -23,9 +31,21 @@ class Group:
     """What sets it apart from the other groups."""
     runs: list[RunRecord]
 
+    @property
+    def seeds(self) -> int:
+        """How many different seeds there are."""
+        return len({run.config.engine.seed for run in self.runs})
+
     def statistics(self, key: str) -> tuple[float, float | None] | None:
-        """Return a last-epoch metric's mean and standard deviation (n - 1); of one run no deviation."""
-        values = [value for run in self.runs if (value := run.final[key]) is not None]
+        """Return a last-epoch metric's mean and standard deviation (n - 1) over seeds; of one no deviation.
+
+        Runs of the same seed are no further evidence: their mean counts once.
+        """
+        by_seed: dict[int, list[float]] = {}
+        for run in self.runs:
+            if (value := run.final[key]) is not None:
+                by_seed.setdefault(run.config.engine.seed, []).append(value)
+        values = [np.mean(each) for each in by_seed.values()]
         if not values:
             return None
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -82,7 +102,8 @@ def latex(groups: list[Group]) -> str:
     rows = ["% top-1, %: overall & many & medium & few; mean and standard deviation over seeds"]
     for each in groups:
         cells = [_cell(each.statistics(key)) for key in METRICS]
-        rows.append(" & ".join([_escaped(each.label), *cells]) + " \\\\")
+        unfinished = "" if all(run.finished for run in each.runs) else " (unfinished)"
+        rows.append(" & ".join([_escaped(each.label + unfinished), *cells]) + " \\\\")
     return "\n".join(rows) + "\n"
 
 
@@ -94,6 +115,4 @@ def _cell(found: tuple[float, float | None] | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    for letter in "\\&%$#_{}":
-        text = text.replace(letter, "\\textbackslash{}" if letter == "\\" else "\\" + letter)
-    return text
+    return text.translate(_LATEX)

@@ -80,8 +80,16 @@ class RunRecord:
 
     @cached_property
     def group(self) -> dict[str, Any]:
-        """The settings by which runs are the same experiment: all but seed, name, places and machine."""
-        return flat(self.config)
+        """What makes runs one experiment: the data and all settings but seed, name, places and machine."""
+        data = self.environments[-1].get("data") if self.environments else None
+        return flat(self.config) | {"data.shards": data}
+
+    @property
+    def finished(self) -> bool:
+        """Whether both stages have all their epochs."""
+        config = self.config.shortened() if self.config.engine.fast_dev_run else self.config
+        wanted = [config.optim.epochs, config.rebalance.epochs]
+        return [len(self.stage(name)) for name in ("representation", "rebalancing")] == wanted
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -104,7 +112,7 @@ def read_record(folder: Path) -> RunRecord:
     epochs = [record for record in _lines(folder / "metrics.jsonl") if "val/top1" in record]
     if not epochs:
         raise UserError(f"{folder} has no finished epoch to report; continue it with: {run.resume_command}")
-    return RunRecord(folder, run.config, epochs, [*_lines(folder / ENVIRONMENT)])
+    return RunRecord(run.folder, run.config, epochs, [*_lines(folder / ENVIRONMENT)])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

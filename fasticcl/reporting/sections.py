@@ -93,13 +93,13 @@ def of_groups(groups: Sequence[Group], drawings: Sequence[Drawing]) -> Iterator[
     rows = [
         [
             Cell(each.label),
-            Cell(str(len(each.runs)), len(each.runs)),
+            _number(each.seeds),
             *(_spread(each, key) for key in METRICS),
         ]
         for each in groups
     ]
-    note = "Last epoch of each run; mean and standard deviation (n - 1) over the runs of a configuration."
-    columns = [Column("configuration"), Column("runs", True), *_ACCURACIES]
+    note = "Last epoch of each run; mean and standard deviation (n - 1) over the seeds of a configuration."
+    columns = [Column("configuration"), Column("seeds", True), *_ACCURACIES]
     yield Section("Comparison", note, [Table(columns, rows, "Top-1 accuracy, %", sortable=True)], drawings)
     single = [
         [

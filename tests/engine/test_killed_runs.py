@@ -109,7 +109,7 @@ def killed_while_writing(shards, project, number):
         for name in ("fsync", "replace"):
             patched.setattr(os, name, counted(getattr(os, name)))
         patched.setattr(torch, "save", counted(torch.save))
-        patched.setattr(run_module, "_append", counted(run_module._append))
+        patched.setattr(run_module, "append", counted(run_module.append))
         start_tiny(shards, project)
     return count
 

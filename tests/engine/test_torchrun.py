@@ -165,7 +165,7 @@ def test_two_machines_train_together_and_start_again_together(tiny_shards, undis
         agent.result()
     printed = "".join(agent.printed() for agent in agents)
     assert printed.count("2 ranks of CPU") == 2
-    assert printed.count("Next: fasticcl eval") == 1
+    assert printed.count("Next: fasticcl predict") == 1
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 

@@ -237,7 +237,7 @@ def cifar_source(dataset):
 @pytest.mark.parametrize("dataset", ["cifar10-lt", "cifar100-lt"])
 def test_cifar_presets_run_on_their_geometry(dataset, tmp_path):
     convert(cifar_source(dataset), tmp_path / "shards")
-    options = {"data": tmp_path / "shards", "project": tmp_path, "fast_dev_run": True}
+    options = {"data": tmp_path / "shards", "project": tmp_path, "fast_dev_run": True, "report": False}
     report = fasticcl.train(dataset, imbalance=50, batch_size=32, **options)
     phases = [record["phase"] for record in metrics(report.run)]
     assert phases == ["warmup", "interpolative", "rebalance"]
@@ -247,7 +247,13 @@ def test_cifar_presets_run_on_their_geometry(dataset, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["imagenet-lt", "inat2018", "folder"])
 def test_large_presets_run_on_photographs(dataset, photo_shards, tmp_path):
-    options = {"data": photo_shards, "project": tmp_path, "fast_dev_run": True, "batch_size": 4}
+    options = {
+        "data": photo_shards,
+        "project": tmp_path,
+        "fast_dev_run": True,
+        "batch_size": 4,
+        "report": False,
+    }
     report = fasticcl.train(dataset, **options)
     phases = [record["phase"] for record in metrics(report.run)]
     assert phases == ["warmup", "interpolative", "rebalance"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import statistics
@@ -14,7 +15,8 @@ KEYS = ("val/top1", "val/many", "val/medium", "val/few")
 
 
 def record(tmp_path, name, top1, few=50.0, **options):
-    config = fasticcl.configure("demo", **{"data": tmp_path, **options})
+    lengths = {"epochs": 1, "set": {"rebalance.epochs": 0, **options.pop("set", {})}}
+    config = fasticcl.configure("demo", **{"data": tmp_path, **lengths, **options})
     epoch = {"stage": "representation", "phase": "warmup", "epoch": 1, "val/top1": top1, "val/few": few}
     return RunRecord(tmp_path / name, config, [{**epoch, "val/many": None, "val/medium": 1.0}])
 
@@ -30,6 +32,37 @@ def test_runs_that_differ_in_seed_and_place_are_one_experiment(tmp_path):
     assert mean == pytest.approx(statistics.mean((70, 80, 84.5)))
     assert deviation == pytest.approx(statistics.stdev((70, 80, 84.5)))
     assert each.statistics("val/many") is None
+
+
+def test_runs_of_one_seed_count_once(tmp_path):
+    values = ((0, 70), (0, 72), (1, 80))
+    runs = [record(tmp_path, str(i), value, seed=seed) for i, (seed, value) in enumerate(values)]
+    (each,) = group(runs)
+    assert each.seeds == 2
+    assert each.statistics("val/top1") == pytest.approx((75.5, statistics.stdev((71, 80))))
+
+
+def test_runs_on_other_data_are_another_experiment(tmp_path):
+    runs = [
+        dataclasses.replace(record(tmp_path, name, 70), environments=[{"data": data}])
+        for name, data in (("a", "0123"), ("b", "4567"), ("c", "0123"))
+    ]
+    groups = group(runs)
+    assert [[run.folder.name for run in each.runs] for each in groups] == [["a", "c"], ["b"]]
+    assert [each.label for each in groups] == ["shards 0123", "shards 4567"]
+
+
+def test_an_unfinished_run_is_named_and_enters_no_mean(tmp_path):
+    whole, part = record(tmp_path, "a", 70), record(tmp_path, "b", 60, epochs=2)
+    assert (whole.finished, part.finished) == (True, False)
+    assert "(unfinished)" in latex(group([part]))
+    assert "(unfinished)" not in latex(group([whole]))
+
+
+def test_letters_that_latex_reads_as_commands_are_escaped(tmp_path):
+    odd = record(tmp_path, "a", 70, set={"method.name": "a\\b~c^d{e}#"})
+    row = latex(group([odd])).splitlines()[1]
+    assert row.startswith(r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d\{e\}\#")
 
 
 def test_a_single_run_has_no_deviation(tmp_path):

@@ -260,6 +260,8 @@ def test_bad_input_is_one_sentence(run, tmp_path):
     with pytest.raises(UserError, match="named twice"):
         fasticcl.report(run, run, output=tmp_path / "both")
     assert not (tmp_path / "both").exists()
+    with pytest.raises(UserError, match="Name the run folders"):
+        fasticcl.report()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --output"):
         fasticcl.report(run, output=tmp_path / "file")
@@ -285,3 +287,29 @@ def test_items_of_a_source_are_what_the_thumbnails_show(finished, tiny_shards):
             with Image.open(io.BytesIO(base64.b64decode(picture["png"]))) as image:
                 assert image.tobytes() in stored
             assert picture["small"]
+
+
+def test_an_unfinished_run_is_not_compared(run, finished, tmp_path):
+    lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if "rebalancing" not in line]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"is not finished, so it cannot enter the means; .* --resume"):
+        fasticcl.report(run, finished, output=tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_run_is_known_by_its_name_from_inside_too(run, monkeypatch):
+    monkeypatch.chdir(run)
+    fasticcl.report(".")
+    assert numbers(run)["run"] == "run"
+
+
+def test_a_report_that_is_interrupted_leaves_the_run_whole(tiny_shards, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "report_run", interrupt)
+    text = io.StringIO()
+    console = Console(file=text, width=300)
+    found = start_tiny(tiny_shards, tmp_path, {"engine.report": True}, epochs=1, console=console)
+    assert "no report (interrupted); write it with: fasticcl report" in text.getvalue()
+    assert found.rows["after"]
