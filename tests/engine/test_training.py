@@ -340,10 +340,20 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path, damage):
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(train, tmp_path):
     undisturbed, stopped = train(name="undisturbed"), train()
-    (stopped.run / "last.pt").unlink()
+    for name in ("last.pt", "model.safetensors"):
+        (stopped.run / name).unlink()
     resume(tmp_path)
     assert metrics(stopped.run) == metrics(undisturbed.run)
     assert same_weights(stopped.run, undisturbed.run)
+
+
+def test_a_finished_run_that_lost_its_checkpoint_is_left_as_it_is(train, tmp_path):
+    run = train().run
+    (run / "last.pt").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match=r"is finished and its checkpoint last\.pt is gone"):
+        resume(tmp_path)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
