@@ -1,6 +1,7 @@
 """The rebalancing stage of a run once more, with other settings."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from fasticcl.config import Config
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.machine import Machine, choose_machine
+from fasticcl.engine.ranks import Ranks
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.results import Report
 from fasticcl.engine.run import CENTROIDS, Record, Run, free_name
@@ -66,10 +68,18 @@ def changed(run: Run, settings: Layer) -> Config:
     for section, values in settings.items():
         for key in values if section in Config.model_fields and section != "rebalance" else ():
             if key not in _CHANGED.get(section, ()):
+                changed = [
+                    "-c",
+                    str(run.folder / "config.toml"),
+                    "--name",
+                    "NEW",
+                    "--set",
+                    f"{section}.{key}=...",
+                ]
+                command = ["fasticcl", "train", *changed]
                 raise UserError(
                     f"{section}.{key} is none of what can be set here (rebalance.*, engine.device, "
-                    "engine.workers, engine.report); start a new run for it: "
-                    f"fasticcl train -c {run.folder / 'config.toml'} --name NEW --set {section}.{key}=..."
+                    f"engine.workers, engine.report); start a new run for it: {shlex.join(command)}"
                 )
     config = resolve(file=run.folder / "config.toml", options=settings)
     if not config.rebalance.epochs:
@@ -80,16 +90,19 @@ def changed(run: Run, settings: Layer) -> Config:
 def rebalance_run(
     folder: Path, settings: Layer, *, name: str | None = None, console: Console | None = None
 ) -> Report:
-    """Run the rebalancing stage of a run again, into a run of its own beside it, and return its report.
+    """Run the rebalancing stage of a run again, into a run of its own, and return its report.
 
-    The new run begins with a checkpoint from between the stages, so that it is the training of any run
-    that goes on from there. It can be stopped and resumed; with unchanged settings it is equal to the
-    bit, on a CPU, to the rebalancing of the run.
+    The new run lies beside the old one where that lies in a folder of the dataset's name, as runs do; else,
+    when the old one was moved, it goes where its configuration says: <project>/<dataset>. It begins with a
+    checkpoint from between the stages, so that it is the training of any run that goes on from there. It
+    can be stopped and resumed; with unchanged settings it is equal to the bit, on a CPU, to the rebalancing
+    of the run.
 
     Args:
         folder: the run folder; it is left as it is.
         settings: keys of ``rebalance``, and ``engine.device``, ``engine.workers``, ``engine.report``.
-        name: name of the new run; None: that of the old one and the next free number.
+        name: name of the new run; None: that of the old one and the next free number
+            where the new one lies.
         console: where progress is shown; None: nowhere.
 
     Raises:
@@ -106,21 +119,23 @@ def rebalance_run(
 
 
 def _placed(run: Run, config: Config, name: str | None) -> Config:
-    """Return a configuration whose run folder lies beside that of ``run``."""
-    runs = run.folder.absolute().parent
-    engine = {"name": name or free_name(runs, f"{run.folder.absolute().name}-rebalance")}
-    if (config.engine.project / config.data.dataset).absolute() != runs and runs.name == config.data.dataset:
-        engine["project"] = str(runs.parent)
+    """Return a configuration with a run folder of its own, beside that of ``run`` where that can be."""
+    old, dataset, project = run.folder.absolute(), config.data.dataset, config.engine.project
+    if old.parent.name == dataset and (project / dataset).absolute() != old.parent:
+        project = old.parent.parent
+    name = name or free_name(project / dataset, f"{old.name}-rebalance")
+    engine = {"project": str(project), "name": name}
     values = config.model_dump()
     return validate({**values, "engine": {**values["engine"], **engine}})
 
 
 def _begin(run: Run, config: Config, machine: Machine) -> Config:
-    """Make a run that stands between its stages."""
+    """Make a run that stands between its stages, on this rank alone."""
     dataset = open_dataset(config)
     first = FirstStage.of(run, dataset)
     machine.place(first.network)
-    stage = Rebalancing(config, first.network, machine)
+    # The other ranks are not here: a learner that is shared with them would wait for them.
+    stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()))
     new = Run.create(config)
     new.data_sha256, new.epochs = run.data_sha256, first.epochs
     try:

@@ -1,5 +1,6 @@
 """The data of a run: its opened splits, the training loader and the batches of an evaluation."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,9 +61,10 @@ def open_dataset(config: Config) -> Dataset:
         manifest = convert(digits.read(), data.dir)
     if manifest is None:
         ratio = f" --imbalance {data.imbalance}" if data.imbalance else ""
+        place = shlex.quote(str(data.dir))
         raise UserError(
             f"There are no shards of {data.dataset} in {data.dir}; make them with: "
-            f"fasticcl convert {data.dataset} SRC {data.dir}{ratio} (`fasticcl datasets` says what SRC is)"
+            f"fasticcl convert {data.dataset} SRC {place}{ratio} (`fasticcl datasets` says what SRC is)"
         )
     # Shards made from plain folders can hold any dataset.
     if manifest.dataset not in (data.dataset, "folder"):

@@ -1,7 +1,7 @@
 """The settings that a sweep tries: every combination of the values that are given."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from fasticcl.engine.run import Run
 from fasticcl.errors import UserError
 from fasticcl.resolve import Layer, assignment
 
-Over = Mapping[str, Sequence[Any]] | Iterable[str]
-"""Values by setting, or ``["rebalance.key=value,value"]``."""
+Over = Mapping[str, Any] | Iterable[str]
+"""Values by setting, or ``["rebalance.key=value,value"]``; one alone need not be in a list."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Setting:
     config: Config
     """The run's configuration with these values."""
     own: bool
-    """Whether these are the run's own values."""
+    """Whether the whole stage is the run's own, also in what is not swept."""
 
 
 def grid(run: Run, over: Over, settings: Layer) -> list[Setting]:
@@ -45,29 +45,33 @@ def grid(run: Run, over: Over, settings: Layer) -> list[Setting]:
         rebalance = {**settings.get("rebalance", {}), **{key: chosen[key] for key in axes}}
         config = changed(run, {**settings, "rebalance": rebalance})
         resolved = {f"rebalance.{key}": getattr(config.rebalance, key) for key in axes}
-        own = all(getattr(run.config.rebalance, key) == getattr(config.rebalance, key) for key in axes)
+        own = config.rebalance == run.config.rebalance
         found[tuple(resolved.values())] = Setting(resolved, config, own)
     return [*found.values()]
 
 
 def _axes(over: Over) -> dict[str, list[Any]]:
     """Return the values of each key of rebalance, without its section."""
-    pairs = over.items() if isinstance(over, Mapping) else map(_split, over)
+    pairs = over.items() if isinstance(over, Mapping) else map(_split, map(str, _listed(over)))
     axes: dict[str, list[Any]] = {}
     for path, values in pairs:
-        section, _, key = path.partition(".")
+        section, _, key = str(path).partition(".")
         if section != "rebalance" or not key:
             raise UserError(
                 f"--over takes settings of the rebalancing stage, rebalance.KEY=VALUE,VALUE, got {path!r}."
             )
         if key in axes:
             raise UserError(f"--over {path} is given twice; put all of its values into one, with commas.")
-        axes[key] = [*values]
+        axes[key] = _listed(values)
     if not axes or not all(axes.values()):
         raise UserError(
             "Say what is swept, for example: --over rebalance.distillation_temperature=1,2,5,10,20"
         )
     return axes
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else [*value]
 
 
 def _split(text: str) -> tuple[str, list[Any]]:

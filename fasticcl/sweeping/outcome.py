@@ -32,7 +32,7 @@ class Tried:
     values: dict[str, Any]
     """By ``rebalance.key``, of the keys that are swept."""
     own: bool
-    """Whether these are the run's own values."""
+    """Whether the whole stage is the run's own."""
     metrics: Metrics
     """On the evaluated split, at the last epoch; all None where the weights are no longer finite."""
     held_back: float | None
@@ -84,7 +84,6 @@ class Sweep:
         Raises:
             OSError: they cannot be written.
         """
-        self.folder.mkdir(exist_ok=True)
         write_file(self.folder / "sweep.json", (json.dumps(self.as_dict(), indent=1) + "\n").encode())
         table = io.StringIO()
         keys = [*self.tried[0].values] if self.tried else []

@@ -1,33 +1,29 @@
 """A sweep of the rebalancing stage: train every setting, evaluate, choose, write."""
 
+import itertools
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.engine.again import FirstStage
-from fasticcl.engine.dataset import (
-    Dataset,
-    batches_held_back,
-    batches_to_evaluate,
-    build_loader,
-    open_dataset,
-)
-from fasticcl.engine.evaluate import METRICS, Metrics, accuracies, balanced_accuracy, count_right
+from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
+from fasticcl.engine.evaluate import METRICS, Metrics, accuracies, count_right
 from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance import Rebalancing
-from fasticcl.engine.run import Run, free_name
+from fasticcl.engine.run import Run
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.reporting.drawing import png, svg
 from fasticcl.resolve import Layer, validate
 from fasticcl.sweeping.figure import draw
 from fasticcl.sweeping.grid import Over, Setting, grid
+from fasticcl.sweeping.held_back import HeldBack
 from fasticcl.sweeping.outcome import Holdout, Sweep, Tried
 from fasticcl.sweeping.side_by_side import build_stages, together, train_together
 
@@ -57,7 +53,8 @@ def sweep_run(
         console: where progress is shown; None: nowhere.
 
     Raises:
-        UserError: no run, an unfinished first stage, a setting of something else, or no room for the files.
+        UserError: no run, an unfinished first stage, a setting of something else, or a folder that
+            cannot be made or written.
         TrainingFailed: too many images cannot be read.
         KeyboardInterrupt: Ctrl-C; settings that were finished are written.
     """
@@ -78,8 +75,13 @@ def sweep_run(
     dataset = open_dataset(tries[0].config)
     first = FirstStage.of(run, dataset)
     machine.place(first.network.eval())
-    sweep = _begin(run, tries, dataset, first, machine, settings or {})
-    return _Work(tries, dataset, first, machine, console).finish(sweep)
+    held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.warn)
+    sweep = _begin(run, tries, dataset.evaluated.split, first, held_back, settings or {})
+    try:
+        return _Work(tries, dataset, held_back, first, machine, console).finish(sweep)
+    finally:
+        with suppress(OSError):
+            sweep.folder.rmdir()  # only where it is empty: no setting was finished
 
 
 def _holdout(run: Run, holdout: float | None) -> float:
@@ -97,21 +99,42 @@ def _with_holdout(config: Config, holdout: float) -> Config:
 
 
 def _begin(
-    run: Run, tries: Sequence[Setting], dataset: Dataset, first: FirstStage, machine: Machine, settings: Layer
+    run: Run,
+    tries: Sequence[Setting],
+    split: str,
+    first: FirstStage,
+    held_back: HeldBack,
+    settings: Layer,
 ) -> Sweep:
-    """Return a sweep in which nothing is tried yet."""
-    config = tries[0].config
-    classes = len(set(dataset.train.index["label"][dataset.held_back].tolist()))
-    held_back = Holdout(
-        config.data.holdout, len(dataset.held_back), classes, seen=not run.config.data.holdout
+    """Return a sweep in which nothing is tried yet, with a folder of its own."""
+    holdout = Holdout(
+        tries[0].config.data.holdout,
+        len(held_back.rows),
+        held_back.classes,
+        seen=not run.config.data.holdout,
     )
     before = {key: first.epochs[-1][key] for key in METRICS}
     network = first.network
-    (on_held_back,) = _on_held_back(config, dataset, network.encoder, [network.classifier], machine)
+    (on_held_back,) = held_back.accuracies(network.encoder, [network.classifier])
     fixed = {f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()}
-    place = run.folder / free_name(run.folder, "sweep")
-    split = dataset.evaluated.split
-    return Sweep(run.folder, place, split, held_back, fixed, before, on_held_back, [], len(tries))
+    place = _make_folder(run.folder)
+    return Sweep(run.folder, place, split, holdout, fixed, before, on_held_back, [], len(tries))
+
+
+def _make_folder(run: Path) -> Path:
+    """Make ``sweep-N`` in a run folder, with a number that no other sweep has, be it at work or done."""
+    for number in itertools.count(1):
+        folder = run / f"sweep-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"Cannot make {folder}: {error.strerror}; make room or let it be written, then sweep again."
+            ) from None
+        return folder
+    raise AssertionError  # counting does not end
 
 
 class _Work:
@@ -119,7 +142,8 @@ class _Work:
 
     Args:
         tries: the grid.
-        dataset: the opened splits, with the held-back images.
+        dataset: the opened splits.
+        held_back: the images that settings are chosen on.
         first: the first stage that all go on from.
         machine: where they run.
         console: where progress is shown.
@@ -129,12 +153,13 @@ class _Work:
         self,
         tries: Sequence[Setting],
         dataset: Dataset,
+        held_back: HeldBack,
         first: FirstStage,
         machine: Machine,
         console: Console,
     ) -> None:
         self.tries, self.dataset, self.first, self.machine = tries, dataset, first, machine
-        self.console = console
+        self.held_back, self.console = held_back, console
         self.groups: dict[tuple[object, ...], list[int]] = {}
         for number, each in enumerate(tries):
             self.groups.setdefault(together(each.config), []).append(number)
@@ -174,26 +199,11 @@ class _Work:
         """Return what each stage's network reaches on the evaluated split, and on the held-back images."""
         encoder = stages[0].network.eval().encoder
         classifiers = [stage.network.classifier for stage in stages]
-        held_back = _on_held_back(config, self.dataset, encoder, classifiers, self.machine)
+        held_back = self.held_back.accuracies(encoder, classifiers)
         counts = self.dataset.train.counts
         batches = batches_to_evaluate(config, self.dataset, self.machine)
         right, seen = count_right(encoder, classifiers, batches, len(counts), self.machine)
         return [accuracies(each, seen, counts) for each in right], held_back
-
-
-def _on_held_back(
-    config: Config,
-    dataset: Dataset,
-    encoder: nn.Module,
-    classifiers: Sequence[nn.Module],
-    machine: Machine,
-) -> list[float | None]:
-    """Return the class-balanced accuracy of every classifier on the held-back images; None without any."""
-    if not len(dataset.held_back):
-        return [None] * len(classifiers)
-    batches = batches_held_back(config, dataset, machine)
-    right, seen = count_right(encoder, classifiers, batches, dataset.num_classes, machine)
-    return [balanced_accuracy(each, seen) for each in right]
 
 
 def _is_finite(stage: Rebalancing) -> bool:
