@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from processes import command_line, on_ranks
 from small_runs import FILES, TINY_COUNTS, differences, metrics, resume, same_weights, start_tiny, watch
 
 import fasticcl
@@ -45,6 +46,17 @@ def test_with_unchanged_settings_it_is_the_runs_own_stage_to_the_bit(tiny_shards
     report = fasticcl.rebalance(run)
     assert report.run == tmp_path / "demo/run-rebalance-1"
     assert not differences(report.run, run)
+
+
+def test_ranks_do_it_together(run, tmp_path):
+    words = ["rebalance", run, "--name", "ranks", "--set", "engine.report=false"]
+    on_ranks(tmp_path / "log", 2, command_line, *words)
+    new = run.parent / "ranks"
+    assert {path.name for path in new.iterdir()} == FILES
+    epochs = [record for record in metrics(new) if "val/top1" in record and record["stage"] == "rebalancing"]
+    alone = [record for record in metrics(run) if "val/top1" in record and record["stage"] == "rebalancing"]
+    losses = [[record["train/loss"] for record in records] for records in (epochs, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_the_run_itself_is_left_as_it_is_and_the_new_one_is_whole(run):

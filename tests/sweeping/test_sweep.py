@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -14,10 +15,12 @@ from small_runs import TINY_COUNTS, start_tiny
 
 import fasticcl
 from fasticcl.cli import main
+from fasticcl.data.holdout import held_back_rows
 from fasticcl.data.plan import Plan
 from fasticcl.engine.evaluate import METRICS, balanced_accuracy
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.errors import UserError
+from fasticcl.sweeping import held_back
 from fasticcl.sweeping import sweep as sweeping
 from fasticcl.sweeping.outcome import Holdout, Sweep, Tried
 
@@ -114,14 +117,14 @@ def test_images_that_the_choice_rests_on_are_not_drawn_and_are_those_of_the_run(
         drawn.update(planned.aware.rows.tolist())
         return planned
 
-    seen, evaluation = [], sweeping.batches_held_back
+    seen, evaluation = [], held_back.batches_held_back
 
     def watched(config, dataset, machine):
         seen.append(dataset.held_back)
         return evaluation(config, dataset, machine)
 
     monkeypatch.setattr(Plan, "batch", noted)
-    monkeypatch.setattr(sweeping, "batches_held_back", watched)
+    monkeypatch.setattr(held_back, "batches_held_back", watched)
     swept = fasticcl.sweep(run_that_held_back, over=TEMPERATURES)
     assert not swept.holdout.seen
     assert (swept.holdout.images, swept.holdout.classes) == (18, 8)
@@ -285,3 +288,47 @@ def test_the_command_line_shows_both_figures_and_what_they_rest_on(run, monkeypa
     found = json.loads(capsys.readouterr().out)
     assert found["best"] is None
     assert [each["held_back"] for each in found["settings"]] == [None, None]
+
+
+def test_two_sweeps_at_once_have_a_folder_each(run, monkeypatch):
+    inner, train = [], sweeping.train_together
+
+    def interleaved(*arguments):
+        if not inner:
+            inner.append(None)
+            inner.append(fasticcl.sweep(run, over={"rebalance.gamma": [0, 1]}))
+        train(*arguments)
+
+    monkeypatch.setattr(sweeping, "train_together", interleaved)
+    outer = fasticcl.sweep(run, over=TEMPERATURES)
+    assert outer.folder != inner[1].folder
+    for each, key in ((outer, "distillation_temperature"), (inner[1], "gamma")):
+        rows = [*csv.DictReader((each.folder / "sweep.csv").read_text().splitlines())]
+        assert len(rows) >= 2
+        assert any(key in name for name in rows[0])
+
+
+def test_a_setting_is_the_runs_own_only_as_a_whole(run):
+    over = {"rebalance.gamma": [0.0, 1.0]}
+    assert [each.own for each in fasticcl.sweep(run, over=over).tried] == [False, True]
+    changed = fasticcl.sweep(run, over=over, set={"rebalance.distillation_weight": 0.1})
+    assert [each.own for each in changed.tried] == [False, False]
+
+
+def test_one_value_alone_need_not_be_in_a_list(run):
+    forms = [{"rebalance.gamma": 0.5}, "rebalance.gamma=0.5", ["rebalance.gamma=0.5"]]
+    tried = [fasticcl.sweep(run, over=over).tried for over in forms]
+    assert [each.values for one in tried for each in one] == [{"rebalance.gamma": 0.5}] * 3
+
+
+def test_an_unreadable_held_back_image_is_left_out_of_the_choice(tiny_shards, tmp_path):
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    first = start_tiny(shards, tmp_path, {"data.holdout": 0.3}).run
+    rows = held_back_rows(np.array(TINY_COUNTS), 0.3, 0)
+    index = np.load(shards / "train/index.npy")[rows[0]]
+    path = shards / "train" / f"shard-{int(index['shard']):06d}.tar"
+    content = bytearray(path.read_bytes())
+    content[int(index["offset"]) + 40] ^= 1
+    path.write_bytes(content)
+    found = fasticcl.sweep(first, over={"rebalance.gamma": [0, 1]})
+    assert found.holdout.images == len(rows) - 1
