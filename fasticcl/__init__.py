@@ -8,13 +8,14 @@ from fasticcl.api.looking import benchmark, doctor, report
 from fasticcl.api.models import export, predict
 from fasticcl.api.training import configure, evaluate, rebalance, sweep, train
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
+from fasticcl.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "ExportFailed",
     "Stopped",
     "TrainingFailed",
     "UserError",
+    "__version__",
     "benchmark",
     "configure",
     "convert",

@@ -9,8 +9,8 @@ from typing import Annotated, NoReturn
 import typer
 
 import fasticcl
-from fasticcl.bench.commands import app as bench
 from fasticcl.commands import datasets, looking, models, training
+from fasticcl.commands.bench import app as bench
 from fasticcl.commands.leaving import leave
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 

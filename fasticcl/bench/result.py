@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-import fasticcl
 from fasticcl.bench.measure import Measurement, shown
+from fasticcl.version import __version__
 
 FORMAT = 1
 
@@ -40,7 +40,7 @@ class Result:
         return {
             "benchmark": self.what,
             "format": FORMAT,
-            "fasticcl": fasticcl.__version__,
+            "fasticcl": __version__,
             "hardware": dict(self.hardware),
             "settings": dict(self.settings),
             "images": dict(self.images),
@@ -65,7 +65,7 @@ def tables(result: Result) -> Iterator[Table]:
 
 def page(result: Result) -> str:
     """Return a page in Markdown with hardware, versions, settings, tables, notes and advice."""
-    lines = [f"## fasticcl {fasticcl.__version__}: bench {result.what}", ""]
+    lines = [f"## fasticcl {__version__}: bench {result.what}", ""]
     for title, values in (
         ("hardware", result.hardware),
         ("settings", result.settings),

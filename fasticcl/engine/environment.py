@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-import fasticcl
 from fasticcl.engine.machine import Machine
+from fasticcl.version import __version__
 
 ENVIRONMENT = "environment.jsonl"
 PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy")
@@ -16,7 +16,7 @@ def environment(machine: Machine, data_sha256: str) -> dict[str, Any]:
     """Return versions, device, ranks and what the data is; no names of hosts, users or folders."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fasticcl": fasticcl.__version__,
+        "fasticcl": __version__,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "machine": machine.describe(),

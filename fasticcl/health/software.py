@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distributions, requires
 
-import fasticcl
 from fasticcl.health.facts import Software
+from fasticcl.version import __version__
 
 _NAMED = ("torch", "torchvision")
 DALI = "nvidia-dali"
@@ -15,7 +15,7 @@ DALI = "nvidia-dali"
 def read() -> Software:
     """Return versions of Python and packages, and what they ask of each other."""
     return Software(
-        fasticcl=fasticcl.__version__,
+        fasticcl=__version__,
         python=platform.python_version(),
         system=" ".join([platform.system(), platform.machine(), *filter(None, platform.libc_ver())]),
         packages=dict(reversed([*_packages()])),  # the first of a name is the one that is imported

@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 
-import fasticcl
 from fasticcl.engine.loggers import log_figures
 from fasticcl.engine.run import Run
 from fasticcl.engine.weights import WEIGHTS
@@ -24,6 +23,7 @@ from fasticcl.reporting.figures import KEYS, run_figures
 from fasticcl.reporting.groups import Group, group, latex, overlaid
 from fasticcl.reporting.page import Drawing, render
 from fasticcl.reporting.record import RunRecord, read_record
+from fasticcl.version import __version__
 
 PAGE, NUMBERS, FIGURES = "report.html", "report.json", "figures"
 _EVERY_RUN = "Every run is a line; in brackets how many there are."
@@ -205,4 +205,4 @@ def _subtitle(record: RunRecord) -> str:
 
 
 def _footer() -> str:
-    return f"fasticcl {fasticcl.__version__}. Numbers: {NUMBERS}, table.tex; figures: {FIGURES}/."
+    return f"fasticcl {__version__}. Numbers: {NUMBERS}, table.tex; figures: {FIGURES}/."
