@@ -21,6 +21,7 @@ _LATEX = str.maketrans(
     }
 )
 _NAMES = ("data.dataset", "method.name")
+_EFFORT = ("data.shards", "method.encoder", "optim.epochs", "optim.batch_size")
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,17 @@ def group(records: Iterable[RunRecord]) -> list[Group]:
 
 
 def _labels(settings: list[dict[str, Any]]) -> list[str]:
-    """Return dataset and method where these differ; between groups that share them, the settings that differ.
+    """Return dataset, method, data and effort where these differ; between equals in that, what else does.
 
-    A baseline differs in many settings, for which its name stands.
+    A baseline differs in many settings, for which its name stands, but not for a longer training.
     """
-    named = [", ".join(str(each[key]) for key in _differing(settings, among=_NAMES)) for each in settings]
+    apart = [*_differing(settings, among=_NAMES), *_differing(settings, among=_EFFORT)]
+    named = [
+        ", ".join(
+            str(each[key]) if key in _NAMES else f"{key.partition('.')[2]} {each[key]}" for key in apart
+        )
+        for each in settings
+    ]
     labels = []
     for name, each in zip(named, settings, strict=True):
         peers = [other for label, other in zip(named, settings, strict=True) if label == name]

@@ -79,6 +79,11 @@ def test_groups_are_named_by_what_sets_them_apart(tmp_path):
     assert [each.label for each in group([runs[0], runs[2]])] == ["iccl", "ce"]
 
 
+def test_a_longer_training_is_named_beside_the_method(tmp_path):
+    runs = [record(tmp_path, "a", 1, epochs=9), record(tmp_path, "b", 2, method="ce")]
+    assert [each.label for each in group(runs)] == ["iccl, epochs 9", "ce, epochs 1"]
+
+
 def test_labels_tell_every_two_groups_apart(tmp_path):
     runs = [
         record(tmp_path, str(number), 1, **options)
