@@ -130,7 +130,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def as_layer(settings: Mapping[str, Any] | Iterable[str]) -> Layer:
-    """Return {"section.key": value}, or ["section.key=value"], as one layer.
+    """Return {"section.key": value}, or ["section.key=value"], as one layer; one alone needs no list.
 
     Raises:
         UserError: a string that is no assignment, an unknown section or key.
@@ -138,7 +138,7 @@ def as_layer(settings: Mapping[str, Any] | Iterable[str]) -> Layer:
     if isinstance(settings, Mapping):
         paths = ((path.partition("."), value) for path, value in settings.items())
         return _together({section: {key: value}} for (section, _, key), value in paths)
-    return _together(map(assignment, settings))
+    return _together(map(assignment, [settings] if isinstance(settings, str) else settings))
 
 
 def assignment(text: str) -> Layer:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fasticcl.models.export import Exported
     from fasticcl.sweeping.outcome import Sweep
 
+_FEW_STEPS = 8  # an epoch of fewer is hardly one
 _MOST = 20  # lines of one kind before the rest is only counted
 _BAR = 40  # letters of the longest bar of a histogram
 
@@ -40,11 +41,12 @@ def accuracies(report: "Report") -> Table:
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
+    stage = " of rebalancing" if "after" in report.rows else ""
     titles = {
         "before": "before rebalancing",
         "after": "after rebalancing",
         "last": "last epoch",
-        "best": f"best epoch ({report.best_epoch}), chosen on these images",
+        "best": f"best epoch{stage} ({report.best_epoch}), chosen on these images",
     }
     table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
     for column in ("overall", "many", "medium", "few"):
@@ -110,6 +112,23 @@ def after_training(report: "Report") -> Iterator[str]:
     if report.run.parent.name == "demo" and not report.run.name.startswith("ce"):
         yield "      fasticcl train demo --method ce    something to compare with"
     yield f"      fasticcl report {run} RUN...    runs side by side"
+
+
+def after_conversion(manifest: "Manifest", dest: Path) -> str:
+    """Return what to type next; of few images with a batch and a learning rate that go with them."""
+    words = ["fasticcl", "train", manifest.dataset, "--data", str(dest)]
+    if ratio := manifest.settings.get("imbalance"):
+        words += ["--imbalance", str(ratio)]
+    images = sum(manifest.splits["train"].class_counts)
+    if manifest.dataset == "folder":
+        from fasticcl.resolve import resolve
+
+        optim = resolve("folder").optim
+        if images < _FEW_STEPS * optim.batch_size:
+            batch_size = max(2, min(32, images // _FEW_STEPS))
+            lr = optim.lr * batch_size / optim.batch_size
+            words += ["--batch-size", str(batch_size), "--lr", f"{lr:.2g}"]
+    return f"Next: {shlex.join(words)}"
 
 
 def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The command line as a person meets it: verbs, options, and one sentence for what went wrong."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 import numpy as np
 import pytest
 from pictures import encode, noise
+from trees import lay_out
 
 import fasticcl
 from fasticcl.cli import main
@@ -250,3 +252,32 @@ def test_colours_and_bars_stay_out_of_pipes_and_of_terminals_that_want_none(fast
 
 def test_the_version_is_that_of_the_package(fasticcl_command):
     assert fasticcl_command("--version") == (0, f"fasticcl {fasticcl.__version__}\n", "")
+
+
+def test_pictures_given_as_shards_lead_to_their_conversion(fasticcl_command, tmp_path):
+    (tmp_path / "my pictures/a").mkdir(parents=True)
+    (tmp_path / "my pictures/a/x.jpg").write_bytes(b"")
+    code, _, err = fasticcl_command("train", "folder", "--data", "my pictures")
+    assert code == 2
+    assert "fasticcl convert folder 'my pictures' data/folder --val-fraction 0.1" in err
+    (tmp_path / "begun/train").mkdir(parents=True)
+    (tmp_path / "begun/train/shard-000000.tar").write_bytes(b"")
+    _, _, err = fasticcl_command("train", "folder", "--data", "begun")
+    assert "There are no shards of folder in begun; make them with: fasticcl convert folder SRC begun" in err
+
+
+def test_what_follows_a_small_conversion_can_be_typed(fasticcl_command, tmp_path):
+    lay_out(tmp_path / "few", train=20, val=4)
+    _, out, _ = fasticcl_command("convert", "folder", "few", "shards of few")
+    (following,) = [line.removeprefix("Next: ") for line in out.splitlines() if line.startswith("Next: ")]
+    words = shlex.split(following)
+    assert words[words.index("--batch-size") + 1] == "2"
+    small = [
+        "--set",
+        "method.encoder=resnet8",
+        "--set",
+        "data.image_size=16",
+        "--fast-dev-run",
+        "--no-report",
+    ]
+    assert fasticcl_command(*words[1:], *small)[0] == 0

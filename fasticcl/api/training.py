@@ -66,7 +66,7 @@ def configure(
         method=method,
         file=Path(config) if config else None,
         options=layer,
-        assignments=() if isinstance(set, Mapping) else set,
+        assignments=() if isinstance(set, Mapping) else [set] if isinstance(set, str) else set,
     )
 
 
@@ -171,8 +171,9 @@ def rebalance(
     workers: int | None = None,
     console: "Console | None" = None,
 ) -> "Report":
-    """Run the rebalancing stage of a run again (section 3.6), into a run of its own beside it.
+    """Run the rebalancing stage of a run again (section 3.6), into a run of its own.
 
+    It lies beside the run; of one that was moved out of a folder of the dataset's name, in PROJECT/DATASET.
     The run itself stays as it is. With unchanged settings the new one is equal to it, on a CPU to the bit.
 
     Args:

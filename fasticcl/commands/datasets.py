@@ -104,9 +104,7 @@ def convert(
         raise Stopped(signal.SIGINT, shlex.join(["fasticcl", *sys.argv[1:]])) from None
     if manifest:
         tables.print_lines(console, tables.converted(manifest, dest))
-        follow = f"Next: fasticcl train {manifest.dataset} --data {shlex.quote(str(dest))}"
-        ratio = manifest.settings.get("imbalance")
-        tables.print_lines(console, [f"{follow} --imbalance {ratio}" if ratio else follow])
+        tables.print_lines(console, [tables.after_conversion(manifest, dest)])
 
 
 @app.command(
@@ -132,7 +130,11 @@ def verify(
         tables.print_lines(Console(stderr=True), tables.some("", found.problems))
         leave(1, f"error: {len(found.problems)} problems in {dest}; convert the dataset again.")
     tables.print_lines(
-        console, [f"{found.images:,} images in {found.shards} shards are as they were converted."]
+        console,
+        [
+            f"{found.images:,} images in {found.shards:,} shards are as they were converted"
+            f"{', and decode' if decode else ''}."
+        ],
     )
 
 
@@ -159,6 +161,8 @@ def show(
     """
     summary = fasticcl.show(dest, samples=samples, seed=seed, set=assign or ())
     tables.print_lines(Console(), tables.shards(summary))
+    if samples:
+        tables.print_lines(Console(), [f"samples   {samples}"])
 
 
 @app.command(

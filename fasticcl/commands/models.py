@@ -54,6 +54,8 @@ def predict(
     )
     with opened(output) as file:
         count, errors = write_rows(predictions, file, format)
+    if output:
+        typer.echo(f"{output}: {count:,} images", err=True)
     if errors:
         leave(0 if errors < count else 1, f"{errors:,} of {count:,} images could not be read.")
 

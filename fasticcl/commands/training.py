@@ -154,7 +154,7 @@ def rebalance(
 ) -> None:
     """Run the rebalancing stage of a run again.
 
-    With other settings, into a run of its own beside the old one, which is left as it is.
+    With other settings, into a run of its own; the old one is left as it is.
     """
     console = Console(quiet=quiet or os.environ.get("RANK", "0") != "0")
     found = fasticcl.rebalance(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.data import graph
+from fasticcl.data.control_group import memory_left
 from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import UserError
 
@@ -18,7 +19,6 @@ _SMALL = 64  # pixels; "auto" keeps images up to this side: CIFAR and its like, 
 _MOST_UNASKED = 2**30  # bytes that "auto" takes
 _SHARE = 0.8  # of the memory that is free
 _BATCH = 256  # images decoded at a time
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 class Cache:
@@ -100,12 +100,6 @@ def free_memory() -> int:
     """Return the bytes of memory that are free, divided among the ranks of the machine."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = 1024 * int(lines["MemAvailable"].split()[0])
-    try:
-        most, used = (
-            (_CONTROL_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current")
-        )
-    except OSError:  # no control group, or one of the first version
-        most, used = "max", "0"
-    if most != "max":
-        free = min(free, int(most) - int(used))
+    left = memory_left()
+    free = free if left is None else min(free, left)
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

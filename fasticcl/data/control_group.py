@@ -38,6 +38,22 @@ def memory_limit(root: Path = _ROOT) -> int | None:
     return min((limit for limit in limits if limit < _NO_MEMORY_LIMIT), default=None)
 
 
+def memory_left(root: Path = _ROOT) -> int | None:
+    """Return the bytes of memory that the limits leave beside what is in use, or None without a limit."""
+    left = []
+    for group in _groups("memory", root):
+        for limit, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            try:
+                most = int((group / limit).read_text())
+                left.append((most, most - int((group / used).read_text())))
+            except (OSError, ValueError):
+                continue
+    return min((each for most, each in left if most < _NO_MEMORY_LIMIT), default=None)
+
+
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Yield the folders of the groups that this process is in, from the innermost to the root's."""
     try:

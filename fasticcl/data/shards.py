@@ -11,6 +11,7 @@ takes the run's start and length and nothing else: no list of images per class i
 
 import mmap
 import resource
+import shlex
 import tarfile
 import zlib
 from pathlib import Path
@@ -60,7 +61,8 @@ class Shards:
         manifest = Manifest.read(folder)
         if manifest is None:
             raise UserError(
-                f"There are no shards in {folder}; make them with: fasticcl convert folder SRC {folder} "
+                f"There are no shards in {folder}; make them with: "
+                f"fasticcl convert folder SRC {shlex.quote(str(folder))} "
                 "(or another layout: fasticcl datasets)"
             )
         if split not in manifest.splits:

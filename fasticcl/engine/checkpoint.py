@@ -45,7 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(damaged)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"There is no checkpoint {path}, and nothing else has what it held.") from None
+        raise UserError(f"There is no checkpoint {path}; bring it back, or start a new run.") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}); start a new run."

@@ -62,6 +62,12 @@ def open_dataset(config: Config) -> Dataset:
     if manifest is None:
         ratio = f" --imbalance {data.imbalance}" if data.imbalance else ""
         place = shlex.quote(str(data.dir))
+        begun = any(data.dir.glob("*/shard-*"))  # a conversion that was stopped
+        if data.dataset == "folder" and data.dir.is_dir() and any(data.dir.iterdir()) and not begun:
+            raise UserError(
+                f"{data.dir} holds no shards; if it holds pictures, make some with: "
+                f"fasticcl convert folder {place} data/folder --val-fraction 0.1"
+            )
         raise UserError(
             f"There are no shards of {data.dataset} in {data.dir}; make them with: "
             f"fasticcl convert {data.dataset} SRC {place}{ratio} (`fasticcl datasets` says what SRC is)"

@@ -30,6 +30,7 @@ from fasticcl.resolve import resolve
 
 Record = dict[str, Any]
 CENTROIDS = "centroids.npy"
+_TRIAL = "trial-"  # begins the names of runs that took a few steps only
 _COLUMNS = ("stage", "epoch", "phase", "optim/lr", "train/loss", *METRICS)
 
 
@@ -65,7 +66,8 @@ class Run:
             UserError: the name is taken, or the folder cannot be made.
         """
         runs = config.engine.project / config.data.dataset
-        name = config.engine.name or free_name(runs, config.method.name)
+        stem = _TRIAL * config.engine.fast_dev_run + config.method.name
+        name = config.engine.name or free_name(runs, stem)
         folder = runs / name
         try:
             runs.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ class Run:
 
     @classmethod
     def newest(cls, project: Path, dataset: str, name: str | None) -> "Run":
-        """Return the run that was saved last, or the named one.
+        """Return the run that was saved last, a trial only where there is nothing else, or the named one.
 
         Raises:
             UserError: there is no such run.
@@ -110,7 +112,8 @@ class Run:
         saved = [path for name in ("last.pt", "config.toml") for path in runs.glob(f"*/{name}")]
         if not saved:
             raise UserError(f"There is no run to resume in {runs}; start one without --resume.")
-        return cls.open(max(saved, key=lambda path: path.stat().st_mtime_ns).parent)
+        real = [path for path in saved if not path.parent.name.startswith(_TRIAL)]
+        return cls.open(max(real or saved, key=lambda path: path.stat().st_mtime_ns).parent)
 
     def log(self, record: Record) -> None:
         """Append a line to ``metrics.jsonl``; lines that cannot be written wait for the next one.

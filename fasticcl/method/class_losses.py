@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from fasticcl.errors import UserError, nearest
+from fasticcl.method.losses import Lambda, interpolated
 from fasticcl.registry import Registry
 
 ClassLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -52,17 +53,10 @@ class Classification:
         return F.nll_loss(-self.costs(logits.float(), self.counts), y)
 
     def interpolative(
-        self, logits: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: torch.Tensor | float
+        self, logits: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: Lambda
     ) -> torch.Tensor:
         """Return the mean over mixed images: L_ce^it of equation 7, or what takes its place.
 
-        Args:
-            logits: [B, K].
-            y_h: [B] classes of the class-agnostic images.
-            y_t: [B] classes of the class-aware images.
-            lam: λ, the share of the class-agnostic image.
+        The arguments are those of `losses.interpolative_cross_entropy`.
         """
-        costs = self.costs(logits.float(), self.counts)
-        towards_h = costs.gather(1, y_h[:, None]).squeeze(1)
-        towards_t = costs.gather(1, y_t[:, None]).squeeze(1)
-        return (lam * towards_h + (1 - lam) * towards_t).mean()
+        return interpolated(self.costs(logits.float(), self.counts), y_h, y_t, lam)

@@ -25,10 +25,14 @@ def interpolative_cross_entropy(
         y_t: [B] classes of the class-aware images.
         lam: λ, the share of the class-agnostic image.
     """
-    log_p = F.log_softmax(logits.float(), dim=1)
-    towards_h = log_p.gather(1, y_h[:, None]).squeeze(1)
-    towards_t = log_p.gather(1, y_t[:, None]).squeeze(1)
-    return -(lam * towards_h + (1 - lam) * towards_t).mean()
+    return interpolated(-F.log_softmax(logits.float(), dim=1), y_h, y_t, lam)
+
+
+def interpolated(costs: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: Lambda) -> torch.Tensor:
+    """Return the mean of λ·l(y_h) + (1 - λ)·l(y_t), for what each class would cost as the label, [B, K]."""
+    towards_h = costs.gather(1, y_h[:, None]).squeeze(1)
+    towards_t = costs.gather(1, y_t[:, None]).squeeze(1)
+    return (lam * towards_h + (1 - lam) * towards_t).mean()
 
 
 def centroid_logits(z: torch.Tensor, centroids: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -71,14 +71,26 @@ def report_finished(folder: Path, console: Console | None) -> None:
     config = Run.open(folder).config
     if not config.engine.report:
         return
+    again = f"fasticcl report {shlex.quote(str(folder))}"
     try:
-        line = f"report   {report_run(folder)}"
-        log_figures(folder, config, {path.stem: path for path in sorted((folder / FIGURES).glob("*.png"))})
+        _say(console, f"report   {report_run(folder)}")
     except (Exception, KeyboardInterrupt) as error:  # the run has ended well, and a report can wait
-        reason = str(error) or "interrupted"
-        line = f"warning  no report ({reason}); write it with: fasticcl report {shlex.quote(str(folder))}"
+        _warn(console, f"warning  no report ({str(error) or 'interrupted'}); write it with: {again}")
+        return
+    try:
+        log_figures(folder, config, {path.stem: path for path in sorted((folder / FIGURES).glob("*.png"))})
+    except Exception as error:  # whatever ails a logger
+        _warn(console, f"warning  the figures were not logged: {error}")
+
+
+def _say(console: Console | None, line: str) -> None:
     if console:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn(console: Console | None, line: str) -> None:
+    """Say what a person should know, on standard error where all else is silent."""
+    _say(console if console and not console.quiet else Console(stderr=True), line)
 
 
 def report_runs(folders: Sequence[Path], output: Path) -> Path:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fasticcl.data import cores
-from fasticcl.data.control_group import cpu_quota, memory_limit
+from fasticcl.data.control_group import cpu_quota, memory_left, memory_limit
 
 
 def root(folder, groups, **files):
@@ -75,3 +75,29 @@ def test_threads_are_no_more_than_the_quota_keeps_busy(monkeypatch, quota, threa
     assert cores.available_cores() == threads
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert cores.available_cores() == max(1, math.floor(threads / 2))
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "left"),
+    [
+        ("0::/\n", {"memory.max": "5000000", "memory.current": "1000000"}, 4_000_000),
+        ("0::/\n", {"memory.max": "max", "memory.current": "1000000"}, None),
+        (
+            "0::/job\n",
+            {
+                "job/memory.max": "900",
+                "job/memory.current": "100",
+                "memory.max": "1000",
+                "memory.current": "950",
+            },
+            50,
+        ),
+        (
+            "4:memory:/\n",
+            {"memory/memory.limit_in_bytes": "7000", "memory/memory.usage_in_bytes": "2000"},
+            5000,
+        ),
+    ],
+)
+def test_what_is_left_of_the_memory_is_what_the_fullest_group_leaves(tmp_path, groups, files, left):
+    assert memory_left(root(tmp_path, groups, **files)) == left

@@ -320,11 +320,11 @@ def called(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("option", [[], ["--decode"]])
-def test_the_command_says_that_all_is_sound(called, sound, option):
+@pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], ", and decode")])
+def test_the_command_says_that_all_is_sound(called, sound, option, more):
     assert called("verify", sound, *option) == (
         0,
-        "20 images in 5 shards are as they were converted.\n",
+        f"20 images in 5 shards are as they were converted{more}.\n",
         "",
     )
 

@@ -319,7 +319,12 @@ def test_a_name_that_is_taken_is_refused_and_the_run_kept(train):
 def test_names_are_numbered(digit_shards, tmp_path):
     options = {"data": digit_shards, "project": tmp_path, "fast_dev_run": True, "set": SMALL}
     names = [fasticcl.train("demo", method=method, **options).run.name for method in (None, None, "ce")]
-    assert names == ["iccl-1", "iccl-2", "ce-1"]
+    assert names == ["trial-iccl-1", "trial-iccl-2", "trial-ce-1"]
+    few = {**options, "fast_dev_run": False, "epochs": 1, "report": False}
+    names = [fasticcl.train("demo", **few).run.name for _ in range(2)]
+    assert names == ["iccl-1", "iccl-2"]
+    fasticcl.train("demo", **options)
+    assert resume(tmp_path, name=None).run.name == "iccl-2"
 
 
 def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
