@@ -41,12 +41,12 @@ def accuracies(report: "Report") -> Table:
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
-    stage = " of rebalancing" if "after" in report.rows else ""
+    whose = "its " if "after" in report.rows else ""  # of rebalancing, the line before
     titles = {
         "before": "before rebalancing",
         "after": "after rebalancing",
         "last": "last epoch",
-        "best": f"best epoch{stage} ({report.best_epoch}), chosen on these images",
+        "best": f"{whose}epoch {report.best_epoch}, best on these images",
     }
     table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
     for column in ("overall", "many", "medium", "few"):

@@ -172,7 +172,8 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
     for title in (
         "before rebalancing",
         "after rebalancing",
-        "best epoch",
+        "its epoch",
+        "best on these images",
         "overall",
         "many",
         "medium",
