@@ -263,7 +263,9 @@ def test_an_archive_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>404</html>" * 100, bytes(10), gzip.compress(b"no tar" * 500)]
+    "content",
+    [b"", b"<html>404</html>" * 100, bytes(10), gzip.compress(b"no tar" * 500, mtime=0)],
+    ids=["empty", "html", "zeros", "gzip of something else"],
 )
 def test_what_is_no_archive_is_one_sentence(tmp_path, content):
     path = tmp_path / "images.tar.gz"
