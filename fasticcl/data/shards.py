@@ -13,10 +13,10 @@ import mmap
 import resource
 import shlex
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from fasticcl.data.headers import declares
@@ -98,9 +98,9 @@ class Shards:
         for shard, offset, size, _ in zip(*fields, strict=True):
             self._file(shard).fetch(offset, size)
         images, damaged = [], []
-        for row, shard, offset, size, crc32 in zip(rows.tolist(), *fields, strict=True):
+        for row, shard, offset, size, stored in zip(rows.tolist(), *fields, strict=True):
             image = self._file(shard).content[offset : offset + size]
-            if len(image) != size or (self.verify_reads and zlib.crc32(image.data) != crc32):
+            if len(image) != size or (self.verify_reads and crc32(image.data) != stored):
                 damaged.append(row)
             images.append(image)
         if damaged:

@@ -1,7 +1,6 @@
 """Whether shards are still what the conversion wrote, byte for byte, and agree with each other."""
 
 import tarfile
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from fasticcl.data.cores import available_cores
@@ -130,7 +130,7 @@ def _compared(path: Path, name: str, shard: ShardInfo, rows: NDArray[np.void], d
         return [f"{name} is missing, or longer or shorter than it was"]
     content = np.memmap(path, np.uint8, "r").view(np.ndarray)
     if file_sha256(path) != shard.sha256:
-        changed = [row for row in rows if zlib.crc32(_image(content, row).data) != row["crc32"]]
+        changed = [row for row in rows if crc32(_image(content, row).data) != row["crc32"]]
         named = [f"{name}: {_name(content, row)} at byte {row['offset']} was changed" for row in changed]
         return named or [f"{name} was changed, outside its images"]
     problems = list(_index_disagreements(name, path, content, rows))
@@ -161,7 +161,7 @@ def _index_disagreements(
     except (tarfile.TarError, ValueError):
         yield f"{name} is not a tar of images and labels in turn"
         return
-    checksums = [zlib.crc32(_image(content, row).data) for row in rows]
+    checksums = [crc32(_image(content, row).data) for row in rows]
     expected = list(zip(*(rows[field].tolist() for field in ("offset", "size", "label")), strict=True))
     if found != expected or checksums != rows["crc32"].tolist():
         yield f"{name} and {INDEX} disagree about what lies where"

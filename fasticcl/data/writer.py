@@ -3,11 +3,11 @@
 import hashlib
 import re
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from fasticcl.data.manifest import ShardInfo
@@ -37,7 +37,7 @@ class ShardWriter:
         offset = self._member(f"{key}.{suffix}", image)
         text = str(label).encode()
         label_offset = self._member(f"{key}.cls", text)
-        self._rows.append((self.number, offset, len(image), label, height, width, zlib.crc32(image)))
+        self._rows.append((self.number, offset, len(image), label, height, width, crc32(image)))
         self._lines.append(idx_line(f"{key}.{suffix}", offset, len(image), label_offset, len(text)))
 
     def _member(self, name: str, content: bytes) -> int:
