@@ -110,11 +110,11 @@ def constant(stage: str, fed: list[list[Any]], plan: Plan, options: argparse.Nam
 
     common: dict[str, Any] = {"batch_size": plan.batch_size, "prefetch": PREFETCH, "gpu": None}
     if stage == "mix":
-        whole = {"mixed": True, "padded": False, "jitter": False, "cached": False, "threads": options.workers}
+        whole = {"mixed": True, "padded": False, "jitter": False, "threads": options.workers}
         return graph.build(feed, plan.data, **whole, **common).run
     pipeline = Pipeline(plan.batch_size, options.workers, None, prefetch_queue_depth=PREFETCH)
     with pipeline:
-        streams, lam = graph.inputs(feed, mixed=True, jitter=False, cached=False)
+        streams, lam = graph.inputs(feed, mixed=True, jitter=False)
         outputs = [lam, *(stream["label"] for stream in streams)]
         for stream in streams:
             image = stream["encoded"]

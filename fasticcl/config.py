@@ -74,8 +74,8 @@ class Data(Section):
     """λ is drawn from Beta(alpha, beta)."""
     lambda_per: Literal["batch", "sample"] = "batch"
     """One λ for a batch, or one for each of its images."""
-    cache: Literal["auto", "host", "off"] = "auto"
-    """host: decode every image once and keep all in memory; auto: if they are small and fit; off: never."""
+    cache: Literal["auto", "host", "device", "off"] = "auto"
+    """Where all images are kept, decoded once; auto: on the device, or else the host, if small and few."""
     verify_reads: bool = True
     """Compare the checksum of every image that is read; without, only what cannot be decoded is noticed."""
     max_bad_samples: int = Field(default=100, ge=0)

@@ -7,6 +7,7 @@ import torch
 
 from _gpu.bench import BOTH, Bench, Found
 from fasticcl.config import Data
+from fasticcl.data.cache import Kept
 from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.data.shards import Shards
@@ -19,16 +20,18 @@ def graph(bench: Bench) -> Found:
     """Compare images, on the scale of 0 to 255, and everything else to the bit."""
     shards = Shards(bench.shards, "train")
     base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
-    kinds = {
-        "plain": base,
-        "jitter": base.model_copy(update={"color_jitter": (0.4, 0.4, 0.4)}),
-        "pad": base.model_copy(update={"crop": "pad"}),
+    kinds: dict[str, tuple[Data, Kept]] = {
+        "plain": (base, "off"),
+        "jitter": (base.model_copy(update={"color_jitter": (0.4, 0.4, 0.4)}), "off"),
+        "pad": (base.model_copy(update={"crop": "pad"}), "off"),
+        "kept": (base, "device"),
     }
     found: Found = {}
-    for kind, data in kinds.items():
+    for kind, (data, kept) in kinds.items():
         plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
         for phase in PHASES:
-            one, two = (next(Loader(shards, plan, gpu=gpu).batches(phase)) for gpu in (None, bench.gpu))
+            loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, kept=kept)
+            one, two = (next(loader.batches(phase)) for loader in loaders)
             found[f"{kind} {phase}"] = difference(one, two, data)
     return found
 

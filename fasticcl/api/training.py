@@ -116,7 +116,8 @@ def train(
         verify_reads: compare the checksum of every image that is read; default: yes.
         logger: tensorboard, wandb or both, where scalars go beside metrics.jsonl.
         report: write report.html when the run has ended; default: yes.
-        cache: host, to decode every image once and keep all; off; auto: host for small images that fit.
+        cache: host or device, to decode every image once and keep all there; off; auto: for small images
+            that fit, on the device.
         resume: continue the named run, or the newest of the dataset.
         fast_dev_run: take a few steps of every phase.
         config: TOML file with any part of the configuration.

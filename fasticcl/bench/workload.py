@@ -67,7 +67,7 @@ class Workload:
 
     def loader(self) -> Loader:
         """Return a loader of its own."""
-        return build_loader(self.config, open_dataset(self.config), self.machine)
+        return build_loader(self.config, open_dataset(self.config, self.machine.gpu), self.machine)
 
     def stage(self, phase: Phase) -> Stage:
         """Return the stage that a phase belongs to, in training mode; compiled once."""
@@ -168,7 +168,7 @@ def open_workload(
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True  # as in training
     made = _make(resolved, images, folder / "shards", machine) if made_here else None
-    opened = open_dataset(resolved)
+    opened = open_dataset(resolved, machine.gpu)
     name = resolved.data.dataset
     classes = _CLASSES.get(name, _OTHER_CLASSES) if made_here else opened.num_classes
     return Workload(resolved, opened, classes, machine, made, notes)

@@ -62,7 +62,7 @@ def train(
         bool | None, typer.Option(help="Write report.html when the run has ended; default: yes.")
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(help="Keep decoded images: auto, host or off.", metavar="WHERE")
+        str | None, typer.Option(help="Keep decoded images: auto, host, device or off.", metavar="WHERE")
     ] = None,
     quiet: Quiet = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --name, or the newest.")] = False,

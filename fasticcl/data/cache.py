@@ -1,11 +1,12 @@
-"""Decoded images of a split, kept in memory: the graph starts from them where there is room."""
+"""Decoded images of a split, kept in memory or on the device: the graph starts there if there is room."""
 
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fasticcl.data import graph
@@ -13,11 +14,13 @@ from fasticcl.data.control_group import memory_left
 from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import UserError
 
-Wanted = Literal["auto", "host", "off"]
+Kept = Literal["off", "host", "device"]
+"""Where decoded images are: nowhere, in the memory of the machine, or in that of the device."""
+Wanted = Literal["auto"] | Kept
 
 _SMALL = 64  # pixels; "auto" keeps images up to this side: CIFAR and its like, where decoding costs most
 _MOST_UNASKED = 2**30  # bytes that "auto" takes
-_SHARE = 0.8  # of the memory that is free
+_SHARES = {"host": 0.8, "device": 0.5}  # of the memory that is free; networks live on the device too
 _BATCH = 256  # images decoded at a time
 
 
@@ -28,26 +31,60 @@ class Cache:
         shards: the split.
         threads: threads that decode.
         found_bad: called with the rows of images that cannot be read, and the reason.
+        kept: host or device.
+        gpu: number of the device; None: the CPU.
     """
 
-    def __init__(self, shards: Shards, threads: int, found_bad: Callable[[list[int], str], None]) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        threads: int,
+        found_bad: Callable[[list[int], str], None],
+        *,
+        kept: Kept = "host",
+        gpu: int | None = None,
+    ) -> None:
+        self.resident = kept == "device"
+        """Whether `pictures` returns tensors on the device and not arrays."""
+        on_gpu = gpu is not None and self.resident
+        self.stream = torch.cuda.Stream(gpu, priority=-1) if on_gpu else None
+        """Where `pictures` gathers them on a GPU: not behind the training that is queued there."""
         heights, widths = (shards.index[side].astype(np.int64) for side in ("height", "width"))
         self._shapes = [*zip(heights.tolist(), widths.tolist(), strict=True)]
-        self._ends = np.cumsum(3 * heights * widths).tolist()
-        self._pixels = np.zeros(self._ends[-1], dtype=np.uint8)
+        self._uniform = len(set(self._shapes)) == 1
+        self._ends = [0, *np.cumsum(3 * heights * widths).tolist()]
+        device = torch.device("cuda", gpu) if on_gpu else torch.device("cpu")
+        self._pixels = torch.zeros(self._ends[-1], dtype=torch.uint8, device=device)
         for first in range(0, len(shards), _BATCH):
             rows = np.arange(first, min(first + _BATCH, len(shards)))
-            for row, image in _decoded(shards, rows, threads, found_bad):
-                self._image(row)[:] = image
+            self._fill(rows, _decoded(shards, rows, threads, found_bad))
+        self._host = None if self.resident else self._pixels.numpy()
+        if on_gpu:
+            torch.cuda.synchronize(gpu)
 
-    def pictures(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
-        """Return images, each [height, width, 3] RGB, a view into the cache."""
-        return [self._image(row) for row in rows.tolist()]
+    def pictures(self, rows: NDArray[np.integer]) -> Any:
+        """Return images, each [height, width, 3] RGB: views into the cache, or a tensor [B, H, W, 3] of all.
 
-    def _image(self, row: int) -> NDArray[np.uint8]:
-        height, width = self._shapes[row]
-        end = self._ends[row]
-        return self._pixels[end - 3 * height * width : end].reshape(height, width, 3)
+        On a GPU they are there when what is queued on `stream` is done.
+        """
+        if self._host is not None:
+            return [self._image(self._host, row) for row in rows.tolist()]
+        if not self._uniform:
+            return [self._image(self._pixels, row) for row in rows.tolist()]
+        with torch.cuda.stream(self.stream):
+            places = torch.from_numpy(rows.astype(np.int64)).to(self._pixels.device)
+            return self._pixels.view(-1, *self._shapes[0], 3).index_select(0, places)
+
+    def _fill(self, rows: NDArray[np.integer], images: list[tuple[int, NDArray[np.uint8]]]) -> None:
+        """Put images where they belong, side by side first: one transfer takes them to a device."""
+        begin, end = self._ends[rows[0]], self._ends[rows[-1] + 1]
+        pixels = np.zeros(end - begin, np.uint8)
+        for row, image in images:
+            pixels[self._ends[row] - begin : self._ends[row + 1] - begin] = image.ravel()
+        self._pixels[begin:end] = torch.from_numpy(pixels)
+
+    def _image(self, pixels: Any, row: int) -> Any:
+        return pixels[self._ends[row] : self._ends[row + 1]].reshape(*self._shapes[row], 3)
 
 
 def _decoded(
@@ -71,8 +108,13 @@ def _decoded(
     return _decoded(shards, good, threads, found_bad) if len(good) else []
 
 
-def is_wanted(wanted: Wanted, splits: Iterable[Shards]) -> bool:
-    """Return whether the images of these splits are to be kept decoded.
+def choose(wanted: Wanted, splits: Iterable[Shards], gpu: int | None = None) -> Kept:
+    """Return where the images of these splits are to be kept decoded.
+
+    Args:
+        wanted: where they are asked for; auto: small ones on the device, or else where there is room.
+        splits: what is kept together.
+        gpu: number of the device; None: the CPU, whose memory is the machine's.
 
     Raises:
         UserError: they are asked for and do not fit into the memory that is free.
@@ -81,14 +123,21 @@ def is_wanted(wanted: Wanted, splits: Iterable[Shards]) -> bool:
     needed = sum(decoded_bytes(shards) for shards in splits)
     if wanted == "auto":
         small = all(shards.index[side].max() <= _SMALL for shards in splits for side in ("height", "width"))
-        return small and needed <= min(_MOST_UNASKED, _SHARE * free_memory())
-    if wanted == "host" and needed > _SHARE * free_memory():
+        places: tuple[Kept, ...] = ("host",) if gpu is None else ("device", "host")
+        fits = (each for each in places if needed <= min(_MOST_UNASKED, room(each, gpu)))
+        return next(fits, "off") if small else "off"
+    if wanted != "off" and needed > room(wanted, gpu):
         raise UserError(
-            f"--cache host: the decoded images take {needed / 2**30:.1f} GiB, more than {_SHARE:.0%} of the "
-            f"{free_memory() / 2**30:.1f} GiB that are free for each rank; use --cache off, or convert with "
-            "a smaller --short-side."
+            f"--cache {wanted}: the decoded images take {needed / 2**30:.1f} GiB, more than "
+            f"{_SHARES[wanted]:.0%} of the {free_memory(wanted, gpu) / 2**30:.1f} GiB that are free for each "
+            "rank; use --cache off, or convert with a smaller --short-side."
         )
-    return wanted == "host"
+    return wanted
+
+
+def room(kept: Kept, gpu: int | None) -> int:
+    """Return how many bytes decoded images may take there."""
+    return int(_SHARES[kept] * free_memory(kept, gpu))
 
 
 def decoded_bytes(shards: Shards) -> int:
@@ -96,8 +145,10 @@ def decoded_bytes(shards: Shards) -> int:
     return 3 * int((shards.index["height"].astype(np.int64) * shards.index["width"]).sum())
 
 
-def free_memory() -> int:
-    """Return the bytes of memory that are free, divided among the ranks of the machine."""
+def free_memory(kept: Kept, gpu: int | None) -> int:
+    """Return the bytes of memory that are free there, that of the machine divided among its ranks."""
+    if kept == "device" and gpu is not None:
+        return torch.cuda.mem_get_info(gpu)[0]
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = 1024 * int(lines["MemAvailable"].split()[0])
     left = memory_left()

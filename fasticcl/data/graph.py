@@ -7,7 +7,8 @@ label and λ: what belongs together leaves the graph together, however far it ru
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
 from fasticcl.data.resize import resizer
+
+Images = Literal["encoded", "decoded", "resident"]
+"""What images are fed as: files, pixels, or pixels that lie on the device of the graph already."""
 
 Feed = Callable[[int], Sequence[Any]]
 """Called with 0, 1, 2, ...: returns a batch's inputs, stream after stream and then λ."""
@@ -44,11 +48,12 @@ def build(
     mixed: bool,
     padded: bool,
     jitter: bool,
-    cached: bool,
     batch_size: int,
     threads: int,
     prefetch: int,
     gpu: int | None,
+    images: Images = "encoded",
+    stream: Any = None,
     whole: bool = False,
 ) -> Pipeline:
     """Build the pipeline of one phase.
@@ -63,27 +68,30 @@ def build(
         mixed: whether there are two streams, which are mixed.
         padded: whether cuts reach beyond the resized window, into black padding.
         jitter: whether colour factors apply; evaluation and undisturbed colours leave the operators out.
-        cached: whether images are fed decoded, [height, width, 3], and not as files.
         batch_size: most images per stream in a batch.
         threads: threads that decode and augment.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU backend.
+        images: what they are fed as; decoded ones are [height, width, 3].
+        stream: the CUDA stream on which resident images are made.
         whole: whether decoded images are fed without windows, and taken whole.
     """
     pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
     with pipeline:
-        streams, lam = inputs(feed, mixed=mixed, jitter=jitter, cached=cached, whole=whole)
-        images: list[Any] = []
-        for stream in streams:
-            image = resize(decode(stream, data, gpu), stream, data, padded, threads, gpu)
-            images.append(jitter_colors(image, stream, gpu) if jitter else image)
-        labels = [_to_device(stream["label"], gpu) for stream in streams]
-        outputs = [normalise(images[0], data), labels[0]]
+        streams, lam = inputs(
+            feed, mixed=mixed, jitter=jitter, images=images, whole=whole, gpu=gpu, stream=stream
+        )
+        cut: list[Any] = []
+        for each in streams:
+            image = resize(decode(each, data, gpu), each, data, padded, threads, gpu)
+            cut.append(jitter_colors(image, each, gpu) if jitter else image)
+        labels = [_to_device(each["label"], gpu) for each in streams]
+        outputs = [normalise(cut[0], data), labels[0]]
         if mixed:
             lam = _to_device(lam, gpu)
-            outputs += [normalise(mix(images[0], images[1], lam), data), labels[1], lam]
+            outputs += [normalise(mix(cut[0], cut[1], lam), data), labels[1], lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
     return pipeline
@@ -121,23 +129,50 @@ def decodes(encoded: NDArray[np.uint8]) -> bool:
 
 
 def inputs(
-    feed: Feed, *, mixed: bool, jitter: bool, cached: bool, whole: bool = False
+    feed: Feed,
+    *,
+    mixed: bool,
+    jitter: bool,
+    images: Images = "encoded",
+    whole: bool = False,
+    gpu: int | None = None,
+    stream: Any = None,
 ) -> tuple[list[Stream], Any]:
     """Return what is fed: the streams and λ, or None where there is one stream."""
-    images = (_PIXELS if cached else _ENCODED) | _LABEL
-    stream = images | ({} if whole else _WINDOW) | _CHOICES | (_COLORS if jitter else {})
-    kinds = [*stream.values()] * (2 if mixed else 1) + [_LAMBDA] * mixed
-    fed = fn.external_source(
-        source=feed,
-        num_outputs=len(kinds),
+    first = (_ENCODED if images == "encoded" else _PIXELS) | _LABEL
+    one = first | ({} if whole else _WINDOW) | _CHOICES | (_COLORS if jitter else {})
+    kinds = [*one.values()] * (2 if mixed else 1) + [_LAMBDA] * mixed
+    resident = [place for place in range(0, len(kinds) - mixed, len(one)) if images == "resident"]
+    others = [place for place in range(len(kinds)) if place not in resident]
+    feed = lru_cache(maxsize=1)(feed)  # both sources ask for the same batch
+    fed = _source(feed, kinds, others, no_copy=True)
+    if resident:
+        # DALI copies them, on the stream that made them: the gathered pixels are free for the next batch.
+        device = "cpu" if gpu is None else "gpu"
+        fed |= _source(feed, kinds, resident, device=device, cuda_stream=stream or 0)
+    parts = ([fed[place] for place in range(begin, begin + len(one))] for begin in (0, mixed * len(one)))
+    streams: list[Stream] = [dict(zip(one, part, strict=True)) for part in parts]
+    return streams[: 1 + mixed], fed[len(kinds) - 1] if mixed else None
+
+
+def _source(
+    feed: Feed, kinds: Sequence[tuple[Any, int]], places: list[int], **options: Any
+) -> dict[int, Any]:
+    """Return by its place what is fed there, dtype and number of dimensions as ``kinds`` has them."""
+
+    def source(iteration: int) -> list[Any]:
+        batch = feed(iteration)
+        return [batch[place] for place in places]
+
+    nodes = fn.external_source(
+        source=source,
+        num_outputs=len(places),
         batch=True,
-        no_copy=True,
-        dtype=[dtype for dtype, _ in kinds],
-        ndim=[ndim for _, ndim in kinds],
+        dtype=[kinds[place][0] for place in places],
+        ndim=[kinds[place][1] for place in places],
+        **options,
     )
-    parts = (fed[: len(stream)], fed[len(stream) : 2 * len(stream)])
-    streams: list[Stream] = [dict(zip(stream, part, strict=True)) for part in parts[: 1 + mixed]]
-    return streams, fed[-1] if mixed else None
+    return dict(zip(places, nodes, strict=True))
 
 
 def decode(stream: Stream, data: Data, gpu: int | None) -> Any:

@@ -13,7 +13,7 @@ from nvidia.dali import Pipeline
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
-from fasticcl.data.cache import Cache
+from fasticcl.data.cache import Cache, Kept
 from fasticcl.data.cores import available_cores
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import DamagedImages, Shards
@@ -70,7 +70,7 @@ class Loader:
         threads: threads that decode and augment; None: one per core.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU.
-        cached: whether all images are decoded when the first batch is drawn, and kept.
+        kept: where all images are kept, decoded when the first batch is drawn.
         most_steps: steps after which an epoch is cut short; None: never.
     """
 
@@ -79,7 +79,7 @@ class Loader:
         shards: Shards,
         plan: Plan,
         *,
-        cached: bool = False,
+        kept: Kept = "off",
         most_steps: int | None = None,
         threads: int | None = None,
         prefetch: int = 3,
@@ -88,7 +88,7 @@ class Loader:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
         self.bad = BadSamples(shards, plan)
-        self._cached = cached
+        self._kept: Kept = kept
         self._cache: Cache | None = None
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
 
@@ -146,18 +146,19 @@ class Loader:
             mixed=phase == "interpolative",
             padded=data.crop == "pad",
             jitter=jitter,
-            cached=self._cached,
             batch_size=self.plan.part.stop - self.plan.part.start,
+            **_fed_as(images),
             **self._options,
         )
         return pipeline, fed
 
     def _source(self) -> Shards | Cache:
         """Return where images come from: the shards or, once it is filled, the cache."""
-        if not self._cached:
+        if self._kept == "off":
             return self.shards
         if self._cache is None:
-            self._cache = Cache(self.shards, self._options["threads"], self.bad.add)
+            threads, gpu = self._options["threads"], self._options["gpu"]
+            self._cache = Cache(self.shards, threads, self.bad.add, kept=self._kept, gpu=gpu)
         return self._cache
 
     def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
@@ -210,11 +211,11 @@ def evaluation_batches(
         mixed=False,
         padded=False,
         jitter=False,
-        cached=cache is not None,
         batch_size=batch_size,
         threads=threads or available_cores(),
         prefetch=prefetch,
         gpu=gpu,
+        **_fed_as(cache or shards),
     )
     for batch in mine:
         try:
@@ -239,7 +240,6 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
         mixed=False,
         padded=data.crop == "pad",
         jitter=jitter,
-        cached=False,
         batch_size=len(stream.rows),
         threads=available_cores(),
         prefetch=1,
@@ -248,8 +248,8 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     return StreamBatch(*map(as_tensor, run_graph(pipeline, None)))
 
 
-def evaluation_cache(shards: Shards, threads: int | None = None) -> Cache:
-    """Return the decoded images of an evaluated split.
+def evaluation_cache(shards: Shards, kept: Kept = "host", gpu: int | None = None) -> Cache:
+    """Return the decoded images of an evaluated split, kept on the host or the device.
 
     Raises:
         TrainingFailed: an image cannot be read.
@@ -259,7 +259,14 @@ def evaluation_cache(shards: Shards, threads: int | None = None) -> Cache:
         names = ", ".join(shards.name(row) for row in rows)
         raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
 
-    return Cache(shards, threads or available_cores(), refuse)
+    return Cache(shards, available_cores(), refuse, kept=kept, gpu=gpu)
+
+
+def _fed_as(images: Shards | Cache) -> dict[str, Any]:
+    """Return what the graph has to know of where its images come from."""
+    if isinstance(images, Shards):
+        return {}
+    return {"images": "resident" if images.resident else "decoded", "stream": images.stream}
 
 
 def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> list[Any]:
@@ -276,9 +283,7 @@ def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> li
     return inputs if planned.lam is None else [*inputs, planned.lam]
 
 
-def stream_inputs(
-    images: list[NDArray[np.uint8]], stream: StreamPlan, jitter: bool, whole: bool = False
-) -> list[Any]:
+def stream_inputs(images: Any, stream: StreamPlan, jitter: bool, whole: bool = False) -> list[Any]:
     """Return what the graph is fed for one stream, whose images are encoded [size] or decoded [H, W, 3]."""
     window = [np.ascontiguousarray(part) for part in (stream.windows[:, :2], stream.windows[:, 2:])]
     inputs = [images, stream.labels, *([] if whole else window), stream.sizes, stream.cuts, stream.flips]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.cache import Cache, is_wanted
+from fasticcl.data.cache import Cache, Kept, choose
 from fasticcl.data.holdout import held_back_rows
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
 from fasticcl.data.manifest import Manifest
@@ -29,8 +29,10 @@ class Dataset:
 
     train: Shards
     evaluated: Shards
-    cached: bool
-    """Whether images are decoded once and kept."""
+    kept: Kept
+    """Where images are kept, decoded once."""
+    gpu: int | None
+    """Number of the device; None: the CPU."""
     held_back: NDArray[np.int64]
     """Rows of ``train`` that training leaves out, sorted."""
 
@@ -42,11 +44,15 @@ class Dataset:
     @cached_property
     def evaluation_cache(self) -> Cache | None:
         """The decoded images of the evaluated split, where they are kept."""
-        return evaluation_cache(self.evaluated) if self.cached else None
+        return None if self.kept == "off" else evaluation_cache(self.evaluated, self.kept, self.gpu)
 
 
-def open_dataset(config: Config) -> Dataset:
+def open_dataset(config: Config, gpu: int | None = None) -> Dataset:
     """Open the shards that a configuration names; the demo's are made if need be.
+
+    Args:
+        config: the configuration of the run.
+        gpu: number of the device on which images may be kept; None: the CPU.
 
     Raises:
         UserError: no shards, shards of another dataset or imbalance ratio, fewer than two classes, or too
@@ -91,7 +97,7 @@ def open_dataset(config: Config) -> Dataset:
     split = present[0] if data.eval_split == "auto" else data.eval_split
     train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
     held_back = held_back_rows(train.counts, data.holdout, config.engine.seed)
-    return Dataset(train, evaluated, is_wanted(data.cache, (train, evaluated)), held_back)
+    return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu), gpu, held_back)
 
 
 def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
@@ -127,7 +133,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
     return Loader(
         dataset.train,
         plan,
-        cached=dataset.cached,
+        kept=dataset.kept,
         most_steps=_FEW_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,

@@ -60,8 +60,8 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     config = run.config if run else config
     console = console if console and ranks.is_main else Console(quiet=True)
     # Makes the demo's shards if need be, before the others look for them.
-    ranks.from_main(lambda: open_dataset(config) and None)
-    dataset = open_dataset(config)
+    ranks.from_main(lambda: open_dataset(config, machine.gpu) and None)
+    dataset = open_dataset(config, machine.gpu)
     require(config.engine.logger)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = build_loader(shortened, dataset, machine)

@@ -77,11 +77,11 @@ def picture_batches(
             mixed=False,
             padded=False,
             jitter=False,
-            cached=True,
             batch_size=batch_size,
             threads=threads,
             prefetch=_PREFETCH,
             gpu=gpu,
+            images="decoded",
             whole=True,
         )
         try:

@@ -72,7 +72,7 @@ def sweep_run(
     machine = choose_machine(tries[0].config.engine)
     if machine.compiled:
         machine = replace(machine, mode="on")  # CUDA graphs keep the outputs of one network, not of several
-    dataset = open_dataset(tries[0].config)
+    dataset = open_dataset(tries[0].config, machine.gpu)
     first = FirstStage.of(run, dataset)
     machine.place(first.network.eval())
     held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.warn)

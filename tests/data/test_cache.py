@@ -36,11 +36,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def open_loader(folder, settings, cached):
+def open_loader(folder, settings, kept):
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, **settings)
     plan = Plan(shards.index, shards.counts, data, batch_size=10, seed=5)
-    return Loader(shards, plan, cached=cached, threads=2)
+    return Loader(shards, plan, kept=kept, threads=2)
 
 
 def same(one, other):
@@ -50,36 +50,51 @@ def same(one, other):
     )
 
 
+@pytest.mark.parametrize("kept", ["host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_batches_are_those_of_the_files_to_the_bit(folder, settings, phase):
-    batches = [[*islice(open_loader(folder, settings, cached).batches(phase), 6)] for cached in (False, True)]
+def test_batches_are_those_of_the_files_to_the_bit(folder, settings, phase, kept):
+    batches = [[*islice(open_loader(folder, settings, each).batches(phase), 6)] for each in ("off", kept)]
     assert same(*batches)
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_images_of_one_size_are_gathered_into_the_batches_of_the_files(tmp_path, phase):
+    rng = np.random.default_rng(1)
+    items = [Item(encode(noise(rng, 24, 20)), number % 3, f"{number}.jpg") for number in range(30)]
+    convert(Source("folder", list("abc"), {"train": items, "val": items[:3]}), tmp_path)
+    loaders = [open_loader(tmp_path, PADDED, kept) for kept in ("off", "device")]
+    assert same(*([*islice(loader.batches(phase), 7)] for loader in loaders))
+    gathered = loaders[1]._cache.pictures(np.array([4, 4, 29]))
+    assert gathered.shape == (3, 24, 20, 3)
+
+
+@pytest.mark.parametrize("kept", ["host", "device"])
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings):
+def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings, kept):
     shards, data = Shards(folder, "val"), Data(dataset="folder", dir=folder, **settings)
     batches = [
         [*evaluation_batches(shards, data, cache=each, batch_size=4)]
-        for each in (None, evaluation_cache(shards))
+        for each in (None, evaluation_cache(shards, kept))
     ]
     assert [len(batch.y) for batch in batches[0]] == [4, 4, 1]
     assert same(*batches)
 
 
-def test_the_files_are_read_once(folder, monkeypatch):
-    loader = open_loader(folder, RANDOM_RESIZED, cached=True)
+@pytest.mark.parametrize("kept", ["host", "device"])
+def test_the_files_are_read_once(folder, monkeypatch, kept):
+    loader = open_loader(folder, RANDOM_RESIZED, kept)
     next(loader.batches("warmup"))
     monkeypatch.setattr(Shards, "images", lambda *_: pytest.fail("a file was read again"))
     for phase in PHASES:
         assert len([*islice(loader.batches(phase), 8)]) == 8
 
 
+@pytest.mark.parametrize("kept", ["host", "device"])
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm):
+def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm, kept):
     harm(folder, 3, 17, 18)
-    loaders = [open_loader(folder, RANDOM_RESIZED, cached) for cached in (False, True)]
+    loaders = [open_loader(folder, RANDOM_RESIZED, each) for each in ("off", kept)]
     said = []
     loaders[1].bad.warn = said.append
     batches = [[*islice(loader.batches("interpolative"), 12)] for loader in loaders]
@@ -97,42 +112,50 @@ def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "side", "free", "expected"),
+    ("wanted", "side", "gpu", "free", "expected"),
     [
-        ("auto", 32, 10**9, True),
-        ("auto", 65, 10**9, False),
-        ("auto", 32, 10_000, False),
-        ("host", 65, 10**9, True),
-        ("off", 32, 10**9, False),
+        ("auto", 32, None, {"host": 10**9}, "host"),
+        ("auto", 32, 0, {"device": 10**9, "host": 10**9}, "device"),
+        ("auto", 32, 0, {"device": 20_000, "host": 20_000}, "host"),  # half of one, most of the other
+        ("auto", 32, 0, {"device": 10_000, "host": 10_000}, "off"),
+        ("auto", 65, None, {"host": 10**9}, "off"),
+        ("auto", 32, None, {"host": 10_000}, "off"),
+        ("host", 65, 0, {"host": 10**9}, "host"),
+        ("device", 65, 0, {"device": 10**9}, "device"),
+        ("off", 32, 0, {"device": 10**9}, "off"),
     ],
 )
 def test_small_images_are_kept_unasked_and_others_on_demand(
-    tmp_path, monkeypatch, wanted, side, free, expected
+    tmp_path, monkeypatch, wanted, side, gpu, free, expected
 ):
     picture = encode(noise(np.random.default_rng(0), side, 30))
     items = [Item(picture, label, f"{i}.jpg") for i, label in enumerate((0, 0, 1, 1))]
     convert(Source("folder", ["a", "b"], {"train": items, "val": items[:2]}), tmp_path)
     shards = Shards(tmp_path, "train")
     assert cache.decoded_bytes(shards) == 4 * side * 30 * 3
-    monkeypatch.setattr(cache, "free_memory", lambda: free)
-    assert cache.is_wanted(wanted, [shards]) == expected
+    monkeypatch.setattr(cache, "free_memory", lambda kept, _: free[kept])
+    assert cache.choose(wanted, [shards], gpu) == expected
 
 
-def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeypatch):
+@pytest.mark.parametrize(("kept", "share"), [("host", 0.8), ("device", 0.5)])
+def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeypatch, kept, share):
     shards = Shards(folder, "train")
-    monkeypatch.setattr(cache, "free_memory", lambda: int(cache.decoded_bytes(shards) / 0.8) - 100)
-    with pytest.raises(UserError, match=r"--cache host: the decoded images take .* GiB, more than 80%"):
-        cache.is_wanted("host", [shards])
-    monkeypatch.setattr(cache, "free_memory", lambda: int(cache.decoded_bytes(shards) / 0.8) + 100)
-    assert cache.is_wanted("host", [shards])
+    enough = int(cache.decoded_bytes(shards) / share)
+    monkeypatch.setattr(cache, "free_memory", lambda *_: enough - 100)
+    with pytest.raises(
+        UserError, match=rf"--cache {kept}: the decoded images take .* GiB, more than {share:.0%}"
+    ):
+        cache.choose(kept, [shards], 0)
+    monkeypatch.setattr(cache, "free_memory", lambda *_: enough + 100)
+    assert cache.choose(kept, [shards], 0) == kept
 
 
 def test_free_memory_is_what_the_control_group_leaves_to_each_rank(monkeypatch):
     monkeypatch.setattr(cache, "memory_left", lambda: None)
-    assert cache.free_memory() > 2**28
+    assert cache.free_memory("host", None) > 2**28
     monkeypatch.setattr(cache, "memory_left", lambda: 4_000_000)
-    assert cache.free_memory() == 4_000_000
+    assert cache.free_memory("host", 0) == 4_000_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert cache.free_memory() == 1_000_000
+    assert cache.free_memory("device", None) == 1_000_000  # a CPU's memory is the machine's
     monkeypatch.setattr(cache, "memory_left", lambda: 2**60)
-    assert cache.free_memory() > 2**26
+    assert cache.free_memory("host", None) > 2**26

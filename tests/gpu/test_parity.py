@@ -11,16 +11,31 @@ from fasticcl.data.shards import Shards
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 
+@pytest.mark.parametrize("kept", ["off", "host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("jitter", [(0.0, 0.0, 0.0), (0.4, 0.4, 0.4)])
-def test_the_graph_gives_the_same_images_on_both(photo_shards, phase, jitter):
+def test_the_graph_gives_the_same_images_on_both(photo_shards, phase, jitter, kept):
     shards = Shards(photo_shards, "train")
     data = Data(dataset="folder", dir=photo_shards, color_jitter=jitter)
     plan = Plan(shards.index, shards.counts, data, batch_size=8, seed=0)
-    one, two = (vars(next(Loader(shards, plan, gpu=gpu).batches(phase))) for gpu in (None, 0))
+    loaders = Loader(shards, plan), Loader(shards, plan, gpu=0, kept=kept)
+    one, two = (vars(next(loader.batches(phase))) for loader in loaders)
     for name, value in one.items():
         other = two[name].cpu()
         if value.ndim == 4:  # chroma is interpolated differently: a level or two, never a shift
             assert (value - other).abs().mean() < 0.03, name
         else:
             assert torch.equal(value, other), name
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_images_gathered_on_the_gpu_are_those_sent_to_it_while_training_keeps_it_busy(digit_shards, phase):
+    shards = Shards(digit_shards, "train")
+    data = Data(dataset="demo", dir=digit_shards, image_size=32, crop="pad")
+    plan = Plan(shards.index, shards.counts, data, batch_size=64, seed=0)
+    streams = [Loader(shards, plan, gpu=0, kept=kept).batches(phase) for kept in ("host", "device")]
+    busy = torch.ones(4096, 4096, device="cuda")
+    for _ in range(50):  # a buffer that is used again too early would show
+        busy = busy @ busy / 4096
+        one, two = (vars(next(stream)) for stream in streams)
+        assert all(torch.equal(one[name], two[name]) for name in one)
