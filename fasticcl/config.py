@@ -211,9 +211,9 @@ class Engine(Section):
     """Batches that the pipeline prepares ahead."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
-    compile: Literal["auto", "off", "on", "cuda-graphs"] = "auto"
-    """torch.compile, on a GPU also with CUDA graphs; auto: on a GPU the faster of off and on in a trial, on
-    a CPU off, since compiling takes minutes."""
+    compile: Literal["auto", "off", "on", "step", "cuda-graphs"] = "auto"
+    """torch.compile, of forward passes (on), with losses and centroids (step), or replayed by CUDA graphs;
+    auto: on a GPU the fastest of the first three in a trial, on a CPU off, since compiling takes minutes."""
     sync_bn: bool = False
     """Batch normalisation with the statistics of the global batch; without, each rank has its own."""
     save_every: Interval = "15m"

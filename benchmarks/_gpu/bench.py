@@ -62,7 +62,7 @@ FULL = Sizes(
     seconds=1.5,
     pause=2.0,
     workers=max(1, CORES // 2),
-    modes=("off", "on", "cuda-graphs"),
+    modes=("off", "on", "step", "cuda-graphs"),
 )
 SMALL = Sizes(
     images=40,

@@ -57,6 +57,7 @@ def step(bench: Bench) -> Found:
         "float32": Machine(device, bfloat16=False, mode="off"),
         "bfloat16": Machine(device, bfloat16=True, mode="off"),
         "compiled": Machine(device, bfloat16=True, mode="on"),
+        "compiled with losses": Machine(device, bfloat16=True, mode="step"),
     }
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

@@ -17,9 +17,14 @@ _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).
 _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
-Mode = Literal["off", "on", "cuda-graphs"]
-"""How forward passes in training are computed, as ``engine.compile`` has it."""
-MODES: dict[Mode, str] = {"off": "eager", "on": "compiled", "cuda-graphs": "compiled with CUDA graphs"}
+Mode = Literal["off", "on", "step", "cuda-graphs"]
+"""How training is computed, as ``engine.compile`` has it."""
+MODES: dict[Mode, str] = {
+    "off": "eager",
+    "on": "compiled",
+    "step": "compiled with losses and centroids",
+    "cuda-graphs": "compiled with CUDA graphs",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Machine:
     bfloat16: bool
     """Whether forward passes run under bfloat16 autocast; losses and centroids stay in float32."""
     mode: Mode
-    """Whether forward passes in training go through torch.compile, and whether CUDA graphs replay them."""
+    """What of a training step goes through torch.compile, and whether CUDA graphs replay it."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
 
@@ -68,10 +73,17 @@ class Machine:
 
     def forward_of(self, module: torch.nn.Module) -> Callable[..., Any]:
         """Return what computes a module's forward pass: the module, or what it is compiled to."""
-        if not self.compiled:
+        if self.mode in ("off", "step"):
             return module
         # Inductor captures in the mode "thread_local", which leaves DALI's threads alone.
         return torch.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
+
+    def losses_of(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what computes the losses of a stage: the function, or what the whole of it is compiled to.
+
+        Not with CUDA graphs: what the next step needs of this one, the centroids, they would overwrite.
+        """
+        return torch.compile(compute) if self.mode == "step" else compute
 
     def learner(self, module: torch.nn.Module, unused: bool = False) -> Callable[..., Any]:
         """Return what computes the forward pass of a module that learns, with the gradients of all ranks.
@@ -106,7 +118,7 @@ class Machine:
 def _mode(asked: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
     if asked == "auto":
         return "on" if use_gpu else "off"
-    return asked if use_gpu or asked == "off" else "on"
+    return asked if use_gpu or asked != "cuda-graphs" else "on"
 
 
 def choose_machine(engine: Engine, alone: bool = False) -> Machine:
@@ -120,7 +132,7 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         alone: whether this process works by itself, even where torchrun started others beside it.
 
     Raises:
-        UserError: a GPU is asked for and there is none, or fewer than ranks.
+        UserError: a GPU is asked for and there is none, or fewer than ranks; or a mode that is for one rank.
     """
     has_gpu = torch.cuda.is_available()
     if engine.device == "gpu" and not has_gpu:
@@ -135,9 +147,12 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         )
     if use_gpu:
         torch.cuda.set_device(local_rank())
+    ranks = Ranks() if alone else join(use_gpu)
+    if engine.compile == "step" and ranks.world_size > 1:
+        raise UserError("engine.compile=step is for one rank; use --set engine.compile=on.")
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
-        ranks=Ranks() if alone else join(use_gpu),
+        ranks=ranks,
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         mode=_mode(engine.compile, use_gpu),
     )

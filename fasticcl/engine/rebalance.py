@@ -47,6 +47,7 @@ class Rebalancing:
         learning = network.classifier if self.frozen else network
         self.student = machine.learner(learning)
         self.features = machine.forward_of(self.teacher.encoder)
+        self._losses = machine.losses_of(lambda batch: self.losses_from(self.encode(batch), batch))
         self.optimizer = build_optimizer(learning.parameters(), config.optim, self.settings.weight_decay)
 
     def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has one phase
@@ -77,7 +78,7 @@ class Rebalancing:
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the loss of a class-aware batch."""
         assert isinstance(batch, StreamBatch)
-        return self.losses_from(self.encode(batch), batch)
+        return self._losses(batch)
 
     def losses_from(self, features: torch.Tensor | None, batch: StreamBatch) -> Losses:
         """Return the loss of a class-aware batch, given what `encode` made of it."""

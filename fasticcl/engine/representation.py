@@ -50,6 +50,7 @@ class Representation:
         # Equation 8 without ω_u and L_ce^it leaves the classifier without a gradient.
         unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
         self.forward = machine.learner(self.network, unused)
+        self._losses = machine.losses_of(self._interpolative), machine.losses_of(self._warmup)
         self.optimizer = build_optimizer(self.network.parameters(), config.optim)
 
     def phase(self, epoch: int) -> Phase:
@@ -67,7 +68,8 @@ class Representation:
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Return the losses of a batch and then move the centroids towards its class-agnostic embeddings."""
         self.machine.begin_step()
-        return self._interpolative(batch) if isinstance(batch, Batch) else self._warmup(batch)
+        interpolative, warmup = self._losses
+        return interpolative(batch) if isinstance(batch, Batch) else warmup(batch)
 
     def _warmup(self, batch: StreamBatch) -> Losses:
         with self.machine.autocast():

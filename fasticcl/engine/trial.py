@@ -26,7 +26,7 @@ Step = Callable[[], torch.Tensor]
 """Takes a training step and returns its loss."""
 
 # CUDA graphs are left to those who ask for them until they were seen to run on a GPU beside DALI.
-TRIED: tuple[Mode, ...] = ("off", "on")
+TRIED: tuple[Mode, ...] = ("off", "on", "step")
 _WARMUP = 4  # steps; the first compiles, CUDA graphs are recorded in the second
 _ROUNDS, _STEPS = 5, 4
 _STILL = 1e-6  # learning rate: random classes teach nothing, and no loss runs away
@@ -64,14 +64,21 @@ def wants_trial(config: Config, machine: Machine) -> bool:
     return config.engine.compile == "auto" and machine.gpu is not None
 
 
-def try_modes(config: Config, num_classes: int, machine: Machine, modes: tuple[Mode, ...] = TRIED) -> Trial:
+def modes_for(ranks: Ranks) -> tuple[Mode, ...]:
+    """Return the modes that are tried: several ranks average the gradients of what is compiled alone."""
+    return TRIED if ranks.world_size == 1 else tuple(mode for mode in TRIED if mode != "step")
+
+
+def try_modes(
+    config: Config, num_classes: int, machine: Machine, modes: tuple[Mode, ...] | None = None
+) -> Trial:
     """Train a few steps of the phase that a run ends its first stage with, in each mode, on this rank alone.
 
     Args:
         config: the configuration of the run.
         num_classes: K.
         machine: where it runs; its own mode does not matter.
-        modes: those to try, eager first: what the others compute is compared with it.
+        modes: those to try, eager first: what the others compute is compared with it. None: `modes_for`.
     """
     # Where batch statistics are synchronised each step would wait for the other ranks.
     alone = config.model_copy(update={"engine": config.engine.model_copy(update={"sync_bn": False})})
@@ -87,7 +94,7 @@ def try_modes(config: Config, num_classes: int, machine: Machine, modes: tuple[M
         return lambda: learn(stage, batch)["loss"].detach()
 
     with torch.random.fork_rng(devices=[] if machine.gpu is None else [machine.gpu]):
-        return time_modes(modes, start, machine)
+        return time_modes(modes or modes_for(machine.ranks), start, machine)
 
 
 def _forget(machine: Machine) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_runs import start_tiny, watch
+from small_runs import metrics, same_weights, start_tiny, watch
 
 from fasticcl.method.network import Network
 
@@ -42,6 +42,8 @@ def counts_by_phase(graphs, monkeypatch, shards, project, settings):
         {"rebalance.encoder": "tuned"},
         {"method.bn_mode": "split"},
         {"method.uniform_weight": 0},
+        {"engine.compile": "step"},
+        {"engine.compile": "step", "rebalance.encoder": "tuned"},
     ],
     ids=str,
 )
@@ -73,3 +75,30 @@ def test_a_network_that_depends_on_the_number_of_steps_would_be_noticed(
     watch(monkeypatch, after=change)
     start_tiny(tiny_shards, tmp_path, SETTINGS | {"rebalance.epochs": 0}, epochs=2)
     assert counts[0] < counts[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rebalance.encoder": "tuned"},
+        {"method.bn_mode": "split"},
+        {"method.bn_mode": "concat"},
+        {"method.uniform_weight": 0},
+        {"method.centroid_norm": "l2"},
+        {"method.centroid_norm": "bias_corrected"},
+        {"method.class_loss": "balanced_softmax"},
+    ],
+    ids=str,
+)
+def test_a_step_is_one_graph_of_forward_passes_losses_and_centroids_and_learns_as_eager(
+    graphs, tiny_shards, tmp_path, settings
+):
+    settings = {"method.warmup_epochs": 1, "rebalance.epochs": 1} | settings
+    eager, whole = (
+        start_tiny(tiny_shards, tmp_path, settings | {"engine.compile": mode}, name=mode, epochs=2).run
+        for mode in ("off", "step")
+    )
+    assert len(graphs) == len(PHASES)
+    assert same_weights(eager, whole)
+    assert metrics(eager) == metrics(whole)

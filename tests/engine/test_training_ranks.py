@@ -260,6 +260,16 @@ def test_a_batch_that_cannot_be_divided_is_one_sentence_and_exit_code_2(tiny_sha
     assert not (tmp_path / "demo").exists()
 
 
+def test_a_mode_for_one_rank_is_refused_by_several(tiny_shards, tmp_path):
+    words = [*command(tiny_shards, tmp_path), "--set", "engine.compile=step"]
+    children = start_ranks(tmp_path / "log", 2, command_line, *words)
+    assert [child.exit_code() for child in children] == [2, 2]
+    assert children[0].printed() == (
+        "error: engine.compile=step is for one rank; use --set engine.compile=on.\n"
+    )
+    assert not (tmp_path / "demo").exists()
+
+
 def rot(folder, row):
     """Change a byte of a training image."""
     index = np.load(folder / "train/index.npy")

@@ -104,7 +104,7 @@ def test_a_cpu_has_no_trial_and_a_gpu_has_one_unless_the_mode_is_said():
     config = resolve("demo")
     assert trial.wants_trial(config, gpu)
     assert not trial.wants_trial(config, CPU)
-    for said in ("off", "on", "cuda-graphs"):
+    for said in ("off", "on", "step", "cuda-graphs"):
         assert not trial.wants_trial(resolve("demo", assignments=[f"engine.compile={said}"]), gpu)
 
 
@@ -129,7 +129,7 @@ def test_a_run_with_a_trial_is_the_run_without_to_the_bit(tried, monkeypatch, ti
     with_trial = start_tiny(tiny_shards, tmp_path, name="with", method=method, console=heard.console).run
     monkeypatch.setattr(training, "wants_trial", lambda *_: False)
     without = start_tiny(tiny_shards, tmp_path, name="without", method=method).run
-    assert [*tried[0].milliseconds] == ["off", "on"]
+    assert [*tried[0].milliseconds] == ["off", "on", "step"]
     assert tried[0].failures == {}
     assert f"mode     {tried[0].describe()}\n" in heard.file.getvalue()
     assert differences(with_trial, without) == []

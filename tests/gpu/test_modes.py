@@ -27,10 +27,11 @@ def test_every_mode_computes_the_loss_of_eager(settings):
     assert [*trial.milliseconds] == [*MODES]
 
 
+@pytest.mark.parametrize("compiled", ["step", "cuda-graphs"])
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_a_whole_run_with_cuda_graphs_learns_what_an_eager_one_learns(digit_shards, tmp_path, encoder):
+def test_a_whole_compiled_run_learns_what_an_eager_one_learns(digit_shards, tmp_path, encoder, compiled):
     losses = {}
-    for mode in ("off", "cuda-graphs"):
+    for mode in ("off", compiled):
         settings = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "engine.precision": "float32"}
         settings |= {"engine.compile": mode, "rebalance.encoder": encoder, "rebalance.epochs": 1}
         report = fasticcl.train(
@@ -38,4 +39,4 @@ def test_a_whole_run_with_cuda_graphs_learns_what_an_eager_one_learns(digit_shar
         )
         lines = (report.run / "metrics.jsonl").read_text().splitlines()
         losses[mode] = [json.loads(line)["train/loss"] for line in lines]
-    assert losses["cuda-graphs"] == pytest.approx(losses["off"], rel=0.05)  # rounding grows with the steps
+    assert losses[compiled] == pytest.approx(losses["off"], rel=0.05)  # rounding grows with the steps
