@@ -6,6 +6,7 @@ package holds random state, so any batch can be drawn again, in any order, on an
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,9 @@ PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
 _ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE = range(6)
 _NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
+_ORDERED = (
+    1024  # images whose order is computed at once: NumPy's calls cost more than what they do to a batch
+)
 _CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 
 
@@ -123,6 +127,8 @@ class Plan:
         self.seed = seed
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
+        self._together = max(1, _ORDERED // batch_size)
+        self._order = lru_cache(maxsize=2)(self._order_of_block)
         balanced = AliasTable(class_probabilities(counts, data.gamma))
         self.classes = {
             "interpolative": balanced,
@@ -157,9 +163,17 @@ class Plan:
         """
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} lies outside an epoch of {self.steps_per_epoch} steps")
+        block, place = divmod(step, self._together)
+        return self._row(self._order(phase, epoch, block)[place * self.batch_size :][: self.batch_size])
+
+    def _order_of_block(self, phase: Phase, epoch: int, block: int) -> NDArray[np.int64]:
+        """Return where the images of some steps of an epoch lie, one step after another."""
         keys = self._rng(_ORDER, phase, epoch, 0).integers(0, 2**64, _FEISTEL_ROUNDS, dtype=np.uint64)
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        return self._row(permute(positions, self._size, keys))
+        steps = range(self.steps_per_epoch)[block * self._together : (block + 1) * self._together]
+        positions = np.arange(steps.start * self.batch_size, steps.stop * self.batch_size)
+        places = permute(positions, self._size, keys)
+        places.flags.writeable = False  # the next steps take theirs from it
+        return places
 
     def aware_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the index rows [B] of a class-aware global batch.
