@@ -169,7 +169,7 @@ class Loggers:
             first: the least global step that is still to be logged. At the end of an epoch that is the step
                 that the run has reached, since the epoch's record is still to come.
         """
-        self._warn = run.warn
+        self._warn = run.files.warn
         kinds: dict[str, Callable[[], Logger]] = {
             "tensorboard": lambda: TensorBoard(run.folder, first),
             "wandb": lambda: WandB(run.folder, self.config),

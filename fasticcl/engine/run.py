@@ -19,6 +19,7 @@ from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.late_files import LateFiles
 from fasticcl.engine.lines import append, position, sync
 from fasticcl.engine.stage import STAGES, Stage
 from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
@@ -40,18 +41,15 @@ class Run:
     Args:
         folder: the run folder, which exists.
         config: the resolved configuration, before any shortening.
-        is_main: whether this process writes; other ranks read only.
     """
 
-    def __init__(self, folder: Path, config: Config, is_main: bool = True) -> None:
-        self.folder, self.config, self.is_main = folder, config, is_main
-        self.warn: Callable[[str], None] = lambda _: None
-        """Called with what a person should know of files that cannot be written."""
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+        self.files = LateFiles(folder)
+        """Writes all that training may go on without; on ranks that read only, nothing."""
         self.also_log: Callable[[Record], None] = lambda _: None
         """Called with every record that is logged."""
         self._unwritten = ""
-        self._pending: dict[str, Callable[[Path], None]] = {}
-        self._failing: set[str] = set()
         self._damaged: Path | None = None
         self.data_sha256 = ""
         """What the training data was made from; a checkpoint goes with no other."""
@@ -120,11 +118,11 @@ class Run:
 
         A number that JSON cannot hold (NaN) becomes null.
         """
-        if not self.is_main:
+        if not self.files.is_main:
             return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._unwritten += json.dumps(clean) + "\n"
-        self._put("metrics.jsonl", self._append_lines)
+        self.files.put("metrics.jsonl", self._append_lines)
         self.also_log(clean)
 
     def _append_lines(self, path: Path) -> None:
@@ -134,36 +132,7 @@ class Run:
     def started(self, environment: Record) -> None:
         """Append to ``environment.jsonl`` what this start of the run is made with."""
         line = json.dumps(environment) + "\n"
-        self._put(ENVIRONMENT, lambda path: append(path, line))
-
-    def _put(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write a file now or, where that cannot be done, with the next checkpoint; training goes on."""
-        self._pending[name] = write
-        if self._wrote(name, write):
-            del self._pending[name]
-
-    def catch_up(self) -> bool:
-        """Write what is still to be written; return whether that is all."""
-        for name, write in [*self._pending.items()]:
-            if self._wrote(name, write):
-                del self._pending[name]
-        return not self._pending
-
-    def _wrote(self, name: str, write: Callable[[Path], None]) -> bool:
-        if not self.is_main:
-            return True
-        try:
-            write(self.folder / name)
-        except OSError as error:
-            if name not in self._failing:  # once, until it can be written
-                self.warn(
-                    f"warning  cannot write {self.folder / name}: {error.strerror}; make room: training goes "
-                    "on and tries again"
-                )
-            self._failing.add(name)
-            return False
-        self._failing.discard(name)
-        return True
+        self.files.put(ENVIRONMENT, lambda path: append(path, line))
 
     def finish_epoch(self, record: Record) -> None:
         """Log an epoch and rewrite ``results.csv``."""
@@ -176,7 +145,7 @@ class Run:
         writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(self.epochs)
-        self._put("results.csv", lambda path: write_file(path, table.getvalue().encode()))
+        self.files.put("results.csv", lambda path: write_file(path, table.getvalue().encode()))
 
     def best(self, stage: str) -> Record | None:
         """Return the epoch of a stage with the highest overall accuracy, the earliest of equals."""
@@ -207,29 +176,28 @@ class Run:
             "bad_rows": [*bad_rows],
             "data": self.data_sha256,
             "epochs": self.epochs,
-            "unwritten": "" if self.catch_up() else self._unwritten,
+            "unwritten": "" if self.files.catch_up() else self._unwritten,
             **stage.state(),
         }
-        if "metrics.jsonl" not in self._pending:
-            self._wrote("metrics.jsonl", sync)  # a checkpoint covers lines that are on the disk
+        if "metrics.jsonl" not in self.files.waiting:
+            self.files.wrote("metrics.jsonl", sync)  # a checkpoint covers lines that are on the disk
         previous = self.folder / "previous.pt"
-        return self._wrote("last.pt", lambda path: save_checkpoint(path, content, previous))
+        return self.files.wrote("last.pt", lambda path: save_checkpoint(path, content, previous))
 
     def save_best(self, network: Network, record: Record) -> None:
         """Write ``best.pt``: the weights of the best epoch so far."""
-        if not self.is_main:
+        if not self.files.is_main:
             return
-        weights = {
-            name: value.clone() for name, value in network.state_dict().items()
-        }  # they may have to wait
+        # Clones, since they may have to wait.
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
         content = {"network": weights, "record": record}
-        self._put("best.pt", lambda path: save_checkpoint(path, content))
+        self.files.put("best.pt", lambda path: save_checkpoint(path, content))
 
     def keep_centroids(self, centroids: torch.Tensor) -> None:
         """Write ``centroids.npy``: the centroids [K, d_z] that the representation stage ended with."""
         content = io.BytesIO()
         np.save(content, centroids.cpu().numpy())
-        self._put(CENTROIDS, lambda path: write_file(path, content.getvalue()))
+        self.files.put(CENTROIDS, lambda path: write_file(path, content.getvalue()))
 
     def checkpoint(self) -> dict[str, Any]:
         """Return the newest checkpoint that can be read; an empty one before the first.
@@ -246,7 +214,7 @@ class Run:
             except UserError as error:
                 if place == len(paths):
                     raise
-                self.warn(f"warning  {error.args[0].split(';')[0]}; going back to {paths[place].name}")
+                self.files.warn(f"warning  {error.args[0].split(';')[0]}; going back to {paths[place].name}")
                 self._damaged = path
         if checkpoint and checkpoint["data"] != self.data_sha256:
             raise UserError(
@@ -267,7 +235,7 @@ class Run:
                 f"{self.folder} is finished and its checkpoint last.pt is gone: nothing can go on from it; "
                 "start a new run."
             )
-        if self._damaged and self.is_main:
+        if self._damaged and self.files.is_main:
             self._damaged.unlink(missing_ok=True)  # else the next save would keep it as the one before
         self.epochs = checkpoint.get("epochs", [])
         reached = (
@@ -278,7 +246,7 @@ class Run:
         kept = [line for line in lines if position(line) <= reached]
         # Lines that had to wait for that checkpoint may have been written after it.
         kept += [line for line in checkpoint.get("unwritten", "").splitlines() if line not in kept]
-        if self.is_main:
+        if self.files.is_main:
             try:
                 remove_unfinished(self.folder)
                 write_file(log, "".join(line + "\n" for line in kept).encode())
@@ -290,7 +258,7 @@ class Run:
     def list_images(self, names: list[str]) -> str:
         """Write the names of images into ``failed_step.txt`` and return where that is."""
         lines = "".join(name + "\n" for name in names).encode()
-        self._wrote("failed_step.txt", lambda path: write_file(path, lines))
+        self.files.wrote("failed_step.txt", lambda path: write_file(path, lines))
         return str(self.folder / "failed_step.txt")
 
     def release(self, network: Network, description: Description) -> None:
@@ -300,13 +268,11 @@ class Run:
             TrainingFailed: it cannot be written; the checkpoint has all that is needed.
         """
         content = pack_weights(network, description)
-        # Without it there are no weights from before rebalancing.
-        last_is_there = "last.pt" not in self._failing
-        if not (
-            last_is_there and self.catch_up() and self._wrote(WEIGHTS, lambda path: write_file(path, content))
-        ):
+        # Without last.pt there are no weights from before rebalancing.
+        all_is_there = self.files.catch_up() and "last.pt" not in self.files.failing
+        if not (all_is_there and self.files.wrote(WEIGHTS, lambda path: write_file(path, content))):
             raise TrainingFailed(f"The weights could not be written; make room, then: {self.resume_command}")
-        if self.is_main:
+        if self.files.is_main:
             (self.folder / "previous.pt").unlink(missing_ok=True)
 
     @property
@@ -314,17 +280,8 @@ class Run:
         """What continues the run."""
         engine = self.config.engine
         project = [] if engine.project == Path("runs") else ["--project", str(engine.project)]
-        words = [
-            "fasticcl",
-            "train",
-            self.config.data.dataset,
-            *project,
-            "--name",
-            self.folder.name,
-            *ranks_here(),
-            "--resume",
-        ]
-        return shlex.join(words)
+        words = ["fasticcl", "train", self.config.data.dataset, *project, "--name", self.folder.name]
+        return shlex.join([*words, *ranks_here(), "--resume"])
 
 
 def free_name(folder: Path, stem: str) -> str:

@@ -16,6 +16,7 @@ from fasticcl.engine.banner import banner, phase_epochs
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
 from fasticcl.engine.environment import environment
 from fasticcl.engine.evaluate import Metrics, evaluate
+from fasticcl.engine.late_files import LateFiles
 from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.machine import Machine, choose_machine
@@ -116,7 +117,7 @@ def _open_run(
     if run is None:
         folder = ranks.from_main(lambda: Run.create(config).folder)
         run = Run(folder, config)
-    run.is_main, run.warn = ranks.is_main, warn
+    run.files = LateFiles(run.folder, ranks.is_main, warn)
     run.data_sha256 = dataset.train.manifest.source_sha256
     checkpoint = run.resume() if continued else {}
     reached = ranks.collect([checkpoint.get(key) for key in ("stage", "epoch", "step")])
@@ -173,7 +174,7 @@ def _start_loggers(config: Config, run: Run, steps: int, checkpoint: dict[str, A
     """Return the loggers, started on rank 0, and the global step that the run has reached."""
     loggers = Loggers(config, steps)
     done = loggers.step(checkpoint.get("stage"), checkpoint.get("epoch", 0), checkpoint.get("step", 0))
-    if run.is_main:
+    if run.files.is_main:
         epoch_is_open = checkpoint.get("step") == steps  # its steps are taken, its record is still to come
         loggers.open(run, done if epoch_is_open else done + 1)
     return loggers, done

@@ -62,7 +62,7 @@ def sweep_run(
         raise UserError("A sweep runs in one process; start it without torchrun.")
     run = Run.open(folder)
     console = console or Console(quiet=True)
-    run.warn = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+    run.files.warn = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
     kept = _holdout(run, holdout)
     shorten = run.config.engine.fast_dev_run
     tries = [
@@ -75,7 +75,7 @@ def sweep_run(
     dataset = open_dataset(tries[0].config, machine.gpu)
     first = FirstStage.of(run, dataset)
     machine.place(first.network.eval())
-    held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.warn)
+    held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.files.warn)
     sweep = _begin(run, tries, dataset.evaluated.split, first, held_back, settings or {})
     try:
         return _Work(tries, dataset, held_back, first, machine, console).finish(sweep)
