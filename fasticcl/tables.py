@@ -40,14 +40,10 @@ def accuracies(report: "Report") -> Table:
     """Return the table that a run and its evaluation end with."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
+    from fasticcl.engine.results import TITLES
 
     whose = "its " if "after" in report.rows else ""  # of rebalancing, the line before
-    titles = {
-        "before": "before rebalancing",
-        "after": "after rebalancing",
-        "last": "last epoch",
-        "best": f"{whose}epoch {report.best_epoch}, best on these images",
-    }
+    titles = {**TITLES, "best": f"{whose}epoch {report.best_epoch}, best on these images"}
     table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
     for column in ("overall", "many", "medium", "few"):
         table.add_column(column, justify="right")

@@ -19,6 +19,14 @@ from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import validate
 
+TITLES = {
+    "before": "before rebalancing",
+    "after": "after rebalancing",
+    "last": "last epoch",
+    "best": "best epoch",
+}
+"""What a person reads for each row of a `Report`."""
+
 
 @dataclass(frozen=True)
 class Report:

@@ -10,16 +10,10 @@ from fasticcl.data.shards import Manifest
 from fasticcl.engine.environment import PACKAGES
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
+from fasticcl.engine.results import TITLES
 from fasticcl.engine.weights import WEIGHTS, Description, Model
 from fasticcl.errors import UserError
 from fasticcl.reporting.record import RunRecord, read_record
-
-_TITLES = {
-    "before": "before rebalancing, last epoch",
-    "after": "after rebalancing, last epoch",
-    "last": "last epoch",
-    "best": "best epoch",
-}
 
 
 def record_of(model: Model) -> RunRecord | None:
@@ -100,7 +94,8 @@ def accuracy(description: Description, record: RunRecord | None, best: bool) -> 
     yield "| | overall | many | medium | few |"
     yield "|---|---:|---:|---:|---:|"
     for name, (epoch, metrics) in record.accuracies.items():
-        title = f"{_TITLES[name]} ({epoch})" + (", chosen on these images" if name == "best" else "")
+        of_which = ", last epoch" if name in ("before", "after") else ""
+        title = f"{TITLES[name]}{of_which} ({epoch})" + (", chosen on these images" if name == "best" else "")
         title = f"**{title}: this file**" if name == _row(record, best) else title
         yield f"| {title} | " + " | ".join(percent(metrics[key]) for key in METRICS) + " |"
     yield ""

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fasticcl.data.longtail import FEW_BELOW, MANY_ABOVE
+from fasticcl.engine.results import TITLES
 from fasticcl.reporting.details import Details
 from fasticcl.reporting.drawing import COLORS, SPLIT_COLORS, canvas
-from fasticcl.reporting.record import TITLES, RunRecord
+from fasticcl.reporting.record import RunRecord
 
 KEYS = {"overall": "val/top1", "many": "val/many", "medium": "val/medium", "few": "val/few"}
 _WINDOW = 15  # the running mean of per-class values is over a fifteenth of the classes

@@ -15,12 +15,6 @@ from fasticcl.errors import UserError
 from fasticcl.resolve import preset_names, resolve
 
 _INCIDENTAL = ("data.dir", "data.verify_reads", "data.cache")  # say nothing of what was learnt
-TITLES = {
-    "before": "before rebalancing",
-    "after": "after rebalancing",
-    "last": "last epoch",
-    "best": "best epoch",
-}
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import numpy as np
 
 from fasticcl.data.longtail import splits
 from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.results import TITLES
 from fasticcl.reporting.details import Details
 from fasticcl.reporting.groups import Group
 from fasticcl.reporting.page import Cell, Column, Drawing, Mistakes, Section, Table, percent_cell
-from fasticcl.reporting.record import TITLES, RunRecord
+from fasticcl.reporting.record import RunRecord
 
 _MOST_ROWS = 1000  # of the table of classes; classes.csv has all
 _NO_RESULT = "Made with --fast-dev-run: a few steps and a few images, no result. "
