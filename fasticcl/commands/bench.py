@@ -9,6 +9,7 @@ from rich.console import Console
 
 import fasticcl
 from fasticcl.commands.examples import examples
+from fasticcl.commands.options import Assign, Device, Workers
 from fasticcl.errors import UserError
 
 app = typer.Typer(
@@ -30,16 +31,11 @@ Encoder = Annotated[str | None, typer.Option(help="resnet50, resnext50_32x4d, â€
 Phase = Annotated[
     str | None, typer.Option(help="warmup, interpolative (default) or rebalance.", metavar="PHASE")
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="DEVICE")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads that decode; default: one per core.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Runs of each measurement.")]
 Seconds = Annotated[float | None, typer.Option(min=0.01, help="Length of a run; default: 1.5, with a GPU 3.")]
 Config = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="TOML file, such as config.toml of a run.", metavar="FILE"),
-]
-Assign = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting, repeatable.", metavar="SECTION.KEY=VALUE")
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result into this file.", metavar="FILE")]
 
