@@ -25,10 +25,11 @@ _BATCH = 256  # images decoded at a time
 
 
 class Cache:
-    """All images of a split, decoded once.
+    """Images of a split, decoded once.
 
     Args:
         shards: the split.
+        rows: those of its images that are wanted, sorted.
         threads: threads that decode.
         found_bad: called with the rows of images that cannot be read, and the reason.
         kept: host or device.
@@ -38,6 +39,7 @@ class Cache:
     def __init__(
         self,
         shards: Shards,
+        rows: NDArray[np.integer],
         threads: int,
         found_bad: Callable[[list[int], str], None],
         *,
@@ -55,9 +57,9 @@ class Cache:
         self._ends = [0, *np.cumsum(3 * heights * widths).tolist()]
         device = torch.device("cuda", gpu) if on_gpu else torch.device("cpu")
         self._pixels = torch.zeros(self._ends[-1], dtype=torch.uint8, device=device)
-        for first in range(0, len(shards), _BATCH):
-            rows = np.arange(first, min(first + _BATCH, len(shards)))
-            self._fill(rows, _decoded(shards, rows, threads, found_bad))
+        for first in range(0, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            self._fill(batch, _decoded(shards, batch, threads, found_bad))
         self._host = None if self.resident else self._pixels.numpy()
         if on_gpu:
             torch.cuda.synchronize(gpu)

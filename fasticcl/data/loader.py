@@ -70,7 +70,7 @@ class Loader:
         threads: threads that decode and augment; None: one per core.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU.
-        kept: where all images are kept, decoded when the first batch is drawn.
+        kept: where all images that the plan draws are kept, decoded before the first batch.
         most_steps: steps after which an epoch is cut short; None: never.
     """
 
@@ -158,7 +158,8 @@ class Loader:
             return self.shards
         if self._cache is None:
             threads, gpu = self._options["threads"], self._options["gpu"]
-            self._cache = Cache(self.shards, threads, self.bad.add, kept=self._kept, gpu=gpu)
+            rows, found_bad = self.plan.rows, self.bad.add
+            self._cache = Cache(self.shards, rows, threads, found_bad, kept=self._kept, gpu=gpu)
         return self._cache
 
     def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
@@ -259,7 +260,7 @@ def evaluation_cache(shards: Shards, kept: Kept = "host", gpu: int | None = None
         names = ", ".join(shards.name(row) for row in rows)
         raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
 
-    return Cache(shards, available_cores(), refuse, kept=kept, gpu=gpu)
+    return Cache(shards, np.arange(len(shards)), available_cores(), refuse, kept=kept, gpu=gpu)
 
 
 def _fed_as(images: Shards | Cache) -> dict[str, Any]:

@@ -184,6 +184,11 @@ class Plan:
         classes = self.classes[phase].draw(rng, self.batch_size)
         return self._row(self._first[classes] + rng.integers(0, self._counts[classes]))
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows that can be drawn, sorted."""
+        return self._row(np.arange(self._size))
+
     def rows_of(self, label: int) -> NDArray[np.int64]:
         """Return the rows of a class that can be drawn."""
         return self._row(self._first[label] + np.arange(self._counts[label]))

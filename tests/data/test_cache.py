@@ -36,10 +36,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def open_loader(folder, settings, kept):
+def open_loader(folder, settings, kept, **options):
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, **settings)
-    plan = Plan(shards.index, shards.counts, data, batch_size=10, seed=5)
+    plan = Plan(shards.index, shards.counts, data, batch_size=10, seed=5, **options)
     return Loader(shards, plan, kept=kept, threads=2)
 
 
@@ -101,6 +101,17 @@ def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folde
     assert same(*batches)
     assert loaders[1].bad.rows == [3, 17, 18]
     assert len(said) == 3
+
+
+@pytest.mark.parametrize("kept", ["host", "device"])
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_images_that_are_held_back_are_not_read(folder, harm, kept):
+    harm(folder, 3, 17)
+    held_back = np.array([3, 4, 30])
+    loaders = [open_loader(folder, RANDOM_RESIZED, each, held_back=held_back) for each in ("off", kept)]
+    for phase in PHASES:
+        assert same(*([*islice(loader.batches(phase), 12)] for loader in loaders))
+    assert [loader.bad.rows for loader in loaders] == [[17], [17]]
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)

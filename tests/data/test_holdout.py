@@ -67,6 +67,7 @@ def test_a_plan_draws_held_back_rows_in_no_phase_and_every_other(counts, holdout
     assert plan.steps_per_epoch == kept
     epoch = [plan.agnostic_rows("warmup", 3, step)[0] for step in range(kept)]
     assert sorted(epoch) == np.setdiff1d(np.arange(counts.sum()), held_back).tolist()
+    assert plan.rows.tolist() == sorted(epoch)
     for phase in PHASES[1:]:
         drawn = np.concatenate([plan.aware_rows(phase, 1, step) for step in range(9)])
         assert not np.isin(drawn, held_back).any()

@@ -1,22 +1,26 @@
 """Sweeps: each setting ends as it does alone, held-back images choose, and the files are whole."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import TINY_COUNTS, start_tiny
+from small_runs import TINY_COUNTS, Heard, metrics, start_tiny
 
 import fasticcl
 from fasticcl.cli import main
 from fasticcl.data.holdout import held_back_rows
 from fasticcl.data.plan import Plan
+from fasticcl.data.shards import Shards
 from fasticcl.engine.evaluate import METRICS, balanced_accuracy
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.errors import UserError
@@ -24,6 +28,7 @@ from fasticcl.sweeping import held_back
 from fasticcl.sweeping import sweep as sweeping
 from fasticcl.sweeping.outcome import Holdout, Sweep, Tried
 
+HELD_BACK = held_back_rows(np.array(TINY_COUNTS), 0.3, seed=0)
 TEMPERATURES = {"rebalance.distillation_temperature": [1, 5, 20]}
 
 
@@ -308,6 +313,24 @@ def test_two_sweeps_at_once_have_a_folder_each(run, monkeypatch):
         assert any(key in name for name in rows[0])
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence_and_exit_code_2(run, monkeypatch, capsys):
+    make, before = os.mkdir, contents(run)
+
+    def refuse(path, *mode):
+        if Path(path).name.startswith("sweep-") and not Path(path).exists():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        make(path, *mode)
+
+    monkeypatch.setattr("os.mkdir", refuse)
+    number = len([*run.glob("sweep-*")]) + 1
+    assert call(monkeypatch, "sweep", run, "--over", "rebalance.gamma=0,1") == 2
+    assert capsys.readouterr().err == (
+        f"error: Cannot make {run / f'sweep-{number}'}: Read-only file system; make room or let it be "
+        "written, then sweep again.\n"
+    )
+    assert contents(run) == before
+
+
 def test_a_setting_is_the_runs_own_only_as_a_whole(run):
     over = {"rebalance.gamma": [0.0, 1.0]}
     assert [each.own for each in fasticcl.sweep(run, over=over).tried] == [False, True]
@@ -321,14 +344,44 @@ def test_one_value_alone_need_not_be_in_a_list(run):
     assert [each.values for one in tried for each in one] == [{"rebalance.gamma": 0.5}] * 3
 
 
-def test_an_unreadable_held_back_image_is_left_out_of_the_choice(tiny_shards, tmp_path):
-    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
-    first = start_tiny(shards, tmp_path, {"data.holdout": 0.3}).run
-    rows = held_back_rows(np.array(TINY_COUNTS), 0.3, 0)
-    index = np.load(shards / "train/index.npy")[rows[0]]
+def rot(shards, row):
+    """Change a byte of a training image and return what the image is called."""
+    index = np.load(shards / "train/index.npy")[row]
     path = shards / "train" / f"shard-{int(index['shard']):06d}.tar"
     content = bytearray(path.read_bytes())
     content[int(index["offset"]) + 40] ^= 1
     path.write_bytes(content)
-    found = fasticcl.sweep(first, over={"rebalance.gamma": [0, 1]})
-    assert found.holdout.images == len(rows) - 1
+    return Shards(shards, "train").name(row)
+
+
+@pytest.fixture
+def rotten(tiny_shards, tmp_path):
+    """Shards with an unreadable image that is held back where 30 % of the images are; and its name."""
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    return shards, rot(shards, HELD_BACK[0])
+
+
+@pytest.mark.parametrize("cache", ["host", "off"])
+def test_an_unreadable_held_back_image_is_named_and_left_out_of_the_choice(rotten, tmp_path, cache):
+    """Nothing draws it, so no training counts it and nothing is said to replace it."""
+    shards, name = rotten
+    trained, swept = Heard(), Heard()
+    first = start_tiny(shards, tmp_path, {"data.holdout": 0.3}, cache=cache, console=trained.console).run
+    assert trained.warnings() == []
+    assert {record["data/bad_samples"] for record in metrics(first) if "val/top1" in record} == {0}
+    found = fasticcl.sweep(first, over={"rebalance.gamma": [0, 1]}, console=swept.console)
+    assert found.holdout.images == len(HELD_BACK) - 1
+    assert swept.warnings() == [f"warning  {name}: cannot be read; the choice rests on the others"]
+
+
+@pytest.mark.parametrize("cache", ["host", "off"])
+def test_an_image_that_training_found_unreadable_is_not_named_again_and_not_chosen_on(
+    rotten, tmp_path, cache
+):
+    shards, name = rotten
+    trained, swept = Heard(), Heard()
+    first = start_tiny(shards, tmp_path, cache=cache, console=trained.console).run
+    assert [line.split(": ")[0] for line in trained.warnings()] == [f"warning  {name}"]
+    found = fasticcl.sweep(first, over={"rebalance.gamma": [0, 1]}, holdout=0.3, console=swept.console)
+    assert found.holdout.images == len(HELD_BACK) - 1
+    assert swept.warnings() == []
