@@ -120,11 +120,8 @@ def rebalance_run(
 
 def _placed(run: Run, config: Config, name: str | None) -> Config:
     """Return a configuration with a run folder of its own, beside that of ``run`` where that can be."""
-    old, dataset, project = run.folder.absolute(), config.data.dataset, config.engine.project
-    if old.parent.name == dataset and (project / dataset).absolute() != old.parent:
-        project = old.parent.parent
-    name = name or free_name(project / dataset, f"{old.name}-rebalance")
-    engine = {"project": str(project), "name": name}
+    name = name or free_name(run.project / config.data.dataset, f"{run.folder.name}-rebalance")
+    engine = {"project": str(run.project), "name": name}
     values = config.model_dump()
     return validate({**values, "engine": {**values["engine"], **engine}})
 

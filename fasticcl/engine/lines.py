@@ -5,6 +5,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from fasticcl.engine.stage import STAGES
 
@@ -28,7 +29,17 @@ def append(path: Path, text: str) -> None:
             raise
 
 
-def position(line: str) -> tuple[float, ...]:
+def lines_until(checkpoint: dict[str, Any], path: Path) -> str:
+    """Return the lines of a file that a checkpoint covers, with those that it holds for want of room."""
+    place = (STAGES.index(checkpoint["stage"]), checkpoint["epoch"], checkpoint["step"]) if checkpoint else ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    kept = [line for line in lines if _place(line) <= place]
+    # Lines that had to wait for that checkpoint may have been written after it.
+    kept += [line for line in checkpoint.get("unwritten", "").splitlines() if line not in kept]
+    return "".join(line + "\n" for line in kept)
+
+
+def _place(line: str) -> tuple[float, ...]:
     """Return how far the run was after what a line of metrics.jsonl tells, as (stage, epoch, step)."""
     try:
         record = json.loads(line)

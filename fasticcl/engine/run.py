@@ -20,8 +20,8 @@ from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.late_files import LateFiles
-from fasticcl.engine.lines import append, position, sync
-from fasticcl.engine.stage import STAGES, Stage
+from fasticcl.engine.lines import append, lines_until, sync
+from fasticcl.engine.stage import Stage
 from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import remove_unfinished, write_file
@@ -238,18 +238,11 @@ class Run:
         if self._damaged and self.files.is_main:
             self._damaged.unlink(missing_ok=True)  # else the next save would keep it as the one before
         self.epochs = checkpoint.get("epochs", [])
-        reached = (
-            (STAGES.index(checkpoint["stage"]), checkpoint["epoch"], checkpoint["step"]) if checkpoint else ()
-        )
         log = self.folder / "metrics.jsonl"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        kept = [line for line in lines if position(line) <= reached]
-        # Lines that had to wait for that checkpoint may have been written after it.
-        kept += [line for line in checkpoint.get("unwritten", "").splitlines() if line not in kept]
         if self.files.is_main:
             try:
                 remove_unfinished(self.folder)
-                write_file(log, "".join(line + "\n" for line in kept).encode())
+                write_file(log, lines_until(checkpoint, log).encode())
             except OSError as error:
                 raise UserError(f"Cannot write {log}: {error.strerror}; make room, then resume.") from None
             self._write_results()
@@ -276,10 +269,20 @@ class Run:
             (self.folder / "previous.pt").unlink(missing_ok=True)
 
     @property
+    def project(self) -> Path:
+        """The folder that runs of all datasets lie in: its configuration's, unless the run was moved.
+
+        It is the configuration's too where the run was moved out of a folder of the dataset's name.
+        """
+        dataset, project = self.config.data.dataset, self.config.engine.project
+        runs = self.folder.absolute().parent
+        moved = runs.name == dataset and runs != (project / dataset).absolute()
+        return runs.parent if moved else project
+
+    @property
     def resume_command(self) -> str:
         """What continues the run."""
-        engine = self.config.engine
-        project = [] if engine.project == Path("runs") else ["--project", str(engine.project)]
+        project = [] if self.project == Path("runs") else ["--project", str(self.project)]
         words = ["fasticcl", "train", self.config.data.dataset, *project, "--name", self.folder.name]
         return shlex.join([*words, *ranks_here(), "--resume"])
 
