@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -282,3 +283,31 @@ def test_what_follows_a_small_conversion_can_be_typed(fasticcl_command, tmp_path
         "--no-report",
     ]
     assert fasticcl_command(*words[1:], *small)[0] == 0
+
+
+def next_commands(out):
+    """The words of every command that the output ends with, a place for pictures or runs left out."""
+    lines = out[out.index("Next: ") :].removeprefix("Next: ").splitlines()
+    commands = [shlex.split(line.strip().split("    ")[0]) for line in lines]
+    return [[word for word in words if not word.endswith("...")] for words in commands]
+
+
+def test_what_is_to_be_typed_next_can_be_typed_where_paths_have_spaces(
+    fasticcl_command, tiny_shards, tmp_path
+):
+    shutil.copytree(tiny_shards, tmp_path / "my shards")
+    (tmp_path / "my picture.png").write_bytes(encode(noise(np.random.default_rng(0), 12, 10), "PNG"))
+    small = ["--data", "my shards", "--project", "my 'own' runs", "--batch-size", "20", *SMALL]
+    small += ["--set", "data.image_size=8", "--set", "data.crop_padding=1"]
+    code, out, _ = fasticcl_command("train", "demo", "--name", "first", *small)
+    assert code == 0
+    commands = [words for words in next_commands(out) if words[2] != "demo"]
+    assert [words[1] for words in commands] == ["predict", "sweep", "train", "report"]
+    commands[0].append("my picture.png")
+    for words in [*commands, ["fasticcl", "rebalance", "my 'own' runs/demo/first"]]:
+        code, out, err = fasticcl_command(*words[1:])
+        assert (code, err) == (0, ""), words
+    ((_, *words),) = next_commands(out)
+    assert words == ["report", "my 'own' runs/demo/first", "my 'own' runs/demo/first-rebalance-1"]
+    assert fasticcl_command(*words)[0] == 0
+    assert (tmp_path / "my 'own' runs/demo/again/model.safetensors").exists()
