@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from processes import command_line, on_ranks
+from safetensors.torch import load_file
 from small_runs import FILES, TINY_COUNTS, differences, metrics, resume, same_weights, start_tiny, watch
 
 import fasticcl
@@ -57,6 +58,21 @@ def test_ranks_do_it_together(run, tmp_path):
     alone = [record for record in metrics(run) if "val/top1" in record and record["stage"] == "rebalancing"]
     losses = [[record["train/loss"] for record in records] for records in (epochs, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_ranks_tune_the_encoder_to_the_weights_of_one_process(tiny_shards, tmp_path):
+    """With the statistics of the global batch; each rank's own would part them in the first step."""
+    settings = CUT | {"rebalance.encoder": "tuned", "engine.sync_bn": True}
+    alone = start_tiny(tiny_shards, tmp_path, settings).run
+    on_ranks(tmp_path / "log", 2, command_line, "rebalance", alone, "--name", "ranks")
+    before = torch.load(alone / "last.pt", weights_only=True)["teacher"]
+    one, ours = (load_file(alone.parent / name / "model.safetensors") for name in ("run", "ranks"))
+
+    def distance(these, those):
+        learnt = [name for name in one if name.startswith("encoder.") and one[name].is_floating_point()]
+        return float(torch.cat([(these[name] - those[name]).flatten() for name in learnt]).norm())
+
+    assert distance(ours, one) < 1e-3 * distance(one, before)
 
 
 def test_the_run_itself_is_left_as_it_is_and_the_new_one_is_whole(run):
