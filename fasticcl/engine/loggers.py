@@ -153,7 +153,6 @@ class Loggers:
         self.config = config
         self._steps = steps
         self._open: dict[str, Logger] = {}
-        self._last: dict[str, int] = {}
         self._warn: Callable[[str], None] = lambda _: None
 
     def step(self, stage: str | None, epoch: int, step: int) -> int:
@@ -179,16 +178,14 @@ class Loggers:
         run.also_log = self.log
 
     def log(self, record: Record) -> None:
-        """Pass on the numbers of a record, each once a step: the last line of an epoch repeats some."""
-        if not self._open:
+        """Pass on the numbers of a record; those of an epoch's last step come with the epoch's accuracies.
+
+        W&B takes a step once: what comes to it in a later process, after a stop between the two, is dropped.
+        """
+        if record["step"] == self._steps and "val/top1" not in record:
             return
         step = self.step(record["stage"], record["epoch"] - 1, record["step"])
-        scalars = {
-            name: value
-            for name, value in record.items()
-            if "/" in name and value is not None and self._last.get(name, -1) < step
-        }
-        self._last |= dict.fromkeys(scalars, step)
+        scalars = {name: value for name, value in record.items() if "/" in name and value is not None}
         for name, logger in [*self._open.items()]:
             self._try(name, lambda logger=logger: logger.log(scalars, step))
 

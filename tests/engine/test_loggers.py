@@ -25,13 +25,13 @@ def numbered_from_zero(monkeypatch):
 
 
 def expected(run):
-    """What metrics.jsonl has: by name, step and value, a step's first where it has two."""
+    """What metrics.jsonl has: by name, step and value, a step's last where it has two."""
     series = {}
     for record in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         epoch = record["epoch"] - 1 + (EPOCHS if record["stage"] == "rebalancing" else 0)
         for name, value in record.items():
             if "/" in name and value is not None:
-                series.setdefault(name, {}).setdefault(epoch * TINY_STEPS + record["step"], value)
+                series.setdefault(name, {})[epoch * TINY_STEPS + record["step"]] = value
     return {name: [*values.items()] for name, values in series.items()}
 
 
@@ -96,7 +96,10 @@ def test_a_killed_run_goes_on_without_the_steps_that_it_takes_again(tiny_shards,
 
 
 class FakeWandb(types.ModuleType):
-    """Keeps what W&B is told, by run; like W&B it drops steps before the last."""
+    """Keeps what W&B is told, by run; like W&B it drops steps before the last.
+
+    A run that is resumed begins there after the last step that it has: none of its steps is added to.
+    """
 
     def __init__(self, fails=()):
         super().__init__("wandb")
@@ -106,6 +109,7 @@ class FakeWandb(types.ModuleType):
         if "init" in self.fails:
             raise ConnectionError("api.wandb.ai cannot be reached")
         self.started.append(options)
+        self.step = max(self.logged.get(options["id"], {}), default=-1) + 1
         return self
 
     def log(self, scalars, step):
@@ -113,7 +117,8 @@ class FakeWandb(types.ModuleType):
         if "log" in self.fails:
             raise RuntimeError("quota")
         series = self.logged.setdefault(self.started[-1]["id"], {})
-        if step >= max(series, default=0):
+        if step >= self.step:
+            self.step = step
             series[step] = series.get(step, {}) | scalars
 
     def series(self, id):
@@ -147,9 +152,11 @@ def test_wandb_is_told_the_numbers_and_the_configuration(tiny_shards, tmp_path, 
     assert wandb.finished == 1
 
 
-def test_a_run_that_goes_on_does_so_in_wandb(tiny_shards, tmp_path, wandb, monkeypatch):
+@pytest.mark.parametrize("last", [TINY_STEPS, 4])
+def test_a_run_that_goes_on_does_so_in_wandb(tiny_shards, tmp_path, wandb, monkeypatch, last):
+    """Also one that was stopped after the last step of an epoch, before its accuracies were there."""
     with monkeypatch.context() as patch:
-        watch(patch, lambda count: count == 4 and os.kill(os.getpid(), signal.SIGTERM))
+        watch(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
             start_tiny(tiny_shards, tmp_path, logger="wandb")
     run = resume(tmp_path).run
