@@ -103,8 +103,7 @@ def load_model(path: Path, *, best: bool = False) -> Model:
     run = path if path.is_dir() else path.parent if (path.parent / "config.toml").is_file() else None
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        hint = "continue it with fasticcl train --resume" if (path / "config.toml").is_file() else _WANTED
-        raise UserError(f"There are no finished weights in {path}; {hint}.")
+        raise UserError(f"There are no finished weights in {path}; {_what_to_do(path)}")
     description, weights = _read(file)
     if best:
         if run is None:
@@ -119,6 +118,14 @@ def load_model(path: Path, *, best: bool = False) -> Model:
             f"The tensors in {file} are not those of a {description.encoder}; {_WANTED}."
         ) from None
     return Model(network.eval().requires_grad_(False), description, file, run)
+
+
+def _what_to_do(path: Path) -> str:
+    from fasticcl.engine.run import Run  # which writes what is read here
+
+    if not (path / "config.toml").is_file():
+        return f"{_WANTED}."
+    return f"continue it with: {Run.open(path).resume_command}"
 
 
 _WANTED = f"give a run folder, or the {WEIGHTS} of a run"

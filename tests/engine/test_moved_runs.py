@@ -113,3 +113,6 @@ def test_the_command_leads_there_from_where_one_is(begun, monkeypatch, here, fol
         fasticcl.evaluate(folder)
     command = f"fasticcl train demo {project.format(begun)}--name run --resume"
     assert str(refused.value) == f"{folder} is not finished; continue it with: {command}"
+    with pytest.raises(UserError) as refused:
+        fasticcl.export(folder)
+    assert str(refused.value) == f"There are no finished weights in {folder}; continue it with: {command}"
