@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from fasticcl.data import graph
 from fasticcl.data.control_group import memory_left
+from fasticcl.data.cores import available_cores
 from fasticcl.data.shards import DamagedImages, Shards
-from fasticcl.errors import UserError
+from fasticcl.errors import TrainingFailed, UserError
 
 Kept = Literal["off", "host", "device"]
 """Where decoded images are: nowhere, in the memory of the machine, or in that of the device."""
@@ -87,6 +88,20 @@ class Cache:
 
     def _image(self, pixels: Any, row: int) -> Any:
         return pixels[self._ends[row] : self._ends[row + 1]].reshape(*self._shapes[row], 3)
+
+
+def evaluation_cache(shards: Shards, kept: Kept = "host", gpu: int | None = None) -> Cache:
+    """Return the decoded images of an evaluated split, kept on the host or the device.
+
+    Raises:
+        TrainingFailed: an image cannot be read.
+    """
+
+    def refuse(rows: list[int], reason: str) -> None:
+        names = ", ".join(shards.name(row) for row in rows)
+        raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
+
+    return Cache(shards, np.arange(len(shards)), available_cores(), refuse, kept=kept, gpu=gpu)
 
 
 def _decoded(

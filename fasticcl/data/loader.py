@@ -249,20 +249,6 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     return StreamBatch(*map(as_tensor, run_graph(pipeline, None)))
 
 
-def evaluation_cache(shards: Shards, kept: Kept = "host", gpu: int | None = None) -> Cache:
-    """Return the decoded images of an evaluated split, kept on the host or the device.
-
-    Raises:
-        TrainingFailed: an image cannot be read.
-    """
-
-    def refuse(rows: list[int], reason: str) -> None:
-        names = ", ".join(shards.name(row) for row in rows)
-        raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
-
-    return Cache(shards, np.arange(len(shards)), available_cores(), refuse, kept=kept, gpu=gpu)
-
-
 def _fed_as(images: Shards | Cache) -> dict[str, Any]:
     """Return what the graph has to know of where its images come from."""
     if isinstance(images, Shards):

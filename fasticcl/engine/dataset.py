@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.cache import Cache, Kept, choose
+from fasticcl.data.cache import Cache, Kept, choose, evaluation_cache
 from fasticcl.data.holdout import held_back_rows
-from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches, evaluation_cache
+from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
 from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
 from fasticcl.data.shards import Shards

@@ -10,8 +10,9 @@ from test_bad_samples import HARMS
 
 from fasticcl.config import Data
 from fasticcl.data import cache
+from fasticcl.data.cache import evaluation_cache
 from fasticcl.data.convert import convert
-from fasticcl.data.loader import Loader, evaluation_batches, evaluation_cache
+from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.data.shards import Shards
 from fasticcl.data.sources import Item, Source
