@@ -1,6 +1,7 @@
 """What a run says before its first step."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fasticcl.config import Config
 from fasticcl.data.longtail import splits
@@ -60,3 +61,20 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
+
+
+def resumed(config: Config, checkpoint: Mapping[str, Any], steps: int) -> str:
+    """Return the line on where a run goes on.
+
+    Args:
+        config: as the run follows it.
+        checkpoint: what it goes on from; empty: from the beginning.
+        steps: steps of an epoch.
+    """
+    if not checkpoint:
+        return "resumed  from the beginning: it had written no checkpoint"
+    stage, epoch = checkpoint["stage"], checkpoint["epoch"]
+    epochs = (config.optim if stage == "representation" else config.rebalance).epochs
+    if epoch == epochs:
+        return f"resumed  after the last {stage} epoch"
+    return f"resumed  {stage} epoch {epoch + 1} of {epochs}, step {checkpoint['step']:,} of {steps:,}"

@@ -255,6 +255,11 @@ class Run:
             )
         return checkpoint
 
+    @property
+    def finished(self) -> bool:
+        """Whether all is written; `release` ends with taking away ``previous.pt``."""
+        return (self.folder / WEIGHTS).is_file() and not (self.folder / "previous.pt").exists()
+
     def resume(self) -> dict[str, Any]:
         """Return `checkpoint` and take the files back to where it was written.
 
