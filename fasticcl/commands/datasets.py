@@ -16,6 +16,7 @@ from fasticcl.commands import completion
 from fasticcl.commands.examples import examples
 from fasticcl.commands.leaving import leave
 from fasticcl.commands.options import Workers
+from fasticcl.commands.pipe import lasting_console
 from fasticcl.errors import Stopped
 from fasticcl.meter import Meter
 
@@ -74,7 +75,7 @@ def convert(
 
     The same command continues a conversion that was stopped. Under torchrun the processes divide the shards.
     """
-    console = Console()
+    console = lasting_console()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANK)
     quiet = Console(quiet=True) if rank else console
     try:

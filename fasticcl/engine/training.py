@@ -146,10 +146,15 @@ def _run_to_continue(config: Config, resume: bool) -> Run | None:
 
 def _warner(rank: int, console: Console) -> Callable[[str], None]:
     """Return what tells a person of trouble on this rank, where all else is silent on standard error."""
-    if rank == 0 and not console.quiet:
-        return lambda text: _say(console, [text])
     name = f"rank {rank}: " if rank else ""
-    return lambda text: print(name + text, file=sys.stderr)  # noqa: T201  the console is quiet
+
+    def warn(text: str) -> None:
+        if rank == 0 and not console.quiet:  # which it becomes when its reader goes away
+            _say(console, [text])
+        else:
+            print(name + text, file=sys.stderr)  # noqa: T201  the console is quiet
+
+    return warn
 
 
 def _train_stages(loop: Loop, first: Representation, checkpoint: dict[str, Any]) -> Stage:

@@ -380,9 +380,7 @@ def test_a_run_that_ended_between_its_weights_and_the_last_tidying_is_tidied(und
 def test_a_resumed_run_says_from_where_it_goes_on(begin, tmp_path, step, place):
     crash(begin, step)
     heard = Heard()
-    with pytest.raises(Power), pytest.MonkeyPatch.context() as patched:
-        watch(patched, crash_after(1))
-        resume(tmp_path, console=heard.console)
+    crash(partial(resume, tmp_path, console=heard.console), 1)
     assert [line for line in heard.file.getvalue().splitlines() if line.startswith("resumed")] == [
         f"resumed  {place}"
     ]
