@@ -20,6 +20,7 @@ from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.lines import append, position, sync
+from fasticcl.engine.runs import free_name, runs_nearby
 from fasticcl.engine.stage import STAGES, Stage
 from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
 from fasticcl.errors import TrainingFailed, UserError
@@ -95,7 +96,7 @@ class Run:
             UserError: the folder holds no run.
         """
         if not (folder / "config.toml").is_file():
-            raise UserError(f"{folder} is not a run folder: it has no config.toml.")
+            raise UserError(f"{folder} is not a run folder: it has no config.toml.{runs_nearby(folder)}")
         named = folder if folder.name not in ("", "..") else folder.resolve()
         return cls(named, resolve(file=folder / "config.toml"))
 
@@ -330,11 +331,3 @@ class Run:
             "--resume",
         ]
         return shlex.join(words)
-
-
-def free_name(folder: Path, stem: str) -> str:
-    """Return ``stem-N`` with the smallest N from 1 that nothing in a folder is called."""
-    number = 1
-    while (folder / f"{stem}-{number}").exists():
-        number += 1
-    return f"{stem}-{number}"

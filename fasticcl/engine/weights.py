@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from fasticcl.config import Config, Data
 from fasticcl.engine.checkpoint import load_checkpoint
+from fasticcl.engine.runs import runs_nearby
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 
@@ -103,8 +104,12 @@ def load_model(path: Path, *, best: bool = False) -> Model:
     run = path if path.is_dir() else path.parent if (path.parent / "config.toml").is_file() else None
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        hint = "continue it with fasticcl train --resume" if (path / "config.toml").is_file() else _WANTED
-        raise UserError(f"There are no finished weights in {path}; {hint}.")
+        hint = (
+            "continue it with fasticcl train --resume."
+            if (path / "config.toml").is_file()
+            else f"{_WANTED}.{runs_nearby(path, WEIGHTS)}"
+        )
+        raise UserError(f"There are no finished weights in {path}; {hint}")
     description, weights = _read(file)
     if best:
         if run is None:
