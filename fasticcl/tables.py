@@ -104,12 +104,18 @@ def chosen(sweep: "Sweep") -> Iterator[str]:
 
 def after_training(report: "Report") -> Iterator[str]:
     """Yield what to type next."""
+    from fasticcl.engine.runs import free_name
+    from fasticcl.resolve import resolve
+
     run = shlex.quote(str(report.run))
+    runs, seed = report.run.parent, resolve(file=report.run / "config.toml").engine.seed
+    name = free_name(runs, "again") if (runs / "again").exists() else "again"
+    again = f"--name {name} --seed {seed + 1}"
     yield f"Next: fasticcl predict {run} IMAGE...    classes of pictures of your own"
     if "after" in report.rows:
         yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    other settings of rebalancing"
-    yield f"      fasticcl train -c {run}/config.toml --name again --seed 1    once more, with another seed"
-    if report.run.parent.name == "demo" and not report.run.name.startswith("ce"):
+    yield f"      fasticcl train -c {run}/config.toml {again}    once more, with another seed"
+    if runs.name == "demo" and not report.run.name.startswith("ce"):
         yield "      fasticcl train demo --method ce    something to compare with"
     yield f"      fasticcl report {run} RUN...    runs side by side"
 
