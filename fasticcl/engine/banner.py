@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from fasticcl.config import Config
 from fasticcl.data.longtail import splits
 from fasticcl.data.plan import Phase
@@ -26,6 +28,10 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
     return epochs
 
 
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def banner(config: Config, dataset: Dataset, network: Network, machine: Machine, steps: int) -> Iterator[str]:
     """Yield lines on data, method, schedule and machine.
 
@@ -38,7 +44,8 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     """
     counts, optim = dataset.train.counts, config.optim
     sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
-    parameters = sum(p.numel() for p in network.parameters())
+    parameters, head = _parameters(network), _parameters(network.projection) if network.projection else 0
+    of_head = f" ({head:,} in the projection head, which serves training alone)" if head else ""
     epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
     ranks = machine.ranks.world_size
     held_back = f" ({len(dataset.held_back):,} held back)" if len(dataset.held_back) else ""
@@ -50,7 +57,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
     )
     yield (
-        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
+        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{of_head}, "
         f"seed {config.engine.seed}"
     )
     yield (
