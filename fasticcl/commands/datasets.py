@@ -193,7 +193,8 @@ def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")
         kind: Literal["dataset", "method"] = "method" if name in preset_names("method") else "dataset"
         typer.echo(preset_text(name, kind), nl=False)
         return
-    for kind, use in (("dataset", "fasticcl train NAME"), ("method", "--method NAME")):
-        typer.echo(f"{kind} presets ({use}):")
+    for kind, use in (("dataset", "DATASET"), ("method", "DATASET --method METHOD")):
+        typer.echo(f"{kind} presets, for fasticcl train {use}:")
         for each in preset_names(kind):
             typer.echo(f"  {each:<12} {preset_text(each, kind).splitlines()[0].removeprefix('# ')}")
+    typer.echo("All settings of one, with their sources: fasticcl presets NAME")
