@@ -57,11 +57,13 @@ def accuracies(report: "Report") -> Table:
 
 
 def swept(sweep: "Sweep") -> Table:
-    """Return the table of a sweep: both figures of every setting, the chosen one marked."""
+    """Return the table of a sweep: both figures of every setting, the chosen one and the run's marked."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
-    table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}")
+    fewer = sweep.holdout.seen and sweep.holdout.images
+    without = f",\nrebalanced without {fewer:,} held-back images that the run itself had" if fewer else ""
+    table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}{without}")
     table.title_justify = "left"
     keys = [*sweep.tried[0].values]
     for key in keys:
@@ -72,7 +74,7 @@ def swept(sweep: "Sweep") -> Table:
     table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.before_held_back), "")
     for each in sweep.tried:
         figures = [percent(each.metrics[key]) for key in METRICS]
-        marks = ["the run's"] * each.own + ["chosen"] * (each is sweep.best)
+        marks = ["the run's setting"] * each.own + ["chosen"] * (each is sweep.best)
         values = map(str, each.values.values())
         table.add_row(*values, *figures, percent(each.held_back), ", ".join(marks))
     return table
