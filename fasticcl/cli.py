@@ -12,6 +12,7 @@ import fasticcl
 from fasticcl.commands import datasets, looking, models, training
 from fasticcl.commands.bench import app as bench
 from fasticcl.commands.leaving import leave
+from fasticcl.commands.pipe import ending_with_its_reader
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 
 app = typer.Typer(
@@ -41,11 +42,15 @@ def options(
 
 
 def main() -> NoReturn:
-    """Run the command line: 0 done, 1 failed, 2 bad input, 130 or 143 stopped by a signal."""
+    """Run the command line: 0 done, 1 failed, 2 bad input, 130 or 143 stopped by a signal.
+
+    Without a reader of its output it ends by SIGPIPE, but for the verbs that work on (`lasting_console`).
+    """
     # What is wrong with an image is said in quarantine.jsonl, where it belongs.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        app()
+        with ending_with_its_reader():
+            app()
     except UserError as error:
         leave(2, f"error: {error}")
     except (TrainingFailed, ExportFailed) as error:

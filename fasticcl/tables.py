@@ -53,11 +53,13 @@ def accuracies(report: "Report") -> Table:
 
 
 def swept(sweep: "Sweep") -> Table:
-    """Return the table of a sweep: both figures of every setting, the chosen one marked."""
+    """Return the table of a sweep: both figures of every setting, the chosen one and the run's marked."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
-    table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}")
+    fewer = sweep.holdout.seen and sweep.holdout.images
+    without = f",\nrebalanced without {fewer:,} held-back images that the run itself had" if fewer else ""
+    table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}{without}")
     table.title_justify = "left"
     keys = [*sweep.tried[0].values]
     for key in keys:
@@ -68,7 +70,7 @@ def swept(sweep: "Sweep") -> Table:
     table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.before_held_back), "")
     for each in sweep.tried:
         figures = [percent(each.metrics[key]) for key in METRICS]
-        marks = ["the run's"] * each.own + ["chosen"] * (each is sweep.best)
+        marks = ["the run's setting"] * each.own + ["chosen"] * (each is sweep.best)
         values = map(str, each.values.values())
         table.add_row(*values, *figures, percent(each.held_back), ", ".join(marks))
     return table
@@ -100,12 +102,18 @@ def chosen(sweep: "Sweep") -> Iterator[str]:
 
 def after_training(report: "Report") -> Iterator[str]:
     """Yield what to type next."""
+    from fasticcl.engine.runs import free_name
+    from fasticcl.resolve import resolve
+
     run = shlex.quote(str(report.run))
+    runs, seed = report.run.parent, resolve(file=report.run / "config.toml").engine.seed
+    name = free_name(runs, "again") if (runs / "again").exists() else "again"
+    again = f"--name {name} --seed {seed + 1}"
     yield f"Next: fasticcl predict {run} IMAGE...    classes of pictures of your own"
     if "after" in report.rows:
         yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    other settings of rebalancing"
-    yield f"      fasticcl train -c {run}/config.toml --name again --seed 1    once more, with another seed"
-    if report.run.parent.name == "demo" and not report.run.name.startswith("ce"):
+    yield f"      fasticcl train -c {run}/config.toml {again}    once more, with another seed"
+    if runs.name == "demo" and not report.run.name.startswith("ce"):
         yield "      fasticcl train demo --method ce    something to compare with"
     yield f"      fasticcl report {run} RUN...    runs side by side"
 

@@ -160,7 +160,8 @@ def test_presets_are_listed_and_shown(fasticcl_command):
         "iccl",
         "mixup",
     ):
-        assert f"  {name} " in out
+        (line,) = [line for line in out.splitlines() if line.startswith(f"  {name} ")]
+        assert len(line) <= 120
     code, out, _ = fasticcl_command("presets", "inat2018")
     assert code == 0
     assert tomllib.loads(out)["optim"]["batch_size"] == 512
@@ -188,6 +189,16 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
     found = json.loads(text)
     assert found["split"] == "test"
     assert f"{found['after']['val/top1']:.1f}" in table
+
+
+def test_resuming_a_finished_run_says_so_and_what_to_do_next(fasticcl_command, digit_shards):
+    fasticcl_command("train", "demo", "--data", digit_shards, *SMALL)
+    code, out, _ = fasticcl_command("train", "demo", "--resume")
+    assert code == 0
+    assert out.startswith("run      runs/demo/iccl-1 is finished already: nothing is left to train\n")
+    for verb in ("predict", "report"):
+        assert f"fasticcl {verb} runs/demo/iccl-1" in out
+    assert "images/s" not in out
 
 
 def test_the_python_api_is_the_same_call(fasticcl_command, digit_shards):

@@ -10,6 +10,7 @@ from rich.console import Console
 import fasticcl
 from fasticcl.commands.examples import examples
 from fasticcl.commands.options import Assign, Device, Workers
+from fasticcl.commands.pipe import lasting_console
 from fasticcl.errors import UserError
 
 app = typer.Typer(
@@ -186,7 +187,7 @@ def _measure(what: str, *, file: Path | None = None, assign: list[str] | None = 
     if file and not file.parent.is_dir():
         raise UserError(f"There is no folder {file.parent} for --json; make it first.")
     keep_freed_memory()  # as in training; the process is ours
-    console = Console()
+    console = lasting_console()
     with Console(stderr=True).status("starting") as status:
         result = fasticcl.benchmark(what, set=assign or (), say=status.update, **options)
     for table in tables(result):

@@ -16,6 +16,7 @@ from fasticcl.commands import completion
 from fasticcl.commands.examples import examples
 from fasticcl.commands.leaving import leave
 from fasticcl.commands.options import Workers
+from fasticcl.commands.pipe import lasting_console
 from fasticcl.errors import Stopped
 from fasticcl.meter import Meter
 
@@ -74,7 +75,7 @@ def convert(
 
     The same command continues a conversion that was stopped. Under torchrun the processes divide the shards.
     """
-    console = Console()
+    console = lasting_console()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANK)
     quiet = Console(quiet=True) if rank else console
     try:
@@ -192,7 +193,8 @@ def presets(name: Annotated[str | None, typer.Argument(help="Show this preset.")
         kind: Literal["dataset", "method"] = "method" if name in preset_names("method") else "dataset"
         typer.echo(preset_text(name, kind), nl=False)
         return
-    for kind, use in (("dataset", "fasticcl train NAME"), ("method", "--method NAME")):
-        typer.echo(f"{kind} presets ({use}):")
+    for kind, use in (("dataset", "DATASET"), ("method", "DATASET --method METHOD")):
+        typer.echo(f"{kind} presets, for fasticcl train {use}:")
         for each in preset_names(kind):
             typer.echo(f"  {each:<12} {preset_text(each, kind).splitlines()[0].removeprefix('# ')}")
+    typer.echo("All settings of one, with their sources: fasticcl presets NAME")

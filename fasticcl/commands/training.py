@@ -15,6 +15,7 @@ from fasticcl import tables
 from fasticcl.commands import completion
 from fasticcl.commands.examples import examples
 from fasticcl.commands.options import Assign, Device, Quiet, Workers
+from fasticcl.commands.pipe import lasting_console
 
 app = typer.Typer()
 
@@ -80,6 +81,8 @@ def train(
     assign: Assign = None,
 ) -> None:
     """Train both stages on a dataset."""
+    rank = int(os.environ.get("RANK", "0"))
+    console = lasting_console(quiet=quiet or rank > 0)
     if nproc and not print_config and "RANK" not in os.environ:
         from fasticcl.launch import start_ranks
 
@@ -111,8 +114,6 @@ def train(
         typer.echo(fasticcl.configure(dataset, **chosen).to_toml(), nl=False)
         return
     keep_freed_memory()  # the process is ours
-    rank = int(os.environ.get("RANK", "0"))
-    console = Console(quiet=quiet or rank > 0)
     found = fasticcl.train(dataset, resume=resume, console=console, **chosen)
     console.print(tables.accuracies(found))
     tables.print_lines(console, tables.after_training(found))
@@ -156,7 +157,7 @@ def rebalance(
 
     With other settings, into a run of its own; the old one is left as it is.
     """
-    console = Console(quiet=quiet or os.environ.get("RANK", "0") != "0")
+    console = lasting_console(quiet=quiet or os.environ.get("RANK", "0") != "0")
     found = fasticcl.rebalance(
         run, set=assign or (), name=name, device=device, workers=workers, console=console
     )
@@ -196,7 +197,7 @@ def sweep(
     All go on from the one representation stage of RUN. The best is chosen on held-back training images,
     never on the split that is reported.
     """
-    console = Console(stderr=json_output)
+    console = lasting_console(stderr=json_output)
     found = fasticcl.sweep(
         run,
         over=over or (),

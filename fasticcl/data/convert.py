@@ -85,12 +85,32 @@ def _finished(work: Work) -> Manifest | None:
         made = (dest / MANIFEST).stat().st_mtime_ns
         if existing.source_sha256 != work.source_sha256(fingerprints):
             raise UserError(
-                f"{dest} already holds shards of another source or with other settings; "
+                f"{dest} already holds another conversion: {_difference(work, existing)}; "
                 "choose another folder or delete this one."
             )
         if any(each.changed > made for each in fingerprints):
             raise UserError(f"Images were changed after {dest} was made; delete it or choose another folder.")
     return existing
+
+
+def _difference(work: Work, made: Manifest) -> str:
+    """Return in what a finished conversion is another than the one that is asked for."""
+    if made.dataset != work.source.dataset:
+        return f"it is of {made.dataset}"
+    settings, wanted = made.settings, work.settings
+    differing = [key for key in {**settings, **wanted} if settings.get(key) != wanted.get(key)]
+    if differing:
+        words = (
+            f"with {_option(key)} {settings[key]}" if key in settings else f"without {_option(key)}"
+            for key in differing
+        )
+        return f"it was made {' and '.join(words)}"
+    return "it has other classes" if made.classes != work.source.classes else "it was made of other images"
+
+
+def _option(setting: str) -> str:
+    """Return the option of the command line that a setting in the manifest comes from."""
+    return "--max-side" if setting == "long_side" else f"--{setting.replace('_', '-')}"
 
 
 def _remove_parts(dest: Path) -> None:

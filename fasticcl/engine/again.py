@@ -13,7 +13,8 @@ from fasticcl.engine.machine import Machine, choose_machine
 from fasticcl.engine.ranks import Ranks
 from fasticcl.engine.rebalance import Rebalancing
 from fasticcl.engine.results import Report
-from fasticcl.engine.run import CENTROIDS, Record, Run, free_name
+from fasticcl.engine.run import CENTROIDS, Record, Run
+from fasticcl.engine.runs import free_name
 from fasticcl.engine.training import train
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file

@@ -1,6 +1,9 @@
 """What a run says before its first step."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.data.longtail import splits
@@ -25,6 +28,10 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
     return epochs
 
 
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def banner(config: Config, dataset: Dataset, network: Network, machine: Machine, steps: int) -> Iterator[str]:
     """Yield lines on data, method, schedule and machine.
 
@@ -37,7 +44,8 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     """
     counts, optim = dataset.train.counts, config.optim
     sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
-    parameters = sum(p.numel() for p in network.parameters())
+    parameters, head = _parameters(network), _parameters(network.projection) if network.projection else 0
+    of_head = f" ({head:,} in the projection head, which serves training alone)" if head else ""
     epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
     ranks = machine.ranks.world_size
     held_back = f" ({len(dataset.held_back):,} held back)" if len(dataset.held_back) else ""
@@ -49,7 +57,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
     )
     yield (
-        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters, "
+        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{of_head}, "
         f"seed {config.engine.seed}"
     )
     yield (
@@ -60,3 +68,20 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
+
+
+def resumed(config: Config, checkpoint: Mapping[str, Any], steps: int) -> str:
+    """Return the line on where a run goes on.
+
+    Args:
+        config: as the run follows it.
+        checkpoint: what it goes on from; empty: from the beginning.
+        steps: steps of an epoch.
+    """
+    if not checkpoint:
+        return "resumed  from the beginning: it had written no checkpoint"
+    stage, epoch = checkpoint["stage"], checkpoint["epoch"]
+    epochs = (config.optim if stage == "representation" else config.rebalance).epochs
+    if epoch == epochs:
+        return f"resumed  after the last {stage} epoch"
+    return f"resumed  {stage} epoch {epoch + 1} of {epochs}, step {checkpoint['step']:,} of {steps:,}"

@@ -21,6 +21,7 @@ from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.late_files import LateFiles
 from fasticcl.engine.lines import append, lines_until, sync
+from fasticcl.engine.runs import free_name, runs_nearby
 from fasticcl.engine.stage import Stage
 from fasticcl.engine.weights import WEIGHTS, Description, pack_weights
 from fasticcl.errors import TrainingFailed, UserError
@@ -93,7 +94,7 @@ class Run:
             UserError: the folder holds no run.
         """
         if not (folder / "config.toml").is_file():
-            raise UserError(f"{folder} is not a run folder: it has no config.toml.")
+            raise UserError(f"{folder} is not a run folder: it has no config.toml.{runs_nearby(folder)}")
         named = folder if folder.name not in ("", "..") else folder.resolve()
         return cls(named, resolve(file=folder / "config.toml"))
 
@@ -223,6 +224,11 @@ class Run:
             )
         return checkpoint
 
+    @property
+    def finished(self) -> bool:
+        """Whether all is written; `release` ends with taking away ``previous.pt``."""
+        return (self.folder / WEIGHTS).is_file() and not (self.folder / "previous.pt").exists()
+
     def resume(self) -> dict[str, Any]:
         """Return `checkpoint` and take the files back to where it was written.
 
@@ -285,11 +291,3 @@ class Run:
         project = [] if self.project == Path("runs") else ["--project", str(self.project)]
         words = ["fasticcl", "train", self.config.data.dataset, *project, "--name", self.folder.name]
         return shlex.join([*words, *ranks_here(), "--resume"])
-
-
-def free_name(folder: Path, stem: str) -> str:
-    """Return ``stem-N`` with the smallest N from 1 that nothing in a folder is called."""
-    number = 1
-    while (folder / f"{stem}-{number}").exists():
-        number += 1
-    return f"{stem}-{number}"

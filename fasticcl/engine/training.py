@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from fasticcl.config import Config
-from fasticcl.engine.banner import banner, phase_epochs
+from fasticcl.engine.banner import banner, phase_epochs, resumed
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
 from fasticcl.engine.environment import environment
 from fasticcl.engine.evaluate import Metrics, evaluate
@@ -65,8 +65,13 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     dataset = open_dataset(config, machine.gpu)
     require(config.engine.logger)
     shortened = config.shortened() if config.engine.fast_dev_run else config
+    warn = _warner(ranks.rank, console)
+    if run and run.finished:
+        run, _ = _open_run(run, config, dataset, ranks, warn)
+        _say(console, [f"run      {run.folder} is finished already: nothing is left to train"])
+        return report_of(run, dataset.evaluated.split)
     loader = build_loader(shortened, dataset, machine)
-    loader.bad.warn = _warner(ranks.rank, console)
+    loader.bad.warn = warn
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
@@ -76,11 +81,15 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
         machine = replace(machine, mode=trial.fastest)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     # Last, so that bad input leaves no folder behind.
-    run, checkpoint = _open_run(run, config, dataset, ranks, _warner(ranks.rank, console))
+    continued = run is not None
+    run, checkpoint = _open_run(run, config, dataset, ranks, warn)
     loader.bad.know(checkpoint.get("bad_rows", []))
     run.started(environment(machine, run.data_sha256))
-    opening = banner(shortened, dataset, representation.network, machine, loader.steps)
-    _say(console, [*opening, *([f"mode     {trial.describe()}"] if trial else []), f"run      {run.folder}"])
+    opening = [*banner(shortened, dataset, representation.network, machine, loader.steps)]
+    opening += [f"mode     {trial.describe()}"] if trial else []
+    opening += [f"run      {run.folder}"]
+    opening += [resumed(shortened, checkpoint, loader.steps)] if continued else []
+    _say(console, opening)
     loggers, done = _start_loggers(shortened, run, loader.steps, checkpoint)
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(shortened).items()}
     with closing(loggers), StopRequest() as stop, Display(console, steps, done) as display:
@@ -94,15 +103,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
             ranks,
             config.engine.log_every,
         )
-        final: Stage = representation
-        in_second = checkpoint.get("stage") == "rebalancing"
-        if not in_second:
-            _train_stage(loop, representation, checkpoint)
-            if representation.bank.value.numel():
-                run.keep_centroids(representation.bank.value)
-        if shortened.rebalance.epochs:
-            final = Rebalancing(shortened, representation.network, machine)
-            _train_stage(loop, final, checkpoint if in_second else {})
+        final = _train_stages(loop, representation, checkpoint)
         ranks.settle()
     final.network.projection = None
     run.release(final.network, Description.of(config, dataset.train.manifest.classes, dataset.train.counts))
@@ -146,10 +147,29 @@ def _run_to_continue(config: Config, resume: bool) -> Run | None:
 
 def _warner(rank: int, console: Console) -> Callable[[str], None]:
     """Return what tells a person of trouble on this rank, where all else is silent on standard error."""
-    if rank == 0 and not console.quiet:
-        return lambda text: _say(console, [text])
     name = f"rank {rank}: " if rank else ""
-    return lambda text: print(name + text, file=sys.stderr)  # noqa: T201  the console is quiet
+
+    def warn(text: str) -> None:
+        if rank == 0 and not console.quiet:  # which it becomes when its reader goes away
+            _say(console, [text])
+        else:
+            print(name + text, file=sys.stderr)  # noqa: T201  the console is quiet
+
+    return warn
+
+
+def _train_stages(loop: Loop, first: Representation, checkpoint: dict[str, Any]) -> Stage:
+    """Train what is left of both stages and return the last."""
+    in_second = checkpoint.get("stage") == "rebalancing"
+    if not in_second:
+        _train_stage(loop, first, checkpoint)
+        if first.bank.value.numel():
+            loop.run.keep_centroids(first.bank.value)
+    if not first.config.rebalance.epochs:
+        return first
+    second = Rebalancing(first.config, first.network, first.machine)
+    _train_stage(loop, second, checkpoint if in_second else {})
+    return second
 
 
 def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:

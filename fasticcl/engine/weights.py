@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from fasticcl.config import Config, Data
 from fasticcl.engine.checkpoint import load_checkpoint
+from fasticcl.engine.runs import runs_nearby
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 
@@ -124,7 +125,7 @@ def _what_to_do(path: Path) -> str:
     from fasticcl.engine.run import Run  # which writes what is read here
 
     if not (path / "config.toml").is_file():
-        return f"{_WANTED}."
+        return f"{_WANTED}.{runs_nearby(path, WEIGHTS)}"
     return f"continue it with: {Run.open(path).resume_command}"
 
 

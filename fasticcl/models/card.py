@@ -79,9 +79,9 @@ def _title(model: Model, file: str) -> Iterator[str]:
     yield ""
     yield (
         f"`{file}` tells {len(description.classes):,} classes of images apart. It is a "
-        f"{description.encoder} of {parameters:,} parameters, trained on long-tailed data with `fasticcl`, "
-        "an implementation of interpolative centroid contrastive learning (ICCL, "
-        "[arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
+        f"{description.encoder} of {parameters:,} parameters (encoder and classifier; a projection head "
+        "serves training alone), trained on long-tailed data with `fasticcl`, an implementation of "
+        "interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 
 

@@ -205,7 +205,7 @@ def test_a_finished_conversion_is_left_alone_and_another_archive_refused(tmp_pat
     with pytest.raises(UserError, match="Images were changed after"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     write(path, [*shuffled(), ("images/more.jpg", bytes(20_000))])
-    with pytest.raises(UserError, match="already holds shards of another source"):
+    with pytest.raises(UserError, match="already holds another conversion: it was made of other images"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     assert times(tmp_path / "shards") == before
 

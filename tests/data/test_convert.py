@@ -209,38 +209,46 @@ def test_a_finished_conversion_is_left_alone(tmp_path, kind):
     assert times(tmp_path / "shards") == before
 
 
+SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("made", "wanted", "difference"),
     [
-        {"shard_size": 4},
-        {"shrink": Shrink("short", 40, 90)},
-        {"shrink": Shrink("long", 40, 90)},
-        {"shrink": Shrink("short", 40, 91)},
+        ({}, {"shard_size": 4}, "with --shard-size 5"),
+        ({}, {"shrink": SHORT}, "without --short-side and without --quality"),
+        ({"shrink": SHORT}, {}, "with --short-side 40 and with --quality 90"),
+        ({"shrink": SHORT}, {"shrink": LONG}, "with --short-side 40 and without --max-side"),
+        ({"shrink": SHORT}, {"shrink": Shrink("short", 40, 91)}, "with --quality 90"),
     ],
-    ids=["shard size", "short side", "long side", "quality"],
+    ids=["shard size", "short side", "no short side", "long side", "quality"],
 )
-def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, options):
-    convert(source(), tmp_path, shard_size=5)
+def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made, wanted, difference):
+    convert(source(), tmp_path, **{"shard_size": 5, **made})
     before = tree(tmp_path), times(tmp_path)
-    with pytest.raises(UserError, match=r"already holds shards of another source or with other settings"):
-        convert(source(), tmp_path, **{"shard_size": 5, **options})
+    with pytest.raises(UserError, match=f"already holds another conversion: it was made {difference};"):
+        convert(source(), tmp_path, **{"shard_size": 5, **wanted})
     assert (tree(tmp_path), times(tmp_path)) == before
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "difference"),
     [
-        source(count=12),
-        source(splits=("train", "test")),
-        Source("folder", ["a", "c"], source().splits),
-        Source("folder", ["a", "b"], {**source().splits, "val": source().splits["train"][1:5]}),
+        (source(count=12), "was made of other images"),
+        (source(splits=("train", "test")), "was made of other images"),
+        (Source("inat2018", ["a", "b"], source().splits), "is of folder"),
+        (Source("folder", ["a", "c"], source().splits), "has other classes"),
+        (
+            Source("folder", ["a", "b"], {**source().splits, "val": source().splits["train"][1:5]}),
+            "was made of other images",
+        ),
     ],
-    ids=["fewer images", "other split", "other class name", "other images"],
+    ids=["fewer images", "other split", "other dataset", "other class name", "other images"],
 )
-def test_shards_of_something_else_are_not_overwritten(tmp_path, other):
+def test_shards_of_something_else_are_not_overwritten(tmp_path, other, difference):
     convert(source(), tmp_path)
     before = tree(tmp_path)
-    with pytest.raises(UserError, match="already holds shards of another source"):
+    with pytest.raises(UserError, match=f"already holds another conversion: it {difference}; choose"):
         convert(other, tmp_path)
     assert tree(tmp_path) == before
 
@@ -261,7 +269,7 @@ def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
     images = lay_out(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
-    with pytest.raises(UserError, match="already holds shards of another source"):
+    with pytest.raises(UserError, match="already holds another conversion: it was made of other images"):
         fasticcl.convert("folder", images, tmp_path / "shards")
 
 

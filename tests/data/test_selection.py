@@ -242,8 +242,9 @@ def test_a_list_is_cut_as_a_folder_is(folder, tmp_path):
 def test_other_options_make_other_shards(folder, tmp_path):
     path, _ = folder
     fasticcl.convert("folder", path, tmp_path / "shards", val_fraction=0.25, limit=16)
-    for options in ({"val_fraction": 0.25}, {"val_fraction": 0.5, "limit": 16}):
-        with pytest.raises(UserError, match="already holds shards of another source or with other settings"):
+    others = {"--limit 16": {"val_fraction": 0.25}, "--val-fraction 0.25": {"val_fraction": 0.5, "limit": 16}}
+    for difference, options in others.items():
+        with pytest.raises(UserError, match=f"another conversion: it was made with {difference};"):
             fasticcl.convert("folder", path, tmp_path / "shards", **options)
 
 

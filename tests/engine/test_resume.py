@@ -351,14 +351,39 @@ def test_each_step_has_one_line_and_each_epoch_one_row(begin, tmp_path):
     assert [tuple(row.split(",")[:2]) for row in rows] == [(stage, str(epoch)) for stage, epoch in stages]
 
 
-def test_a_finished_run_is_resumed_to_itself(undisturbed, tmp_path):
+def test_a_finished_run_is_left_as_it_is_and_said_to_be_finished(undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed, tmp_path / "demo/run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    heard = Heard()
+    resume(tmp_path, console=heard.console)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert heard.file.getvalue() == f"run      {folder} is finished already: nothing is left to train\n"
+
+
+def test_a_run_that_ended_between_its_weights_and_the_last_tidying_is_tidied(undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "demo/run")
+    shutil.copy(folder / "last.pt", folder / "previous.pt")
     resume(tmp_path)
-    after = {path.name: path.read_bytes() for path in folder.iterdir()}
-    starts = [each.pop("environment.jsonl").count(b"\n") for each in (before, after)]
-    assert after == before
-    assert starts[1] == starts[0] + 1
+    assert differences(folder, undisturbed) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        (2, "from the beginning: it had written no checkpoint"),
+        (3, "representation epoch 1 of 3, step 2 of 3"),
+        (4, "representation epoch 2 of 3, step 0 of 3"),
+        (ALL - 2, "after the last representation epoch"),
+        (ALL, "rebalancing epoch 1 of 1, step 2 of 3"),
+    ],
+)
+def test_a_resumed_run_says_from_where_it_goes_on(begin, tmp_path, step, place):
+    crash(begin, step)
+    heard = Heard()
+    crash(partial(resume, tmp_path, console=heard.console), 1)
+    assert [line for line in heard.file.getvalue().splitlines() if line.startswith("resumed")] == [
+        f"resumed  {place}"
+    ]
 
 
 @pytest.mark.parametrize("every", ["500", "15m", "1"])

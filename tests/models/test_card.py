@@ -12,6 +12,7 @@ import torch
 import yaml
 from pictures import photographs
 from PIL import Image
+from small_runs import Heard, start_tiny
 from torch.nn import functional
 from trained_runs import fresh_weights, logits_of, network_of, softmax, train_small
 
@@ -137,6 +138,19 @@ def test_classes_are_counted_by_their_training_images(run, tmp_path):
 def test_parameters_are_those_of_encoder_and_classifier(run):
     count = sum(parameter.numel() for parameter in network_of(run).parameters())
     assert f"a resnet8 of {count:,} parameters" in card_of(run)
+
+
+@pytest.mark.parametrize("method", ["iccl", "ce"])
+def test_banner_and_card_differ_by_the_projection_head_that_the_banner_counts(tiny_shards, tmp_path, method):
+    heard = Heard()
+    run = start_tiny(tiny_shards, tmp_path, method=method, console=heard.console, epochs=2).run
+    banner = re.search(
+        r"resnet8, ([\d,]+) parameters(?: \(([\d,]+) in the projection head, which .*\))?, seed",
+        heard.file.getvalue(),
+    )
+    whole, head = (int((count or "0").replace(",", "")) for count in banner.groups())
+    assert (head > 0) == (method == "iccl")
+    assert f"a resnet8 of {whole - head:,} parameters (encoder and classifier;" in card_of(run)
 
 
 def test_a_file_without_its_run_has_unknown_accuracies(run, tmp_path):

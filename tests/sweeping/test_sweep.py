@@ -295,6 +295,21 @@ def test_the_command_line_shows_both_figures_and_what_they_rest_on(run, monkeypa
     assert [each["held_back"] for each in found["settings"]] == [None, None]
 
 
+def test_the_table_says_that_the_runs_own_setting_had_fewer_images_than_the_run(
+    run, run_that_held_back, monkeypatch, capsys
+):
+    def table(*words):
+        assert call(monkeypatch, "sweep", *words, "--over", "rebalance.gamma=0,1") == 0
+        shown = capsys.readouterr().out.split("Figure: ")[0]
+        assert shown.count("the run's setting") == 1
+        return shown
+
+    said = "rebalanced without 8 held-back images that the run itself had"
+    assert said in table(run, "--holdout", "1")
+    for shown in (table(run, "--holdout", "0"), table(run_that_held_back)):
+        assert "held-back images" not in shown
+
+
 def test_two_sweeps_at_once_have_a_folder_each(run, monkeypatch):
     inner, train = [], sweeping.train_together
 

@@ -54,7 +54,8 @@ def read(source: Path, val_fraction: float | None = None) -> Source:
         )
     if val_fraction is not None:
         splits["train"], splits["val"] = hold_out(splits["train"], val_fraction)
-    return Source("folder", classes, splits)
+    settings = {} if val_fraction is None else {"val_fraction": val_fraction}
+    return Source("folder", classes, splits, settings=settings)
 
 
 def _folders(folder: Path) -> list[str]:
