@@ -41,7 +41,7 @@ def canvas(title: str, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Axes]
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.set_title(title, loc="left", pad=18)  # the names of the phases find room below it
+        axes.set_title(title, loc="left")
         yield figure, axes
         handles = [line for each in figure.axes for line in each.get_legend_handles_labels()[0]]
         longest = max((len(str(each.get_label())) for each in handles), default=0)

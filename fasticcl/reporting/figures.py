@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fasticcl.data.longtail import FEW_BELOW, MANY_ABOVE
@@ -15,6 +16,7 @@ from fasticcl.reporting.drawing import COLORS, SPLIT_COLORS, canvas
 from fasticcl.reporting.record import RunRecord
 
 KEYS = {"overall": "val/top1", "many": "val/many", "medium": "val/medium", "few": "val/few"}
+_LETTER = 0.014  # of the width of the axes, in the names of the phases
 _WINDOW = 15  # the running mean of per-class values is over a fifteenth of the classes
 
 
@@ -107,6 +109,7 @@ def norms(details: Details) -> Figure:
             color = COLORS[(1, 0, 2)[number % 3]]
             axes.plot(sorted_values / max(sorted_values.mean(), 1e-12), color=color, label=label)
         axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -131,16 +134,30 @@ def _column(records: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
 
 
 def _mark_phases(axes: Axes, record: RunRecord) -> None:
-    """Draw a line and a name where a phase begins."""
-    phase, put = "", axes.get_xaxis_transform()
+    """Draw a line and a name where a phase begins; a name without room stands above the one before."""
+    phase, ends = "", [0.0]
+    letter = _LETTER * len(record.epochs)
     for epoch, each in enumerate(record.epochs, start=1):
         if each["phase"] == phase:
             continue
         phase = each["phase"]
         if epoch > 1:
             axes.axvline(epoch - 0.5, color="#7f7f7f", linewidth=0.8, linestyle="--")
-        axes.text(epoch - 0.3, 1.0, phase, transform=put, fontsize=8, va="bottom", alpha=0.8)
-    axes.margins(x=0.02)
+        line = next((line for line, end in enumerate(ends) if end < epoch), len(ends))
+        ends[line:] = [epoch + letter * (len(phase) + 1), *ends[line + 1 :]]
+        axes.annotate(
+            phase,
+            (epoch - 0.3, 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 9 * line),
+            textcoords="offset points",
+            fontsize=8,
+            va="bottom",
+            alpha=0.8,
+        )
+    axes.set_title(axes.get_title(loc="left"), loc="left", pad=9 + 9 * len(ends))
+    axes.set_xlim(0.5, len(record.epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _running_mean(

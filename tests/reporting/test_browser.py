@@ -47,6 +47,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
 seen.paper = getComputedStyle(document.body).backgroundColor;
 seen.axis = getComputedStyle(document.querySelector("svg text")).fill;
 seen.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+document.body.style.width = "375px";  // narrower than the windows that Chromium opens
+const accuracies = document.querySelector(".scroll");
+seen.narrow = [accuracies.scrollWidth, accuracies.clientWidth, accuracies.innerText];
 document.title = JSON.stringify(seen);
 </script>
 """
@@ -105,6 +108,19 @@ def test_on_a_phone_nothing_reaches_beyond_the_screen(page, tmp_path):
     seen, _ = look(page, tmp_path, "--window-size=500,900")
     assert not seen["wide"]
     assert all(width <= screen for width, _, screen, _ in seen["figures"])
+
+
+def test_on_a_small_phone_the_accuracies_are_whole_down_to_few(page, tmp_path):
+    seen, _ = look(page, tmp_path, "--window-size=500,900")
+    needed, there, text = seen["narrow"]
+    assert "few" in text
+    assert there < 375
+    assert needed <= there
+
+
+def test_figures_are_of_one_size(page, tmp_path):
+    seen, _ = look(page, tmp_path, "--window-size=1200,900")
+    assert len({round(width) for width, *_ in seen["figures"]}) == 1
 
 
 def test_light_and_dark_differ_and_axes_can_be_read_on_both(page, tmp_path):
