@@ -1,6 +1,7 @@
 """The figures of one run."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fasticcl.reporting.record import RunRecord
 
 KEYS = {"overall": "val/top1", "many": "val/many", "medium": "val/medium", "few": "val/few"}
 _LETTER = 0.014  # of the width of the axes, in the names of the phases
+_DOTTED = 30  # epochs
 _WINDOW = 15  # the running mean of per-class values is over a fifteenth of the classes
 
 
@@ -50,11 +52,8 @@ def run_figures(record: RunRecord, details: Details | None) -> Iterator[tuple[st
 def accuracy_curves(record: RunRecord) -> Figure:
     """Overall, many, medium and few against the epoch, the phases marked."""
     with canvas("Top-1 accuracy", "epoch", "%") as (figure, axes):
-        x = np.arange(1, len(record.epochs) + 1)
         for name, key in KEYS.items():
-            values = _column(record.epochs, key)
-            if np.isfinite(values).any():
-                axes.plot(x, values, color=SPLIT_COLORS[name], label=name)
+            _plot(axes, record, key, color=SPLIT_COLORS[name], label=name)
         axes.set_ylim(0, 100)
         _mark_phases(axes, record)
     return figure
@@ -64,14 +63,9 @@ def loss_curves(record: RunRecord) -> Figure:
     """The total loss and its parts against the epoch."""
     names = dict.fromkeys(key for each in record.epochs for key in each if key.startswith("train/"))
     with canvas("Training loss", "epoch", "loss") as (figure, axes):
-        x = np.arange(1, len(record.epochs) + 1)
         for number, key in enumerate(names):
-            axes.plot(
-                x,
-                _column(record.epochs, key),
-                color="#7f7f7f" if key == "train/loss" else COLORS[number % len(COLORS)],
-                label=key.removeprefix("train/"),
-            )
+            color = "#7f7f7f" if key == "train/loss" else COLORS[number % len(COLORS)]
+            _plot(axes, record, key, color=color, label=key.removeprefix("train/"))
         axes.set_ylim(bottom=0)
         _mark_phases(axes, record)
     return figure
@@ -109,28 +103,30 @@ def norms(details: Details) -> Figure:
             color = COLORS[(1, 0, 2)[number % 3]]
             axes.plot(sorted_values / max(sorted_values.mean(), 1e-12), color=color, label=label)
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
 def speed(record: RunRecord) -> Figure:
     """Throughput and data wait against the epoch."""
     with canvas("Throughput", "epoch", "images/s") as (figure, axes):
-        x = np.arange(1, len(record.epochs) + 1)
-        axes.plot(x, _column(record.epochs, "throughput/images_per_sec"), color=COLORS[0], label="images/s")
+        _plot(axes, record, "throughput/images_per_sec", color=COLORS[0], label="images/s")
         axes.set_ylim(bottom=0)
         wait = axes.twinx()
         wait.spines["right"].set_visible(True)
         wait.grid(False)
-        wait.plot(x, _column(record.epochs, "time/data_wait_pct"), color=COLORS[1], label="waiting for data")
+        _plot(wait, record, "time/data_wait_pct", color=COLORS[1], label="waiting for data")
         wait.set(ylim=(0, 100), ylabel="waiting for data, %")
         _mark_phases(axes, record)
     return figure
 
 
-def _column(records: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
-    """Return one value per record, not a number where there is none."""
-    return np.array([np.nan if record.get(key) is None else record[key] for record in records], dtype=float)
+def _plot(axes: Axes, record: RunRecord, key: str, **how: Any) -> None:
+    """Draw a quantity against the epoch, if any has it; with dots where a phase may be one epoch."""
+    values = [math.nan if each.get(key) is None else each[key] for each in record.epochs]
+    epochs = range(1, len(values) + 1)
+    if not all(map(math.isnan, values)):
+        axes.plot(epochs, values, marker="." if len(epochs) < _DOTTED else "", **how)
 
 
 def _mark_phases(axes: Axes, record: RunRecord) -> None:
@@ -157,7 +153,7 @@ def _mark_phases(axes: Axes, record: RunRecord) -> None:
         )
     axes.set_title(axes.get_title(loc="left"), loc="left", pad=9 + 9 * len(ends))
     axes.set_xlim(0.5, len(record.epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _running_mean(
