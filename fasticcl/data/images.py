@@ -3,7 +3,7 @@
 import io
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +35,13 @@ _PNG_DEPTH = 24  # place of the bit depth in a PNG
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # length, kind, no data, checksum
 _SMALLEST = 8  # the strongest reduction that a JPEG decoder offers
 # The start-of-frame markers of baseline, extended and progressive Huffman JPEG: what every decoder reads.
-_COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
+_COMMON_FRAMES = {0xC0, 0xC1, 0xC2}
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_SCAN = 0xDA
+_JPEG_START = b"\xff\xd8\xff"
+_PLAIN_COLORS = ("YCbCr", "Gray")
+# A JPEG of its frame, tables, a restart interval, JFIF, Adobe and comments says nothing of a rotation.
+_PLAIN_SEGMENTS = _COMMON_FRAMES | {0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE}
 # What Pillow's readers raise for damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
 
@@ -113,6 +119,9 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     Raises:
         UnreadableImage: as `prepare` does.
     """
+    with suppress(ValueError, LookupError):  # damage is left to the longer way, which names it
+        if _is_plain(content):
+            return simplejpeg.decode_jpeg(content, "RGB")
     with _opened(content) as image:
         if image.format not in _JPEGS:
             return np.array(_upright_other(image, content)[0].convert("RGB"))
@@ -205,27 +214,40 @@ def _why_not_kept(image: Image.Image, content: bytes) -> str | None:
     return None
 
 
+def _is_plain(content: bytes) -> bool:
+    """Return whether a JPEG can only be one that keeps its bytes, which takes Pillow longer to say.
+
+    Raises:
+        ValueError, LookupError: a header that cannot be read.
+    """
+    if content[:3] != _JPEG_START or not _PLAIN_SEGMENTS.issuperset(_segments(content)):
+        return False
+    height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
+    return colors in _PLAIN_COLORS and int(height) * int(width) <= MAX_PIXELS
+
+
 def _is_common(content: bytes) -> bool:
     """Return whether a JPEG is Huffman-coded with one of the usual subsamplings of colour."""
     try:
         simplejpeg.decode_jpeg_header(content)
     except (ValueError, LookupError):  # a subsampling that it has no name for
         return False
-    return _frame_marker(content) in _COMMON_FRAMES
+    frame = next((marker for marker in _segments(content) if marker in _FRAMES), None)
+    return frame in _COMMON_FRAMES
 
 
-def _frame_marker(content: bytes) -> int | None:
-    """Return the second byte of a JPEG's start-of-frame marker, which says how it is encoded."""
+def _segments(content: bytes) -> Iterator[int]:
+    """Yield the second byte of each marker before a JPEG's first scan; the frame's says how it is encoded."""
     place = 2
     while place + 4 <= len(content):
         marker = content[place + 1]
         if content[place] != 0xFF or marker == 0xFF:
             place += 1  # fill bytes
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return marker
+        elif marker == _SCAN:
+            return
         else:
+            yield marker
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return None
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from trees import tree
 
 from fasticcl.data import shards as shards_module
 from fasticcl.data.convert import convert
-from fasticcl.data.images import UnreadableImage, prepared
+from fasticcl.data.images import UnreadableImage, decode, prepared
 from fasticcl.data.manifest import Manifest
 from fasticcl.data.shards import INDEX_DTYPE, DamagedImages, Shards
 from fasticcl.data.show import summarise
@@ -436,6 +436,15 @@ IMAGES = {
 }
 
 
+def reason(function, content):
+    """Why an image is refused; None: it is not."""
+    try:
+        function(content)
+    except UnreadableImage as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("content", IMAGES.values(), ids=IMAGES.keys())
 def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_second_look(content):
@@ -449,6 +458,7 @@ def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_secon
         if rng.random() < 0.2:
             del damaged[int(rng.integers(len(content))) :]
         image = prepared(bytes(damaged))
+        assert reason(decode, bytes(damaged)) == (str(image) if isinstance(image, UnreadableImage) else None)
         if isinstance(image, UnreadableImage):
             assert str(image)
             assert " at 0x" not in str(image)  # an address would differ from run to run
