@@ -42,11 +42,12 @@ def predict(
     for batch in batches:
         with torch.inference_mode():
             logits = network(batch.x).logits  # float32 on every machine, as evaluation has it
-            best = logits.topk(min(topk, len(classes)), dim=1).indices
-            probabilities = logits.softmax(dim=1).gather(1, best)
-        found = zip(batch.names, batch.errors, best.tolist(), probabilities.tolist(), strict=True)
-        for name, error, labels, values in found:
+            best, labels = logits.topk(min(topk, len(classes)), dim=1)
+            # After a softmax, however small, torch's threads spin for milliseconds on the cores that decode.
+            probabilities = (best - logits.logsumexp(dim=1, keepdim=True)).exp()
+        found = zip(batch.names, batch.errors, labels.tolist(), probabilities.tolist(), strict=True)
+        for name, error, ranked, values in found:
             if error is None:
-                yield Prediction(name, tuple(classes[label] for label in labels), tuple(values))
+                yield Prediction(name, tuple(classes[label] for label in ranked), tuple(values))
             else:
                 yield Prediction(name, error=error)
