@@ -17,8 +17,8 @@ from nvidia.dali import Pipeline, fn, math, types
 from fasticcl.config import Data
 from fasticcl.data.resize import resizer
 
-Images = Literal["encoded", "decoded", "resident"]
-"""What images are fed as: files, pixels, or pixels that lie on the device of the graph already."""
+Images = Literal["encoded", "decoded", "resident", "squares"]
+"""What images are fed as: files, pixels, pixels that lie on the device of the graph already, or [S, S, 3]."""
 
 Feed = Callable[[int], Sequence[Any]]
 """Called with 0, 1, 2, ...: returns a batch's inputs, stream after stream and then λ."""
@@ -54,7 +54,6 @@ def build(
     gpu: int | None,
     images: Images = "encoded",
     stream: Any = None,
-    whole: bool = False,
 ) -> Pipeline:
     """Build the pipeline of one phase.
 
@@ -72,20 +71,18 @@ def build(
         threads: threads that decode and augment.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU backend.
-        images: what they are fed as; decoded ones are [height, width, 3].
+        images: what they are fed as; decoded ones are [height, width, 3], squares are only normalised.
         stream: the CUDA stream on which resident images are made.
-        whole: whether decoded images are fed without windows, and taken whole.
     """
     pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
     with pipeline:
-        streams, lam = inputs(
-            feed, mixed=mixed, jitter=jitter, images=images, whole=whole, gpu=gpu, stream=stream
-        )
+        streams, lam = inputs(feed, mixed=mixed, jitter=jitter, images=images, gpu=gpu, stream=stream)
         cut: list[Any] = []
         for each in streams:
-            image = resize(decode(each, data, gpu), each, data, padded, threads, gpu)
+            image = decode(each, data, gpu)
+            image = image if images == "squares" else resize(image, each, data, padded, threads, gpu)
             cut.append(jitter_colors(image, each, gpu) if jitter else image)
         labels = [_to_device(each["label"], gpu) for each in streams]
         outputs = [normalise(cut[0], data), labels[0]]
@@ -134,13 +131,13 @@ def inputs(
     mixed: bool,
     jitter: bool,
     images: Images = "encoded",
-    whole: bool = False,
     gpu: int | None = None,
     stream: Any = None,
 ) -> tuple[list[Stream], Any]:
     """Return what is fed: the streams and λ, or None where there is one stream."""
     first = (_ENCODED if images == "encoded" else _PIXELS) | _LABEL
-    one = first | ({} if whole else _WINDOW) | _CHOICES | (_COLORS if jitter else {})
+    choices = {} if images == "squares" else _WINDOW | _CHOICES
+    one = first | choices | (_COLORS if jitter else {})
     kinds = [*one.values()] * (2 if mixed else 1) + [_LAMBDA] * mixed
     resident = [place for place in range(0, len(kinds) - mixed, len(one)) if images == "resident"]
     others = [place for place in range(len(kinds)) if place not in resident]

@@ -270,10 +270,10 @@ def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> li
     return inputs if planned.lam is None else [*inputs, planned.lam]
 
 
-def stream_inputs(images: Any, stream: StreamPlan, jitter: bool, whole: bool = False) -> list[Any]:
+def stream_inputs(images: Any, stream: StreamPlan, jitter: bool) -> list[Any]:
     """Return what the graph is fed for one stream, whose images are encoded [size] or decoded [H, W, 3]."""
     window = [np.ascontiguousarray(part) for part in (stream.windows[:, :2], stream.windows[:, 2:])]
-    inputs = [images, stream.labels, *([] if whole else window), stream.sizes, stream.cuts, stream.flips]
+    inputs = [images, stream.labels, *window, stream.sizes, stream.cuts, stream.flips]
     return [*inputs, stream.colors] if jitter else inputs
 
 

@@ -261,6 +261,14 @@ def evaluation_stream(index: NDArray[np.void], rows: NDArray[np.int64], data: Da
     )
 
 
+def evaluation_place(height: int, width: int, data: Data) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return size (height, width) and cut (top, left), in pixels, as `evaluation_stream` has them."""
+    side, resized = data.image_size, data.eval_resize
+    short = min(height, width)
+    size = (height * resized // short, width * resized // short) if resized else (side, side)
+    return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
+
+
 def whole(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> NDArray[np.int32]:
     """Return windows [B, 4] that cover whole images."""
     zeros = np.zeros_like(heights)

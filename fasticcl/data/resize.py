@@ -3,7 +3,7 @@
 On a CPU DALI's own takes three to four times as long; it stays for GPUs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,25 +30,29 @@ def resizer(side: int, threads: int) -> Callable[[Images, Values, Values, Values
 
     def resize(images: Images, sizes: Values, cuts: Values, flips: Values) -> Images:
         batch = list(zip(images, sizes, cuts, flips, strict=True))
-        resized = list(images)
+        squares = list(images)
 
         def share(first: int) -> None:
-            resized[first::threads] = [_resized(*each, side) for each in batch[first::threads]]
+            squares[first::threads] = [
+                resized_square(image, size.tolist(), cut.tolist(), bool(flip), side)
+                for image, size, cut, flip in batch[first::threads]
+            ]
 
         list(pool.map(share, range(threads)))  # the list raises what a thread raised
-        return resized
+        return squares
 
     return resize
 
 
-def _resized(
-    image: NDArray[np.uint8], size: NDArray[Any], cut: NDArray[Any], flip: NDArray[Any], side: int
+def resized_square(
+    image: NDArray[np.uint8], size: Sequence[float], cut: Sequence[int], flip: bool, side: int
 ) -> NDArray[np.uint8]:
+    """Return one image [H, W, 3] as `resizer` has it."""
     # A batch of one in channels_last, for which the kernel needs no copy.
     pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
-    height, width = size.tolist()
+    height, width = size
     pixels = functional.interpolate(pixels, (int(height), int(width)), mode="bilinear", antialias=True)
-    top, left = cut.tolist()
+    top, left = cut
     pixels = pixels[:, :, top : top + side, left : left + side]
     if flip:
         pixels = pixels.flip(3)

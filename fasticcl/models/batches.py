@@ -1,9 +1,10 @@
-"""Pictures as batches for a network: decoded ahead in threads, then through the graph of evaluation."""
+"""Pictures as batches for a network: made ahead in threads, then through the graph of evaluation."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,12 @@ from numpy.typing import NDArray
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.images import MAX_PIXELS, UnreadableImage, decode
-from fasticcl.data.loader import as_tensor, run_graph, stream_inputs
-from fasticcl.data.plan import evaluation_stream
+from fasticcl.data.loader import as_tensor, run_graph
+from fasticcl.data.plan import evaluation_place
+from fasticcl.data.resize import resized_square
 from fasticcl.models.pictures import Picture
 
-_PREFETCH = 2  # batches in the graph; each holds its decoded pictures
-_MOST_BYTES = 2**28  # of decoded pictures in a batch: photographs of a telephone are 36 MB each
-_SIZES = np.dtype([("label", "<u4"), ("height", "<u4"), ("width", "<u4")])
-_STAND_IN = np.zeros((1, 1, 3), np.uint8)  # keeps the place of a picture that cannot be read
+_PREFETCH = 2  # batches in the graph
 
 
 @dataclass(frozen=True)
@@ -35,41 +34,42 @@ class PictureBatch:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    name: str
-    pixels: NDArray[np.uint8]
-    """[height, width, 3] RGB."""
-    error: str | None = None
+class _Started:
+    """A batch that threads are at work on."""
+
+    names: list[str]
+    squares: NDArray[np.uint8]
+    """[B, S, S, 3] RGB; each is there when its error is."""
+    errors: list[Future[str | None]]
 
 
 def picture_batches(
     pictures: Iterable[Picture], data: Data, *, batch_size: int, threads: int, gpu: int | None
 ) -> Iterator[PictureBatch]:
-    """Yield pictures in their order, fewer at a time where they are large or the last.
-
-    About four batches are in memory, each of 256 MiB of decoded pictures at most, or one picture.
+    """Yield pictures in their order.
 
     Decoding is done here and not in the graph, with the converter's checks and the pixels that training
     sees: DALI reads on over damage that the converter refuses, and gives up a whole batch for one picture.
+    So is resizing, while the pixels are still in the core's cache, by the function that the graph calls on
+    a CPU. As many pictures are in memory at their full size as there are threads.
 
     Args:
         pictures: where they are.
         data: how the network takes them.
-        batch_size: B at most.
-        threads: threads that decode, and as many that resize.
+        batch_size: B; the last batch may be smaller.
+        threads: threads that decode and resize.
         gpu: device number; None: the CPU.
     """
-    fed: deque[list[_Decoded]] = deque()  # the graph reads the pixels from here
+    fed: deque[_Started] = deque()  # the graph reads the squares from here
     with ThreadPoolExecutor(threads, "decode") as pool:
-        decoded = _decoded_ahead(pool, pictures, data, batch_size)
+        started = _started_ahead(pool, pictures, data, batch_size)
 
         def feed(_: int) -> list[Any]:
-            if not (batch := _next_batch(decoded, batch_size)):
-                raise StopIteration
+            batch = next(started)  # StopIteration ends the graph's work
+            for error in batch.errors:
+                error.result()
             fed.append(batch)
-            sizes = np.array([(0, *each.pixels.shape[:2]) for each in batch], _SIZES)
-            stream = evaluation_stream(sizes, np.arange(len(batch)), data)
-            return stream_inputs([each.pixels for each in batch], stream, jitter=False, whole=True)
+            return [batch.squares, np.zeros(len(batch.names), np.int64)]
 
         pipeline = graph.build(
             feed,
@@ -81,8 +81,7 @@ def picture_batches(
             threads=threads,
             prefetch=_PREFETCH,
             gpu=gpu,
-            images="decoded",
-            whole=True,
+            images="squares",
         )
         try:
             while True:
@@ -91,46 +90,40 @@ def picture_batches(
                 except StopIteration:
                     return
                 batch = fed.popleft()
-                yield PictureBatch([each.name for each in batch], [each.error for each in batch], x)
+                yield PictureBatch(batch.names, [error.result() for error in batch.errors], x)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _next_batch(decoded: Iterator[_Decoded], batch_size: int) -> list[_Decoded]:
-    batch, size = [], 0
-    for each in decoded:
-        batch.append(each)
-        size += each.pixels.nbytes
-        if len(batch) == batch_size or size >= _MOST_BYTES:
-            break
-    return batch
-
-
-def _decoded_ahead(
+def _started_ahead(
     pool: ThreadPoolExecutor, pictures: Iterable[Picture], data: Data, batch_size: int
-) -> Iterator[_Decoded]:
-    """Yield pictures while the next ones are being decoded: a batch of such as the last one was."""
-    waiting: deque[Future[_Decoded]] = deque()
-    ahead = batch_size
-    for picture in pictures:
-        waiting.append(pool.submit(_decoded, picture, data))
-        while len(waiting) > ahead:
-            each = waiting.popleft().result()
-            ahead = min(batch_size, _MOST_BYTES // each.pixels.nbytes)
-            yield each
-    while waiting:
-        yield waiting.popleft().result()
+) -> Iterator[_Started]:
+    """Yield batches, each when the next one has been started."""
+    rest, before = iter(pictures), None
+    while chosen := list(islice(rest, batch_size)):
+        squares = np.empty((len(chosen), data.image_size, data.image_size, 3), np.uint8)
+        errors = [
+            pool.submit(_fill, square, picture, data) for square, picture in zip(squares, chosen, strict=True)
+        ]
+        if before:
+            yield before
+        before = _Started([picture.name for picture in chosen], squares, errors)
+    if before:
+        yield before
 
 
-def _decoded(picture: Picture, data: Data) -> _Decoded:
+def _fill(square: NDArray[np.uint8], picture: Picture, data: Data) -> str | None:
+    """Make a picture a square [S, S, 3] as evaluation sees it; return why it cannot be read, or None."""
     try:
         pixels = decode(picture.read())
         _check_shape(pixels, data)
     except UnreadableImage as error:
-        return _Decoded(picture.name, _STAND_IN, str(error))
+        return str(error)
     except OSError as error:
-        return _Decoded(picture.name, _STAND_IN, error.strerror or str(error))
-    return _Decoded(picture.name, pixels)
+        return error.strerror or str(error)
+    height, width, _ = pixels.shape
+    square[:] = resized_square(pixels, *evaluation_place(height, width, data), False, data.image_size)
+    return None
 
 
 def _check_shape(pixels: NDArray[np.uint8], data: Data) -> None:

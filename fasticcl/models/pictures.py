@@ -64,7 +64,12 @@ def _listed(path: Path) -> Iterator[Picture]:
 
 
 def _file(path: Path) -> Picture:
-    return Picture(str(path), path.read_bytes)
+    return Picture(str(path), partial(_bytes, path))
+
+
+def _bytes(path: Path) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # a buffer would only be filled to be copied
+        return file.read()
 
 
 def _in_folder(folder: Path) -> Iterator[Picture]:

@@ -12,7 +12,14 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from fasticcl.config import Data
-from fasticcl.data.plan import PHASES, Plan, class_probabilities, evaluation_stream, resized_crop_windows
+from fasticcl.data.plan import (
+    PHASES,
+    Plan,
+    class_probabilities,
+    evaluation_place,
+    evaluation_stream,
+    resized_crop_windows,
+)
 from fasticcl.data.sampling import AliasTable, permute
 from fasticcl.data.shards import INDEX_DTYPE
 
@@ -287,6 +294,22 @@ def test_evaluation_covers_the_image_and_cuts_its_middle(height, width):
         <= min(height, width) / 256
     )
     assert np.abs(2 * stream.cuts[0] + 224 - stream.sizes[0]).max() <= 1
+
+
+@given(
+    height=st.integers(1, 2000),
+    width=st.integers(1, 2000),
+    side=st.sampled_from([16, 33, 224]),
+    margin=st.sampled_from([None, 0, 1, 32]),
+)
+@settings(max_examples=200, deadline=None)
+def test_one_evaluated_image_lies_where_it_lies_in_a_batch(height, width, side, margin):
+    resized = 0 if margin is None else side + margin
+    plan = make_plan([1], batch_size=1, size=(height, width), image_size=side, eval_resize=resized)
+    stream = evaluation_stream(plan.index, np.array([0]), plan.data)
+    size, cut = evaluation_place(height, width, plan.data)
+    assert [*size] == stream.sizes[0].tolist()
+    assert [*cut] == stream.cuts[0].tolist()
 
 
 @pytest.mark.parametrize("step", [-1, 30])

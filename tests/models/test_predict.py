@@ -3,17 +3,18 @@
 import io
 import itertools
 import struct
+import weakref
 import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from pictures import encode, photographs
 from PIL import Image
 from torchvision.transforms import functional as vision
 
 import fasticcl
+from fasticcl.data import images
 from fasticcl.data.convert import convert
 from fasticcl.data.images import MAX_PIXELS
 from fasticcl.data.loader import evaluation_batches
@@ -212,14 +213,27 @@ def test_pictures_without_end_are_predicted_as_they_come(digit_run):
     assert asked["pictures"] < 20 * 5 + 5 * 5  # a few batches ahead
 
 
-def test_large_pictures_come_in_smaller_batches(digit_run, monkeypatch):
-    pixels = Image.open(io.BytesIO(PHOTO)).size
-    monkeypatch.setattr(batches, "_MOST_BYTES", 2 * 3 * pixels[0] * pixels[1])
-    pictures = [Picture(str(number), lambda: PHOTO) for number in range(7)]
+def test_as_many_pictures_lie_in_memory_at_their_full_size_as_there_are_threads(digit_run, monkeypatch):
+    lying, most = weakref.WeakSet(), []
+
+    class Pixels(np.ndarray):
+        """An array that can be put into a set."""
+
+        __hash__ = object.__hash__
+
+    def decode(content):
+        pixels = images.decode(content).view(Pixels)
+        lying.add(pixels)
+        most.append(len(lying))
+        return pixels
+
+    monkeypatch.setattr(batches, "decode", decode)
     data = load_model(digit_run).description.data
-    found = [*picture_batches(pictures, data, batch_size=5, threads=2, gpu=None)]
-    assert [batch.names for batch in found] == [["0", "1"], ["2", "3"], ["4", "5"], ["6"]]
-    assert torch.allclose(found[0].x[0], found[3].x[0])
+    pictures = [Picture(str(number), lambda: PHOTO) for number in range(20)]
+    found = [*picture_batches(pictures, data, batch_size=8, threads=2, gpu=None)]
+    assert [len(batch.names) for batch in found] == [8, 8, 4]
+    assert len(most) == 20
+    assert max(most) <= 2
 
 
 def test_the_longest_strip_that_is_read_stays_under_the_limit_of_pixels(digit_run):
