@@ -1,4 +1,4 @@
-"""Resizing on the CPU, by torch's kernel for 8-bit images in several threads; the graph calls it.
+"""Resizing on a CPU, by torch's kernel for 8-bit images in several threads; graph and prediction call it.
 
 On a CPU DALI's own takes three to four times as long; it stays for GPUs.
 """
