@@ -1,24 +1,23 @@
 """The figures of one run."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from fasticcl.data.longtail import FEW_BELOW, MANY_ABOVE
 from fasticcl.engine.results import TITLES
 from fasticcl.reporting.details import Details
-from fasticcl.reporting.drawing import COLORS, SPLIT_COLORS, canvas
+from fasticcl.reporting.drawing import COLORS, PERCENT, SPLIT_COLORS, canvas, curve, name_spans
 from fasticcl.reporting.record import RunRecord
 
 KEYS = {"overall": "val/top1", "many": "val/many", "medium": "val/medium", "few": "val/few"}
-_LETTER = 0.014  # of the width of the axes, in the names of the phases
-_DOTTED = 30  # epochs
 _WINDOW = 15  # the running mean of per-class values is over a fifteenth of the classes
 
 
@@ -53,9 +52,11 @@ def accuracy_curves(record: RunRecord) -> Figure:
     """Overall, many, medium and few against the epoch, the phases marked."""
     with canvas("Top-1 accuracy", "epoch", "%") as (figure, axes):
         for name, key in KEYS.items():
-            _plot(axes, record, key, color=SPLIT_COLORS[name], label=name)
-        axes.set_ylim(0, 100)
-        _mark_phases(axes, record)
+            values = _column(record.epochs, key)
+            if np.isfinite(values).any():
+                curve(axes, values, color=SPLIT_COLORS[name], label=name)
+        axes.set_ylim(PERCENT)
+        _mark_phases(figure, axes, record)
     return figure
 
 
@@ -64,10 +65,14 @@ def loss_curves(record: RunRecord) -> Figure:
     names = dict.fromkeys(key for each in record.epochs for key in each if key.startswith("train/"))
     with canvas("Training loss", "epoch", "loss") as (figure, axes):
         for number, key in enumerate(names):
-            color = "#7f7f7f" if key == "train/loss" else COLORS[number % len(COLORS)]
-            _plot(axes, record, key, color=color, label=key.removeprefix("train/"))
+            curve(
+                axes,
+                _column(record.epochs, key),
+                color="#7f7f7f" if key == "train/loss" else COLORS[number % len(COLORS)],
+                label=key.removeprefix("train/"),
+            )
         axes.set_ylim(bottom=0)
-        _mark_phases(axes, record)
+        _mark_phases(figure, axes, record)
     return figure
 
 
@@ -79,12 +84,20 @@ def per_class(details: Details) -> Figure:
             values, color = details.accuracy(name), COLORS[1 - number]
             axes.scatter(sizes, values, s=14, color=color, alpha=0.45, linewidths=0)
             axes.plot(*_running_mean(sizes, values), color=color, label=TITLES[name])
-        axes.set_xscale("log")
-        axes.set_ylim(-3, 103)
+        _size_axis(axes, sizes)
+        axes.set_ylim(PERCENT)
         for border in (FEW_BELOW - 0.5, MANY_ABOVE + 0.5):
             if sizes.min() < border < sizes.max():
                 axes.axvline(border, color="#7f7f7f", linewidth=0.8, linestyle=":")
     return figure
+
+
+def _size_axis(axes: Axes, sizes: NDArray[np.integer]) -> None:
+    """Make the axis logarithmic, with plain numbers on it, more of them where it is short."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if sizes.max() < 100 * sizes.min() else (1,)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def norms(details: Details) -> Figure:
@@ -97,63 +110,41 @@ def norms(details: Details) -> Figure:
     }
     if details.centroid_norms:
         lines["centroids"] = details.centroid_norms
-    with canvas("Norms", "class, largest first", "norm / mean norm") as (figure, axes):
+    with canvas("Norms", "rank of the class, the largest first", "norm / mean norm") as (figure, axes):
         for number, (label, values) in enumerate(lines.items()):
             sorted_values = np.array(values)[order]
             color = COLORS[(1, 0, 2)[number % 3]]
-            axes.plot(sorted_values / max(sorted_values.mean(), 1e-12), color=color, label=label)
+            curve(axes, sorted_values / max(sorted_values.mean(), 1e-12), color=color, label=label)
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
 def speed(record: RunRecord) -> Figure:
     """Throughput and data wait against the epoch."""
     with canvas("Throughput", "epoch", "images/s") as (figure, axes):
-        _plot(axes, record, "throughput/images_per_sec", color=COLORS[0], label="images/s")
+        curve(axes, _column(record.epochs, "throughput/images_per_sec"), color=COLORS[0], label="images/s")
         axes.set_ylim(bottom=0)
         wait = axes.twinx()
         wait.spines["right"].set_visible(True)
         wait.grid(False)
-        _plot(wait, record, "time/data_wait_pct", color=COLORS[1], label="waiting for data")
-        wait.set(ylim=(0, 100), ylabel="waiting for data, %")
-        _mark_phases(axes, record)
+        curve(wait, _column(record.epochs, "time/data_wait_pct"), color=COLORS[1], label="waiting for data")
+        wait.set(ylim=PERCENT, ylabel="waiting for data, %")
+        _mark_phases(figure, axes, record)
     return figure
 
 
-def _plot(axes: Axes, record: RunRecord, key: str, **how: Any) -> None:
-    """Draw a quantity against the epoch, if any has it; with dots where a phase may be one epoch."""
-    values = [math.nan if each.get(key) is None else each[key] for each in record.epochs]
-    epochs = range(1, len(values) + 1)
-    if not all(map(math.isnan, values)):
-        axes.plot(epochs, values, marker="." if len(epochs) < _DOTTED else "", **how)
+def _column(records: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
+    """Return one value per record, not a number where there is none."""
+    return np.array([np.nan if record.get(key) is None else record[key] for record in records], dtype=float)
 
 
-def _mark_phases(axes: Axes, record: RunRecord) -> None:
-    """Draw a line and a name where a phase begins; a name without room stands above the one before."""
-    phase, ends = "", [0.0]
-    letter = _LETTER * len(record.epochs)
-    for epoch, each in enumerate(record.epochs, start=1):
-        if each["phase"] == phase:
-            continue
-        phase = each["phase"]
-        if epoch > 1:
-            axes.axvline(epoch - 0.5, color="#7f7f7f", linewidth=0.8, linestyle="--")
-        line = next((line for line, end in enumerate(ends) if end < epoch), len(ends))
-        ends[line:] = [epoch + letter * (len(phase) + 1), *ends[line + 1 :]]
-        axes.annotate(
-            phase,
-            (epoch - 0.3, 1.0),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(0, 9 * line),
-            textcoords="offset points",
-            fontsize=8,
-            va="bottom",
-            alpha=0.8,
-        )
-    axes.set_title(axes.get_title(loc="left"), loc="left", pad=9 + 9 * len(ends))
-    axes.set_xlim(0.5, len(record.epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+def _mark_phases(figure: Figure, axes: Axes, record: RunRecord) -> None:
+    """Draw a line where a phase begins, and name them all; epoch n reaches from n - 0.5 to n + 0.5."""
+    spans = [(phase, len([*each])) for phase, each in groupby(record.epochs, key=itemgetter("phase"))]
+    ends = [0.5, *(0.5 + last for last in accumulate(length for _, length in spans))]
+    for border in ends[1:-1]:
+        axes.axvline(border, color="#7f7f7f", linewidth=0.8, linestyle="--")
+    name_spans(figure, axes, [phase for phase, _ in spans], ends)
 
 
 def _running_mean(

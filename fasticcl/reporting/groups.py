@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fasticcl.engine.evaluate import METRICS
-from fasticcl.reporting.drawing import COLORS, canvas
+from fasticcl.reporting.drawing import COLORS, PERCENT, canvas, curve
 from fasticcl.reporting.record import RunRecord
 
 _LATEX = str.maketrans(
@@ -92,15 +92,15 @@ def overlaid(groups: list[Group], key: str, title: str) -> Figure:
         for number, each in enumerate(groups):
             for place, run in enumerate(each.runs):
                 values = [np.nan if record[key] is None else record[key] for record in run.epochs]
-                axes.plot(
-                    np.arange(1, len(values) + 1),
+                curve(
+                    axes,
                     values,
                     color=COLORS[number % len(COLORS)],
                     alpha=0.75,
                     linewidth=1.1,
                     label=f"{each.label} ({len(each.runs)})" if place == 0 else None,
                 )
-        axes.set_ylim(0, 100)
+        axes.set_ylim(PERCENT)
     return figure
 
 

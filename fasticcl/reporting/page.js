@@ -17,3 +17,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     heads.forEach((each) => each.setAttribute("aria-sort", each === head ? (up ? "ascending" : "descending") : "none"));
   }));
 }
+const boxes = document.querySelectorAll(".scroll");
+const mark = () => boxes.forEach((box) =>
+  box.classList.toggle("more", box.scrollLeft + box.clientWidth + 1 < box.scrollWidth));
+for (const event of ["resize", "scroll", "toggle"]) addEventListener(event, mark, true);
+mark();
+const unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded.push(...document.querySelectorAll("details:not([open])"));
+  unfolded.forEach((each) => { each.open = true; });
+});
+addEventListener("afterprint", () => unfolded.splice(0).forEach((each) => { each.open = false; }));

@@ -125,7 +125,9 @@ def _spread(each: Group, key: str) -> Cell:
     if found is None:
         return percent_cell(None)
     mean, deviation = found
-    return percent_cell(mean, f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}")
+    return percent_cell(
+        mean, f"{mean:.1f}" if deviation is None else f"{mean:.1f} ±\N{NO-BREAK SPACE}{deviation:.1f}"
+    )
 
 
 def _accuracy_note(record: RunRecord) -> str:
@@ -155,6 +157,8 @@ def _settings(record: RunRecord) -> Section:
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -183,12 +187,16 @@ def _speed_note(record: RunRecord) -> str:
 
 
 def _environments(record: RunRecord) -> Iterator[Table]:
-    """Yield a table with one row per start of the run, if its files say what it was made with."""
+    """Yield a table of what the run was made with, one column for all starts that are alike."""
     if not record.environments:
         return
-    names = [*record.environments[-1]]
-    rows = [[Cell(_shown(each.get(name))) for name in names] for each in record.environments]
-    yield Table([Column(name) for name in names], rows, "Made with; one row for each start")
+    first, *names = record.environments[-1]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for each in record.environments:
+        alike.setdefault(tuple(_shown(each.get(name)) for name in names), []).append(_shown(each.get(first)))
+    columns = [Column(first), *(Column(", ".join(starts)) for starts in alike.values())]
+    rows = [[*map(Cell, row)] for row in zip(names, *alike, strict=True)]
+    yield Table(columns, rows, "Made with; one column for all starts that are alike")
 
 
 def _bad_note(record: RunRecord, details: Details | None) -> str:

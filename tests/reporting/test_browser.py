@@ -1,34 +1,13 @@
 """The report in a real browser: headless Chromium, where there is one."""
 
-import json
 import re
-import shutil
-import subprocess
 
 import pytest
-from small_runs import start_tiny
+from browser import DARK, look, needs_chromium
 
-import fasticcl
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--enable-logging=stderr",
-    "--dump-dom",
-]
-# Runs after the page's own script, in a copy of it, and leaves what it saw in the title.
+pytestmark = needs_chromium
 PROBE = """
-<script>
-const seen = { errors: window.problems, figures: [], pictures: [], orders: {} };
+Object.assign(seen, { errors: window.problems, figures: [], pictures: [], orders: {} });
 for (const each of document.querySelectorAll("figure svg")) {
   const box = each.getBoundingClientRect();
   const paths = each.querySelectorAll("path").length;
@@ -47,11 +26,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
 seen.paper = getComputedStyle(document.body).backgroundColor;
 seen.axis = getComputedStyle(document.querySelector("svg text")).fill;
 seen.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-document.body.style.width = "375px";  // narrower than the windows that Chromium opens
-const accuracies = document.querySelector(".scroll");
-seen.narrow = [accuracies.scrollWidth, accuracies.clientWidth, accuracies.innerText];
-document.title = JSON.stringify(seen);
-</script>
 """
 LISTENER = """
 <script>
@@ -62,35 +36,23 @@ addEventListener("error", (event) => problems.push(event.message), true);
 
 
 @pytest.fixture(scope="module")
-def page(tiny_shards, tmp_path_factory):
-    run = start_tiny(tiny_shards, tmp_path_factory.mktemp("browser"), epochs=8).run
-    return fasticcl.report(run)
-
-
-def look(page, folder, *flags):
-    """Open a copy of the page with the probe in it; return what the probe saw and what the console said."""
-    text = page.read_text().replace("<head>", "<head>" + LISTENER).replace("</body>", PROBE + "</body>")
-    (folder / "page.html").write_text(text)
-    copy = (folder / "page.html").as_uri()
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, copy]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    title = re.search(r"<title>(.*?)</title>", done.stdout, flags=re.DOTALL)[1]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(title.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")), console
+def page(report):
+    return report.replace("<head>", "<head>" + LISTENER)
 
 
 def test_the_page_loads_without_errors_and_shows_its_figures(page, tmp_path):
-    seen, console = look(page, tmp_path, "--window-size=1200,900")
+    seen, console = look(page, PROBE, tmp_path, "--window-size=1200,900")
     assert console == []
     assert seen["errors"] == []
     assert len(seen["figures"]) == 5
     assert all(width > 300 and height > 150 and paths > 10 for width, height, _, paths in seen["figures"])
+    assert len({round(width) for width, *_ in seen["figures"]}) == 1, "none is larger than the others"
     assert seen["pictures"]
     assert all(complete and width for complete, width in seen["pictures"])
 
 
 def test_a_click_on_a_head_sorts_the_table(page, tmp_path):
-    seen, _ = look(page, tmp_path)
+    seen, _ = look(page, PROBE, tmp_path)
     (name,) = {key.removesuffix(" up") for key in seen["orders"] if key.startswith("training images")} - {
         key for key in seen["orders"] if key.endswith("down")
     }
@@ -105,29 +67,16 @@ def test_a_click_on_a_head_sorts_the_table(page, tmp_path):
 
 
 def test_on_a_phone_nothing_reaches_beyond_the_screen(page, tmp_path):
-    seen, _ = look(page, tmp_path, "--window-size=500,900")
+    seen, _ = look(page, PROBE, tmp_path, "--window-size=500,900")
     assert not seen["wide"]
     assert all(width <= screen for width, _, screen, _ in seen["figures"])
-
-
-def test_on_a_small_phone_the_accuracies_are_whole_down_to_few(page, tmp_path):
-    seen, _ = look(page, tmp_path, "--window-size=500,900")
-    needed, there, text = seen["narrow"]
-    assert "few" in text
-    assert there < 375
-    assert needed <= there
-
-
-def test_figures_are_of_one_size(page, tmp_path):
-    seen, _ = look(page, tmp_path, "--window-size=1200,900")
-    assert len({round(width) for width, *_ in seen["figures"]}) == 1
 
 
 def test_light_and_dark_differ_and_axes_can_be_read_on_both(page, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    light, _ = look(page, tmp_path / "one")
-    dark, _ = look(page, tmp_path / "two", "--blink-settings=preferredColorScheme=0")
+    light, _ = look(page, PROBE, tmp_path / "one")
+    dark, _ = look(page, PROBE, tmp_path / "two", DARK)
     assert brightness(light["paper"]) > 0.9
     assert brightness(light["axis"]) < 0.2
     assert brightness(dark["paper"]) < 0.2

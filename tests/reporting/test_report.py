@@ -22,11 +22,8 @@ from fasticcl.reporting import details, files
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_shards, tmp_path_factory):
-    """A run with its report."""
-    folder = start_tiny(tiny_shards, tmp_path_factory.mktemp("finished"), epochs=8).run
-    fasticcl.report(folder)
-    return folder
+def finished(reported):
+    return reported
 
 
 @pytest.fixture
