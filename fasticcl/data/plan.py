@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Data
 from fasticcl.data.sampling import AliasTable, class_probabilities, permute
+from fasticcl.data.windows import resized_crop_windows, whole
 
 Phase = Literal["warmup", "interpolative", "rebalance"]
 PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
@@ -26,7 +27,6 @@ _FEISTEL_ROUNDS = 8
 _ORDERED = (
     1024  # images whose order is computed at once: NumPy's calls cost more than what they do to a batch
 )
-_CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 
 
 @dataclass(frozen=True)
@@ -267,48 +267,3 @@ def evaluation_place(height: int, width: int, data: Data) -> tuple[tuple[int, in
     short = min(height, width)
     size = (height * resized // short, width * resized // short) if resized else (side, side)
     return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
-
-
-def whole(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return windows [B, 4] that cover whole images."""
-    zeros = np.zeros_like(heights)
-    return np.stack([zeros, zeros, heights, widths], axis=1).astype(np.int32)
-
-
-def resized_crop_windows(
-    rng: np.random.Generator,
-    heights: NDArray[np.int64],
-    widths: NDArray[np.int64],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-) -> NDArray[np.int32]:
-    """Draw one window per image, [B, 4] as top, left, height, width, as torchvision's RandomResizedCrop does.
-
-    Area uniform in ``scale``, aspect log-uniform in ``ratio``; the first of ten tries that fits is
-    taken, and where none fits the largest centred window of the nearest allowed aspect.
-    """
-    size = len(heights)
-    shape = (size, _CROP_TRIES)
-    areas = rng.uniform(*scale, shape) * (heights * widths)[:, None]
-    aspects = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]), shape))
-    tried_w = np.rint(np.sqrt(areas * aspects)).astype(np.int64)
-    tried_h = np.rint(np.sqrt(areas / aspects)).astype(np.int64)
-    fits = (tried_w > 0) & (tried_w <= widths[:, None]) & (tried_h > 0) & (tried_h <= heights[:, None])
-    first = fits.argmax(axis=1)
-    each = np.arange(size)
-    found = fits[each, first]
-    fallback_h, fallback_w = _centred(heights, widths, ratio)
-    height = np.where(found, tried_h[each, first], fallback_h)
-    width = np.where(found, tried_w[each, first], fallback_w)
-    top = np.where(found, rng.integers(0, heights - height + 1), (heights - height) // 2)
-    left = np.where(found, rng.integers(0, widths - width + 1), (widths - width) // 2)
-    return np.stack([top, left, height, width], axis=1).astype(np.int32)
-
-
-def _centred(
-    heights: NDArray[np.int64], widths: NDArray[np.int64], ratio: tuple[float, float]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    aspects = widths / heights
-    height = np.where(aspects < ratio[0], np.rint(widths / ratio[0]), heights).astype(np.int64)
-    width = np.where(aspects > ratio[1], np.rint(heights * ratio[1]), widths).astype(np.int64)
-    return np.minimum(height, heights), np.minimum(width, widths)

@@ -18,10 +18,10 @@ from fasticcl.data.plan import (
     class_probabilities,
     evaluation_place,
     evaluation_stream,
-    resized_crop_windows,
 )
 from fasticcl.data.sampling import AliasTable, permute
 from fasticcl.data.shards import INDEX_DTYPE
+from fasticcl.data.windows import resized_crop_windows
 
 LONG_TAIL = [400, 230, 120, 71, 37, 20, 13, 6, 2, 1]
 
