@@ -1,5 +1,6 @@
 """Shards that several tests read; made once, in temporary folders."""
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from fasticcl.data.sources import Item, Source, digits
 
 # Networks as small as the tests' gain nothing from a second thread, and lose much where cores are shared.
 torch.set_num_threads(1)
+# A shell that starts the tests in the background has Ctrl-C ignored, by them and by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
