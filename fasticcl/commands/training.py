@@ -82,7 +82,7 @@ def train(
 ) -> None:
     """Train both stages on a dataset."""
     rank = int(os.environ.get("RANK", "0"))
-    console = lasting_console(quiet=quiet or rank > 0)
+    console = Console() if print_config else lasting_console(quiet=quiet or rank > 0)
     if nproc and not print_config and "RANK" not in os.environ:
         from fasticcl.launch import start_ranks
 

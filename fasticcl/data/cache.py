@@ -125,13 +125,15 @@ def _decoded(
     return _decoded(shards, good, threads, found_bad) if len(good) else []
 
 
-def choose(wanted: Wanted, splits: Iterable[Shards], gpu: int | None = None) -> Kept:
+def choose(wanted: Wanted, splits: Iterable[Shards], gpu: int | None = None, insist: bool = True) -> Kept:
     """Return where the images of these splits are to be kept decoded.
 
     Args:
         wanted: where they are asked for; auto: small ones on the device, or else where there is room.
         splits: what is kept together.
         gpu: number of the device; None: the CPU, whose memory is the machine's.
+        insist: whether what is asked for and does not fit is an error; else nothing is kept, which gives the
+            same images.
 
     Raises:
         UserError: they are asked for and do not fit into the memory that is free.
@@ -144,6 +146,8 @@ def choose(wanted: Wanted, splits: Iterable[Shards], gpu: int | None = None) -> 
         fits = (each for each in places if needed <= min(_MOST_UNASKED, room(each, gpu)))
         return next(fits, "off") if small else "off"
     if wanted != "off" and needed > room(wanted, gpu):
+        if not insist:
+            return "off"
         raise UserError(
             f"--cache {wanted}: the decoded images take {needed / 2**30:.1f} GiB, more than "
             f"{_SHARES[wanted]:.0%} of the {free_memory(wanted, gpu) / 2**30:.1f} GiB that are free for each "

@@ -1,5 +1,6 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
+import gc
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -158,6 +159,7 @@ class Loader:
             return self.shards
         if self._cache is None:
             threads, gpu = self._options["threads"], self._options["gpu"]
+            gc.collect()  # DALI's pipelines refer to themselves: an earlier one may still hold its own
             rows, found_bad = self.plan.rows, self.bad.add
             self._cache = Cache(self.shards, rows, threads, found_bad, kept=self._kept, gpu=gpu)
         return self._cache

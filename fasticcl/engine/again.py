@@ -129,7 +129,7 @@ def _placed(run: Run, config: Config, name: str | None) -> Config:
 
 def _begin(run: Run, config: Config, machine: Machine) -> Config:
     """Make a run that stands between its stages, on this rank alone."""
-    dataset = open_dataset(config, machine.gpu)
+    dataset = open_dataset(config, machine.gpu, insist=False)
     first = FirstStage.of(run, dataset)
     machine.place(first.network)
     # The other ranks are not here: a learner that is shared with them would wait for them.

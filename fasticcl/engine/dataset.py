@@ -47,12 +47,14 @@ class Dataset:
         return None if self.kept == "off" else evaluation_cache(self.evaluated, self.kept, self.gpu)
 
 
-def open_dataset(config: Config, gpu: int | None = None) -> Dataset:
+def open_dataset(config: Config, gpu: int | None = None, insist: bool = True) -> Dataset:
     """Open the shards that a configuration names; the demo's are made if need be.
 
     Args:
         config: the configuration of the run.
         gpu: number of the device on which images may be kept; None: the CPU.
+        insist: whether too little memory for the cache is an error, as for a new run: to one that was made
+            when or where there was more, the cache does not matter.
 
     Raises:
         UserError: no shards, shards of another dataset or imbalance ratio, fewer than two classes, or too
@@ -97,7 +99,7 @@ def open_dataset(config: Config, gpu: int | None = None) -> Dataset:
     split = present[0] if data.eval_split == "auto" else data.eval_split
     train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
     held_back = held_back_rows(train.counts, data.holdout, config.engine.seed)
-    return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu), gpu, held_back)
+    return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu, insist), gpu, held_back)
 
 
 def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:

@@ -9,7 +9,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from fasticcl.config import Engine
-from fasticcl.engine.ranks import Ranks, join, local_rank
+from fasticcl.engine.ranks import Ranks, join, local_rank, ranks_started
 from fasticcl.errors import UserError
 
 # Running statistics are averaged after the step. The name of the option changed after torch 2.11.
@@ -147,12 +147,11 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         )
     if use_gpu:
         torch.cuda.set_device(local_rank())
-    ranks = Ranks() if alone else join(use_gpu)
-    if engine.compile == "step" and ranks.world_size > 1:
+    if engine.compile == "step" and not alone and ranks_started() > 1:
         raise UserError("engine.compile=step is for one rank; use --set engine.compile=on.")
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
-        ranks=ranks,
+        ranks=Ranks() if alone else join(use_gpu),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         mode=_mode(engine.compile, use_gpu),
     )

@@ -148,7 +148,7 @@ def join(gpu: bool) -> Ranks:
         UserError: something else than torchrun says that there are several.
         TrainingFailed: the others did not come.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = ranks_started()
     if world_size == 1:
         return Ranks()
     if "RANK" not in os.environ:
@@ -188,6 +188,11 @@ def _own_part(store: dist.Store, rank: int, world_size: int) -> dist.Store:
                 waiting.discard(other)
         time.sleep(0.01)
     return dist.PrefixStore(word, store)
+
+
+def ranks_started() -> int:
+    """Return how many processes torchrun has started together, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:

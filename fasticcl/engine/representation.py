@@ -72,8 +72,7 @@ class Representation:
         return interpolative(batch) if isinstance(batch, Batch) else warmup(batch)
 
     def _warmup(self, batch: StreamBatch) -> Losses:
-        with self.machine.autocast():
-            h = self.forward(batch.x)
+        h = self._pass(batch.x)
         parts = {"ce": self.classification(h.logits, batch.y)}
         if h.embedding is not None:
             parts["cc"] = losses.centroid_contrastive(
@@ -110,17 +109,22 @@ class Representation:
         where there are no centroids.
         """
         learns_h = self.method.uniform_weight > 0
+        if not learns_h and self.network.projection is None:
+            return None, self._pass(batch.x_f)
+        if self.method.bn_mode == "separate":
+            with torch.set_grad_enabled(learns_h):
+                h = self._pass(batch.x_h)
+            return h, self._pass(batch.x_f)
+        self.network.use_streams(2)
+        both = self._pass(torch.cat([batch.x_h, batch.x_f]))
+        self.network.use_streams(1)
+        return both.part(0), both.part(1)
+
+    def _pass(self, images: torch.Tensor) -> Output:
+        # One context a pass: it keeps the weights that it casts, and those cast where no gradient is wanted
+        # would serve the next pass, whose weights then got none (torch issue 112583).
         with self.machine.autocast():
-            if not learns_h and self.network.projection is None:
-                return None, self.forward(batch.x_f)
-            if self.method.bn_mode == "separate":
-                with torch.set_grad_enabled(learns_h):
-                    h = self.forward(batch.x_h)
-                return h, self.forward(batch.x_f)
-            self.network.use_streams(2)
-            both = self.forward(torch.cat([batch.x_h, batch.x_f]))
-            self.network.use_streams(1)
-            return both.part(0), both.part(1)
+            return self.forward(images)
 
     def state(self) -> dict[str, Any]:
         """Return weights, centroids and momentum."""

@@ -116,7 +116,7 @@ def open_saved(
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
     machine = choose_machine(config.engine, alone)
-    dataset = open_dataset(config, machine.gpu)
+    dataset = open_dataset(config, machine.gpu, insist=False)
     run.data_sha256 = dataset.train.manifest.source_sha256
     last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
     weights = {"before": last["teacher"]} if "teacher" in last else {}

@@ -61,8 +61,9 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     config = run.config if run else config
     console = console if console and ranks.is_main else Console(quiet=True)
     # Makes the demo's shards if need be, before the others look for them.
-    ranks.from_main(lambda: open_dataset(config, machine.gpu) and None)
-    dataset = open_dataset(config, machine.gpu)
+    insist = run is None
+    ranks.from_main(lambda: open_dataset(config, machine.gpu, insist) and None)
+    dataset = open_dataset(config, machine.gpu, insist)
     require(config.engine.logger)
     shortened = config.shortened() if config.engine.fast_dev_run else config
     warn = _warner(ranks.rank, console)

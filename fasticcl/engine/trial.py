@@ -1,4 +1,4 @@
-"""Which way of computing forward passes is the fastest here: a short trial before training.
+"""Which way of computing a training step is the fastest here: a short trial before training.
 
 The trial builds stages of its own, one per mode, and takes a few steps with each on one synthetic batch, so
 weights, batch statistics, optimizer and random numbers of the run are what they would be without it.

@@ -1,4 +1,4 @@
-"""Pictures as batches for a network: made ahead in threads, then through the graph of evaluation."""
+"""Pictures as batches for a network: made ahead in threads, as evaluation sees them, for the graph."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -71,8 +71,9 @@ def sweep_run(
     ]
     machine = choose_machine(tries[0].config.engine)
     if machine.compiled:
-        machine = replace(machine, mode="on")  # CUDA graphs keep the outputs of one network, not of several
-    dataset = open_dataset(tries[0].config, machine.gpu)
+        # CUDA graphs keep the outputs of one network, not of several; no step is taken as a whole here.
+        machine = replace(machine, mode="on")
+    dataset = open_dataset(tries[0].config, machine.gpu, insist=False)
     first = FirstStage.of(run, dataset)
     machine.place(first.network.eval())
     held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.files.warn)

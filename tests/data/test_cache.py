@@ -158,6 +158,7 @@ def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeyp
         UserError, match=rf"--cache {kept}: the decoded images take .* GiB, more than {share:.0%}"
     ):
         cache.choose(kept, [shards], 0)
+    assert cache.choose(kept, [shards], 0, insist=False) == "off"
     monkeypatch.setattr(cache, "free_memory", lambda *_: enough + 100)
     assert cache.choose(kept, [shards], 0) == kept
 

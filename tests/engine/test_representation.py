@@ -80,6 +80,15 @@ def gradients(stage, batch):
     return {name: p.grad.clone() for name, p in stage.network.named_parameters() if p.grad is not None}
 
 
+def test_in_bfloat16_the_pass_of_x_h_without_gradient_takes_none_from_that_of_x_f():
+    stage = make_stage("method.uniform_weight=0", "engine.precision=bfloat16")
+    assert stage.machine.bfloat16
+    stage.losses(pair())["loss"].backward()
+    for name, weight in stage.network.encoder.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
 def test_without_a_uniform_weight_x_h_has_no_say_in_the_gradient():
     stage, batch = make_stage("method.uniform_weight=0", "method.centroid_momentum=0.5"), pair()
     other = Batch(pair(seed=2).x_h, batch.y_h, batch.x_f, batch.y_t, batch.lam)
