@@ -42,8 +42,6 @@ def counts_by_phase(graphs, monkeypatch, shards, project, settings):
         {"rebalance.encoder": "tuned"},
         {"method.bn_mode": "split"},
         {"method.uniform_weight": 0},
-        {"engine.compile": "step"},
-        {"engine.compile": "step", "rebalance.encoder": "tuned"},
     ],
     ids=str,
 )
