@@ -10,6 +10,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from children import started
 from pictures import encode, noise
 from trees import lay_out
 
@@ -225,9 +226,7 @@ def test_a_signal_saves_and_says_how_to_continue(digit_shards, tmp_path, signum,
         "--epochs",
         "40",
     ]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if "epoch  2/40" in line:
                 process.send_signal(signum)

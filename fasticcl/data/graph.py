@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
+from fasticcl.data.pipeline import GraphPipeline, end_collected
 from fasticcl.data.resize import resizer
 
 Images = Literal["encoded", "decoded", "resident", "squares"]
@@ -54,7 +55,7 @@ def build(
     gpu: int | None,
     images: Images = "encoded",
     stream: Any = None,
-) -> Pipeline:
+) -> GraphPipeline:
     """Build the pipeline of one phase.
 
     Its outputs are image [B, S, S, 3] float32 and label [B] int64 of the first stream, then, when
@@ -74,7 +75,8 @@ def build(
         images: what they are fed as; decoded ones are [height, width, 3], squares are only normalised.
         stream: the CUDA stream on which resident images are made.
     """
-    pipeline = Pipeline(
+    end_collected()
+    pipeline = GraphPipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
     with pipeline:

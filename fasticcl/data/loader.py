@@ -1,6 +1,5 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
-import gc
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from nvidia.dali import Pipeline
 
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
 from fasticcl.data.cache import Cache, Kept
 from fasticcl.data.cores import available_cores
+from fasticcl.data.pipeline import GraphPipeline, free
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed
@@ -115,7 +114,7 @@ class Loader:
         rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
         return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
 
-    def _try(self, pipeline: Pipeline, fed: dict[int, NDArray[np.integer]], iteration: int) -> Any:
+    def _try(self, pipeline: GraphPipeline, fed: dict[int, NDArray[np.integer]], iteration: int) -> Any:
         """Return the next outputs, or None: images that cannot be decoded were found and will be replaced."""
         try:
             return run_graph(pipeline, self._options["gpu"])
@@ -124,7 +123,7 @@ class Loader:
             self.bad.find_undecodable(fed[iteration], error)
             return None
 
-    def _pipeline(self, phase: Phase, first: int) -> tuple[Pipeline, dict[int, NDArray[np.integer]]]:
+    def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
         """Return a pipeline that starts at an iteration, and the rows that each batch was made from."""
         data, fed = self.plan.data, {}
         jitter = any(data.color_jitter)
@@ -159,7 +158,7 @@ class Loader:
             return self.shards
         if self._cache is None:
             threads, gpu = self._options["threads"], self._options["gpu"]
-            gc.collect()  # DALI's pipelines refer to themselves: an earlier one may still hold its own
+            free()  # an earlier one may still hold its own cache
             rows, found_bad = self.plan.rows, self.bad.add
             self._cache = Cache(self.shards, rows, threads, found_bad, kept=self._kept, gpu=gpu)
         return self._cache

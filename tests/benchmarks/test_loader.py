@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from children import started
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 READY = """
@@ -70,7 +71,7 @@ def test_the_processor_time_of_a_loader_includes_its_running_workers(monkeypatch
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     peer = importlib.import_module("_peer")
     before = peer._cpu_seconds()
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", BURNING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdout

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from children import started
 from pictures import encode, noise
 from trees import UNPRIVILEGED, command, lay_out, run, tree
 
@@ -320,9 +321,7 @@ def test_ctrl_c_says_how_to_continue_and_the_same_command_does(tmp_path):
     fifo.unlink()
     os.mkfifo(fifo)  # the conversion waits at this image until somebody writes it
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 10, "--workers", 1)
-    with subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         with open(fifo, "wb") as writer:  # opens when the conversion does
             process.send_signal(signal.SIGINT)
             writer.write(content)

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from children import started
 from replicas import write_tar
 from trees import command, lay_out, tree
 
@@ -35,7 +36,7 @@ def killed_until_done(arguments, dest, whole, seed):
     for _ in range(100):
         before = shards(dest)
         wanted = before + int(rng.integers(1, 5))
-        with subprocess.Popen(
+        with started(
             command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             while process.poll() is None and shards(dest) < wanted:

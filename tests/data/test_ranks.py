@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from children import started
 from replicas import write_tar
 from trees import lay_out, tree
 
@@ -205,7 +206,7 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_finishes_it(images, sou
     held.unlink()
     os.mkfifo(held)  # rank 1 waits at this image, and rank 0 for rank 1
     arguments = ("convert", "folder", copy, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
-    with subprocess.Popen(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         writer = os.open(held, os.O_WRONLY)  # waits for rank 1
         os.kill(children(process)[1], signal.SIGKILL)
         process.communicate()

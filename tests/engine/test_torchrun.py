@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import started
 from processes import Child, command_line, on_ranks
 from processes import start_ranks as start_ranks_alone
 from small_runs import TINY, differences, start_tiny
@@ -207,7 +208,7 @@ def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
     script = [SLURM, dataset, "--name", "run", *options]
     for restart in ("0", "1"):
         environment["SLURM_RESTART_COUNT"] = restart
-        with subprocess.Popen(
+        with started(
             script, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
             printed = []

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from children import started
 from pictures import encode, noise
 from trees import command
 
@@ -106,7 +107,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(album, digit_run):
     for number in range(300):
         (album / "many" / f"{number}.png").symlink_to(album / "0.png")
     words = command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "image,rank,class,probability,error\n"
         assert process.stdout.readline().startswith(f"{album}/0.png,1,")
         process.stdout.close()
