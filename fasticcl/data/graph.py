@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
-from fasticcl.data.pipeline import GraphPipeline, end_collected
+from fasticcl.data.pipeline import GraphPipeline
 from fasticcl.data.resize import resizer
 
 Images = Literal["encoded", "decoded", "resident", "squares"]
@@ -75,7 +75,6 @@ def build(
         images: what they are fed as; decoded ones are [height, width, 3], squares are only normalised.
         stream: the CUDA stream on which resident images are made.
     """
-    end_collected()
     pipeline = GraphPipeline(
         batch_size=batch_size, num_threads=threads, device_id=gpu, prefetch_queue_depth=prefetch
     )
@@ -143,15 +142,15 @@ def inputs(
     kinds = [*one.values()] * (2 if mixed else 1) + [_LAMBDA] * mixed
     resident = [place for place in range(0, len(kinds) - mixed, len(one)) if images == "resident"]
     others = [place for place in range(len(kinds)) if place not in resident]
-    feed = lru_cache(maxsize=1)(feed)  # both sources ask for the same batch
+    feed = lru_cache(maxsize=1)(feed)  # resident images have a source of their own, for the same batch
     fed = _source(feed, kinds, others, no_copy=True)
     if resident:
         # DALI copies them, on the stream that made them: the gathered pixels are free for the next batch.
         device = "cpu" if gpu is None else "gpu"
         fed |= _source(feed, kinds, resident, device=device, cuda_stream=stream or 0)
-    parts = ([fed[place] for place in range(begin, begin + len(one))] for begin in (0, mixed * len(one)))
-    streams: list[Stream] = [dict(zip(one, part, strict=True)) for part in parts]
-    return streams[: 1 + mixed], fed[len(kinds) - 1] if mixed else None
+    begins = range(0, len(kinds) - mixed, len(one))
+    streams: list[Stream] = [{name: fed[begin + k] for k, name in enumerate(one)} for begin in begins]
+    return streams, fed[len(kinds) - 1] if mixed else None
 
 
 def _source(

@@ -1,5 +1,6 @@
 """The loader: plan and shards in, batches of torch tensors out."""
 
+import gc
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
 from fasticcl.data.cache import Cache, Kept
 from fasticcl.data.cores import available_cores
-from fasticcl.data.pipeline import GraphPipeline, free
+from fasticcl.data.pipeline import GraphPipeline
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed
@@ -158,7 +159,7 @@ class Loader:
             return self.shards
         if self._cache is None:
             threads, gpu = self._options["threads"], self._options["gpu"]
-            free()  # an earlier one may still hold its own cache
+            gc.collect()  # DALI's operators refer to themselves: an earlier pipeline's may hold a cache
             rows, found_bad = self.plan.rows, self.bad.add
             self._cache = Cache(self.shards, rows, threads, found_bad, kept=self._kept, gpu=gpu)
         return self._cache
@@ -226,9 +227,11 @@ def evaluation_batches(
             raise TrainingFailed(f"{error}; convert {shards.folder.parent} again.") from None
         except RuntimeError as error:
             names = undecodable(shards, rows_of(batch))
+            reason = str(error).splitlines()[0]
+            if not names:
+                raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
             raise TrainingFailed(
-                f"{', '.join(names) or 'A batch'} cannot be decoded ({str(error).splitlines()[0]}); "
-                f"convert {shards.folder.parent} again."
+                f"{', '.join(names)} cannot be decoded ({reason}); convert {shards.folder.parent} again."
             ) from None
         yield StreamBatch(*map(as_tensor, outputs))
 

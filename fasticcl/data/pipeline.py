@@ -1,52 +1,48 @@
 """A pipeline of DALI's that may be forgotten anywhere."""
 
 import atexit
-import gc
-from collections.abc import Mapping
+import threading
 from contextlib import suppress
-from typing import Literal
+from typing import Any
 
 from nvidia.dali import Pipeline
 
 
 class GraphPipeline(Pipeline):
-    """DALI's pipeline, which the garbage collector does not end.
+    """DALI's pipeline, which never ends in a thread of a pipeline.
 
-    Ending one waits for its threads. The collector works in any thread that runs Python, and a graph on a
-    CPU has such threads, for `resizer`: they would wait for themselves, for ever, and so would every graph
-    that is run later. What was collected ends with `end_collected`; what is dropped otherwise ends there
-    and then.
+    Ending waits for the pipeline's threads. DALI does it where the pipeline is dropped, and that may be
+    anywhere: the garbage collector works in any thread that runs Python, and a graph on a CPU has some that
+    do, for `resizer`. In one of those the end would wait for itself, for ever, and every other graph with
+    it, because DALI runs one Python function at a time. So a pipeline that is dropped in a thread that has
+    made none ends when the next one is made, or with the process.
     """
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        _thread.makes_pipelines = True
+        _end_dropped()
+        super().__init__(*arguments, **options)
+
     def __del__(self) -> None:
-        if _collecting:
-            _collected.append(self)
-        else:
-            super().__del__()
+        if not hasattr(_thread, "makes_pipelines"):
+            if pipe := getattr(self, "_pipe", None):
+                _dropped.append(pipe)
+            self._pipe = None
+        super().__del__()
 
 
-_collecting = False
-_collected: list[GraphPipeline] = []
+_thread = threading.local()
+_dropped: list[Any] = []
 
 
-def end_collected() -> None:
-    """End the pipelines that were collected; call it where no pipeline's thread can come by."""
-    while _collected:
-        with suppress(IndexError):  # another thread was quicker
-            _collected.pop()._shutdown()
+def _end_dropped() -> None:
+    while True:
+        try:
+            pipe = _dropped.pop()
+        except IndexError:
+            return
+        with suppress(RuntimeError):  # of a device that failed; whoever still uses it is told
+            pipe.Shutdown()
 
 
-def free() -> None:
-    """Free what dropped pipelines still hold: DALI's operators refer to themselves."""
-    gc.collect()
-    end_collected()
-    gc.collect()
-
-
-def _watch_collector(phase: Literal["start", "stop"], _: Mapping[str, int]) -> None:
-    global _collecting
-    _collecting = phase == "start"
-
-
-gc.callbacks.append(_watch_collector)
-atexit.register(end_collected)
+atexit.register(_end_dropped)

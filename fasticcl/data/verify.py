@@ -61,10 +61,14 @@ def verify(
             problems += _index_problems(f"{split}/{INDEX}", dest / split / INDEX, indexes[split], info)
             for shard, rows in _by_shard(indexes[split], info):
                 checks.append((shard, pool.submit(_shard_problems, dest / split, shard, rows, decode)))
-        for shard, check in checks:
-            problems += check.result()
-            if report:
-                report(shard.images, total)
+        try:
+            for shard, check in checks:
+                problems += check.result()
+                if report:
+                    report(shard.images, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     duplicates = [] if problems else list(_duplicates(dest, indexes))
     return Findings(total, len(checks), problems, duplicates)
 

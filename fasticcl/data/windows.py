@@ -48,4 +48,4 @@ def _centred(
     aspects = widths / heights
     height = np.where(aspects < ratio[0], np.rint(widths / ratio[0]), heights).astype(np.int64)
     width = np.where(aspects > ratio[1], np.rint(heights * ratio[1]), widths).astype(np.int64)
-    return np.minimum(height, heights), np.minimum(width, widths)
+    return height.clip(1, heights), width.clip(1, widths)

@@ -46,8 +46,8 @@ class LateFiles:
         except OSError as error:
             if name not in self.failing:
                 self.warn(
-                    f"warning  cannot write {self.folder / name}: {error.strerror}; make room: training goes "
-                    "on and tries again"
+                    f"warning  cannot write {self.folder / name}: {error.strerror or error}; make room: "
+                    "training goes on and tries again"
                 )
             self.failing.add(name)
             return False

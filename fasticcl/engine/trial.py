@@ -135,6 +135,9 @@ def time_modes(
             continue
         finally:
             _forget(machine)
+        if not math.isfinite(loss):
+            failures[mode] = f"its loss is {loss}"
+            continue
         expected = loss if expected is None else expected
         if math.isclose(loss, expected, rel_tol=_ALIKE):
             milliseconds[mode] = taken

@@ -61,38 +61,39 @@ def picture_batches(
         gpu: device number; None: the CPU.
     """
     fed: deque[_Started] = deque()  # the graph reads the squares from here
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        started = _started_ahead(pool, pictures, data, batch_size)
+    pool = ThreadPoolExecutor(threads, "decode")
+    started = _started_ahead(pool, pictures, data, batch_size)
 
-        def feed(_: int) -> list[Any]:
-            batch = next(started)  # StopIteration ends the graph's work
-            for error in reversed(batch.errors):  # the last first: one wait instead of one for each
-                error.result()
-            fed.append(batch)
-            return [batch.squares, np.zeros(len(batch.names), np.int64)]
+    def feed(_: int) -> list[Any]:
+        batch = next(started)  # StopIteration ends the graph's work
+        for error in reversed(batch.errors):  # the last first: one wait instead of one for each
+            error.result()
+        fed.append(batch)
+        return [batch.squares, np.zeros(len(batch.names), np.int64)]
 
-        pipeline = graph.build(
-            feed,
-            data,
-            mixed=False,
-            padded=False,
-            jitter=False,
-            batch_size=batch_size,
-            threads=threads,
-            prefetch=_PREFETCH,
-            gpu=gpu,
-            images="squares",
-        )
-        try:
-            while True:
-                try:
-                    x, _ = map(as_tensor, run_graph(pipeline, gpu))
-                except StopIteration:
-                    return
-                batch = fed.popleft()
-                yield PictureBatch(batch.names, [error.result() for error in batch.errors], x)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pipeline = graph.build(
+        feed,
+        data,
+        mixed=False,
+        padded=False,
+        jitter=False,
+        batch_size=batch_size,
+        threads=threads,
+        prefetch=_PREFETCH,
+        gpu=gpu,
+        images="squares",
+    )
+    try:
+        while True:
+            try:
+                x, _ = map(as_tensor, run_graph(pipeline, gpu))
+            except StopIteration:
+                return
+            batch = fed.popleft()
+            yield PictureBatch(batch.names, [error.result() for error in batch.errors], x)
+    finally:
+        # Not waited for: the garbage collector may close this in a thread that they wait for.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _started_ahead(

@@ -386,6 +386,16 @@ def test_an_evaluated_image_is_named_and_stops(plain, harm, row):
     assert "\n" not in sentence
 
 
+def test_an_evaluation_that_fails_for_another_reason_blames_no_image(plain, monkeypatch):
+    def out_of_memory(*_):
+        raise RuntimeError("allocation failed\nand a long story")
+
+    monkeypatch.setattr("fasticcl.data.loader.run_graph", out_of_memory)
+    data = Data(dataset="folder", dir=plain, **PLAIN)
+    with pytest.raises(TrainingFailed, match=r"^A batch could not be decoded: allocation failed$"):
+        list(evaluation_batches(Shards(plain, "val"), data, batch_size=2))
+
+
 SMALL = {
     "method.encoder": "resnet8",
     "data.image_size": 16,

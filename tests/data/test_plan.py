@@ -204,6 +204,12 @@ def test_lambda_per_batch_is_one_number_per_batch():
     assert len(np.unique(lam[:, 0])) == 20
 
 
+def test_the_window_of_a_strip_is_not_empty():
+    rng = np.random.default_rng(0)
+    windows = resized_crop_windows(rng, np.array([1000]), np.array([1]), (0.08, 1.0), (3.0, 4.0))
+    assert windows.tolist() == [[499, 0, 1, 1]]
+
+
 def torchvision_windows(height, width, scale, ratio, count):
     image = torch.zeros(1, height, width)
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -193,6 +194,20 @@ def test_a_missing_split_is_named_file_by_file(folder):
     found = " ".join(verify(folder).problems)
     for name in ("val/index.npy", "val/shard-000000.tar", "val/shard-000001.tar"):
         assert f"{name} is missing" in found
+
+
+def test_after_an_interruption_no_other_shard_is_read(sound, monkeypatch):
+    read = []
+
+    def interrupted(*arguments):
+        read.append(arguments)
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasticcl.data.verify._shard_problems", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verify(sound, workers=1)
+    assert len(read) <= 2 < len(list(sound.rglob("*.tar")))
 
 
 def test_a_folder_without_a_manifest_has_no_shards(folder, tmp_path):

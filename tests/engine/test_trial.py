@@ -1,6 +1,7 @@
 """The trial of modes before training: what it chooses, what it says, and that it leaves no trace."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -68,6 +69,14 @@ def test_a_mode_that_fails_is_named_and_skipped():
     found = Modes(off=0.010, on=RuntimeError("no compiler\nand a long story"), cuda_graphs=0.005).tried()
     assert found.fastest == "cuda-graphs"
     assert found.describe().endswith("(eager 10.0; compiled failed: RuntimeError: no compiler)")
+
+
+def test_a_loss_that_is_no_number_is_not_what_the_others_are_held_to():
+    found = Modes(off=0.010, on=0.011)
+    found.losses["off"] = itertools.repeat(math.nan)
+    tried = found.tried()
+    assert tried.fastest == "on"
+    assert tried.failures == {"off": "its loss is nan"}
 
 
 def test_a_mode_that_fails_in_its_last_step_is_skipped_too():
