@@ -1,6 +1,7 @@
 """Typed configuration: what can be set, in the paper's words, with ranges and defaults."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,11 +14,16 @@ Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Triple = tuple[float, float, float]
-Interval = Annotated[
-    str,
-    Field(pattern=r"^[1-9][0-9]*m?$"),
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),  # 500 needs no quotes
-]
+
+
+def _interval(value: object) -> object:
+    text = str(value) if type(value) is int else value  # 500 needs no quotes
+    if not (isinstance(text, str) and re.fullmatch(r"[1-9][0-9]*m?", text)):
+        raise ValueError(f"engine.save_every is a number of steps (500) or of minutes (15m), not {value!r}")
+    return text
+
+
+Interval = Annotated[str, BeforeValidator(_interval)]
 
 
 def _listed(value: object) -> object:

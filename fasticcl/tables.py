@@ -157,7 +157,7 @@ def exported(result: "Exported") -> Iterator[str]:
         f"checked against PyTorch on random images: outputs differ by at most {result.difference:.1e} "
         "(absolute, or relative to the largest logit above 1)"
     )
-    yield f"card    {result.card}"
+    yield f"card    {result.card}, about {result.file.name}"
 
 
 def shards(summary: "Summary") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -15,9 +16,9 @@ from fasticcl.files import replacing
 
 _TILE = 128  # least side of an image in the picture, in pixels
 _TEXT, _MARGIN = 18, 8
+_FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # Pillow's own has ASCII alone
 _LETTERS = 8.5  # pixels that a letter of the text takes
-# The font that comes with Pillow has no Greek.
-_ROWS = ("class-agnostic x_h", "class-aware x_t", "mixed x_f = lambda x_h + (1 - lambda) x_t")
+_ROWS = ("class-agnostic x_h", "class-aware x_t", "mixed x_f = λ x_h + (1 - λ) x_t")
 
 
 def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
@@ -48,7 +49,7 @@ def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
 
 def _draw(config: Config, classes: list[str], batch: Batch, aware: StreamBatch) -> Image.Image:
     names_h, names_t = ([classes[label] for label in y.tolist()] for y in (batch.y_h, batch.y_t))
-    weights = [f"lambda {lam:.2f}" for lam in batch.lam.tolist()]
+    weights = [f"λ {lam:.2f}" for lam in batch.lam.tolist()]
     rows = zip(_ROWS, (batch.x_h, aware.x, batch.x_f), (names_h, names_t, weights), strict=True)
     scale = max(1, -(-_TILE // config.data.image_size))
     tile = scale * config.data.image_size
@@ -56,7 +57,7 @@ def _draw(config: Config, classes: list[str], batch: Batch, aware: StreamBatch) 
     height = len(_ROWS) * (tile + 2 * _TEXT + _MARGIN) + _MARGIN
     picture = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(14)
+    font = ImageFont.truetype(_FONT, 13)
     for number, (title, images, captions) in enumerate(rows):
         top = _MARGIN + number * (tile + 2 * _TEXT + _MARGIN)
         pen.text((_MARGIN, top), title, "black", font)

@@ -50,10 +50,7 @@ class FirstStage:
         elif checkpoint and checkpoint["epoch"] >= config.optim.epochs:
             weights = checkpoint["network"]
         else:
-            raise UserError(
-                f"The representation stage of {run.folder} is not finished; continue it with: "
-                f"{run.resume_command}"
-            )
+            raise UserError(f"The representation stage of {run.folder} is not finished; {run.way_on}")
         network = Network(config.method.encoder, dataset.num_classes)
         network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("projection.")})
         epochs = [record for record in checkpoint["epochs"] if record["stage"] == "representation"]

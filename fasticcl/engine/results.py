@@ -114,7 +114,7 @@ def open_saved(
     changed = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = validate({**values, "engine": values["engine"] | changed})
     if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} is not finished; continue it with: {run.resume_command}")
+        raise UserError(f"{folder} is not finished; {run.way_on}")
     machine = choose_machine(config.engine, alone)
     dataset = open_dataset(config, machine.gpu, insist=False)
     run.data_sha256 = dataset.train.manifest.source_sha256

@@ -19,6 +19,7 @@ from fasticcl.config import Config
 from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
 from fasticcl.engine.environment import ENVIRONMENT
 from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.held import is_held
 from fasticcl.engine.late_files import LateFiles
 from fasticcl.engine.lines import append, lines_until, sync
 from fasticcl.engine.runs import free_name, runs_nearby
@@ -284,6 +285,13 @@ class Run:
         runs = self.folder.absolute().parent
         moved = runs.name == dataset and runs != (project / dataset).absolute()
         return runs.parent if moved else project
+
+    @property
+    def way_on(self) -> str:
+        """What to do about a run that is not finished, for the end of a sentence."""
+        if is_held(self.folder):
+            return "wait: it is being trained at this moment"
+        return f"continue it with: {self.resume_command}"
 
     @property
     def resume_command(self) -> str:

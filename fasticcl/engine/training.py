@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from fasticcl.engine.banner import banner, phase_epochs, resumed
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
 from fasticcl.engine.environment import environment
 from fasticcl.engine.evaluate import Metrics, evaluate
+from fasticcl.engine.held import held
 from fasticcl.engine.late_files import LateFiles
 from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
@@ -49,11 +50,13 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     """
     run = _run_to_continue(config, resume)
     machine = choose_machine((run.config if run else config).engine)
-    with machine.ranks.together():
-        return _train(config, run, machine, console)
+    with machine.ranks.together(), ExitStack() as until_the_end:
+        return _train(config, run, machine, console, until_the_end)
 
 
-def _train(config: Config, run: Run | None, machine: Machine, console: Console | None) -> Report:
+def _train(
+    config: Config, run: Run | None, machine: Machine, console: Console | None, until_the_end: ExitStack
+) -> Report:
     ranks = machine.ranks
     # On several machines torchrun says on one only that it started the ranks again.
     if any(ranks.collect(run is not None)) and run is None:
@@ -68,7 +71,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     shortened = config.shortened() if config.engine.fast_dev_run else config
     warn = _warner(ranks.rank, console)
     if run and run.finished:
-        run, _ = _open_run(run, config, dataset, ranks, warn)
+        run, _ = _open_run(run, config, dataset, ranks, warn, until_the_end)
         _say(console, [f"run      {run.folder} is finished already: nothing is left to train"])
         return report_of(run, dataset.evaluated.split)
     loader = build_loader(shortened, dataset, machine)
@@ -83,7 +86,7 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     # Last, so that bad input leaves no folder behind.
     continued = run is not None
-    run, checkpoint = _open_run(run, config, dataset, ranks, warn)
+    run, checkpoint = _open_run(run, config, dataset, ranks, warn, until_the_end)
     loader.bad.know(checkpoint.get("bad_rows", []))
     run.started(environment(machine, run.data_sha256))
     opening = [*banner(shortened, dataset, representation.network, machine, loader.steps)]
@@ -112,13 +115,20 @@ def _train(config: Config, run: Run | None, machine: Machine, console: Console |
 
 
 def _open_run(
-    run: Run | None, config: Config, dataset: Dataset, ranks: Ranks, warn: Callable[[str], None]
+    run: Run | None,
+    config: Config,
+    dataset: Dataset,
+    ranks: Ranks,
+    warn: Callable[[str], None],
+    until_the_end: ExitStack,
 ) -> tuple[Run, dict[str, Any]]:
     """Return the run, made if it is new, and the checkpoint that it goes on from, the same on all ranks."""
     continued = run is not None
     if run is None:
         folder = ranks.from_main(lambda: Run.create(config).folder)
         run = Run(folder, config)
+    hold = held(run.folder)
+    ranks.from_main(lambda: until_the_end.enter_context(hold))
     run.files = LateFiles(run.folder, ranks.is_main, warn)
     run.data_sha256 = dataset.train.manifest.source_sha256
     checkpoint = run.resume() if continued else {}

@@ -126,7 +126,7 @@ def _what_to_do(path: Path) -> str:
 
     if not (path / "config.toml").is_file():
         return f"{_WANTED}.{runs_nearby(path, WEIGHTS)}"
-    return f"continue it with: {Run.open(path).resume_command}"
+    return Run.open(path).way_on
 
 
 _WANTED = f"give a run folder, or the {WEIGHTS} of a run"

@@ -112,7 +112,7 @@ def report_runs(folders: Sequence[Path], output: Path) -> Path:
         if not record.finished:
             raise UserError(
                 f"{record.folder} is not finished, so it cannot enter the means; leave it out, or "
-                f"continue it with: {Run.open(record.folder).resume_command}"
+                f"{Run.open(record.folder).way_on}"
             )
     groups = group(records)
     files, drawings = _drawn(

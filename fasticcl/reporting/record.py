@@ -83,7 +83,8 @@ class RunRecord:
         """Whether both stages have all their epochs."""
         config = self.config.shortened() if self.config.engine.fast_dev_run else self.config
         wanted = [config.optim.epochs, config.rebalance.epochs]
-        return [len(self.stage(name)) for name in ("representation", "rebalancing")] == wanted
+        stages = (self.stage(name) for name in ("representation", "rebalancing"))
+        return [len({record["epoch"] for record in stage}) for stage in stages] == wanted
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def read_record(folder: Path) -> RunRecord:
     run = Run.open(folder)
     epochs = [record for record in _lines(folder / "metrics.jsonl") if "val/top1" in record]
     if not epochs:
-        raise UserError(f"{folder} has no finished epoch to report; continue it with: {run.resume_command}")
+        raise UserError(f"{folder} has no finished epoch to report; {run.way_on}")
     return RunRecord(run.folder, run.config, epochs, [*_lines(folder / ENVIRONMENT)])
 
 

@@ -397,10 +397,13 @@ def test_steps_may_be_a_plain_number(options):
     assert fasticcl.configure("demo", set=["engine.save_every=500"]).engine.save_every == "500"
 
 
-@pytest.mark.parametrize("every", ["0", "0m", "1h", "-5", "1.5m", ""])
+@pytest.mark.parametrize("every", ["0", "0m", "1h", "-5", "1.5m", "", 0, 1.5, True])
 def test_save_every_takes_nothing_else(every):
-    with pytest.raises(UserError, match=r"engine\.save_every"):
-        fasticcl.configure("demo", save_every=every)
+    with pytest.raises(UserError) as refused:
+        fasticcl.configure("demo", set={"engine.save_every": every})
+    assert str(refused.value) == (
+        f"engine.save_every is a number of steps (500) or of minutes (15m), not {every!r}."
+    )
 
 
 def test_minutes_are_counted_from_the_last_checkpoint(monkeypatch):

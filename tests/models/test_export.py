@@ -219,7 +219,7 @@ def test_the_verb_says_what_it_wrote_and_nothing_else(run, monkeypatch, capfd):
     assert re.match(
         r"checked against PyTorch on random images: outputs differ by at most \d\.\de-\d\d ", checked
     )
-    assert card == f"card    {run / 'MODEL_CARD.md'}"
+    assert card == f"card    {run / 'MODEL_CARD.md'}, about {file.split(',')[0].rsplit('/')[-1]}"
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
