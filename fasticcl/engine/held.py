@@ -13,6 +13,8 @@ from fasticcl.errors import UserError
 def held(folder: Path) -> Iterator[None]:
     """Keep others from training in a run folder; the system lets go of it when the process ends, however.
 
+    On a file system without locks nobody is kept from it.
+
     Raises:
         UserError: another process holds it.
     """
@@ -25,7 +27,7 @@ def held(folder: Path) -> Iterator[None]:
                 f"Another process is training in {folder}; wait for its end, or choose another --name."
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass
         yield
 
 

@@ -8,7 +8,7 @@ import pytest
 # Forgets a graph inside a reference cycle while it works, and lets the collector find it in a thread of
 # its own: the one that calls for a batch to be resized, or one of those that resize an image.
 FORGET = """
-import gc, sys, threading
+import gc, sys, threading, weakref
 from pathlib import Path
 import fasticcl.data.graph as graph
 import fasticcl.data.resize as resize
@@ -42,11 +42,12 @@ gc.disable()
 pipeline, _ = Loader(shards, plan, threads=2)._pipeline("warmup", 0)
 pipeline.schedule_run()
 working.wait(60)
-cycle = [pipeline]
+reference, cycle = weakref.ref(pipeline), [pipeline]
 cycle.append(cycle)
 del pipeline, cycle
 forgotten.set()
 found.wait(60)
+assert reference() is None
 print(next(Loader(shards, plan, threads=2).batches("warmup")).x.shape[0])
 """
 

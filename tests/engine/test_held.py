@@ -14,8 +14,11 @@ from fasticcl.errors import UserError
 from fasticcl.reporting.record import read_record
 
 
-def hold_and_end(folder):
-    held(folder).__enter__()
+def hold_to_the_end(folder):
+    global kept
+    kept = held(folder)
+    kept.__enter__()
+    return is_held(folder)
 
 
 @pytest.fixture
@@ -60,7 +63,9 @@ def test_a_run_holds_its_folder(tiny_shards, tmp_path, monkeypatch):
 
 
 def test_a_process_that_is_gone_holds_nothing(stopped, tmp_path):
-    assert Child(tmp_path / "log", hold_and_end, stopped).raw() == (True, None)
+    child = Child(tmp_path / "log", hold_to_the_end, stopped)
+    assert child.result()
+    assert child.exit_code() == 0
     with held(stopped):
         assert is_held(stopped)
 
