@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fasticcl.bench.hardware import hardware as machine
+from fasticcl.system.hardware import hardware as machine
 
 __all__ = ["keep", "machine", "spread", "summary"]
 

@@ -11,7 +11,7 @@ about 70 kB, here as files in SRC/train/CLASS and SRC/val/CLASS; the peer is web
 
     peer        one process, as a user would write it: read the file, Image.open and load, in the second mode
                 convert, resize and save, then webdataset.ShardWriter, which gets the bytes
-    ours_1, _2  fasticcl.data.convert.convert with one and with two workers
+    ours_1, _2  fasticcl.convert.conversion.convert with one and with two workers
     rgb_1, _2   bare decoding by simplejpeg to RGB, one thread and two; the encoded bytes are in memory
     check_1, _2 the same to the smallest grey image, which is how the copying mode looks for damage
 
@@ -55,9 +55,9 @@ from peers._pictures import make
 from PIL import Image
 from webdataset import ShardWriter
 
-from fasticcl.data.convert import convert
-from fasticcl.data.images import Shrink
-from fasticcl.data.sources import folder as folder_layout
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.layouts import folder as folder_layout
+from fasticcl.shards.images import Shrink
 
 SPLITS = ("train", "val")
 SHORT_SIDE, QUALITY = 256, 90

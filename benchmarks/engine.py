@@ -29,16 +29,16 @@ from rich.console import Console
 from fasticcl.config import Config
 from fasticcl.data.loader import Batch, StreamBatch
 from fasticcl.engine.loop import Loop, Meter
-from fasticcl.engine.machine import choose_machine
 from fasticcl.engine.progress import Display
-from fasticcl.engine.ranks import Ranks
-from fasticcl.engine.rebalance import Rebalancing
-from fasticcl.engine.representation import Representation
-from fasticcl.engine.run import Run
-from fasticcl.engine.saving import SaveClock
-from fasticcl.engine.stage import Stage
-from fasticcl.engine.stop import StopRequest
+from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.save_clock import SaveClock
+from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.stage import Stage
 from fasticcl.resolve import resolve
+from fasticcl.system.machine import choose_machine
+from fasticcl.system.ranks import Ranks
+from fasticcl.system.signals import StopRequest
 
 CASES = {  # encoder: preset, side, pairs, classes, steps a round
     "resnet32": ("cifar100-lt", 32, 128, 100, 3),

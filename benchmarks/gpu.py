@@ -39,8 +39,8 @@ from _gpu.parity import graph, step
 from _gpu.peers import peers
 from _result import keep
 
-from fasticcl.bench.hardware import hardware
-from fasticcl.data.memory import keep_freed_memory
+from fasticcl.system.allocator import keep_freed_memory
+from fasticcl.system.hardware import hardware
 
 PARTS: Mapping[str, Callable[[Bench], Found]] = {
     "graph": graph,

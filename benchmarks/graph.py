@@ -41,11 +41,11 @@ from peers._pictures import make
 import fasticcl
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.cores import available_cores
 from fasticcl.data.loader import Loader, graph_inputs
-from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
+from fasticcl.shards.reader import Shards
+from fasticcl.system.allocator import keep_freed_memory
+from fasticcl.system.cores import available_cores
 
 STAGES = ("feed", "decode", "resize", "normalise", "mix", "loader")
 BATCHES = 16  # that the constant plan repeats
@@ -169,10 +169,10 @@ def python(shards: Shards, plan: Plan) -> dict[str, float]:
     """Return the microseconds per image of planning a batch, of finding its bytes and of checking them."""
     planned = plan.batch("interpolative", 0, 0)
     rows = np.concatenate([stream.rows for stream in planned.streams])
-    images = shards.images(rows)
+    images = shards.read(rows)
     return {
         "plan": alone(lambda: plan.batch("interpolative", 0, 0), len(rows)),
-        "images": alone(lambda: shards.images(rows), len(rows)),
+        "images": alone(lambda: shards.read(rows), len(rows)),
         "of which checksums": alone(lambda: checksums(images), len(rows)),
     }
 

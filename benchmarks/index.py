@@ -53,10 +53,10 @@ from _result import keep, machine
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.manifest import Manifest, ShardInfo, SplitInfo
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import INDEX, INDEX_DTYPE, Shards
 from fasticcl.files import file_sha256
+from fasticcl.shards.manifest import Manifest, ShardInfo, SplitInfo
+from fasticcl.shards.reader import INDEX, INDEX_DTYPE, Shards
 
 BATCH = 512
 SIZES = (10**5, 10**6, 10**7, 10**8)

@@ -26,17 +26,17 @@ from _turns import in_order, locked, over
 from peers._pictures import CLASSES, make
 
 from fasticcl.config import Engine
-from fasticcl.data.convert import convert
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.layouts import folder as layout
 from fasticcl.data.loader import evaluation_batches
-from fasticcl.data.memory import keep_freed_memory
-from fasticcl.data.shards import Shards
-from fasticcl.data.sources import folder as layout
-from fasticcl.engine.machine import choose_machine
-from fasticcl.engine.weights import Description, Model
+from fasticcl.engine.run.weights import Description, Model
 from fasticcl.method.network import Output
-from fasticcl.models.pictures import find_pictures
-from fasticcl.models.predict import predict
-from fasticcl.models.rows import write_rows
+from fasticcl.predict.inputs import find_pictures
+from fasticcl.predict.predictions import write_rows
+from fasticcl.predict.predictor import predict
+from fasticcl.shards.reader import Shards
+from fasticcl.system.allocator import keep_freed_memory
+from fasticcl.system.machine import choose_machine
 
 Runs = dict[str, dict[str, list[float]]]
 CLOCKS = {"images/s": time.perf_counter, "images/cpu-s": time.process_time}  # others do not move the latter

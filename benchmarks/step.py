@@ -29,10 +29,10 @@ from torch.nn import functional as F
 from fasticcl.config import Config
 from fasticcl.data.loader import Batch
 from fasticcl.engine.loop import Meter
-from fasticcl.engine.machine import choose_machine
-from fasticcl.engine.representation import Representation
-from fasticcl.engine.stage import learn
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.stage import learn
 from fasticcl.resolve import resolve
+from fasticcl.system.machine import choose_machine
 
 CASES = {  # preset, encoder, side, pairs in a batch, classes, steps of a measurement
     "resnet32": ("cifar100-lt", "resnet32", 32, 128, 100, 6),

@@ -3,8 +3,12 @@
 The functions here are the verbs of the command line, with the same names and defaults.
 """
 
+# Importing a subpackage binds its name here. Six of them are called as their verb is: importing them first
+# lets the functions below keep the names, whatever is imported later.
+from fasticcl import convert, doctor, export, predict, report, sweep  # isort: split
+
 from fasticcl.api.datasets import convert, show, verify
-from fasticcl.api.looking import benchmark, doctor, report
+from fasticcl.api.diagnostics import benchmark, doctor, report
 from fasticcl.api.models import export, predict
 from fasticcl.api.training import configure, evaluate, rebalance, sweep, train
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError

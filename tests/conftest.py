@@ -1,20 +1,18 @@
-"""Shards that several tests read; made once, in temporary folders."""
+"""Shards and a run that several tests read, created once in temporary folders."""
 
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # oracle and pictures are modules of the tests
-
-from pictures import photographs
-from small_runs import TINY_COUNTS
-
-from fasticcl.data.convert import convert
-from fasticcl.data.sources import Item, Source, digits
+import fasticcl
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.layouts import digits
+from fasticcl.convert.source import Item, Source
+from tests.support.pictures import photographs
+from tests.support.small_runs import TINY_COUNTS
 
 # Networks as small as the tests' gain nothing from a second thread, and lose much where cores are shared.
 torch.set_num_threads(1)
@@ -62,3 +60,18 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     convert(replace(source, splits=splits), folder, shard_size=25)
     return folder
+
+
+@pytest.fixture(scope="session")
+def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the demonstration data, evaluated on the centre crop of slightly larger images."""
+    settings = {"method.encoder": "resnet8", "rebalance.epochs": 1, "data.eval_resize": 20}
+    report = fasticcl.train(
+        "demo",
+        data=digit_shards,
+        project=tmp_path_factory.mktemp("runs"),
+        epochs=6,
+        device="cpu",
+        set=settings,
+    )
+    return report.run

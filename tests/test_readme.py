@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from replicas import inat2018, jpegs
 
 import fasticcl
-from fasticcl.cli import main
-from fasticcl.data.convert import convert
-from fasticcl.data.sources import Item, Source
+from fasticcl.cli.main import main
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
+from tests.support.replicas import inat2018, jpegs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,7 +1,7 @@
 import pytest
 
-from fasticcl.data.sources.layout import Layout
-from fasticcl.data.sources.layouts import LAYOUTS
+from fasticcl.convert.layouts.layout import Layout
+from fasticcl.convert.layouts.registry import LAYOUTS
 from fasticcl.method.class_losses import CLASS_LOSSES
 from fasticcl.method.encoders import ENCODERS
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import photographs
 
 import fasticcl
+from tests.support.pictures import photographs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PATCH = re.search(r"```diff\n(.*?)```", README, flags=re.DOTALL)[1]
@@ -28,7 +28,7 @@ def copy(tmp_path_factory):
 
 
 def run(copy, *words):
-    command = [sys.executable, "-c", "from fasticcl.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from fasticcl.cli.main import main; main()", *words]
     env = os.environ | {"PYTHONPATH": str(copy)}
     done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

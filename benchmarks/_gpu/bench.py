@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from fasticcl.bench.images import Made, make_images, write_shards
+from fasticcl.bench.synthetic_images import Made, make_images, write_shards
 from fasticcl.bench.workload import Workload, open_workload
-from fasticcl.data.cores import available_cores
 from fasticcl.data.plan import Phase
-from fasticcl.engine.machine import Mode
+from fasticcl.system.cores import available_cores
+from fasticcl.system.machine import Mode
 
 CLASSES = {"imagenet-lt": 1000, "cifar100-lt": 100}
 BOTH: tuple[Phase, ...] = ("warmup", "interpolative")

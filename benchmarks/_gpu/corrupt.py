@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from _gpu.bench import Bench, Found
-from fasticcl.bench.images import write_shards
+from fasticcl.bench.synthetic_images import write_shards
 from fasticcl.config import Data
 from fasticcl.data.loader import Loader, StreamBatch
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
+from fasticcl.shards.reader import Shards
 
 
 def corrupt(bench: Bench) -> Found:

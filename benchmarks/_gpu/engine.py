@@ -4,8 +4,8 @@ from _gpu.bench import BOTH, CORES, Bench, Found
 from fasticcl.bench.advice import advise
 from fasticcl.bench.suite import Timing, in_phase, silent, situation
 from fasticcl.bench.train import measure_parts
-from fasticcl.engine.machine import MODES
-from fasticcl.engine.trial import try_modes
+from fasticcl.engine.compile_trial import try_modes
+from fasticcl.system.machine import MODES
 
 
 def modes(bench: Bench) -> Found:

@@ -10,10 +10,10 @@ from fasticcl.config import Data
 from fasticcl.data.cache import Kept
 from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.data.plan import PHASES, Plan
-from fasticcl.data.shards import Shards
-from fasticcl.engine.machine import Machine
 from fasticcl.engine.optim import set_lr
-from fasticcl.engine.representation import Representation
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.shards.reader import Shards
+from fasticcl.system.machine import Machine
 
 
 def graph(bench: Bench) -> Found:

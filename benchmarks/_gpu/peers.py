@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from _gpu.bench import NO_JITTER, Bench, Found
 from _gpu.plain import AHEAD, EagerStep, two_samplers
-from fasticcl.bench.images import write_files
 from fasticcl.bench.loader import loader_work, warmup
 from fasticcl.bench.measure import Work, in_turns
 from fasticcl.bench.step import step_work
+from fasticcl.bench.synthetic_images import write_files
 from fasticcl.data.loader import Batch
 from fasticcl.data.synthetic import synthetic_batch
 

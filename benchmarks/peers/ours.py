@@ -8,9 +8,9 @@ from _peer import Pairs, Settings, Variants, main
 import fasticcl
 from fasticcl.config import Data
 from fasticcl.data.loader import Batch, Loader
-from fasticcl.data.memory import keep_freed_memory
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
+from fasticcl.shards.reader import Shards
+from fasticcl.system.allocator import keep_freed_memory
 
 
 def shards_of(folder: Path, short_side: int | None = None) -> Path:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from fasticcl.api.training import configure
 
 if TYPE_CHECKING:
-    from fasticcl.data.manifest import Manifest
-    from fasticcl.data.show import Summary
-    from fasticcl.data.verify import Findings
-    from fasticcl.data.work import Progress
+    from fasticcl.convert.jobs import Progress
+    from fasticcl.shards.manifest import Manifest
+    from fasticcl.shards.summary import Summary
+    from fasticcl.shards.verify import Findings
 
 
 def convert(
@@ -61,12 +61,12 @@ def convert(
     Raises:
         UserError: bad input, in one sentence.
     """
-    from fasticcl.data import convert as conversion
-    from fasticcl.data.images import shrink_to
-    from fasticcl.data.sources import layouts
+    from fasticcl.convert import conversion as conversion
+    from fasticcl.convert.layouts import registry
+    from fasticcl.shards.images import shrink_to
 
     shrink = shrink_to(short_side, max_side, quality)
-    found = layouts.read(
+    found = registry.read(
         layout,
         Path(source),
         long_tail=long_tail,
@@ -106,7 +106,7 @@ def verify(
     Raises:
         UserError: there are no shards, or their manifest is damaged.
     """
-    from fasticcl.data import verify as verification
+    from fasticcl.shards import verify as verification
 
     return verification.verify(Path(dest), decode=decode, workers=workers, report=report)
 
@@ -129,11 +129,11 @@ def show(
     Raises:
         UserError: there are no shards, or bad input.
     """
-    from fasticcl.data.show import summarise
+    from fasticcl.shards.summary import summarise
 
     summary = summarise(Path(dest))
     if samples:
-        from fasticcl.data.samples import write_samples
+        from fasticcl.data.preview import write_samples
 
         config = configure(summary.manifest.dataset, data=dest, seed=seed, set=set)
         write_samples(config, Path(samples))

@@ -8,9 +8,9 @@ from fasticcl.api.training import configure
 from fasticcl.errors import UserError
 
 if TYPE_CHECKING:
-    from fasticcl.models.classifier import Input
-    from fasticcl.models.export import Exported
-    from fasticcl.models.rows import Prediction
+    from fasticcl.export.classifier import Input
+    from fasticcl.export.exporter import Exported
+    from fasticcl.predict.predictions import Prediction
 
 
 def predict(
@@ -40,10 +40,10 @@ def predict(
     Raises:
         UserError: no such model or path, or a folder without pictures; before anything runs.
     """
-    from fasticcl.engine.machine import choose_machine
-    from fasticcl.engine.weights import load_model
-    from fasticcl.models import predict as room
-    from fasticcl.models.pictures import find_pictures
+    from fasticcl.engine.run.weights import load_model
+    from fasticcl.predict import predictor as room
+    from fasticcl.predict.inputs import find_pictures
+    from fasticcl.system.machine import choose_machine
 
     for name, value in (("topk", topk), ("batch_size", batch_size)):
         if value < 1:
@@ -85,6 +85,6 @@ def export(
         UserError: bad input, in one sentence, or a missing package.
         ExportFailed: the file does not compute what PyTorch computes; nothing is left of it.
     """
-    from fasticcl.models import export as exporting
+    from fasticcl.export import exporter as exporting
 
     return exporting.export(Path(model), format, Path(output) if output else None, input, best)

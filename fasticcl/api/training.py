@@ -1,19 +1,19 @@
 """Training and evaluation."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasticcl.errors import UserError
+from fasticcl.system import rank_environment
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fasticcl.config import Config
     from fasticcl.engine.results import Report
-    from fasticcl.sweeping.grid import Over
-    from fasticcl.sweeping.outcome import Sweep
+    from fasticcl.sweep.grid import Over
+    from fasticcl.sweep.outcome import Sweep
 
 _OPTIONS = {
     "data": "data.dir",
@@ -158,9 +158,9 @@ def train(
                 f"--resume continues with the settings that the run was started with; "
                 f"leave out --{changed[0].replace('_', '-')}, or start a new run."
             )
-    from fasticcl.engine import training
+    from fasticcl.engine import trainer
 
-    return _reported(training.train(resolved, resume=resume, console=console), console)
+    return _reported(trainer.train(resolved, resume=resume, console=console), console)
 
 
 def rebalance(
@@ -190,7 +190,7 @@ def rebalance(
         Stopped: Ctrl-C or SIGTERM came; the state is saved and ``fasticcl train --resume`` continues.
         TrainingFailed: the loss is not finite, or too many images can no longer be read.
     """
-    from fasticcl.engine.again import rebalance_run
+    from fasticcl.engine.rebalance_run import rebalance_run
 
     settings = _rebalancing(set, device, workers)
     return _reported(rebalance_run(Path(run), settings, name=name, console=console), console)
@@ -229,7 +229,7 @@ def sweep(
         TrainingFailed: too many images can no longer be read.
         KeyboardInterrupt: Ctrl-C; settings that were finished are written.
     """
-    from fasticcl.sweeping.sweep import sweep_run
+    from fasticcl.sweep.sweep import sweep_run
 
     settings = _rebalancing(set, device, workers)
     return sweep_run(Path(run), over, holdout=holdout, settings=settings, console=console)
@@ -250,8 +250,8 @@ def _rebalancing(
 
 def _reported(report: "Report", console: "Console | None") -> "Report":
     """Write the report of a run that has ended, where it is wanted."""
-    if os.environ.get("RANK", "0") == "0":  # the ranks have parted
-        from fasticcl.reporting.files import report_finished
+    if rank_environment.rank() == 0:  # the ranks have parted
+        from fasticcl.report.report_files import report_finished
 
         report_finished(report.run, console)
     return report

@@ -8,14 +8,14 @@ from typing import Any
 
 from fasticcl.bench import loader, plan, step, train
 from fasticcl.bench.advice import Advice, Situation, advise
-from fasticcl.bench.hardware import hardware
-from fasticcl.bench.images import make_images, write_files
 from fasticcl.bench.measure import Measurement, Settle, Work, at_once, in_turns
 from fasticcl.bench.result import Result
+from fasticcl.bench.synthetic_images import make_images, write_files
 from fasticcl.bench.workload import Workload, open_workload
-from fasticcl.data.cores import available_cores
 from fasticcl.data.plan import PHASES, Phase
 from fasticcl.errors import UserError, nearest
+from fasticcl.system.cores import available_cores
+from fasticcl.system.hardware import hardware
 
 KINDS = ("plan", "loader", "step", "train", "convert", "all")
 QUIET = 0.5  # load average above which something else ran

@@ -20,10 +20,10 @@ from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.loop import Loop, Meter
 from fasticcl.engine.progress import Display
-from fasticcl.engine.run import Run
-from fasticcl.engine.saving import SaveClock
-from fasticcl.engine.stage import Stage
-from fasticcl.engine.stop import StopRequest
+from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.save_clock import SaveClock
+from fasticcl.engine.stages.stage import Stage
+from fasticcl.system.signals import StopRequest
 
 LOG_LINE = "log line"
 PARTS = {

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
-import fasticcl
-from fasticcl.bench.images import HEIGHT, WIDTH, Made, make_images, write_shards
+from fasticcl.api.training import configure
+from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, Made, make_images, write_shards
 from fasticcl.config import Config
-from fasticcl.data.cores import available_cores
 from fasticcl.data.loader import Loader
-from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Phase
+from fasticcl.engine.compile_trial import try_modes, wants_trial
 from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
-from fasticcl.engine.machine import MODES, Machine, choose_machine
 from fasticcl.engine.optim import set_lr
-from fasticcl.engine.rebalance import Rebalancing
-from fasticcl.engine.representation import Representation
-from fasticcl.engine.stage import Stage
-from fasticcl.engine.trial import try_modes, wants_trial
+from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import preset_names
+from fasticcl.shards.manifest import Manifest
+from fasticcl.system.cores import available_cores
+from fasticcl.system.machine import MODES, Machine, choose_machine
 
 # Classes of the datasets whose images are not at hand; the classifier and the centroids have their size.
 _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
@@ -155,13 +155,13 @@ def open_workload(
         manifest = Manifest.read(data) if data else None
         dataset = manifest.dataset if manifest and manifest.dataset in preset_names() else "folder"
     options |= {"data": folder / "shards" if made_here else data, "config": config}
-    resolved, notes = fasticcl.configure(dataset, set=chosen, **options), ()
+    resolved, notes = configure(dataset, set=chosen, **options), ()
     machine = choose_machine(resolved.engine)
     if machine.gpu is None and resolved.data.image_size > _LARGE and not config:
         asked = {line.partition("=")[0].strip() for line in chosen}
         asked |= {"optim.batch_size"} if options.get("batch_size") else set()
         small = [f"{key}={value}" for key, value in _ON_CPU.items() if key not in asked]
-        resolved = fasticcl.configure(dataset, set=[*chosen, *small], **options)
+        resolved = configure(dataset, set=[*chosen, *small], **options)
         notes = (f"small for a CPU unless set: {', '.join(small)}",) if small else ()
     if machine.ranks.world_size > 1:
         raise UserError("fasticcl bench measures one process; start it without torchrun.")

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from fasticcl.data import graph
 from fasticcl.data.plan import Phase, Plan, StreamPlan
-from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed
+from fasticcl.shards.reader import DamagedImages, Shards
 
 _LISTED = 20  # names in the sentence that ends training
 
@@ -111,6 +111,6 @@ def undecodable(shards: Shards, rows: NDArray[np.integer]) -> list[str]:
 
 def _decodes(shards: Shards, row: int) -> bool:
     try:
-        return graph.decodes(shards.images(np.array([row]))[0])
+        return graph.decodes(shards.read(np.array([row]))[0])
     except DamagedImages:  # since it was fed
         return False

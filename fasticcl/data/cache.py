@@ -1,6 +1,5 @@
 """Decoded images of a split, kept in memory or on the device: the graph starts there if there is room."""
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.data import graph
-from fasticcl.data.control_group import memory_left
-from fasticcl.data.cores import available_cores
-from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.shards.reader import DamagedImages, Shards
+from fasticcl.system.cgroups import memory_left
+from fasticcl.system.cores import available_cores
+from fasticcl.system.rank_environment import local_world_size
 
 Kept = Literal["off", "host", "device"]
 """Where decoded images are: nowhere, in the memory of the machine, or in that of the device."""
@@ -48,10 +48,10 @@ class Cache:
         gpu: int | None = None,
     ) -> None:
         self.resident = kept == "device"
-        """Whether `pictures` returns tensors on the device and not arrays."""
+        """Whether `graph_input` returns tensors on the device and not arrays."""
         on_gpu = gpu is not None and self.resident
         self.stream = torch.cuda.Stream(gpu, priority=-1) if on_gpu else None
-        """Where `pictures` gathers them on a GPU: not behind the training that is queued there."""
+        """Where `graph_input` gathers them on a GPU: not behind the training that is queued there."""
         heights, widths = (shards.index[side].astype(np.int64) for side in ("height", "width"))
         self._shapes = [*zip(heights.tolist(), widths.tolist(), strict=True)]
         self._uniform = len(set(self._shapes)) == 1
@@ -65,7 +65,7 @@ class Cache:
         if on_gpu:
             torch.cuda.synchronize(gpu)
 
-    def pictures(self, rows: NDArray[np.integer]) -> Any:
+    def graph_input(self, rows: NDArray[np.integer]) -> Any:
         """Return images, each [height, width, 3] RGB: views into the cache, or a tensor [B, H, W, 3] of all.
 
         On a GPU they are there when what is queued on `stream` is done.
@@ -109,7 +109,7 @@ def _decoded(
 ) -> list[tuple[int, NDArray[np.uint8]]]:
     """Return rows with their images, those left out that cannot be read."""
     try:
-        images = shards.images(rows)
+        images = shards.read(rows)
     except DamagedImages as error:
         bad, reason = error.rows, error.reason
     else:
@@ -174,4 +174,4 @@ def free_memory(kept: Kept, gpu: int | None) -> int:
     free = 1024 * int(lines["MemAvailable"].split()[0])
     left = memory_left()
     free = free if left is None else min(free, left)
-    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free // local_world_size()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
-from fasticcl.data.pipeline import GraphPipeline
+from fasticcl.data.dali_pipeline import GraphPipeline
 from fasticcl.data.resize import resizer
 
 Images = Literal["encoded", "decoded", "resident", "squares"]

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def held_back_counts(counts: NDArray[np.integer], holdout: float) -> NDArray[np.int64]:
+def holdout_counts(counts: NDArray[np.integer], holdout: float) -> NDArray[np.int64]:
     """Return how many images of each class [K] are held back.
 
     Never more than half of a class, so that a class of one image keeps it; of a share, one image at least
@@ -21,12 +21,12 @@ def held_back_counts(counts: NDArray[np.integer], holdout: float) -> NDArray[np.
     return np.minimum(wanted, counts // 2).astype(np.int64)
 
 
-def held_back_rows(counts: NDArray[np.integer], holdout: float, seed: int) -> NDArray[np.int64]:
+def draw_holdout_rows(counts: NDArray[np.integer], holdout: float, seed: int) -> NDArray[np.int64]:
     """Return the rows of the index that are held back, sorted; which of a class is drawn by the seed.
 
     Args:
         counts: [K] training images per class; the rows of an index are sorted by class.
-        holdout: as in `held_back_counts`.
+        holdout: as in `holdout_counts`.
         seed: seed of the run.
     """
     if not holdout:
@@ -34,4 +34,4 @@ def held_back_rows(counts: NDArray[np.integer], holdout: float, seed: int) -> ND
     labels = np.repeat(np.arange(len(counts)), counts)
     shuffled = np.lexsort((np.random.Generator(np.random.Philox(key=seed)).random(len(labels)), labels))
     place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # within the class
-    return np.sort(shuffled[place < held_back_counts(counts, holdout)[labels]])
+    return np.sort(shuffled[place < holdout_counts(counts, holdout)[labels]])

@@ -14,11 +14,11 @@ from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
 from fasticcl.data.cache import Cache, Kept
-from fasticcl.data.cores import available_cores
-from fasticcl.data.pipeline import GraphPipeline
+from fasticcl.data.dali_pipeline import GraphPipeline
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
-from fasticcl.data.shards import DamagedImages, Shards
 from fasticcl.errors import TrainingFailed
+from fasticcl.shards.reader import DamagedImages, Shards
+from fasticcl.system.cores import available_cores
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def evaluation_batches(
         if iteration >= len(mine):
             raise StopIteration
         stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
-        return stream_inputs((cache or shards).pictures(stream.rows), stream, jitter=False)
+        return stream_inputs((cache or shards).graph_input(stream.rows), stream, jitter=False)
 
     pipeline = graph.build(
         feed,
@@ -240,7 +240,7 @@ def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     """Return the images of one stream as its plan has them, through the graph of training, on the CPU."""
     jitter = any(data.color_jitter)
     pipeline = graph.build(
-        lambda _: stream_inputs(shards.pictures(stream.rows), stream, jitter),
+        lambda _: stream_inputs(shards.graph_input(stream.rows), stream, jitter),
         data,
         mixed=False,
         padded=data.crop == "pad",
@@ -269,7 +269,7 @@ def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> li
     inputs = [
         value
         for stream in planned.streams
-        for value in stream_inputs(images.pictures(stream.rows), stream, jitter)
+        for value in stream_inputs(images.graph_input(stream.rows), stream, jitter)
     ]
     return inputs if planned.lam is None else [*inputs, planned.lam]
 

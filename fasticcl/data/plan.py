@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
+from fasticcl.data.crops import resized_crop_windows, whole
 from fasticcl.data.sampling import AliasTable, class_probabilities, permute
-from fasticcl.data.windows import resized_crop_windows, whole
 
 Phase = Literal["warmup", "interpolative", "rebalance"]
 PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
@@ -87,8 +87,8 @@ class Plan:
         batch_size: B, images per stream in the global batch.
         seed: seed of the run.
         rebalance_gamma: γ' of the class-aware stream in the rebalancing stage.
-        held_back: rows of the index that are never drawn, sorted; every class keeps one. Equation 2 goes by
-            all images of a class, so that what is found without these holds with them.
+        holdout_rows: rows of the index that are never drawn, sorted; each class keeps at least one row.
+            Equation 2 counts all images of a class, including these.
         rank, world_size: this process's slice of every global batch.
 
     Raises:
@@ -105,21 +105,21 @@ class Plan:
         batch_size: int,
         seed: int,
         rebalance_gamma: float = 1.0,
-        held_back: NDArray[np.int64] = _NONE,
+        holdout_rows: NDArray[np.int64] = _NONE,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size > len(index) - len(held_back):
+        if batch_size > len(index) - len(holdout_rows):
             raise ValueError(
-                f"a batch of {batch_size} is larger than the {len(index) - len(held_back)} training images"
+                f"a batch of {batch_size} is larger than the {len(index) - len(holdout_rows)} training images"
             )
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {world_size} ranks")
         self.index = np.asarray(index)  # a plain view: a memmap pays for every subscript
         counts = np.asarray(counts, dtype=np.int64)
         # The images that can be drawn, by class; where all can, places are rows and nothing is stored.
-        self._rows = np.delete(np.arange(len(index)), held_back) if len(held_back) else None
-        self._counts = counts - np.bincount(self.index["label"][held_back], minlength=len(counts))
+        self._rows = np.delete(np.arange(len(index)), holdout_rows) if len(holdout_rows) else None
+        self._counts = counts - np.bincount(self.index["label"][holdout_rows], minlength=len(counts))
         self._first = np.cumsum(self._counts) - self._counts
         self._size = int(self._counts.sum())
         self.data = data

@@ -6,11 +6,11 @@ from typing import Any
 from torch import nn
 
 from fasticcl.config import Config
-from fasticcl.data.longtail import splits
 from fasticcl.data.plan import Phase
 from fasticcl.engine.dataset import Dataset
-from fasticcl.engine.machine import Machine
+from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
+from fasticcl.system.machine import Machine
 
 _PHASES: Mapping[Phase, str] = {
     "warmup": "warm-up (T)",
@@ -43,12 +43,12 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         steps: steps of an epoch.
     """
     counts, optim = dataset.train.counts, config.optim
-    sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in splits(counts).items())
+    sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in class_groups(counts).items())
     parameters, head = _parameters(network), _parameters(network.projection) if network.projection else 0
     of_head = f" ({head:,} in the projection head, which serves training alone)" if head else ""
     epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
     ranks = machine.ranks.world_size
-    held_back = f" ({len(dataset.held_back):,} held back)" if len(dataset.held_back) else ""
+    held_back = f" ({len(dataset.holdout_rows):,} held back)" if len(dataset.holdout_rows) else ""
     share = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
     rise = f" after {optim.warmup_epochs} rising epochs" if optim.warmup_epochs else ""
     yield (

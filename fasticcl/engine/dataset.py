@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Config
 from fasticcl.data.cache import Cache, Kept, choose, evaluation_cache
-from fasticcl.data.holdout import held_back_rows
+from fasticcl.data.holdout import draw_holdout_rows
 from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
-from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
-from fasticcl.engine.machine import Machine
 from fasticcl.errors import UserError
+from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.reader import Shards
+from fasticcl.system.machine import Machine
 
 _FEW_STEPS = 3  # of fast_dev_run
 
@@ -33,7 +33,7 @@ class Dataset:
     """Where images are kept, decoded once."""
     gpu: int | None
     """Number of the device; None: the CPU."""
-    held_back: NDArray[np.int64]
+    holdout_rows: NDArray[np.int64]
     """Rows of ``train`` that training leaves out, sorted."""
 
     @property
@@ -63,8 +63,8 @@ def open_dataset(config: Config, gpu: int | None = None, insist: bool = True) ->
     data = config.data
     manifest = Manifest.read(data.dir)
     if manifest is None and data.dataset == "demo":
-        from fasticcl.data.convert import convert  # training alone needs no JPEG library
-        from fasticcl.data.sources import digits
+        from fasticcl.convert.conversion import convert  # training alone needs no JPEG library
+        from fasticcl.convert.layouts import digits
 
         manifest = convert(digits.read(), data.dir)
     if manifest is None:
@@ -98,8 +98,8 @@ def open_dataset(config: Config, gpu: int | None = None, insist: bool = True) ->
     present = [name for name in ("test", "val") if name in manifest.splits]
     split = present[0] if data.eval_split == "auto" else data.eval_split
     train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
-    held_back = held_back_rows(train.counts, data.holdout, config.engine.seed)
-    return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu, insist), gpu, held_back)
+    holdout_rows = draw_holdout_rows(train.counts, data.holdout, config.engine.seed)
+    return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu, insist), gpu, holdout_rows)
 
 
 def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
@@ -109,7 +109,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
         UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
     """
     batch_size = config.optim.batch_size
-    images = len(dataset.train) - len(dataset.held_back)
+    images = len(dataset.train) - len(dataset.holdout_rows)
     if batch_size > images:
         raise UserError(
             f"A batch of {batch_size} is larger than the {images} training images; "
@@ -128,7 +128,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
         batch_size=batch_size,
         seed=config.engine.seed,
         rebalance_gamma=config.rebalance.gamma,
-        held_back=dataset.held_back,
+        holdout_rows=dataset.holdout_rows,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
@@ -148,9 +148,9 @@ def batches_to_evaluate(config: Config, dataset: Dataset, machine: Machine) -> I
     return _evaluation(config, dataset.evaluated, machine, cache=dataset.evaluation_cache)
 
 
-def batches_held_back(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
+def holdout_batches(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
     """Return this rank's images of those that training leaves out, as an evaluation sees them."""
-    return _evaluation(config, dataset.train, machine, rows=dataset.held_back)
+    return _evaluation(config, dataset.train, machine, rows=dataset.holdout_rows)
 
 
 def _evaluation(config: Config, shards: Shards, machine: Machine, **which: Any) -> Iterable[StreamBatch]:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fasticcl.data.loader import StreamBatch
-from fasticcl.data.longtail import splits
-from fasticcl.engine.machine import Machine
+from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
+from fasticcl.system.machine import Machine
 
 Metrics = dict[str, float | None]
 """Percentages by name; None for a split that has no class."""
@@ -88,7 +88,7 @@ def accuracies(
 ) -> Metrics:
     """Return the metrics from right and seen images per class, each [K]."""
     metrics: Metrics = {"val/top1": 100 * float(right.sum() / seen.sum())}
-    for name, member in splits(train_counts).items():
+    for name, member in class_groups(train_counts).items():
         present = member & (seen > 0)
         per_class = right[present] / seen[present]
         metrics[f"val/{name}"] = 100 * float(per_class.mean()) if present.any() else None

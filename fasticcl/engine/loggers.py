@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fasticcl.config import Config
-from fasticcl.engine.run import Record, Run
+from fasticcl.engine.run.folder import Record, Run
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 

@@ -10,12 +10,12 @@ from fasticcl.data.loader import Batch, Loader, StreamBatch
 from fasticcl.engine.evaluate import Metrics
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
-from fasticcl.engine.ranks import Ranks
-from fasticcl.engine.run import Record, Run
-from fasticcl.engine.saving import SaveClock
-from fasticcl.engine.stage import Losses, Stage, learn
-from fasticcl.engine.stop import StopRequest
+from fasticcl.engine.run.folder import Record, Run
+from fasticcl.engine.run.save_clock import SaveClock
+from fasticcl.engine.stages.stage import Losses, Stage, learn
 from fasticcl.errors import Stopped, TrainingFailed
+from fasticcl.system.ranks import Ranks
+from fasticcl.system.signals import StopRequest
 
 _NEVER = 2**62  # a step that no epoch reaches
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from fasticcl.console import print_lines
 from fasticcl.data.plan import Phase
 from fasticcl.engine.estimate import Estimate
 from fasticcl.engine.evaluate import METRICS
@@ -76,7 +77,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_lines(self.console, [text])
 
     def eta(self) -> str:
         """Return the time that is left, as the steps so far have gone."""

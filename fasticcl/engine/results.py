@@ -9,15 +9,15 @@ from safetensors.torch import load_file
 
 from fasticcl.config import Config
 from fasticcl.data.loader import StreamBatch
-from fasticcl.engine.checkpoint import load_checkpoint
 from fasticcl.engine.dataset import Dataset, batches_to_evaluate, open_dataset
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
-from fasticcl.engine.machine import Machine, choose_machine
-from fasticcl.engine.run import Run
-from fasticcl.engine.weights import WEIGHTS
+from fasticcl.engine.run.checkpoint import load_checkpoint
+from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.weights import WEIGHTS
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import validate
+from fasticcl.system.machine import Machine, choose_machine
 
 TITLES = {
     "before": "before rebalancing",

@@ -17,12 +17,12 @@ ENCODERS: Registry[Callable[[], Encoder]] = Registry(
         "resnet14": "cifar_resnet.resnet14",
         "resnet20": "cifar_resnet.resnet20",
         "resnet32": "cifar_resnet.resnet32",
-        "resnet18": "of_torchvision.resnet18",
-        "resnet34": "of_torchvision.resnet34",
-        "resnet50": "of_torchvision.resnet50",
-        "resnet101": "of_torchvision.resnet101",
-        "resnext50_32x4d": "of_torchvision.resnext50_32x4d",
-        "resnext101_32x8d": "of_torchvision.resnext101_32x8d",
+        "resnet18": "torchvision_encoders.resnet18",
+        "resnet34": "torchvision_encoders.resnet34",
+        "resnet50": "torchvision_encoders.resnet50",
+        "resnet101": "torchvision_encoders.resnet101",
+        "resnext50_32x4d": "torchvision_encoders.resnext50_32x4d",
+        "resnext101_32x8d": "torchvision_encoders.resnext101_32x8d",
     },
 )
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import fasticcl
-from fasticcl.cli import main
+from fasticcl.cli.main import main
 
 # Sizes at which a step takes milliseconds.
 TINY = {
@@ -35,7 +35,7 @@ def everything():
 def fasticcl_command(monkeypatch, capsys, tmp_path):
     """Call the command line in an empty folder; returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fasticcl.data.memory.keep_freed_memory", lambda: True)  # this process is the tests'
+    monkeypatch.setattr("fasticcl.system.allocator.keep_freed_memory", lambda: True)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])

@@ -189,7 +189,7 @@ def test_train_prints_figures_and_advice_and_writes_json(fasticcl_command, tmp_p
 
 
 def test_convert_measures_a_folder_of_images(fasticcl_command, tmp_path):
-    from fasticcl.bench.images import make_images, write_files
+    from fasticcl.bench.synthetic_images import make_images, write_files
 
     write_files(make_images(30, 5, 1, width=48, height=32), tmp_path / "images")
     code, out, _ = fasticcl_command(
@@ -216,7 +216,7 @@ def test_convert_measures_a_folder_of_images(fasticcl_command, tmp_path):
 def test_help_imports_neither_torch_nor_dali():
     code = (
         "import sys; sys.argv = ['fasticcl', 'bench', 'train', '--help']\n"
-        "from fasticcl.cli import main\n"
+        "from fasticcl.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'nvidia.dali', 'numpy'} & set(sys.modules)))"

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from children import started
+
+from tests.support.children import started
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 READY = """

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import encode
 from PIL import Image
 
-from fasticcl.data.longtail import exponential_counts
+from fasticcl.longtail import exponential_counts
+from tests.support.pictures import encode
 
 # torchvision 0.29 says so of its own decoder, a peer; its successor torchcodec is another package.
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")

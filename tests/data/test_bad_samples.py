@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import encode, noise
 from PIL import Image
 from rich.console import Console
 
 import fasticcl
 from fasticcl.config import Data
-from fasticcl.data.convert import convert
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
 from fasticcl.data.loader import Loader, evaluation_batches
-from fasticcl.data.manifest import Manifest
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import INDEX, DamagedImages, Shards, shard_name
-from fasticcl.data.sources import Item, Source
 from fasticcl.engine.dataset import open_dataset
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import TrainingFailed
 from fasticcl.files import file_sha256
 from fasticcl.resolve import resolve
+from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.reader import INDEX, DamagedImages, Shards, shard_name
+from tests.support.pictures import encode, noise
 
 COUNTS = [12, 9, 6, 3]
 BATCH = 10
@@ -501,9 +501,9 @@ def test_checksums_may_be_left_to_others(varied):
     rot(varied, 3)
     config = resolve("demo", assignments=[f"data.dir={str(varied)!r}", "data.verify_reads=false"])
     unchecked, row = open_dataset(config).train, np.array([3])
-    assert len(unchecked.images(row)) == 1
+    assert len(unchecked.read(row)) == 1
     with pytest.raises(DamagedImages, match="shard-000000"):
-        Shards(varied, "train").images(row)
+        Shards(varied, "train").read(row)
 
 
 def draw_large_batches(source, folder):
@@ -526,10 +526,8 @@ def draw_large_batches(source, folder):
 def test_no_header_ends_the_process_however_large_the_batch(digit_shards, tmp_path):
     script = "import sys, pathlib, test_bad_samples as t\n"
     script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
-    places = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": places}, stdout=subprocess.PIPE, text=True, timeout=200
-    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=200)
     assert done.returncode == 0
     assert done.stdout.splitlines() == [f"{kind} {8 * 64} True" for kind in UNDECODABLE]

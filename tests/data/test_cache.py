@@ -5,18 +5,18 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from pictures import encode, noise
-from test_bad_samples import HARMS
 
 from fasticcl.config import Data
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
 from fasticcl.data import cache
 from fasticcl.data.cache import evaluation_cache
-from fasticcl.data.convert import convert
 from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import PHASES, Plan
-from fasticcl.data.shards import Shards
-from fasticcl.data.sources import Item, Source
 from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.shards.reader import Shards
+from tests.data.test_bad_samples import HARMS
+from tests.support.pictures import encode, noise
 
 RANDOM_RESIZED = {"image_size": 16, "crop_scale": (0.3, 1.0), "eval_resize": 18}
 JITTERED = {**RANDOM_RESIZED, "color_jitter": (0.4, 0.4, 0.4)}
@@ -66,7 +66,7 @@ def test_images_of_one_size_are_gathered_into_the_batches_of_the_files(tmp_path,
     convert(Source("folder", list("abc"), {"train": items, "val": items[:3]}), tmp_path)
     loaders = [open_loader(tmp_path, PADDED, kept) for kept in ("off", "device")]
     assert same(*([*islice(loader.batches(phase), 7)] for loader in loaders))
-    gathered = loaders[1]._cache.pictures(np.array([4, 4, 29]))
+    gathered = loaders[1]._cache.graph_input(np.array([4, 4, 29]))
     assert gathered.shape == (3, 24, 20, 3)
 
 
@@ -108,8 +108,8 @@ def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folde
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_images_that_are_held_back_are_not_read(folder, harm, kept):
     harm(folder, 3, 17)
-    held_back = np.array([3, 4, 30])
-    loaders = [open_loader(folder, RANDOM_RESIZED, each, held_back=held_back) for each in ("off", kept)]
+    holdout_rows = np.array([3, 4, 30])
+    loaders = [open_loader(folder, RANDOM_RESIZED, each, holdout_rows=holdout_rows) for each in ("off", kept)]
     for phase in PHASES:
         assert same(*([*islice(loader.batches(phase), 12)] for loader in loaders))
     assert [loader.bad.rows for loader in loaders] == [[17], [17]]

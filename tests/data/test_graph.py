@@ -6,16 +6,16 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from pictures import encode, noise
 from PIL import Image
 from torchvision.transforms import functional as F
 
 from fasticcl.config import Data
-from fasticcl.data.convert import convert
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
 from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import BatchPlan, Plan
-from fasticcl.data.shards import Shards
-from fasticcl.data.sources import Item, Source
+from fasticcl.shards.reader import Shards
+from tests.support.pictures import encode, noise
 
 PHOTOS = {"dataset": "folder", "dir": "unused", "image_size": 96, "eval_resize": 112}
 SMALL = {
@@ -30,7 +30,7 @@ SMALL = {
 
 def expected_image(shards, stream, i, data, offset=(0, 0)):
     """What Pillow and torchvision make of image i of a planned stream, on the scale from 0 to 1."""
-    image = Image.open(io.BytesIO(shards.images(stream.rows[i : i + 1])[0].tobytes())).convert("RGB")
+    image = Image.open(io.BytesIO(shards.read(stream.rows[i : i + 1])[0].tobytes())).convert("RGB")
     top, left, height, width = (int(value) for value in stream.windows[i])
     image = F.crop(image, top, left, height, width)
     image = F.resize(image, [int(side) for side in stream.sizes[i]])
@@ -133,7 +133,7 @@ def test_evaluation_is_resize_and_centre_crop_and_shows_each_image_once(photo_sh
     assert [len(batch.y) for batch in batches] == [2, 2, 1]
     assert torch.cat([batch.y for batch in batches]).tolist() == shards.index["label"].tolist()
     for row, image in enumerate(torch.cat([batch.x for batch in batches])):
-        original = Image.open(io.BytesIO(shards.images(np.array([row]))[0].tobytes())).convert("RGB")
+        original = Image.open(io.BytesIO(shards.read(np.array([row]))[0].tobytes())).convert("RGB")
         expected = F.to_tensor(F.center_crop(F.resize(original, 112), 96))
         assert (denormalise(image, data) - expected).abs().mean() < 1 / 255
 
@@ -142,7 +142,7 @@ def test_small_images_are_evaluated_as_they_are(small_shards):
     shards, data = Shards(small_shards, "val"), Data(**SMALL)
     batch = next(evaluation_batches(shards, data, batch_size=7))
     for row in range(7):
-        original = Image.open(io.BytesIO(shards.images(np.array([row]))[0].tobytes()))
+        original = Image.open(io.BytesIO(shards.read(np.array([row]))[0].tobytes()))
         assert (denormalise(batch.x[row], data) - F.to_tensor(original)).abs().max() < 1e-5
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasticcl.config import Data
-from fasticcl.data.holdout import held_back_counts, held_back_rows
+from fasticcl.data.holdout import draw_holdout_rows, holdout_counts
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.data.sampling import class_probabilities
 
@@ -20,10 +20,10 @@ def index_of(counts):
     return index
 
 
-def plan_of(counts, held_back, seed=0, **options):
+def plan_of(counts, holdout_rows, seed=0, **options):
     data = Data(dataset="demo", dir="unused", image_size=8)
     options = {"batch_size": 4, "rebalance_gamma": 1.0} | options
-    return Plan(index_of(counts), counts, data, seed=seed, held_back=held_back, **options)
+    return Plan(index_of(counts), counts, data, seed=seed, holdout_rows=holdout_rows, **options)
 
 
 @pytest.mark.parametrize(
@@ -38,21 +38,21 @@ def plan_of(counts, held_back, seed=0, **options):
     ],
 )
 def test_a_share_or_a_number_of_each_class_is_held_back(holdout, expected):
-    assert held_back_counts(np.array([100, 20, 5, 3, 2, 1]), holdout).tolist() == expected
+    assert holdout_counts(np.array([100, 20, 5, 3, 2, 1]), holdout).tolist() == expected
 
 
 @settings(deadline=None)
 @given(COUNTS, HOLDOUTS, st.integers(0, 2**63 - 1))
 def test_the_rows_are_as_many_of_each_class_as_are_to_be_held_back(counts, holdout, seed):
-    rows = held_back_rows(counts, holdout, seed)
+    rows = draw_holdout_rows(counts, holdout, seed)
     assert (np.diff(rows) > 0).all()
     of_class = np.bincount(np.repeat(np.arange(len(counts)), counts)[rows], minlength=len(counts))
-    assert np.array_equal(of_class, held_back_counts(counts, holdout))
-    assert np.array_equal(rows, held_back_rows(counts, holdout, seed))
+    assert np.array_equal(of_class, holdout_counts(counts, holdout))
+    assert np.array_equal(rows, draw_holdout_rows(counts, holdout, seed))
 
 
 def test_the_seed_chooses_among_the_images_of_a_class_without_favour():
-    drawn = [held_back_rows(np.array([5, 2]), 2, seed) for seed in range(2000)]
+    drawn = [draw_holdout_rows(np.array([5, 2]), 2, seed) for seed in range(2000)]
     times = np.bincount(np.concatenate(drawn), minlength=7)
     expected = np.array([800] * 5 + [1000] * 2)
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
@@ -61,25 +61,25 @@ def test_the_seed_chooses_among_the_images_of_a_class_without_favour():
 @settings(max_examples=30, deadline=None)
 @given(COUNTS, HOLDOUTS)
 def test_a_plan_draws_held_back_rows_in_no_phase_and_every_other(counts, holdout):
-    held_back = held_back_rows(counts, holdout, 0)
-    kept = int(counts.sum()) - len(held_back)
-    plan = plan_of(counts, held_back, batch_size=1)
+    holdout_rows = draw_holdout_rows(counts, holdout, 0)
+    kept = int(counts.sum()) - len(holdout_rows)
+    plan = plan_of(counts, holdout_rows, batch_size=1)
     assert plan.steps_per_epoch == kept
     epoch = [plan.agnostic_rows("warmup", 3, step)[0] for step in range(kept)]
-    assert sorted(epoch) == np.setdiff1d(np.arange(counts.sum()), held_back).tolist()
+    assert sorted(epoch) == np.setdiff1d(np.arange(counts.sum()), holdout_rows).tolist()
     assert plan.rows.tolist() == sorted(epoch)
     for phase in PHASES[1:]:
         drawn = np.concatenate([plan.aware_rows(phase, 1, step) for step in range(9)])
-        assert not np.isin(drawn, held_back).any()
+        assert not np.isin(drawn, holdout_rows).any()
     for label in range(len(counts)):
         of_class = np.flatnonzero(plan.index["label"] == label)
-        assert plan.rows_of(label).tolist() == np.setdiff1d(of_class, held_back).tolist()
+        assert plan.rows_of(label).tolist() == np.setdiff1d(of_class, holdout_rows).tolist()
         assert plan.substitute(of_class[0], "rebalance", 0, 0, 0).rows[0] in plan.rows_of(label)
 
 
 def test_classes_are_drawn_as_often_as_if_nothing_were_held_back():
     counts = np.array([40, 9, 2])
-    plan = plan_of(counts, held_back_rows(counts, 0.5, 0), batch_size=15)
+    plan = plan_of(counts, draw_holdout_rows(counts, 0.5, 0), batch_size=15)
     labels = np.concatenate([plan.batch("rebalance", 0, step).aware.labels for step in range(1000)])
     shares = np.bincount(labels, minlength=3) / len(labels)
     assert shares == pytest.approx(class_probabilities(counts, 1.0), abs=0.015)
@@ -88,7 +88,7 @@ def test_classes_are_drawn_as_often_as_if_nothing_were_held_back():
 def test_a_plan_that_holds_nothing_back_is_the_plan_without_the_option():
     counts = np.array([12, 5, 3])
     plain = Plan(index_of(counts), counts, Data(dataset="demo", dir="unused"), batch_size=4, seed=3)
-    other = plan_of(counts, held_back_rows(counts, 0, 3), seed=3)
+    other = plan_of(counts, draw_holdout_rows(counts, 0, 3), seed=3)
     for phase in PHASES:
         one, two = plain.batch(phase, 2, 1), other.batch(phase, 2, 1)
         assert [s.rows.tolist() for s in one.streams] == [s.rows.tolist() for s in two.streams]
@@ -97,4 +97,4 @@ def test_a_plan_that_holds_nothing_back_is_the_plan_without_the_option():
 def test_a_batch_larger_than_what_is_left_is_refused():
     counts = np.array([6, 4])
     with pytest.raises(ValueError, match="a batch of 6 is larger than the 5 training images"):
-        plan_of(counts, held_back_rows(counts, 0.5, 0), batch_size=6)
+        plan_of(counts, draw_holdout_rows(counts, 0.5, 0), batch_size=6)

@@ -7,21 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import class_probabilities as equation_2
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from fasticcl.config import Data
-from fasticcl.data.plan import (
-    PHASES,
-    Plan,
-    class_probabilities,
-    evaluation_place,
-    evaluation_stream,
-)
+from fasticcl.data.crops import resized_crop_windows
+from fasticcl.data.plan import PHASES, Plan, class_probabilities, evaluation_place, evaluation_stream
 from fasticcl.data.sampling import AliasTable, permute
-from fasticcl.data.shards import INDEX_DTYPE
-from fasticcl.data.windows import resized_crop_windows
+from fasticcl.shards.reader import INDEX_DTYPE
+from tests.support.oracle import class_probabilities as equation_2
 
 LONG_TAIL = [400, 230, 120, 71, 37, 20, 13, 6, 2, 1]
 

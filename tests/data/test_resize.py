@@ -8,14 +8,14 @@ import threading
 import numpy as np
 import pytest
 from nvidia.dali import Pipeline, fn, types
-from pictures import noise
 
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.data.resize import resizer
-from fasticcl.data.shards import Shards
+from fasticcl.shards.reader import Shards
+from tests.support.pictures import noise
 
 SIDE = 64
 
@@ -93,7 +93,7 @@ from pathlib import Path
 from fasticcl.config import Data
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
+from fasticcl.shards.reader import Shards
 shards = Shards(Path({str(photo_shards)!r}), "train")
 plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=8, seed=0)
 batches = Loader(shards, plan, threads=2, prefetch=4).batches("interpolative")

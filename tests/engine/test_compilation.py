@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_runs import metrics, same_weights, start_tiny, watch
 
 from fasticcl.method.network import Network
+from tests.support.small_runs import metrics, same_weights, start_tiny, watch
 
 STEPS = 3  # of an epoch; two epochs a phase, with an evaluation after each
 PHASES = ("warm-up", "interpolative", "rebalancing")

@@ -5,7 +5,7 @@ import torch
 from fasticcl.config import Engine
 from fasticcl.data.loader import StreamBatch
 from fasticcl.engine.evaluate import accuracies, count_right, evaluate
-from fasticcl.engine.machine import choose_machine
+from fasticcl.system.machine import choose_machine
 
 TRAIN = np.array([500, 101, 100, 20, 19, 2])  # many, many, medium, medium, few, few
 

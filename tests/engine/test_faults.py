@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import Child, on_ranks
-from small_runs import (
+
+from fasticcl.data.plan import Plan
+from fasticcl.engine.run import folder
+from fasticcl.engine.run.checkpoint import load_checkpoint
+from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.errors import Stopped, TrainingFailed
+from fasticcl.resolve import resolve
+from fasticcl.shards.reader import Shards
+from fasticcl.system.allocator import keep_freed_memory
+from tests.support.processes import Child, on_ranks
+from tests.support.small_runs import (
     TINY,
     TINY_COUNTS,
     TINY_STEPS,
@@ -22,16 +32,6 @@ from small_runs import (
     start_tiny,
     watch,
 )
-
-from fasticcl.data.memory import keep_freed_memory
-from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
-from fasticcl.engine import run
-from fasticcl.engine.checkpoint import load_checkpoint
-from fasticcl.engine.rebalance import Rebalancing
-from fasticcl.engine.representation import Representation
-from fasticcl.errors import Stopped, TrainingFailed
-from fasticcl.resolve import resolve
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_the_best_weights_are_written_later_when_the_disk_was_full(begin, monkey
 
 def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6):
     """Refuse to append to metrics.jsonl after some steps."""
-    append, refused, now = run.append, [], 0
+    append, refused, now = folder.append, [], 0
 
     def counted(count):
         nonlocal now
@@ -298,7 +298,7 @@ def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(path, text)
 
-    monkeypatch.setattr(run, "append", refusing)
+    monkeypatch.setattr(folder, "append", refusing)
     watch(monkeypatch, counted)
     return refused
 
@@ -347,7 +347,9 @@ def test_lines_that_were_written_after_their_checkpoint_do_not_come_twice(
         with pytest.raises(Power):
             begin()
     with monkeypatch.context() as patched:
-        patched.setattr(run, "load_checkpoint", lambda path: load_checkpoint(path.with_name("previous.pt")))
+        patched.setattr(
+            folder, "load_checkpoint", lambda path: load_checkpoint(path.with_name("previous.pt"))
+        )
         resume(tmp_path)
     assert differences(tmp_path / "demo/run", undisturbed) == []
 

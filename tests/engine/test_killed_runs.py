@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import Child, command_line
-from small_runs import TINY, differences, resume, start_tiny
 
-from fasticcl.engine import run as run_module
-from fasticcl.engine.checkpoint import load_checkpoint
 from fasticcl.engine.loop import Loop
+from fasticcl.engine.run import folder as run_module
+from fasticcl.engine.run.checkpoint import load_checkpoint
+from tests.support.processes import Child, command_line
+from tests.support.small_runs import TINY, differences, resume, start_tiny
 
 OPTIONS = ["--epochs", 3, "--batch-size", 20, "--device", "cpu"]
 SETTINGS = {**TINY, "method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 1}

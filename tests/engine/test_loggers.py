@@ -7,13 +7,13 @@ import sys
 import types
 
 import pytest
-from small_runs import TIMING, TINY_STEPS, Heard, Power, metrics, resume, start_tiny, watch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
 import fasticcl
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
+from tests.support.small_runs import TIMING, TINY_STEPS, Heard, Power, metrics, resume, start_tiny, watch
 
 EPOCHS = 3  # of the first stage
 

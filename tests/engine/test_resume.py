@@ -11,12 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import TINY_STEPS, Heard, Power, differences, equal, metrics, resume, start_tiny, watch
 
 import fasticcl
-from fasticcl.engine.checkpoint import load_checkpoint, save_checkpoint
-from fasticcl.engine.saving import SaveClock
+from fasticcl.engine.run.checkpoint import load_checkpoint, save_checkpoint
+from fasticcl.engine.run.save_clock import SaveClock
 from fasticcl.errors import Stopped, UserError
+from tests.support.small_runs import (
+    TINY_STEPS,
+    Heard,
+    Power,
+    differences,
+    equal,
+    metrics,
+    resume,
+    start_tiny,
+    watch,
+)
 
 ALL = 4 * TINY_STEPS
 

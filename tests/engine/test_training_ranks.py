@@ -12,8 +12,17 @@ from multiprocessing import connection
 import numpy as np
 import pytest
 import torch
-from processes import Child, command_line, on_ranks, start_ranks
-from small_runs import (
+
+import fasticcl
+from fasticcl.data.loader import evaluation_batches
+from fasticcl.data.plan import Plan
+from fasticcl.engine.loop import Loop
+from fasticcl.engine.run.folder import Run
+from fasticcl.errors import Stopped
+from fasticcl.resolve import resolve
+from fasticcl.shards.reader import Shards
+from tests.support.processes import Child, command_line, on_ranks, start_ranks
+from tests.support.small_runs import (
     FILES,
     TINY,
     TINY_STEPS,
@@ -25,15 +34,6 @@ from small_runs import (
     start_tiny,
     watch,
 )
-
-import fasticcl
-from fasticcl.data.loader import evaluation_batches
-from fasticcl.data.plan import Plan
-from fasticcl.data.shards import Shards
-from fasticcl.engine.loop import Loop
-from fasticcl.engine.run import Run
-from fasticcl.errors import Stopped
-from fasticcl.resolve import resolve
 
 ALL = 4 * TINY_STEPS
 

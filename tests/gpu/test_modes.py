@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import fasticcl
-from fasticcl.engine.machine import MODES, choose_machine
-from fasticcl.engine.trial import try_modes
+from fasticcl.engine.compile_trial import try_modes
 from fasticcl.resolve import resolve
+from fasticcl.system.machine import MODES, choose_machine
 
 DEVICE = "gpu"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

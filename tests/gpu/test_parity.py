@@ -6,7 +6,7 @@ import torch
 from fasticcl.config import Data
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
-from fasticcl.data.shards import Shards
+from fasticcl.shards.reader import Shards
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 

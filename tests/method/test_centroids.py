@@ -4,7 +4,6 @@ import io
 from itertools import chain
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.losses import centroid_contrastive
+from tests.support import oracle
 
 CLASSES, DIM = 4, 3
 BATCHES = st.lists(st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=12), min_size=1, max_size=5)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import oracle
 import pytest
 import torch
 
 from fasticcl.method import losses
+from tests.support import oracle
 
 SHAPES = [(1, 2, 1), (1, 7, 4), (3, 2, 8), (16, 10, 32), (5, 100, 128)]  # B, K, D
 TEMPERATURES = [0.07, 0.3, 1.0]

@@ -1,0 +1,152 @@
+"""Images for benchmarks that nobody had to bring: random, but made like photographs for a decoder.
+
+Each is a sum of random fields of ever finer grain, whose strength falls with their grain as in
+photographs, with some sharp edges and, as from a sensor, noise. Constant or smooth images would be cheaper
+to decode than any dataset.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from fasticcl.files import file_sha256
+from fasticcl.longtail import exponential_counts
+from fasticcl.shards.manifest import Manifest, SplitInfo
+from fasticcl.shards.reader import INDEX, QUARANTINE
+from fasticcl.shards.writer import ShardWriter, member_key
+
+WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
+IMBALANCE = 20
+_QUALITY = 92  # with this noise about 65 kB on average at 500×375
+_PER_SHARD = 500
+_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Made:
+    """Images in a long tail of classes, sorted by class."""
+
+    contents: Sequence[bytes]
+    labels: NDArray[np.int64]
+    """[N] classes, from 0 without a gap."""
+    width: int
+    height: int
+    suffix: str
+    """jpg or png."""
+
+    @property
+    def mean_bytes(self) -> int:
+        """Mean size of an encoded image."""
+        return round(sum(map(len, self.contents)) / len(self.contents))
+
+
+def make_images(
+    count: int, classes: int, threads: int, *, width: int = WIDTH, height: int = HEIGHT, png: bool = False
+) -> Made:
+    """Return ``count`` random images or a few more; the same arguments give the same pixels.
+
+    The largest class has `IMBALANCE` times the images of the smallest, less where there are too few images.
+    """
+    largest = 1
+    while (counts := exponential_counts(largest, classes, min(largest, IMBALANCE))).sum() < count:
+        largest += 1
+    labels = np.repeat(np.arange(classes), counts)
+    kind = "PNG" if png else "JPEG"
+    with ThreadPoolExecutor(threads) as pool:
+        contents = list(pool.map(lambda seed: random_image(seed, width, height, kind), range(len(labels))))
+    return Made(contents, labels, width, height, "png" if png else "jpg")
+
+
+def random_image(seed: int, width: int = WIDTH, height: int = HEIGHT, kind: str = "JPEG") -> bytes:
+    """Return one encoded image."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 128, dtype=np.float32)
+    strength, falling = rng.uniform(40, 80), rng.uniform(0.5, 0.7)
+    cells = 2
+    while cells < width // 4:
+        grey, colour = (_field(rng, cells, width, height, channels) for channels in (1, 3))
+        pixels += strength * (0.8 * grey + 0.3 * colour)
+        strength, cells = strength * falling, cells * 2
+    image = Image.fromarray(_eight_bit(pixels))
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y, radius = rng.integers(width), rng.integers(height), rng.integers(2, max(3, width // 8))
+        box = [int(x - radius), int(y - radius), int(x + radius), int(y + radius)]
+        pen.ellipse(box, fill=tuple(rng.integers(0, 256, 3).tolist()))
+    noise = rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(4, 10)
+    buffer = io.BytesIO()
+    Image.fromarray(_eight_bit(np.asarray(image) + noise)).save(buffer, kind, quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _field(
+    rng: np.random.Generator, cells: int, width: int, height: int, channels: int
+) -> NDArray[np.float32]:
+    """Return [height, width, channels] numbers around 0 that change over the width of a cell."""
+    coarse = rng.standard_normal((max(2, cells * height // width), cells, channels), dtype=np.float32)
+    fine = [
+        np.asarray(Image.fromarray(coarse[..., i]).resize((width, height), Image.Resampling.BILINEAR))
+        for i in range(channels)
+    ]
+    return np.stack(fine, axis=-1)
+
+
+def _eight_bit(pixels: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def write_shards(made: Made, folder: Path) -> None:
+    """Write the images as shards of the layout ``folder``; the first of each class are evaluated, too.
+
+    This is no conversion: the images are sound by construction, and a benchmark of training needs no
+    JPEG library to check them with.
+    """
+    classes = [f"class{label:03d}" for label in range(int(made.labels.max()) + 1)]
+    rows = {"train": np.arange(len(made.labels)), "val": np.unique(made.labels, return_index=True)[1]}
+    splits = {split: _write_split(made, rows[split], folder / split, len(classes)) for split in _SPLITS}
+    (folder / QUARANTINE).write_bytes(b"")
+    manifest = Manifest(
+        dataset="folder",
+        classes=classes,
+        splits=splits,
+        settings={},
+        source_sha256=hashlib.sha256(b"".join(made.contents)).hexdigest(),
+        reencoded={},
+        quarantined=0,
+        quarantine_sha256=hashlib.sha256(b"").hexdigest(),
+    )
+    manifest.write(folder)
+
+
+def _write_split(made: Made, rows: NDArray[np.int64], folder: Path, classes: int) -> SplitInfo:
+    folder.mkdir(parents=True)
+    shards, index = [], []
+    for number, first in enumerate(range(0, len(rows), _PER_SHARD)):
+        writer = ShardWriter(folder, number)
+        for row in rows[first : first + _PER_SHARD].tolist():
+            key = member_key(row, f"image{row}")
+            label = int(made.labels[row])
+            writer.add(key, made.suffix, made.contents[row], label, made.height, made.width)
+        info, part = writer.close()
+        shards.append(info)
+        index.append(part)
+    np.save(folder / INDEX, np.concatenate(index))
+    counts = np.bincount(made.labels[rows], minlength=classes)
+    return SplitInfo(class_counts=counts.tolist(), shards=shards, index_sha256=file_sha256(folder / INDEX))
+
+
+def write_files(made: Made, folder: Path) -> None:
+    """Write the images as files ``folder/train/CLASS/N.jpg``, and the first of each class in ``val/``."""
+    firsts = set(np.unique(made.labels, return_index=True)[1].tolist())
+    for row, (content, label) in enumerate(zip(made.contents, made.labels.tolist(), strict=True)):
+        for split in _SPLITS if row in firsts else _SPLITS[:1]:
+            path = folder / split / f"class{label:03d}" / f"{row}.{made.suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)

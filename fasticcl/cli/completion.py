@@ -1,0 +1,46 @@
+"""What the shell completes: names of presets, layouts and settings."""
+
+from collections.abc import Callable, Iterable
+
+
+def _starting(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes one of the names; they are looked up when the shell asks, not before."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _datasets() -> list[str]:
+    from fasticcl.resolve import preset_names
+
+    return preset_names()
+
+
+def _methods() -> list[str]:
+    from fasticcl.resolve import preset_names
+
+    return preset_names("method")
+
+
+def _layouts() -> list[str]:
+    from fasticcl.convert.layouts.registry import LAYOUTS
+
+    return [*LAYOUTS]
+
+
+def _settings() -> list[str]:
+    from fasticcl.config import Config, Section
+
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    return [
+        f"{name}.{key}="
+        for name, section in sections.items()
+        if isinstance(section, type) and issubclass(section, Section)
+        for key in section.model_fields
+    ]
+
+
+datasets, methods = _starting(_datasets), _starting(_methods)
+layouts, settings = _starting(_layouts), _starting(_settings)

@@ -1,0 +1,1 @@
+"""Training stages, which `fasticcl.engine.loop.Loop` runs."""

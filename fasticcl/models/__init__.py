@@ -1,1 +1,0 @@
-"""Trained models in use: predicting, exporting, and the card that says what a model is."""

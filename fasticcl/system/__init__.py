@@ -1,0 +1,1 @@
+"""The machine and its processes: devices, ranks, cores, memory limits and signals."""

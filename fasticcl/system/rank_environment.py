@@ -1,0 +1,37 @@
+"""The environment variables that torchrun sets for each rank. Without torchrun, this is rank 0 of 1."""
+
+import os
+
+
+def is_ranked() -> bool:
+    """Return whether this process was started as a rank."""
+    return "RANK" in os.environ
+
+
+def rank() -> int:
+    """Return the global rank of this process."""
+    return _read("RANK", 0)
+
+
+def local_rank() -> int:
+    """Return the rank of this process on its machine, which is also the number of its GPU."""
+    return _read("LOCAL_RANK", 0)
+
+
+def world_size() -> int:
+    """Return the number of ranks on all machines."""
+    return _read("WORLD_SIZE", 1)
+
+
+def local_world_size() -> int:
+    """Return the number of ranks on this machine."""
+    return _read("LOCAL_WORLD_SIZE", 1)
+
+
+def restart_count() -> int:
+    """Return how often torchrun has restarted the ranks."""
+    return _read("TORCHELASTIC_RESTART_COUNT", 0)
+
+
+def _read(name: str, default: int) -> int:
+    return int(os.environ.get(name, default))

@@ -1,0 +1,94 @@
+"""benchmarks/gpu.py in miniature on the CPU, up to the device: every part runs and says what it must."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.py"
+# The machines that it is for have no JPEG library beside Pillow's and no images to bring along.
+WITHOUT = "import sys, runpy; sys.modules.update(simplejpeg=None, sklearn=None); del sys.argv[0]; "
+RUN = (
+    WITHOUT
+    + "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("gpu")
+    command = [sys.executable, "-c", RUN, str(SCRIPT), "--device", "cpu", "--small", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
+
+
+def test_every_part_ran_and_is_in_the_table(found):
+    result, page = found
+    assert result["left_out"] == []
+    assert result["failed"] == {}
+    for part in ("graph", "step", "corrupt", "training", "decode", "peers", "modes"):
+        assert result["seconds"][part] >= 0
+        assert f"## {part}\n" in page
+
+
+def test_the_same_backend_gives_the_same_images_and_the_same_step(found):
+    for kind in found[0]["graph"].values():
+        assert kind == {"mean_levels": 0, "max_levels": 0, "rest_equal": True}
+    steps = found[0]["step"]
+    for phase in ("warmup", "interpolative"):
+        assert set(steps[f"float32 {phase}"].values()) == {0}
+        rounded = steps[f"bfloat16 {phase}"]
+        assert 0 < rounded["gradient"] < 0.5  # another precision, the same computation
+        assert rounded["loss"] < 0.05
+
+
+def test_damaged_images_are_found_and_replaced_by_others_of_their_class(found):
+    corrupt = found[0]["corrupt"]
+    assert corrupt["found"] == corrupt["planted"] == [1, 3, 5, 8]
+    assert corrupt["named"] == 4
+    assert corrupt["labels_as_planned"] is True
+
+
+def test_rates_and_times_are_positive_and_in_order(found):
+    assert set(found[0]["modes"]) == {"resnet18", "resnet8"}
+    assert all(each["eager, ms a step"] > 0 for each in found[0]["modes"].values())
+    for each in found[0]["training"].values():
+        assert all(rate["median"] > 0 for rate in each["images_per_second"].values())
+    for each in found[0]["decode"].values():
+        assert 0 < each["batch_ms_p50"] <= each["batch_ms_p99"]
+        assert each["images_per_second"] > 0
+    peers = found[0]["peers"]
+    assert set(peers["loader"]) == {"ours", "pillow", "decode_jpeg", "ours / pillow", "ours / decode_jpeg"}
+    assert set(peers["step"]) == {"ours", "eager", "ours / eager"}
+    ours, pillow = (peers["loader"][name]["runs"][0] for name in ("ours", "pillow"))
+    assert peers["loader"]["ours / pillow"] == [pytest.approx(ours / pillow, rel=1e-4)]
+
+
+def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^torch sees no GPU here; add --device cpu --small$"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("the decoder is gone")
+
+    monkeypatch.setattr("fasticcl.data.loader.graph.build", fail)
+    monkeypatch.setattr(
+        "fasticcl.system.allocator.keep_freed_memory", lambda: True
+    )  # this process is the tests'
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    arguments = ["--device", "cpu", "--small", "--only", "graph", "corrupt", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert left.value.code == 1
+    failed = json.loads((tmp_path / "gpu.json").read_text())["failed"]
+    assert failed == dict.fromkeys(["graph", "corrupt"], "RuntimeError: the decoder is gone")
+    assert "Failed: corrupt: RuntimeError: the decoder is gone" in capsys.readouterr().out

@@ -1,0 +1,36 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fasticcl.cli import completion
+
+
+@pytest.mark.parametrize(
+    ("complete", "typed", "wanted"),
+    [
+        (completion.datasets, "ci", ["cifar10-lt", "cifar100-lt"]),
+        (completion.methods, "i", ["iccl"]),
+        (completion.layouts, "i", ["inat2018", "imagenet-lt"]),
+        (completion.settings, "rebalance.distillation_t", ["rebalance.distillation_temperature="]),
+        (completion.settings, "nothing", []),
+    ],
+)
+def test_names_and_settings_are_completed(complete, typed, wanted):
+    assert complete(typed) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"), [("fasticcl tra", ["train"]), ("fasticcl train inat", ["inat2018"])]
+)
+def test_bash_gets_verbs_and_datasets(words, wanted):
+    command = Path(sys.executable).with_name("fasticcl")
+    asked = {
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+        "_FASTICCL_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run([command], env=os.environ | asked, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == wanted

@@ -1,0 +1,117 @@
+"""`fasticcl predict` as scripts call it: what goes where, and how it ends."""
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fasticcl
+from fasticcl.cli.main import main
+from tests.support.children import started
+from tests.support.pictures import encode, noise
+from tests.support.trees import command
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path, digit_run):
+    """Predict with these arguments; returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*arguments):
+        words = ["fasticcl", "predict", digit_run, *arguments, "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", [*map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        output = capsys.readouterr()
+        return left.value.code, output.out, output.err
+
+    return called
+
+
+@pytest.fixture
+def album(tmp_path):
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(encode(noise(np.random.default_rng(number)), "PNG"))
+    return folder
+
+
+def test_standard_output_holds_rows_alone_and_python_gives_the_same(call, album, digit_run):
+    code, out, err = call(album, "--topk", 2, "--format", "jsonl")
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    expected = [*fasticcl.predict(digit_run, album, topk=2, device="cpu")]
+    assert [(row["image"], tuple(row["classes"])) for row in rows] == [
+        (row.image, row.classes) for row in expected
+    ]
+
+
+def test_some_that_cannot_be_read_are_counted_on_standard_error(call, album):
+    (album / "1.png").write_bytes(b"no picture")
+    code, out, err = call(album, "--topk", 1, "--format", "csv")
+    assert (code, err) == (0, "1 of 3 images could not be read.\n")
+    rows = [*csv.DictReader(io.StringIO(out))]
+    assert [(row["image"][-5:], row["error"]) for row in rows] == [
+        ("0.png", ""),
+        ("1.png", "not an image"),
+        ("2.png", ""),
+    ]
+
+
+def test_none_that_can_be_read_is_a_failure(call, album):
+    for path in album.iterdir():
+        path.write_bytes(b"")
+    code, out, err = call(album)
+    assert (code, err) == (1, "3 of 3 images could not be read.\n")
+    assert out.count("error: empty file") == 3
+
+
+def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_path):
+    code, out, _ = call(album, "--format", "csv", "--output", "rows.csv")
+    assert (code, out) == (0, "")
+    whole = (tmp_path / "rows.csv").read_text()
+    assert whole == call(album, "--format", "csv")[1]
+    monkeypatch.setattr(
+        "fasticcl.predict.predictions._short", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    assert call(album, "--format", "csv", "--output", "rows.csv")[0] == 130
+    assert (tmp_path / "rows.csv").read_text() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "rows.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gone.jpg"], "error: There is no gone.jpg; give files, folders, tars or shards that exist.\n"),
+        (["."], "error: There are no pictures in .; give another folder.\n"),
+        (["album", "--output", "no/rows.csv"], "error: Cannot write no/rows.csv: No such file or directory"),
+        (["album", "--topk", "0"], "'--topk'"),
+        (["album", "--format", "xml"], "'--format'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(call, request, arguments, sentence):
+    if "album" in arguments:
+        request.getfixturevalue("album")
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(album, digit_run):
+    (album / "many").mkdir()
+    for number in range(300):
+        (album / "many" / f"{number}.png").symlink_to(album / "0.png")
+    words = command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
+    with started(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "image,rank,class,probability,error\n"
+        assert process.stdout.readline().startswith(f"{album}/0.png,1,")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == -signal.SIGPIPE

@@ -1,0 +1,147 @@
+"""Conversions killed at any moment: nothing half-written is ever visible, and the same command goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fasticcl
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Listing, Source
+from tests.support.children import started
+from tests.support.replicas import write_tar
+from tests.support.trees import command, lay_out, tree
+
+VISIBLE = (".tar", ".idx", "index.npy", "manifest.json")
+
+
+def assert_visible_files_are_whole(folder, whole):
+    for name, content in tree(folder).items():
+        if name.endswith(VISIBLE) and not name.startswith(".parts/"):
+            assert content == whole[name], name
+
+
+def shards(folder):
+    return len(list(folder.glob("*/*.tar")))
+
+
+def killed_until_done(arguments, dest, whole, seed):
+    """Run a command again and again and kill it a little after some more shards; return the kills."""
+    rng = np.random.default_rng(seed)
+    kills = 0
+    for _ in range(100):
+        before = shards(dest)
+        wanted = before + int(rng.integers(1, 5))
+        with started(
+            command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while process.poll() is None and shards(dest) < wanted:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.004))
+            process.kill()
+            errors = process.stderr.read()
+        assert_visible_files_are_whole(dest, whole)
+        if process.returncode == 0:
+            return kills
+        assert (process.returncode, errors) == (-signal.SIGKILL, "")
+        kills += not (dest / "manifest.json").exists()
+    return None
+
+
+def test_a_conversion_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+    images = lay_out(tmp_path / "images", train=120, val=20, side=96)
+    fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=6)
+    whole = tree(tmp_path / "undisturbed")
+    arguments = ("convert", "folder", images, tmp_path / "killed", "--shard-size", 6, "--workers", 2)
+    assert killed_until_done(arguments, tmp_path / "killed", whole, seed=0) >= 5
+    assert tree(tmp_path / "killed") == whole
+    assert not fasticcl.verify(tmp_path / "killed").problems
+
+
+# In a process without threads: forks, kills the child at its n-th act on the disk, and goes on.
+AT_EVERY_ACT = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+from fasticcl.data.convert import convert
+from test_kill import archived
+from fasticcl.convert.layouts import folder
+
+kind, source, root, stride = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+os.fsync = lambda _: None  # what only a power cut would lose
+left = None
+
+ACTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "mmap.__new__")
+
+def count(event, arguments):
+    global left
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if left is None or not (writes or event in ACTS):
+        return
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+
+def run(dest, acts):
+    global left
+    child = os.fork()
+    if child == 0:
+        left = acts
+        convert(archived(source) if kind == "archive" else folder.read(source), dest, shard_size=4, workers=1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+acts, ends = 0, []
+while not ends or ends[-1] != 0:
+    dest = root / str(acts)
+    ends.append(run(dest, acts))
+    dest.mkdir(exist_ok=True)
+    shutil.copytree(dest, f"{dest}.killed")
+    assert run(dest, 10**9) == 0
+    acts += stride
+print(json.dumps(ends))
+"""
+
+
+def archived(path):
+    names = [f"train/{'ab'[i % 2]}/{i:04d}.jpg" for i in range(10)]
+    names += [f"val/{'ab'[i % 2]}/{i:04d}.jpg" for i in range(10, 13)]
+    splits = {
+        split: Listing(each, ["ab".index(name.split("/")[1]) for name in each], lambda _, name: name)
+        for split, each in (("train", names[:10]), ("val", names[10:]))
+    }
+    return Source("folder", ["a", "b"], splits, archive=path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_kill_at_any_act_on_the_disk_leaves_whole_files_and_the_next_run_goes_on(tmp_path, kind):
+    images = lay_out(tmp_path / "images", train=10, val=3)
+    source = images
+    if kind == "archive":
+        members = sorted(tree(images).items(), reverse=True)
+        source = write_tar(tmp_path / "images.tar.gz", members)
+        convert(archived(source), tmp_path / "undisturbed", shard_size=4)
+    else:
+        fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=4)
+    whole = tree(tmp_path / "undisturbed")
+    stride = 1 if kind == "folder" else 5
+    (tmp_path / "runs").mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EVERY_ACT, kind, source, tmp_path / "runs", str(stride)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    ends = json.loads(ended.stdout)
+    assert ends[-1] == 0
+    assert set(ends[:-1]) == {-signal.SIGKILL}
+    assert len(ends) > 60 / stride
+    for place in range(len(ends)):
+        assert_visible_files_are_whole(tmp_path / "runs" / f"{place * stride}.killed", whole)
+        assert tree(tmp_path / "runs" / str(place * stride)) == whole, place * stride

@@ -1,0 +1,223 @@
+"""Several processes that divide the shards of one conversion among themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import fasticcl
+from fasticcl.convert import shard_parts
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.layouts import folder
+from fasticcl.convert.source import Listing, Source
+from fasticcl.errors import UserError
+from fasticcl.shards.manifest import Manifest
+from tests.support.children import started
+from tests.support.replicas import write_tar
+from tests.support.trees import lay_out, tree
+
+SIZE = 4  # images a shard
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(shard_parts, "_POLL", 0.01)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return lay_out(tmp_path_factory.mktemp("images"), train=30, val=9)
+
+
+@pytest.fixture(scope="module")
+def source(images):
+    return folder.read(images)
+
+
+@pytest.fixture(scope="module")
+def archived(images, tmp_path_factory):
+    """The same images as members of an archive, the last first."""
+    contents = tree(images)
+    path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
+    write_tar(path, [(name, contents[name]) for name in sorted(contents, reverse=True)])
+    splits = {
+        split: Listing([n for n in contents if n.startswith(split)], labels(contents, split), lambda _, n: n)
+        for split in ("train", "val")
+    }
+    return Source("folder", ["a", "b"], splits, archive=path)
+
+
+def labels(contents, split):
+    return ["ab".index(name.split("/")[1]) for name in contents if name.startswith(split)]
+
+
+@pytest.fixture(scope="module", params=["files", "archive"])
+def kind(request):
+    """A source and what one process makes of it."""
+    return request.getfixturevalue("source" if request.param == "files" else "archived")
+
+
+@pytest.fixture(scope="module")
+def alone(kind, tmp_path_factory):
+    dest = tmp_path_factory.mktemp("alone")
+    convert(kind, dest, shard_size=SIZE)
+    return tree(dest)
+
+
+def together(source, dest, world_size, delays=(), **options):
+    """Convert with several ranks at once and return what each returned."""
+
+    def work(rank):
+        time.sleep(delays[rank] if delays else 0)
+        return convert(source, dest, shard_size=SIZE, workers=1, rank=rank, world_size=world_size, **options)
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(work, range(world_size)))
+
+
+@pytest.mark.parametrize(
+    ("world_size", "delays"),
+    [(2, ()), (3, ()), (3, (0, 0.2, 0.1)), (3, (0.3, 0.05, 0)), (11, ())],
+    ids=["two", "three", "others late", "first late", "more than shards"],
+)
+def test_ranks_make_the_bytes_of_one_process_whoever_comes_first(kind, alone, tmp_path, world_size, delays):
+    found = together(kind, tmp_path / "shards", world_size, delays)
+    assert found[0] is not None
+    assert found[1:] == [None] * (world_size - 1)
+    assert tree(tmp_path / "shards") == alone
+
+
+def test_each_rank_decodes_its_share_only(kind, tmp_path, monkeypatch):
+    made = []
+    close = shard_parts.PartWriter.close
+    monkeypatch.setattr(
+        shard_parts.PartWriter,
+        "close",
+        lambda self: made.append((threading.current_thread().name, self.number)) or close(self),
+    )
+    monkeypatch.setattr(shard_parts.time, "sleep", lambda _: pytest.fail("rank 1 waits for nobody"))
+    assert convert(kind, tmp_path, shard_size=SIZE, workers=1, rank=1, world_size=2) is None
+    assert sorted(number for _, number in made) == [1, 1, 3, 5, 7]
+
+
+def test_the_others_do_nothing_after_the_end(kind, alone, tmp_path):
+    together(kind, tmp_path, 2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2) is None
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert tree(tmp_path) == alone
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_another_number_of_ranks_goes_on_where_a_rank_was_lost(kind, alone, tmp_path, world_size):
+    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never came
+    assert not (tmp_path / "manifest.json").exists()
+    together(kind, tmp_path, world_size)
+    assert tree(tmp_path) == alone
+
+
+def test_unreadable_images_of_every_rank_are_listed_by_the_first(images, tmp_path):
+    for name, content in tree(images).items():
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"" if name[-7:-4] in ("002", "007", "035") else content)
+    broken = folder.read(tmp_path / "images")
+    with pytest.raises(UserError, match=r"3 images cannot be read, the first is train/a/0002\.jpg"):
+        together(broken, tmp_path / "shards", 3)
+    together(broken, tmp_path / "shards", 3, max_corrupt=3)
+    convert(broken, tmp_path / "alone", shard_size=SIZE, max_corrupt=3)
+    assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
+
+
+def test_a_rank_that_looks_while_another_makes_the_folder_is_not_turned_away(kind, tmp_path, monkeypatch):
+    dest = tmp_path / "shards"
+    dest.mkdir()
+    iterdir = Path.iterdir
+
+    def looked_at_late(path):
+        (dest / ".parts" / "train").mkdir(parents=True, exist_ok=True)  # what the other does meanwhile
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", looked_at_late)
+    assert convert(kind, dest, shard_size=SIZE, rank=1, world_size=2) is None
+
+
+def test_a_rank_that_comes_while_the_first_ends_leaves_nothing_behind(kind, alone, tmp_path, monkeypatch):
+    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)
+    read = Manifest.read
+
+    def looked_too_early(folder):
+        found = read(folder)
+        monkeypatch.setattr(Manifest, "read", read)
+        convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)  # what the first does meanwhile
+        return found
+
+    monkeypatch.setattr(Manifest, "read", looked_too_early)
+    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)
+    convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)
+    assert tree(tmp_path) == alone
+
+
+def torchrun(*arguments, processes=2):
+    return [
+        Path(sys.executable).parent / "torchrun",
+        "--nproc-per-node",
+        str(processes),
+        "--master-port",
+        "0",
+        "-m",
+        "fasticcl",
+        *map(str, arguments),
+    ]
+
+
+def test_torchrun_makes_the_bytes_of_one_process_and_one_summary(images, source, tmp_path):
+    convert(source, tmp_path / "alone", shard_size=SIZE)
+    arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
+    ended = subprocess.run(torchrun(*arguments), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
+    assert ended.stdout.count("Next: fasticcl train") == 1
+
+
+def children(process):
+    """Rank and number of each process that torchrun started."""
+    found = {}
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            ranks = [each[5:] for each in variables if each.startswith(b"RANK=")]
+            if ranks:
+                found[int(ranks[0])] = int(child)
+    return found
+
+
+def test_a_killed_rank_ends_the_job_and_the_same_command_finishes_it(images, source, tmp_path):
+    convert(source, tmp_path / "alone", shard_size=SIZE)
+    copy = lay_out(tmp_path / "images", train=30, val=9)
+    assert tree(copy) == tree(images)
+    held = sorted((copy / "train").rglob("*.jpg"))[3 * SIZE]  # in the second shard of rank 1
+    content = held.read_bytes()
+    held.unlink()
+    os.mkfifo(held)  # rank 1 waits at this image, and rank 0 for rank 1
+    arguments = ("convert", "folder", copy, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
+    with started(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        writer = os.open(held, os.O_WRONLY)  # waits for rank 1
+        os.kill(children(process)[1], signal.SIGKILL)
+        process.communicate()
+    os.close(writer)
+    assert process.returncode != 0
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    assert (tmp_path / "shards" / "train" / "shard-000001.tar").exists()
+    held.unlink()
+    held.write_bytes(content)
+    ended = subprocess.run(torchrun(*arguments), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
+    assert not fasticcl.verify(tmp_path / "shards").problems

@@ -1,0 +1,292 @@
+"""Parts of a dataset: images put aside, long tails, small pieces, and all of them at once."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import fasticcl
+from fasticcl import UserError
+from fasticcl.convert.source import Listing, Source
+from fasticcl.convert.subset import limited, split_validation, with_long_tail
+from fasticcl.shards.reader import Shards
+from tests.support.replicas import jpegs, write_files
+
+class_sizes = st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(lambda counts: max(counts) > 1)
+fractions = st.floats(0.001, 0.999)
+orders = st.randoms(use_true_random=False)
+
+
+def listing(labels):
+    """Images that are named after their class and their place."""
+    return Listing([f"{label}/{i}" for i, label in enumerate(labels)], labels, lambda _, name: name.encode())
+
+
+def source(train, val):
+    classes = [f"class {k}" for k in range(max(train, default=-1) + 1)]
+    return Source("folder", classes, {"train": listing(train), "val": listing(val)})
+
+
+def names(images):
+    return [item.name for item in images]
+
+
+def mixed(counts, order):
+    labels = [k for k, count in enumerate(counts) for _ in range(count)]
+    order.shuffle(labels)
+    return labels
+
+
+def shuffled_classes(labels):
+    """Places of the images of each class: `numpy.random.seed(0)`, then class after class shuffled."""
+    generator = np.random.RandomState(0)
+    shuffled = []
+    for k in range(max(labels) + 1):
+        members = np.array([place for place, label in enumerate(labels) if label == k])
+        generator.shuffle(members)
+        shuffled.append(members.tolist())
+    return shuffled
+
+
+def profile(head, num_classes, ratio):
+    """The n with n ≤ head · ratio^(-k/(K-1)) < n+1, in whole numbers and so without rounding."""
+    power = num_classes - 1
+    counts = []
+    for k in range(num_classes):
+        count = 0
+        while (count + 1) ** power * ratio**k <= head**power:
+            count += 1
+        counts.append(count)
+    return counts
+
+
+@given(class_sizes, fractions, orders)
+def test_holding_out_parts_the_images_and_keeps_their_order(counts, fraction, order):
+    labels = mixed(counts, order)
+    stays, aside = split_validation(listing(labels), fraction)
+    everything = names(listing(labels))
+    for part in (stays, aside):
+        places = [everything.index(name) for name in names(part)]
+        assert places == sorted(places)
+        assert [item.label for item in part] == [labels[place] for place in places]
+    assert sorted(names(stays) + names(aside)) == sorted(everything)
+
+
+@given(class_sizes, fractions, orders)
+def test_every_class_gives_its_share_and_keeps_an_image(counts, fraction, order):
+    _, aside = split_validation(listing(mixed(counts, order)), fraction)
+    for k, count in enumerate(counts):
+        given_away = int((aside.labels == k).sum())
+        if count == 1:
+            assert given_away == 0
+        else:
+            assert abs(given_away - min(max(count * fraction, 1), count - 1)) <= 0.5
+
+
+@given(class_sizes, fractions, orders)
+def test_what_is_held_out_is_the_same_for_everyone(counts, fraction, order):
+    labels = mixed(counts, order)
+    _, aside = split_validation(listing(labels), fraction)
+    expected = set()
+    for members in shuffled_classes(labels):
+        expected.update(members[: int((aside.labels == labels[members[0]]).sum())])
+    assert names(aside) == [f"{labels[place]}/{place}" for place in sorted(expected)]
+
+
+@settings(deadline=None)
+@given(class_sizes, st.integers(1, 30), orders)
+def test_a_long_tail_has_the_exact_profile_and_the_largest_head_that_fits(counts, ratio, order):
+    labels = mixed(counts, order)
+    fitting = [
+        head
+        for head in range(1, counts[0] + 1)
+        if all(n <= count for n, count in zip(profile(head, len(counts), ratio), counts, strict=True))
+    ]
+    wanted = profile(fitting[-1], len(counts), ratio) if fitting else [0]
+    if min(wanted) < 1:
+        with pytest.raises(UserError, match=f"--long-tail {ratio}: .* lower the imbalance ratio"):
+            with_long_tail(source(labels, [0]), ratio)
+        return
+    before = source(labels, [0, 1])
+    cut = with_long_tail(before, ratio)
+    expected = [
+        f"{k}/{place}" for k, members in enumerate(shuffled_classes(labels)) for place in members[: wanted[k]]
+    ]
+    assert names(cut.splits["train"]) == expected
+    assert cut.splits["train"].labels.tolist() == [k for k, n in enumerate(wanted) for _ in range(n)]
+    assert (cut.classes, names(cut.splits["val"])) == (before.classes, ["0/0", "1/1"])
+    assert cut.settings["long_tail"] == ratio
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+@pytest.mark.parametrize("ratio", [10, 50, 100, 12.5])
+def test_balanced_classes_keep_all_of_the_first(num_classes, ratio):
+    labels = np.repeat(np.arange(num_classes), 500)
+    counts = np.bincount(with_long_tail(source(labels, [0]), ratio).splits["train"].labels)
+    assert counts[0] == 500
+    assert counts[-1] == 500 / ratio
+    assert (np.diff(counts) <= 0).all()
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0, -1, float("nan")])
+def test_an_imbalance_below_one_is_one_sentence(ratio):
+    with pytest.raises(UserError, match="--long-tail "):
+        with_long_tail(source([0] * 9 + [1] * 9, [0]), ratio)
+
+
+def test_one_class_has_no_tail():
+    with pytest.raises(UserError, match=r"--long-tail 10: .*at least two classes"):
+        with_long_tail(source([0] * 9, [0]), 10)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 70))
+def test_a_limit_is_spread_evenly(labels, most):
+    taken = [int(name.split("/")[1]) for name in names(limited(source(labels, labels), most).splits["train"])]
+    assert len(taken) == min(most, len(labels))
+    assert taken[0] == 0
+    gaps = [after - before for before, after in pairwise([*taken, len(labels)])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=60),
+    st.lists(st.integers(0, 9), min_size=1, max_size=60),
+    st.integers(1, 70),
+)
+def test_a_limit_leaves_out_classes_without_training_images_and_numbers_the_others_anew(train, val, most):
+    assume(max(val) <= max(train))
+    classes = [f"class {k}" for k in range(max(train) + 1)]
+    kept = {train[i * len(train) // most] for i in range(most)} if most < len(train) else set(train)
+    val_places = [i * len(val) // most for i in range(most)] if most < len(val) else range(len(val))
+    val_kept = [place for place in val_places if val[place] in kept]
+    if not val_kept:
+        with pytest.raises(UserError, match=r"--limit leaves no image of val/ .*raise it"):
+            limited(source(train, val), most)
+        return
+    part = limited(source(train, val), most)
+    assert part.classes == [name for k, name in enumerate(classes) if k in kept]
+    assert set(part.splits["train"].labels) == set(range(len(part.classes)))
+    for split in ("train", "val"):
+        for item in part.splits[split]:
+            assert part.classes[item.label] == f"class {item.name.split('/')[0]}"
+    assert names(part.splits["val"]) == [f"{val[place]}/{place}" for place in val_kept]
+    assert part.settings["limit"] == most
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(30, 99))
+def test_a_limit_that_is_not_reached_takes_everything(labels, most):
+    part = limited(source(labels, labels), most)
+    assert names(part.splits["val"]) == names(listing(labels))
+
+
+CLASSES = {"owl": 30, "bee": 24, "cat": 18, "fox": 3}
+"""Images of each class; bee is the first by name and so the head."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder without a split, and the bytes of each class's images in the order of their names."""
+    pictures = iter(jpegs(sum(CLASSES.values())))
+    contents = {name: [next(pictures) for _ in range(count)] for name, count in CLASSES.items()}
+    for name, images in contents.items():
+        write_files(tmp_path / "src" / name, {f"{i:03d}.jpg": image for i, image in enumerate(images)})
+    return tmp_path / "src", contents
+
+
+def rows(shards, split):
+    opened = Shards(shards, split)
+    contents = opened.read(np.arange(len(opened)))
+    return [(int(row["label"]), image.tobytes()) for row, image in zip(opened.index, contents, strict=True)]
+
+
+def test_options_combine_first_aside_then_tail_then_limit(folder, tmp_path):
+    path, contents = folder
+    manifest = fasticcl.convert(
+        "folder", path, tmp_path / "shards", val_fraction=0.25, long_tail=5, limit=10, shard_size=4
+    )
+    everything = [(k, content) for k, name in enumerate(sorted(CLASSES)) for content in contents[name]]
+    aside = set()
+    for members, share in zip(shuffled_classes([k for k, _ in everything]), [6, 4, 1, 8], strict=True):
+        aside.update(members[:share])
+    left = [image for place, image in enumerate(everything) if place not in aside]
+    val = [image for place, image in enumerate(everything) if place in aside]
+    # Of 18, 14, 2 and 22 images a head of 8 is the largest: 9 · 5^(-2/3) is 3.08.
+    assert [profile(8, 4, 5), profile(9, 4, 5)] == [[8, 4, 2, 1], [9, 5, 3, 1]]
+    tail = [
+        left[place]
+        for members, n in zip(shuffled_classes([k for k, _ in left]), [8, 4, 2, 1], strict=True)
+        for place in members[:n]
+    ]
+    # A limit of 10 takes the places 0, 1, 3, … 13 of 15 and with them no owl, the last.
+    train = [tail[place] for place in (0, 1, 3, 4, 6, 7, 9, 10, 12, 13)]
+    val = [val[i * 19 // 10] for i in range(10)]
+    assert manifest.classes == ["bee", "cat", "fox"]
+    assert rows(tmp_path / "shards", "train") == sorted(train, key=lambda image: image[0])
+    assert rows(tmp_path / "shards", "val") == [image for image in val if image[0] < 3]
+    assert (manifest.settings["long_tail"], manifest.settings["limit"]) == (5, 10)
+
+
+def test_a_list_is_cut_as_a_folder_is(folder, tmp_path):
+    path, _ = folder
+    lines = [f"{name}/{i:03d}.jpg,{name}" for name in sorted(CLASSES) for i in range(CLASSES[name])]
+    (path / "images.csv").write_text("\n".join(["path,label", *lines]))
+    options = {"val_fraction": 0.25, "long_tail": 5, "limit": 16}
+    fasticcl.convert("folder", path, tmp_path / "from-folder", **options)
+    fasticcl.convert("list", path / "images.csv", tmp_path / "from-list", **options)
+    for split in ("train", "val"):
+        assert rows(tmp_path / "from-list", split) == rows(tmp_path / "from-folder", split)
+
+
+def test_other_options_make_other_shards(folder, tmp_path):
+    path, _ = folder
+    fasticcl.convert("folder", path, tmp_path / "shards", val_fraction=0.25, limit=16)
+    others = {"--limit 16": {"val_fraction": 0.25}, "--val-fraction 0.25": {"val_fraction": 0.5, "limit": 16}}
+    for difference, options in others.items():
+        with pytest.raises(UserError, match=f"another conversion: it was made with {difference};"):
+            fasticcl.convert("folder", path, tmp_path / "shards", **options)
+
+
+def test_classes_with_one_image_each_leave_nothing_to_evaluate_on(tmp_path):
+    write_files(tmp_path / "src", {"a/1.jpg": jpegs(1)[0], "b/1.jpg": jpegs(1)[0]})
+    with pytest.raises(UserError, match="--val-fraction"):
+        fasticcl.convert("folder", tmp_path / "src", tmp_path / "shards", val_fraction=0.5)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan")])
+def test_a_fraction_that_is_none_is_one_sentence(folder, tmp_path, fraction):
+    with pytest.raises(UserError, match="--val-fraction"):
+        fasticcl.convert("folder", folder[0], tmp_path / "shards", val_fraction=fraction)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_one_sentence(folder, tmp_path, limit):
+    with pytest.raises(UserError, match="--limit"):
+        fasticcl.convert("folder", folder[0], tmp_path / "shards", val_fraction=0.5, limit=limit)
+
+
+OPTIONS = {"lists": "lists", "imbalance": 50, "download": True, "val_fraction": 0.1, "long_tail": 10}
+HAVE = {
+    "inat2018": [],
+    "imagenet-lt": ["lists"],
+    "cifar10-lt": ["imbalance", "download"],
+    "cifar100-lt": ["imbalance", "download"],
+    "folder": ["val_fraction", "long_tail"],
+    "list": ["val_fraction", "long_tail"],
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "option"),
+    [(layout, option) for layout, has in HAVE.items() for option in OPTIONS if option not in has],
+)
+def test_an_option_that_a_layout_does_not_have_is_one_sentence(tmp_path, layout, option):
+    users = [other for other, has in HAVE.items() if option in has]
+    with pytest.raises(UserError) as refused:
+        fasticcl.convert(layout, tmp_path / "nowhere", tmp_path / "shards", **{option: OPTIONS[option]})
+    sentence = str(refused.value)
+    assert sentence.startswith(f"--{option.replace('_', '-')} is for ")
+    assert sentence.endswith(f"; leave it out for {layout}.")
+    assert all(user in sentence for user in users)
+    assert not list(tmp_path.iterdir())

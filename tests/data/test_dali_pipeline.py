@@ -1,0 +1,59 @@
+"""Pipelines that are forgotten while they work."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Forgets a graph inside a reference cycle while it works, and lets the collector find it in a thread of
+# its own: the one that calls for a batch to be resized, or one of those that resize an image.
+FORGET = """
+import gc, sys, threading, weakref
+from pathlib import Path
+import fasticcl.data.graph as graph
+import fasticcl.data.resize as resize
+from fasticcl.config import Data
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Plan
+from fasticcl.shards.reader import Shards
+
+module, name = {"batch": (graph, "resizer"), "image": (resize, "resized_square")}[sys.argv[1]]
+original, working, forgotten, found = getattr(module, name), *(threading.Event() for _ in range(3))
+
+def collecting(function):
+    def collect_first(*arguments):
+        if not working.is_set():
+            working.set()
+            forgotten.wait(60)
+            gc.collect()
+            found.set()
+        return function(*arguments)
+    return collect_first
+
+if sys.argv[1] == "batch":
+    setattr(module, name, lambda *arguments: collecting(original(*arguments)))
+else:
+    setattr(module, name, collecting(original))
+
+shards = Shards(Path(sys.argv[2]), "train")
+plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=4, seed=0)
+gc.collect()
+gc.disable()
+pipeline, _ = Loader(shards, plan, threads=2)._pipeline("warmup", 0)
+pipeline.schedule_run()
+working.wait(60)
+reference, cycle = weakref.ref(pipeline), [pipeline]
+cycle.append(cycle)
+del pipeline, cycle
+forgotten.set()
+found.wait(60)
+assert reference() is None
+print(next(Loader(shards, plan, threads=2).batches("warmup")).x.shape[0])
+"""
+
+
+@pytest.mark.parametrize("thread", ["batch", "image"])
+def test_one_that_is_collected_in_its_own_thread_does_not_stop_others(photo_shards, thread):
+    command = [sys.executable, "-c", FORGET, thread, str(photo_shards)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")

@@ -1,0 +1,145 @@
+"""The representation stage: equation 8, its schedule, and what x_h is used for."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.resolve import resolve
+from fasticcl.system.machine import choose_machine
+from tests.support import oracle
+
+CLASSES = 5
+
+
+def make_stage(*assignments, method=None):
+    torch.manual_seed(0)
+    small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
+    config = resolve("demo", method=method, assignments=[*small, *assignments])
+    stage = Representation(config, CLASSES, choose_machine(config.engine))
+    stage.bank.centroids = torch.nn.functional.normalize(torch.randn(CLASSES, 8), dim=1) * 0.9
+    stage.train_mode()
+    return stage
+
+
+def pair(seed=1, size=12):
+    draw = torch.Generator().manual_seed(seed)
+    x_h, x_f = torch.randn(2, size, 3, 16, 16, generator=draw)
+    y_h, y_t = torch.randint(0, CLASSES, (2, size), generator=draw)
+    return Batch(x_h, y_h, x_f, y_t, torch.rand(size, generator=draw))
+
+
+def outputs(stage, images):
+    """What a copy of the network says, with its own batch statistics."""
+    with torch.no_grad():
+        output = copy.deepcopy(stage.network).train()(images)
+    return output.logits.numpy(), output.embedding.numpy()
+
+
+@pytest.mark.parametrize(("omega_u", "omega_it"), [(1.0, 1.0), (0.0, 1.0), (0.5, 2.0)])
+def test_after_the_warm_up_the_loss_is_equation_8(omega_u, omega_it):
+    stage = make_stage(f"method.uniform_weight={omega_u}", f"method.interpolative_weight={omega_it}")
+    batch, tau = pair(), stage.method.temperature
+    (logits_h, _), (logits_f, z_f) = outputs(stage, batch.x_h), outputs(stage, batch.x_f)
+    labels = batch.y_h.numpy(), batch.y_t.numpy(), batch.lam.numpy()
+    expected = oracle.total(
+        oracle.cross_entropy(logits_h, labels[0]),
+        oracle.interpolative_cross_entropy(logits_f, *labels),
+        oracle.interpolative_centroid_contrastive(z_f, stage.bank.value.numpy(), *labels, tau),
+        omega_u,
+        omega_it,
+    )
+    assert stage.losses(batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_in_the_warm_up_the_loss_is_cross_entropy_and_the_plain_centroid_loss():
+    stage, batch = make_stage(), pair()
+    logits, z = outputs(stage, batch.x_h)
+    y = batch.y_h.numpy()
+    expected = oracle.cross_entropy(logits, y)
+    expected += oracle.centroid_contrastive(z, stage.bank.value.numpy(), y, stage.method.temperature)
+    assert stage.losses(StreamBatch(batch.x_h, batch.y_h))["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("assignments", [(), ("method.uniform_weight=0",)])
+def test_centroids_follow_the_class_agnostic_images_after_the_loss(assignments):
+    stage, batch = make_stage(*assignments), pair()
+    before, (_, z_h) = stage.bank.value.clone(), outputs(stage, batch.x_h)
+    losses = stage.losses(batch)
+    losses["loss"].backward()  # the centroids that the loss used must still be there
+    expected = oracle.centroid_ema(before.numpy(), z_h, batch.y_h.numpy(), 0.99)
+    assert np.allclose(stage.bank.value.numpy(), expected, atol=1e-6)
+
+
+def gradients(stage, batch):
+    stage.network.zero_grad()
+    stage.losses(batch)["loss"].backward()
+    return {name: p.grad.clone() for name, p in stage.network.named_parameters() if p.grad is not None}
+
+
+def test_in_bfloat16_the_pass_of_x_h_without_gradient_takes_none_from_that_of_x_f():
+    stage = make_stage("method.uniform_weight=0", "engine.precision=bfloat16")
+    assert stage.machine.bfloat16
+    stage.losses(pair())["loss"].backward()
+    for name, weight in stage.network.encoder.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_without_a_uniform_weight_x_h_has_no_say_in_the_gradient():
+    stage, batch = make_stage("method.uniform_weight=0", "method.centroid_momentum=0.5"), pair()
+    other = Batch(pair(seed=2).x_h, batch.y_h, batch.x_f, batch.y_t, batch.lam)
+    twin = copy.deepcopy(stage)
+    twin.forward = twin.network
+    one, two = gradients(stage, batch), gradients(twin, other)
+    assert one
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(stage.bank.value, twin.bank.value)  # yet it moved the centroids
+
+
+@pytest.mark.parametrize("mode", ["split", "concat"])
+@pytest.mark.parametrize("omega_u", [0.0, 1.0])
+def test_split_statistics_equal_separate_passes_and_concatenated_ones_do_not(mode, omega_u):
+    assignments = (f"method.uniform_weight={omega_u}",)
+    separate, joined = make_stage(*assignments), make_stage(*assignments, f"method.bn_mode={mode}")
+    batch = pair()
+    ours, reference = gradients(joined, batch), gradients(separate, batch)
+    close = [torch.allclose(ours[name], reference[name], rtol=1e-3, atol=1e-5) for name in reference]
+    statistics = [
+        torch.allclose(one, two, atol=1e-5)
+        for one, two in zip(joined.network.buffers(), separate.network.buffers(), strict=True)
+    ]
+    assert all(close) == (mode == "split")
+    assert all(statistics) == (mode == "split")
+    assert torch.allclose(joined.bank.value, separate.bank.value, atol=1e-5) == (mode == "split")
+
+
+def test_plain_cross_entropy_has_no_projection_head_and_one_loss():
+    stage, batch = make_stage(method="ce"), pair()
+    assert stage.network.projection is None
+    losses = stage.losses(StreamBatch(batch.x_h, batch.y_h))
+    assert set(losses) == {"loss", "ce"}
+    assert losses["loss"] == losses["ce"]
+
+
+def test_mixup_looks_at_mixed_images_alone():
+    stage, batch = make_stage(method="mixup"), pair()
+    poisoned = Batch(torch.full_like(batch.x_h, torch.nan), batch.y_h, batch.x_f, batch.y_t, batch.lam)
+    losses = stage.losses(poisoned)
+    assert set(losses) == {"loss", "ce_it"}
+    assert torch.isfinite(losses["loss"])
+
+
+@pytest.mark.parametrize(
+    ("switch", "names"),
+    [
+        ("method.interpolative_cross_entropy=false", {"loss", "ce", "cc_it"}),
+        ("method.centroid_contrastive=false", {"loss", "ce", "ce_it"}),
+        ("method.uniform_weight=0", {"loss", "ce_it", "cc_it"}),
+    ],
+)
+def test_the_rows_of_table_4_are_switches(switch, names):
+    assert set(make_stage(switch).losses(pair())) == names

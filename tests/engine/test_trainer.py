@@ -1,0 +1,421 @@
+"""Whole runs, small: reproducibility, resuming, every preset, every method, evaluation afterwards."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import tomllib
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import fasticcl
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
+from fasticcl.engine.loop import Loop
+from fasticcl.errors import Stopped, TrainingFailed, UserError
+from fasticcl.resolve import resolve
+from tests.support.pictures import encode, noise, photographs
+from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, start
+
+STEPS = IMAGES // 40
+
+
+@pytest.fixture
+def train(digit_shards, tmp_path):
+    return partial(start, digit_shards, tmp_path)
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(train):
+    one, again, other = train(name="one", seed=5), train(name="again", seed=5), train(name="other", seed=6)
+    assert metrics(one.run) == metrics(again.run)
+    assert one.rows == again.rows
+    assert same_weights(one.run, again.run)
+    assert metrics(one.run) != metrics(other.run)
+    assert not same_weights(one.run, other.run)
+
+
+def test_the_run_folder_holds_what_it_promises(train):
+    report = train()
+    names = {path.name for path in report.run.iterdir()}
+    assert names == FILES
+    records = metrics(report.run)
+    assert [(r["stage"], r["epoch"]) for r in records if "val/top1" in r] == [
+        ("representation", 1),
+        ("representation", 2),
+        ("representation", 3),
+        ("rebalancing", 1),
+        ("rebalancing", 2),
+    ]
+    assert [r["phase"] for r in records if "val/top1" in r] == [
+        "warmup",
+        *["interpolative"] * 2,
+        *["rebalance"] * 2,
+    ]
+    places = [(r["stage"], r["epoch"], r["step"]) for r in records if "val/top1" not in r]
+    assert len(set(places)) == len(places) == 5 * (STEPS // 2)
+    with open(report.run / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val/top1"]) for row in rows] == [r["val/top1"] for r in records if "val/top1" in r]
+    assert report.rows["before"]["val/top1"] == float(rows[2]["val/top1"])
+    assert report.rows["after"]["val/top1"] == float(rows[4]["val/top1"])
+    assert report.rows["best"]["val/top1"] == max(float(row["val/top1"]) for row in rows[3:])
+    weights = load_file(report.run / "model.safetensors")
+    assert "classifier.weight" in weights
+    assert not [name for name in weights if name.startswith("projection")]
+
+
+def test_the_written_configuration_repeats_the_run(train, tmp_path):
+    first = train(name="first", seed=3)
+    again = fasticcl.train(config=first.run / "config.toml", name="again")
+    assert again.run == tmp_path / "demo" / "again"
+    assert metrics(again.run) == metrics(first.run)
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "tuned"])
+def test_evaluation_afterwards_gives_exactly_the_same_numbers(train, encoder):
+    report = train(set={"rebalance.encoder": encoder}, epochs=4)
+    again = fasticcl.evaluate(report.run)
+    assert again == report
+
+
+def test_evaluation_afterwards_without_rebalancing(train):
+    report = train(method="ce", set={"rebalance.epochs": 0})
+    assert set(report.rows) == {"last", "best"}
+    assert fasticcl.evaluate(report.run) == report
+
+
+@pytest.fixture(scope="module", params=["frozen", "tuned"])
+def undisturbed(request, digit_shards, tmp_path_factory):
+    """A run of each kind of rebalancing that nobody stopped."""
+    return start(digit_shards, tmp_path_factory.mktemp("undisturbed"), {"rebalance.encoder": request.param})
+
+
+@pytest.mark.parametrize("stops", [[1], [9], [10], [14, 25], [27], [28, 29, 38], [40, 44]], ids=str)
+def test_a_stopped_and_continued_run_ends_like_one_that_was_not(
+    undisturbed, digit_shards, tmp_path, monkeypatch, stops
+):
+    """Stops lie in warm-up, interpolative phase, rebalancing and on their borders; 9 steps an epoch."""
+    encoder = tomllib.loads((undisturbed.run / "config.toml").read_text())["rebalance"]["encoder"]
+    taken, step = 0, Loop.take_step
+
+    def counted(self, *arguments):
+        nonlocal taken
+        taken += 1
+        step(self, *arguments)
+        if taken in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "take_step", counted)
+    for number, _ in enumerate(stops):
+        with pytest.raises(Stopped) as stopped:
+            resume(tmp_path) if number else start(digit_shards, tmp_path, {"rebalance.encoder": encoder})
+        assert stopped.value.signum == signal.SIGTERM
+        assert stopped.value.command == f"fasticcl train demo --project {tmp_path} --name run --resume"
+    continued = resume(tmp_path)
+    assert taken == 5 * STEPS  # no step was taken twice or left out
+    assert continued.rows == undisturbed.rows
+    assert metrics(continued.run) == metrics(undisturbed.run)
+    assert same_weights(continued.run, undisturbed.run)
+
+
+def test_a_crash_loses_no_more_than_the_epoch(train, tmp_path, monkeypatch):
+    undisturbed = train(name="undisturbed")
+    taken, step = 0, Loop.take_step
+
+    def crash(self, *arguments):
+        nonlocal taken
+        taken += 1
+        if taken == 15:
+            raise RuntimeError("power")
+        step(self, *arguments)
+
+    monkeypatch.setattr(Loop, "take_step", crash)
+    with pytest.raises(RuntimeError, match="power"):
+        train()
+    continued = resume(tmp_path)
+    assert metrics(continued.run) == metrics(undisturbed.run)
+    assert same_weights(continued.run, undisturbed.run)
+
+
+def test_resuming_a_finished_run_changes_nothing(train, tmp_path):
+    report = train()
+    assert resume(tmp_path).rows == report.rows
+    assert len(metrics(report.run)) == len({json.dumps(record) for record in metrics(report.run)})
+
+
+def test_resume_takes_the_newest_run(train, tmp_path):
+    train(name="first")
+    train(name="second")
+    assert fasticcl.train("demo", project=tmp_path, resume=True).run.name == "second"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train):
+    with pytest.raises(
+        TrainingFailed,
+        match=r"The loss was not finite at step \d+ of representation epoch 1, on train/shard-.*; lower --lr",
+    ):
+        train(lr=1e12, set={"optim.warmup_epochs": 0})
+
+
+@pytest.mark.parametrize("method", ["ce", "mixup", "crt", "iccl"])
+def test_the_papers_baselines_run_on_the_same_engine(train, method):
+    preset = resolve("demo", method=method)
+    shortened = {
+        "method.warmup_epochs": min(preset.method.warmup_epochs, 1),
+        "rebalance.epochs": min(preset.rebalance.epochs, 1),
+    }
+    report = train(method=method, set=shortened)
+    alone = {"last", "best"}
+    expected = {"ce": alone, "mixup": alone}
+    assert set(report.rows) == expected.get(method, {"before", "after", "best"})
+    losses = {key for record in metrics(report.run) for key in record if key.startswith("train/")}
+    assert (
+        losses
+        == {
+            "ce": {"train/loss", "train/ce"},
+            "mixup": {"train/loss", "train/ce_it"},
+            "crt": {"train/loss", "train/ce"},
+            "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},
+        }[method]
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data.lambda_per": "sample"},
+        {"data.gamma": 0.7, "rebalance.gamma": 0.3},
+        {"method.bn_mode": "concat", "method.uniform_weight": 0},
+        {"method.centroid_norm": "l2"},
+        {"method.centroid_norm": "bias_corrected"},
+        {"optim.nesterov": True, "optim.schedule": "step"},
+        {"data.color_jitter": [0.4, 0.4, 0.4]},
+        {"data.crop": "random_resized", "data.crop_scale": [0.5, 1.0], "data.eval_resize": 20},
+        {"engine.precision": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_every_switch_trains_and_changes_the_result(train, settings):
+    plain, switched = train(name="plain", epochs=2), train(name="switched", epochs=2, set=settings)
+    assert metrics(plain.run)[-1]["train/loss"] != metrics(switched.run)[-1]["train/loss"]
+    assert fasticcl.evaluate(switched.run) == switched
+
+
+def test_split_batch_statistics_learn_what_separate_passes_learn(train):
+    # Three steps of each phase: over whole epochs rounding, which differs between CPUs, grows too large.
+    options = {"fast_dev_run": True, "set": {"engine.log_every": 1}}
+    separate = train(name="separate", **options)
+    split = train(name="split", **options | {"set": {**options["set"], "method.bn_mode": "split"}})
+    for one, two in zip(metrics(separate.run), metrics(split.run), strict=True):
+        assert one["train/loss"] == pytest.approx(two["train/loss"], rel=1e-4)
+
+
+def test_training_learns_the_digits(digit_shards, tmp_path):
+    report = fasticcl.train("demo", data=digit_shards, project=tmp_path, epochs=12, set=SMALL, device="cpu")
+    chance = 10.0
+    assert report.rows["after"]["val/top1"] > 5 * chance
+    assert report.rows["after"]["val/few"] > report.rows["before"]["val/few"]
+
+
+def cifar_source(dataset):
+    rng = np.random.default_rng(0)
+    classes = 10 if dataset == "cifar10-lt" else 100
+    train = [
+        Item(encode(noise(rng), "PNG"), k, f"{k}/{i}.png")
+        for k in range(classes)
+        for i in range(max(1, 12 - k))
+    ]
+    test = [Item(encode(noise(rng), "PNG"), k, f"{k}.png") for k in range(classes)]
+    return Source("folder", [str(k) for k in range(classes)], {"train": train, "test": test})
+
+
+@pytest.mark.parametrize("dataset", ["cifar10-lt", "cifar100-lt"])
+def test_cifar_presets_run_on_their_geometry(dataset, tmp_path):
+    convert(cifar_source(dataset), tmp_path / "shards")
+    options = {"data": tmp_path / "shards", "project": tmp_path, "fast_dev_run": True, "report": False}
+    report = fasticcl.train(dataset, imbalance=50, batch_size=32, **options)
+    phases = [record["phase"] for record in metrics(report.run)]
+    assert phases == ["warmup", "interpolative", "rebalance"]
+    assert load_file(report.run / "model.safetensors")["encoder.conv.weight"].shape == (16, 3, 3, 3)
+    assert report.split == "test"
+
+
+@pytest.mark.parametrize("dataset", ["imagenet-lt", "inat2018", "folder"])
+def test_large_presets_run_on_photographs(dataset, photo_shards, tmp_path):
+    options = {
+        "data": photo_shards,
+        "project": tmp_path,
+        "fast_dev_run": True,
+        "batch_size": 4,
+        "report": False,
+    }
+    report = fasticcl.train(dataset, **options)
+    phases = [record["phase"] for record in metrics(report.run)]
+    assert phases == ["warmup", "interpolative", "rebalance"]
+    assert report.rows["after"].keys() == {"val/top1", "val/many", "val/medium", "val/few"}
+    assert report.split == "val"
+
+
+def test_own_images_train_from_a_folder(tmp_path):
+    for i, content in enumerate(photographs(8)):
+        path = tmp_path / "images" / ("val" if i > 5 else "train") / "ab"[i % 2] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    fasticcl.convert("folder", tmp_path / "images", tmp_path / "shards")
+    report = fasticcl.train(
+        "folder",
+        data=tmp_path / "shards",
+        project=tmp_path,
+        fast_dev_run=True,
+        batch_size=3,
+        set={"method.encoder": "resnet18", "data.image_size": 64},
+    )
+    assert report.rows["after"]["val/top1"] is not None
+
+
+@pytest.fixture
+def one_class(tmp_path):
+    item = Item(encode(noise(np.random.default_rng(0))), 0, "a.jpg")
+    convert(Source("folder", ["a"], {"train": [item] * 9, "val": [item]}), tmp_path / "one")
+    return tmp_path / "one"
+
+
+def test_one_class_is_an_error(one_class, tmp_path):
+    with pytest.raises(UserError, match="has only the class 'a'; a classifier needs at least two"):
+        fasticcl.train("folder", data=one_class, project=tmp_path, batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"batch_size": 999},
+            f"A batch of 999 is larger than the {IMAGES} training images; use --batch-size {IMAGES} or less",
+        ),
+        ({"dataset": "inat2018"}, "holds shards of demo, not of inat2018"),
+        ({"set": {"method.encoder": "resnet9"}}, "no encoder 'resnet9'. Did you mean resnet"),
+        ({"set": {"data.eval_split": "val"}}, "have no split 'val', only train, test"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_no_run(train, tmp_path, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train(**options)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_name_that_is_taken_is_refused_and_the_run_kept(train):
+    report = train()
+    before = metrics(report.run)
+    with pytest.raises(UserError, match="exists; choose another --name, or continue it with --resume"):
+        train()
+    assert metrics(report.run) == before
+
+
+def test_names_are_numbered(digit_shards, tmp_path):
+    options = {"data": digit_shards, "project": tmp_path, "fast_dev_run": True, "set": SMALL}
+    names = [fasticcl.train("demo", method=method, **options).run.name for method in (None, None, "ce")]
+    assert names == ["trial-iccl-1", "trial-iccl-2", "trial-ce-1"]
+    few = {**options, "fast_dev_run": False, "epochs": 1, "report": False}
+    names = [fasticcl.train("demo", **few).run.name for _ in range(2)]
+    assert names == ["iccl-1", "iccl-2"]
+    fasticcl.train("demo", **options)
+    assert resume(tmp_path, name=None).run.name == "iccl-2"
+
+
+def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
+    train()
+    with pytest.raises(UserError, match="leave out --epochs"):
+        fasticcl.train("demo", project=tmp_path, resume=True, epochs=9)
+    with pytest.raises(UserError, match="There is no run to resume"):
+        fasticcl.train("inat2018", project=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named(train, tmp_path, damage):
+    report = train()
+    (report.run / "last.pt").write_bytes(damage)
+    with pytest.raises(UserError, match=r"The checkpoint .*last\.pt cannot be read"):
+        resume(tmp_path)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(train, tmp_path):
+    undisturbed, stopped = train(name="undisturbed"), train()
+    for name in ("last.pt", "model.safetensors"):
+        (stopped.run / name).unlink()
+    resume(tmp_path)
+    assert metrics(stopped.run) == metrics(undisturbed.run)
+    assert same_weights(stopped.run, undisturbed.run)
+
+
+def test_a_finished_run_that_lost_its_checkpoint_is_left_as_it_is(train, tmp_path):
+    run = train().run
+    (run / "last.pt").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match=r"is finished and its checkpoint last\.pt is gone"):
+        resume(tmp_path)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
+    options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run"}
+    small = {"method.encoder": "resnet8", "data.image_size": 32}
+    convert(photo_source, tmp_path / "shards")
+    run = fasticcl.train("folder", batch_size=4, fast_dev_run=True, set=small, **options).run
+    shutil.rmtree(tmp_path / "shards")
+    convert(
+        replace(
+            photo_source,
+            splits={"train": photo_source.splits["train"][1:], "val": photo_source.splits["val"]},
+        ),
+        tmp_path / "shards",
+    )
+    for again in (
+        lambda: fasticcl.evaluate(run),
+        lambda: fasticcl.train("folder", project=tmp_path, name="run", resume=True),
+    ):
+        with pytest.raises(UserError, match=r"are not those that .* was trained on"):
+            again()
+
+
+def with_a_rotten_image(photo_source, folder, split):
+    """Train on photographs of which the first of a split was damaged after the conversion."""
+    convert(photo_source, folder / "shards")
+    shard = folder / "shards" / split / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[512:600] = bytes(88)
+    shard.write_bytes(content)
+    options = {"data": folder / "shards", "project": folder, "batch_size": 21, "fast_dev_run": True}
+    return fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
+
+
+def test_a_training_image_that_rots_is_replaced_and_counted(photo_source, tmp_path):
+    report = with_a_rotten_image(photo_source, tmp_path, "train")
+    counted = [record["data/bad_samples"] for record in metrics(report.run) if "val/top1" in record]
+    assert counted == [1, 1, 1]
+
+
+def test_an_image_that_rots_stops_an_evaluation(photo_source, tmp_path):
+    name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
+    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion; convert .* again"):
+        with_a_rotten_image(photo_source, tmp_path, "val")
+
+
+def test_an_unfinished_run_cannot_be_evaluated(train):
+    report = train()
+    (report.run / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"is not finished; continue it with: fasticcl train demo .*--name run --resume"
+    ):
+        fasticcl.evaluate(report.run)
+
+
+def test_missing_shards_say_how_to_make_them(tmp_path):
+    with pytest.raises(
+        UserError, match=f"no shards of inat2018 in {tmp_path}; .*fasticcl convert inat2018 SRC {tmp_path}"
+    ):
+        fasticcl.train("inat2018", data=tmp_path)

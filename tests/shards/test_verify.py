@@ -1,0 +1,383 @@
+"""`verify`: a flipped byte anywhere, and whatever else no longer fits, is found and named."""
+
+import shutil
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fasticcl.cli.main import main
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
+from fasticcl.errors import UserError
+from fasticcl.files import file_sha256
+from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.reader import INDEX
+from fasticcl.shards.verify import verify
+from tests.support.pictures import encode, noise
+from tests.support.replicas import jpegs
+from tests.support.trees import UNPRIVILEGED, run, tree
+
+PNG = encode(noise(np.random.default_rng(0), 16, 20), "PNG")
+MASKS = st.integers(1, 255)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """Fourteen training and six other images in shards of five, and one that could not be read."""
+    contents = [*jpegs(16, seed=2), PNG, PNG + b" ", PNG + b"  ", b"", *jpegs(1, seed=3)]
+    items = [Item(content, i % 3, f"{i} of {len(contents)}.jpg") for i, content in enumerate(contents)]
+    folder = tmp_path_factory.mktemp("sound")
+    source = Source("folder", ["a", "b", "c"], {"train": items[:14], "val": items[14:]})
+    convert(source, folder, shard_size=5, max_corrupt=1)
+    return folder
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "shards")
+
+
+@pytest.fixture(scope="module")
+def scratch(sound, tmp_path_factory):
+    """A copy in which single bytes are flipped and flipped back."""
+    return shutil.copytree(sound, tmp_path_factory.mktemp("scratch") / "shards")
+
+
+def problems(folder, **options):
+    """What verify says, whichever way it says it."""
+    try:
+        return verify(folder, **options).problems
+    except UserError as error:
+        return [str(error)]
+
+
+def found_after_flip(folder, name, place, mask):
+    path = folder / name
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[place] ^= mask
+    path.write_bytes(damaged)
+    try:
+        return problems(folder, workers=1)
+    finally:
+        path.write_bytes(whole)
+
+
+def image_at(tar, place):
+    """The name of the member whose image a byte of a shard belongs to, or None."""
+    with tarfile.open(tar) as members:
+        for member in members:
+            if member.offset_data <= place < member.offset_data + member.size:
+                return None if member.name.endswith(".cls") else member.name
+    return None
+
+
+def assert_named(folder, name, place, found):
+    if name == "manifest.json":
+        # A flip in the number of the format is taken for another version.
+        assert "manifest.json is damaged" in found[0] or "has shards of format" in found[0]
+        return
+    assert any(name in sentence for sentence in found), (name, place, found)
+    if name.endswith(".tar") and (image := image_at(folder / name, place)):
+        assert any(name in sentence and image in sentence for sentence in found), (image, found)
+
+
+def test_sound_shards_have_no_problems(sound):
+    for options in ({}, {"decode": True}, {"workers": 1}):
+        found = verify(sound, **options)
+        assert (found.images, found.shards) == (20, 5)
+        assert (found.problems, found.duplicates) == ([], [])
+
+
+def test_progress_counts_every_image(sound):
+    told = []
+    verify(sound, report=lambda *each: told.append(each))
+    assert sum(images for images, _ in told) == 20
+    assert {total for _, total in told} == {20}
+
+
+@given(st.data())
+@settings(derandomize=True, deadline=None, max_examples=150)
+def test_a_flipped_byte_anywhere_is_found_and_named(scratch, data):
+    files = tree(scratch)
+    name = data.draw(st.sampled_from(sorted(files)))
+    place = data.draw(st.integers(0, len(files[name]) - 1))
+    found = found_after_flip(scratch, name, place, data.draw(MASKS))
+    assert_named(scratch, name, place, found)
+
+
+def places(folder, name):
+    """Bytes of every kind: some all over a file, and of a tar the beginning and end of all its pieces."""
+    size = (folder / name).stat().st_size
+    if not name.endswith(".tar"):
+        return sorted({*range(0, size, 1 + size // 60), size - 1})
+    edges = {0, size - 1, size - 512, size - 1024}
+    with tarfile.open(folder / name) as tar:
+        for member in tar:
+            data, end = member.offset_data, member.offset_data + member.size
+            # Name, mode, size, checksum, type, magic and padding of the header; content; padding.
+            edges |= {member.offset + field for field in (0, 100, 130, 150, 156, 260, 500)}
+            edges |= {data, (data + end) // 2, end - 1, end, data - member.size // -512 * -512 - 1}
+    return sorted(place for place in edges if place < size)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "quarantine.jsonl",
+        "train/index.npy",
+        "val/index.npy",
+        "train/shard-000000.idx",
+        "val/shard-000001.idx",
+        "train/shard-000002.tar",
+        "val/shard-000000.tar",
+    ],
+)
+def test_a_flipped_bit_in_every_kind_of_place_is_found_and_named(scratch, name):
+    rng = np.random.default_rng(1)
+    for place in places(scratch, name):
+        found = found_after_flip(scratch, name, place, 1 << int(rng.integers(8)))
+        assert_named(scratch, name, place, found)
+
+
+def test_every_damaged_image_is_named(folder):
+    damaged = {}
+    for path in sorted(folder.glob("*/*.tar")):
+        with tarfile.open(path) as tar:
+            member = next(member for member in tar if not member.name.endswith(".cls"))
+        content = bytearray(path.read_bytes())
+        content[member.offset_data + 40] ^= 1
+        path.write_bytes(content)
+        damaged[f"{path.parent.name}/{path.name}"] = member
+    found = verify(folder).problems
+    assert found == [
+        f"{name}: {member.name} at byte {member.offset_data} was changed" for name, member in damaged.items()
+    ]
+
+
+@pytest.mark.parametrize("cut", [-1, -512, -10240, 700, 0])
+def test_a_shard_cut_short_is_named(folder, cut):
+    path = folder / "train" / "shard-000001.tar"
+    path.write_bytes(path.read_bytes()[:cut])
+    assert verify(folder).problems == ["train/shard-000001.tar is missing, or longer or shorter than it was"]
+
+
+def test_a_shard_that_grew_is_named(folder):
+    path = folder / "train" / "shard-000001.tar"
+    path.write_bytes(path.read_bytes() + bytes(10240))
+    assert verify(folder).problems == ["train/shard-000001.tar is missing, or longer or shorter than it was"]
+
+
+@pytest.mark.parametrize(
+    "name", ["quarantine.jsonl", "val/index.npy", "train/shard-000000.idx", "val/shard-000000.tar"]
+)
+@pytest.mark.parametrize("replaced", ["missing", "empty", "folder"])
+def test_a_missing_file_is_named(folder, name, replaced):
+    (folder / name).unlink()
+    if replaced == "empty":
+        (folder / name).write_bytes(b"")
+    if replaced == "folder":
+        (folder / name).mkdir()
+    found = verify(folder).problems
+    assert any(name in sentence for sentence in found)
+    assert len(found) <= 3
+
+
+def test_a_missing_split_is_named_file_by_file(folder):
+    shutil.rmtree(folder / "val")
+    found = " ".join(verify(folder).problems)
+    for name in ("val/index.npy", "val/shard-000000.tar", "val/shard-000001.tar"):
+        assert f"{name} is missing" in found
+
+
+def test_an_interruption_ends_it_before_all_shards_are_read(sound, monkeypatch):
+    read = []
+
+    def interrupted(*arguments):
+        read.append(arguments)
+        time.sleep(0.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasticcl.shards.verify._shard_problems", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verify(sound, workers=1)
+    assert len(read) < len(list(sound.rglob("*.tar")))
+
+
+def test_a_folder_without_a_manifest_has_no_shards(folder, tmp_path):
+    (folder / "manifest.json").unlink()
+    for each in (folder, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"There are no shards in .*: it has no manifest\.json"):
+            verify(each)
+
+
+def test_tars_that_other_readers_would_take_for_shards_are_named(folder):
+    for name in ("train/shard-000009.tar", "train/more.tar", "test/shard-000000.tar"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "train" / "shard-000000.tar", folder / name)
+    assert sorted(verify(folder).problems) == [
+        "test/shard-000000.tar does not belong here",
+        "train/more.tar does not belong here",
+        "train/shard-000009.tar does not belong here",
+    ]
+
+
+def test_two_shards_that_changed_places_are_named(folder):
+    one, two = (folder / "train" / f"shard-00000{i}.tar" for i in (0, 1))
+    if one.stat().st_size != two.stat().st_size:
+        pytest.fail("the test needs two shards of one size")
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    found = " ".join(verify(folder).problems)
+    assert "train/shard-000000.tar" in found
+    assert "train/shard-000001.tar" in found
+
+
+def signed_again(folder, split, change):
+    """Change the index of a split and make every checksum fit it."""
+    manifest = Manifest.read(folder)
+    path = folder / split / INDEX
+    index = np.load(path)
+    np.save(path, change(index))
+    info = manifest.splits[split].model_copy(update={"index_sha256": file_sha256(path)})
+    manifest.model_copy(update={"splits": {**manifest.splits, split: info}}).write(folder)
+
+
+def altered(field, row, by=1):
+    def change(index):
+        index[field][row] += by
+        return index
+
+    return change
+
+
+@pytest.mark.parametrize("field", ["height", "width"])
+def test_decode_finds_an_image_of_another_size_than_the_index_says(folder, field):
+    signed_again(folder, "train", altered(field, 3))
+    row = np.load(folder / "train" / INDEX)[3]
+    shard = f"train/shard-{row['shard']:06d}.tar"
+    image = image_at(folder / shard, int(row["offset"]))
+    assert verify(folder).problems == []
+    assert verify(folder, decode=True).problems == [f"{shard}: {image} has another size than the index says"]
+
+
+@pytest.mark.parametrize("field", ["shard", "offset", "size", "label", "crc32"])
+def test_an_index_that_says_something_else_than_the_tars_is_named(folder, field):
+    signed_again(folder, "train", altered(field, 9))
+    found = " ".join(verify(folder).problems)
+    assert "train/" in found
+    assert INDEX in found or "was changed" in found
+
+
+def test_an_index_that_is_not_sorted_by_label_is_named(folder):
+    signed_again(folder, "train", lambda index: index[::-1].copy())
+    assert "train/index.npy is not sorted by label" in verify(folder).problems
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda index: index[:-1], lambda index: np.concatenate([index, index[-1:]]), lambda index: index[:0]],
+    ids=["one lacks", "one more", "empty"],
+)
+def test_an_index_that_lacks_or_repeats_images_is_named(folder, change):
+    signed_again(folder, "train", change)
+    assert any("train/index.npy" in sentence for sentence in verify(folder).problems)
+
+
+def test_images_that_two_splits_share_are_found_by_content_under_any_name(tmp_path):
+    contents = jpegs(9, seed=6)
+    train = [Item(content, i % 2, f"{i}.jpg") for i, content in enumerate(contents[:6])]
+    val = [Item(content, i % 2, f"other{i}.jpg") for i, content in enumerate([contents[4], *contents[6:]])]
+    test = [Item(contents[0], 0, "t.jpg"), Item(contents[8], 1, "u.jpg")]
+    convert(Source("folder", ["a", "b"], {"train": train, "val": val, "test": test}), tmp_path, shard_size=4)
+    found = verify(tmp_path)
+    assert found.problems == []
+    assert sorted(found.duplicates) == [
+        "train/000000000_0.jpg is also test/000000000_t.jpg",
+        "train/000000004_4.jpg is also val/000000000_other0.jpg",
+        "val/000000003_other3.jpg is also test/000000001_u.jpg",
+    ]
+
+
+def test_images_of_one_checksum_and_size_that_differ_are_no_duplicates(tmp_path):
+    """The remainder of CRC-32 is linear: a difference that is its polynomial leaves it as it is."""
+    polynomial = int("100000100110000010001110110110111", 2)  # x^32 + x^26 + … + 1
+    difference = int(f"{polynomial:040b}"[::-1], 2).to_bytes(
+        5, "little"
+    )  # reflected, in the byte order of CRC-32
+    [content] = jpegs(1)
+    one = content + bytes(8)
+    two = content + bytes(a ^ b for a, b in zip(bytes(8), difference + bytes(3), strict=True))
+    items = [Item(one, 0, "one.jpg"), Item(two, 0, "two.jpg")]
+    convert(Source("folder", ["a"], {"train": items[:1], "val": items[1:]}), tmp_path)
+    rows = [np.load(tmp_path / split / INDEX)[0] for split in ("train", "val")]
+    assert one != two
+    assert rows[0]["crc32"] == rows[1]["crc32"]
+    assert verify(tmp_path).duplicates == []
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        output = capsys.readouterr()
+        return left.value.code, output.out, output.err
+
+    return call
+
+
+@pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], ", and decode")])
+def test_the_command_says_that_all_is_sound(called, sound, option, more):
+    assert called("verify", sound, *option) == (
+        0,
+        f"20 images in 5 shards are as they were converted{more}.\n",
+        "",
+    )
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_code_1(called, folder):
+    path = folder / "train" / "shard-000000.tar"
+    content = bytearray(path.read_bytes())
+    content[600] ^= 1
+    path.write_bytes(content)
+    (folder / "val" / "stray.tar").write_bytes(b"")
+    code, out, err = called("verify", folder)
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "val/stray.tar does not belong here",
+        f"train/shard-000000.tar: {image_at(path, 600)} at byte 512 was changed",
+        f"error: 2 problems in {folder}; convert the dataset again.",
+    ]
+
+
+def test_the_command_ends_with_code_2_where_there_are_no_shards(called, tmp_path):
+    code, _, err = called("verify", tmp_path)
+    assert (code, err) == (2, f"error: There are no shards in {tmp_path}: it has no manifest.json.\n")
+
+
+def test_the_command_names_images_that_two_splits_share(called, tmp_path):
+    items = [Item(content, 0, f"{i}.jpg") for i, content in enumerate(jpegs(3))]
+    convert(Source("folder", ["a"], {"train": items, "val": items[2:]}), tmp_path)
+    code, out, _ = called("verify", tmp_path)
+    assert code == 0
+    assert "same image in two splits: train/000000002_2.jpg is also val/000000000_2.jpg" in out
+
+
+@pytest.mark.parametrize(
+    "name", ["train/shard-000001.tar", "train/index.npy", "train/shard-000000.idx", "quarantine.jsonl"]
+)
+def test_a_file_that_cannot_be_read_is_a_problem_with_a_name(folder, name):
+    (folder / name).chmod(0)
+    ended = run("verify", folder, before=UNPRIVILEGED)
+    assert ended.returncode == 1
+    assert name in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,129 @@
+"""Processes for tests that need several of them, or need one to die.
+
+They are forked from a process that has imported everything, so one costs a tenth of a second, not four.
+"""
+
+import multiprocessing
+import os
+import sys
+import traceback
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["fasticcl.cli.main", "fasticcl.engine.trainer", "tests.support.small_runs"])
+_PATIENCE = 120
+
+
+class Child:
+    """A process that calls a function, which must be importable, and sends back what it returns.
+
+    What it prints goes to a file.
+    """
+
+    def __init__(self, log, function, *arguments, env=(), **options):
+        self.log = log
+        self._receiver, sender = _context.Pipe(duplex=False)
+        self.process = _context.Process(
+            target=_call, args=(str(log), sender, dict(env), [*sys.path], function, arguments, options)
+        )
+        self.process.start()
+        sender.close()
+        self.pid = self.process.pid
+
+    def result(self):
+        """What the function returned; an exception that it raised is raised here, by its name."""
+        returned, value = self.raw()
+        if not returned:
+            raise AssertionError(f"{value}\n{self.printed()}")
+        return value
+
+    def raw(self):
+        """(True, what the function returned), (False, the exception it raised) or (None, exit code)."""
+        assert self._receiver.poll(_PATIENCE), self.printed()
+        try:
+            return self._receiver.recv()
+        except EOFError:
+            return None, self.exit_code()
+
+    def exit_code(self):
+        self.process.join(_PATIENCE)
+        assert self.process.exitcode is not None, self.printed()
+        return self.process.exitcode
+
+    def printed(self):
+        return self.log.read_text() if self.log.exists() else ""
+
+    def signal(self, signum):
+        os.kill(self.pid, signum)
+
+    def kill(self):
+        """End it as a power cut would; return whether it was still at work."""
+        alive = self.process.is_alive()
+        self.process.kill()
+        self.process.join()
+        return alive and self.process.exitcode == -9
+
+
+def _call(log, sender, env, path, function, arguments, options):
+    os.environ.update(env)
+    sys.path[:] = path
+    torch.set_num_threads(1)
+    with open(log, "a", buffering=1) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    try:
+        answer, code = (True, function(*arguments, **options)), 0
+    except SystemExit as left:
+        code = left.code or 0
+        answer = (None, code) if code else (True, None)
+    except BaseException as error:
+        traceback.print_exc()
+        answer, code = (False, f"{type(error).__name__}: {error}"), 1
+    sys.stdout.flush()
+    sender.send(answer)
+    sender.close()
+    os._exit(code)
+
+
+def command_line(*words):
+    """Call ``fasticcl WORDS``; for a `Child`."""
+    from fasticcl.cli.main import main
+
+    sys.argv = ["fasticcl", *map(str, words)]
+    main()
+
+
+def start_ranks(log, world_size, function, *arguments, **options):
+    """Start a function on several ranks that find one another, and return the children."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=_PATIENCE))
+    children = []
+    for rank in range(world_size):
+        env = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world_size,
+            "LOCAL_WORLD_SIZE": world_size,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": store.port,
+            # The store is here, so no port is promised to one process and taken by another.
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        env = {name: str(value) for name, value in env.items()}
+        children.append(Child(log.with_suffix(f".{rank}"), function, *arguments, env=env, **options))
+        children[-1].store = store
+    return children
+
+
+def on_ranks(log, world_size, function, *arguments, **options):
+    """Return what a function returns on each of several ranks; when one fails, the others are ended."""
+    children = start_ranks(log, world_size, function, *arguments, **options)
+    try:
+        return [child.result() for child in children]
+    finally:
+        for child in children:
+            child.kill()

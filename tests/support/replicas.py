@@ -1,0 +1,211 @@
+"""Small replicas of official downloads: the same files, in the same layouts, with tiny images."""
+
+import hashlib
+import io
+import json
+import pickle
+import struct
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.support.pictures import encode, noise
+
+
+def jpegs(count: int, seed: int = 0, side: int = 24) -> list[bytes]:
+    """As many different JPEGs, of a few pictures: comments tell them apart, which costs next to nothing."""
+    rng = np.random.default_rng(seed)
+    pictures = [encode(noise(rng, side, side), quality=75) for _ in range(min(count, 24))]
+    contents = []
+    for i in range(count):
+        picture, comment = pictures[i % len(pictures)], b"%d of %d" % (i, seed)
+        segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+        contents.append(picture[:2] + segment + picture[2:])
+    return contents
+
+
+def write_files(root: Path, contents: Mapping[str, bytes]) -> Path:
+    made = set()
+    for name, content in contents.items():
+        path = root / name
+        if path.parent not in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.add(path.parent)
+        path.write_bytes(content)
+    return root
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """A tar with these members in this order, compressed if its name says so."""
+    compressed = path.name.endswith(("gz", "tgz"))
+    with tarfile.open(
+        path, "w:gz" if compressed else "w", **({"compresslevel": 1} if compressed else {})
+    ) as tar:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    return path
+
+
+def git_blob(content: bytes) -> str:
+    """What `git hash-object` prints."""
+    return hashlib.sha1(f"blob {len(content)}".encode() + b"\x00" + content).hexdigest()
+
+
+@dataclass(frozen=True)
+class INat2018:
+    """The official annotations and images of a few, or of 8,142, species."""
+
+    annotations: dict[str, dict]
+    """What train2018.json and val2018.json hold."""
+    images: dict[str, list[tuple[str, int]]]
+    """Of each split the path and the category of every image, in the order of the annotations' images."""
+    contents: dict[str, bytes]
+    """Every image by its path."""
+
+    def write(self, root: Path) -> Path:
+        """As it is after unpacking."""
+        write_files(root, self.contents)
+        return self.write_annotations(root)
+
+    def write_annotations(self, root: Path) -> Path:
+        return write_files(
+            root,
+            {f"{split}2018.json": json.dumps(each).encode() for split, each in self.annotations.items()},
+        )
+
+    def write_downloads(self, root: Path, images: str = "train_val2018.tar.gz") -> Path:
+        """As it is downloaded."""
+        for split, each in self.annotations.items():
+            name = f"{split}2018.json"
+            write_tar(root / f"{name}.tar.gz", [(name, json.dumps(each).encode())])
+        write_tar(root / images, self.contents.items())
+        return root
+
+    def rows(self, split: str) -> list[tuple[int, bytes]]:
+        """Label and bytes of every image in the order that the index promises: by class, then as listed."""
+        rank = {category: i for i, category in enumerate(sorted({c for _, c in self.images["train"]}))}
+        listed = [(rank[category], self.contents[name]) for name, category in self.images[split]]
+        return sorted(listed, key=lambda row: row[0])
+
+
+def inat2018(counts: Mapping[int, int], val: int = 1, seed: int = 0) -> INat2018:
+    """Annotations that list images, their categories and the categories each in an order of its own.
+
+    Args:
+        counts: training images of each category id.
+        val: validation images of each category.
+        seed: of the orders.
+    """
+    rng = np.random.default_rng(seed)
+    families = ["Aves", "Plantae", "Insecta"]
+    categories = [
+        {"id": each, "name": f"species {each:04d}", "supercategory": families[each % 3], "kingdom": "?"}
+        for each in counts
+    ]
+    contents = iter(jpegs(sum(counts.values()) + val * len(counts), seed))
+    annotations, images, files = {}, {}, {}
+    next_id = 1
+    for split in ("train", "val"):
+        per_class = counts if split == "train" else dict.fromkeys(counts, val)
+        members = rng.permutation(np.repeat(list(per_class), list(per_class.values()))).tolist()
+        ids = range(next_id, next_id + len(members))
+        next_id += len(members)
+        images[split], listed, joined = [], [], []
+        for image_id, category in zip(ids, members, strict=True):
+            digest = hashlib.md5(b"%d" % image_id).hexdigest()
+            name = f"train_val2018/{families[category % 3]}/{category}/{digest}.jpg"
+            files[name] = next(contents)
+            images[split].append((name, category))
+            listed.append({"id": image_id, "file_name": name, "width": 24, "height": 24, "license": 3})
+            joined.append({"id": image_id, "image_id": image_id, "category_id": category})
+        annotations[split] = {
+            "info": {"year": 2018, "version": "1"},
+            "images": listed,
+            "annotations": [joined[i] for i in rng.permutation(len(joined))],
+            "categories": [categories[i] for i in rng.permutation(len(categories))],
+            "licenses": [{"id": 3, "name": "CC BY-NC", "url": "?"}],
+        }
+    return INat2018(annotations, images, files)
+
+
+def inat2018_profile() -> np.ndarray:
+    """Images of 8,142 classes with all figures that are published of iNaturalist 2018, in no order.
+
+    The real counts are not at hand; within many, medium and few these fall smoothly.
+    """
+    many = np.round(101 + 899 * (1 - np.linspace(0, 1, 842)) ** 5.6)
+    medium = np.round(np.geomspace(100, 20, 4076))
+    few = np.round(np.linspace(19, 2, 3224))
+    counts = np.concatenate([many, medium, few]).astype(int)
+    lacking = 437_513 - counts.sum()
+    counts[1:841] += lacking // 840
+    counts[1 : 1 + lacking % 840] += 1
+    return np.random.default_rng(0).permutation(counts)
+
+
+def cifar(name: str, pixels: np.ndarray, labels: np.ndarray, tests: int) -> dict[str, bytes]:
+    """The files of a CIFAR download by their path in it; the last ``tests`` images are the test split.
+
+    Args:
+        name: CIFAR10 or CIFAR100.
+        pixels: [N, 3072] as the pickles have them.
+        labels: [N].
+        tests: test images.
+    """
+    trains, classes = len(labels) - tests, range(labels.max() + 1)
+    if name == "CIFAR10":
+        folder, key = "cifar-10-batches-py", "labels"
+        ends = np.linspace(0, trains, 6).astype(int)
+        batches = {f"data_batch_{i + 1}": slice(ends[i], ends[i + 1]) for i in range(5)}
+        batches["test_batch"] = slice(trains, None)
+        meta = {"batches.meta": {"label_names": [f"thing {k}" for k in classes], "num_vis": 3072}}
+    else:
+        folder, key = "cifar-100-python", "fine_labels"
+        batches = {"train": slice(trains), "test": slice(trains, None)}
+        meta = {
+            "meta": {
+                "fine_label_names": [f"thing {k}" for k in classes],
+                "coarse_label_names": [f"kind {k}" for k in range(20)],
+            }
+        }
+    contents = {batch: {"data": pixels[rows], key: labels[rows].tolist()} for batch, rows in batches.items()}
+    if name == "CIFAR100":
+        for batch in contents.values():
+            batch["coarse_labels"] = [label % 20 for label in batch["fine_labels"]]
+    return {f"{folder}/{file}": _python2_pickle(each) for file, each in {**contents, **meta}.items()}
+
+
+def _python2_pickle(content: object) -> bytes:
+    buffer = io.BytesIO()
+    _Python2Pickler(buffer, protocol=2).dump(content)
+    return buffer.getvalue()
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes what the authors' Python 2 and NumPy 1 wrote: every string is a byte string."""
+
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def save_string(self, text):
+        content = text.encode("latin1") if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+        self.memoize(text)
+
+    dispatch[str] = dispatch[bytes] = save_string
+
+    def save_global(self, what, name=None):
+        if getattr(what, "__name__", "") == "_reconstruct":
+            self.write(b"cnumpy.core.multiarray\n_reconstruct\n")
+            self.memoize(what)
+        else:
+            super().save_global(what, name)
+
+    def reducer_override(self, what):
+        if isinstance(what, np.dtype):
+            return np.dtype, (what.str[1:], 0, 1), what.__reduce__()[2]
+        return NotImplemented

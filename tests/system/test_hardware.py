@@ -1,0 +1,51 @@
+"""What a result says of the machine: the GPU where there is one, and nothing private."""
+
+import getpass
+import platform
+import subprocess
+
+import pytest
+
+from fasticcl.system import hardware
+
+
+def smi(monkeypatch, answer):
+    def run(command, **_):
+        assert command[0] == "nvidia-smi"
+        if isinstance(answer, Exception):
+            raise answer
+        return subprocess.CompletedProcess(command, 0, stdout=answer)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def test_the_gpu_is_described_with_power_limit_and_driver(monkeypatch):
+    smi(monkeypatch, "NVIDIA H200, 143771, 700.00, 580.159.03\nNVIDIA H200, 143771, 700.00, 580.159.03\n")
+    assert hardware.gpu() == {
+        "gpu": "NVIDIA H200",
+        "memory_mib": 143771,
+        "power_limit_w": 700,
+        "driver": "580.159.03",
+    }
+
+
+def test_what_nvidia_smi_does_not_know_is_absent(monkeypatch):
+    smi(monkeypatch, "Tesla X, 1000, [N/A], 1.2\n")
+    assert hardware.gpu() == {"gpu": "Tesla X", "memory_mib": 1000, "driver": 1.2}
+
+
+@pytest.mark.parametrize(
+    "answer", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 10), "", "\n"], ids=repr
+)
+def test_without_a_gpu_there_is_no_entry(monkeypatch, answer):
+    smi(monkeypatch, answer)
+    assert hardware.gpu() == {}
+
+
+def test_the_description_names_versions_and_neither_host_nor_user():
+    found = hardware.hardware()
+    assert {"cpu", "cores", "python", "torch", "numpy", "date"} <= set(found)
+    text = str(found)
+    assert "/" not in text.replace(found["cpu"], "")
+    for private in (platform.node(), getpass.getuser()):
+        assert private not in text

@@ -1,0 +1,285 @@
+"""Runs that torchrun starts: signals, ranks that die, restarts, two machines; and its short form --nproc."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+import fasticcl
+from fasticcl.cli.main import main
+from fasticcl.engine.loop import Loop
+from fasticcl.errors import TrainingFailed
+from fasticcl.system.launch import start_ranks
+from tests.support.children import started
+from tests.support.processes import Child, command_line, on_ranks
+from tests.support.processes import start_ranks as start_ranks_alone
+from tests.support.small_runs import TINY, differences, start_tiny
+
+SLURM = Path(__file__).parents[2] / "tools/slurm.sbatch"
+EPOCHS = 20
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(fasticcl.__file__).parents[1]),
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+
+
+def words(shards, project, *more):
+    """The command line of `start_tiny`, with more epochs."""
+    settings = {**TINY, "method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 1}
+    assigned = [word for key, value in settings.items() for word in ("--set", f"{key}={value!r}")]
+    options = ["--data", shards, "--project", project, "--name", "run", "--device", "cpu"]
+    sizes = ["--epochs", EPOCHS, "--batch-size", 20]
+    return [str(word) for word in ["train", "demo", *options, *sizes, *assigned, *more]]
+
+
+def popen(command):
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_shards, tmp_path_factory):
+    """A run on two ranks in which nothing happened."""
+    project = tmp_path_factory.mktemp("undisturbed")
+    on_ranks(project / "log", 2, start_tiny, tiny_shards, project, epochs=EPOCHS)
+    return project / "demo/run"
+
+
+def workers_of(shards):
+    """Processes that still have these shards mapped, this one aside."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.name != str(os.getpid()) and f"{shards}/" in (process / "maps").read_text():
+                found.append(process.name)
+        except OSError:  # it ended, or is another's
+            continue
+    return found
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_bits(
+    tiny_shards, undisturbed, tmp_path, signum
+):
+    command = [sys.executable, "-m", "fasticcl", *words(tiny_shards, tmp_path), "--nproc", "2"]
+    with popen(command) as process:
+        for line in process.stdout:
+            if "epoch  3/" in line:
+                process.send_signal(signum)
+                break
+        printed = process.stdout.read()
+    assert process.returncode == 143
+    assert "Traceback" not in printed
+    said = printed.index(f"stopped by {signum.name}; the state is saved. Continue with:\n")
+    continues = printed[said:].splitlines()[1]
+    assert continues == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
+    assert printed.count("Continue with") == 1
+    assert not (tmp_path / "demo/run/model.safetensors").exists()
+    assert workers_of(tiny_shards) == []
+    _, *rest = shlex.split(continues)
+    on_ranks(tmp_path / "log", 2, command_line, *rest)
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def dying(arguments, marker, at):
+    """The command line; the second rank is killed after so many steps, the first time that it gets there."""
+    step, taken = Loop.take_step, 0
+    if marker.exists() and os.environ["RANK"] == "0":
+        time.sleep(1)  # so that the others come first, who must not take what is left for the news
+
+    def counted(self, *rest):
+        nonlocal taken
+        step(self, *rest)
+        taken += 1
+        if taken == at and self.ranks.rank == 1 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Loop.take_step = counted
+    command_line(*arguments)
+
+
+def agent(arguments, marker, at, restarts, meet=None):
+    """What torchrun does after it has parsed its words; its ranks are forked, which spares the imports."""
+    machines = {"min_nodes": 2, "max_nodes": 2, "nproc_per_node": 1, "rdzv_endpoint": meet}
+    machine = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 2, "rdzv_endpoint": "127.0.0.1:0"}
+    config = LaunchConfig(
+        **(machines if meet else machine),
+        rdzv_backend="c10d",
+        run_id="run",
+        max_restarts=restarts,
+        monitor_interval=0.1,
+        start_method="fork",
+        local_addr="127.0.0.1",
+    )
+    elastic_launch(config, dying)(arguments, marker, at)
+
+
+def start_agent(tmp_path, shards, name="log", restarts=0, at=11, meet=None):
+    arguments = words(shards, tmp_path)
+    env = {"GLOO_SOCKET_IFNAME": "lo"}
+    return Child(tmp_path / name, agent, arguments, tmp_path / "marker", at, restarts, meet, env=env)
+
+
+def test_a_rank_that_is_killed_ends_the_others_with_its_number_and_the_reason(tiny_shards, tmp_path):
+    agent = start_agent(tmp_path, tiny_shards)
+    assert agent.raw()[0] is False
+    assert "local_rank: 1" in agent.printed()
+    assert "(exitcode: -9)" in agent.printed()
+    assert workers_of(tiny_shards) == []
+    assert (tmp_path / "demo/run/last.pt").exists()
+
+
+def test_a_rank_that_loses_another_says_so_in_one_sentence(tiny_shards, tmp_path):
+    """On another machine no torchrun ends it first."""
+    arguments, marker = words(tiny_shards, tmp_path), tmp_path / "marker"
+    left, lost = start_ranks_alone(tmp_path / "log", 2, dying, arguments, marker, 11)
+    assert lost.exit_code() == -9
+    assert left.exit_code() == 1
+    assert "error: Another rank is gone" in left.printed()
+    assert "Traceback" not in left.printed()
+
+
+def test_a_restarted_run_continues_from_the_last_checkpoint(tiny_shards, undisturbed, tmp_path):
+    agent = start_agent(tmp_path, tiny_shards, restarts=1)
+    agent.result()
+    assert (tmp_path / "marker").exists()
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def test_two_machines_train_together_and_start_again_together(tiny_shards, undisturbed, tmp_path):
+    """Two agents that meet at an address, as on two nodes that share a file system; a rank is killed once."""
+    meet = f"127.0.0.1:{free_port()}"
+    agents = [start_agent(tmp_path, tiny_shards, f"log{i}", restarts=1, meet=meet) for i in range(2)]
+    for agent in agents:
+        agent.result()
+    printed = "".join(agent.printed() for agent in agents)
+    assert printed.count("2 ranks of CPU") == 2
+    assert printed.count("Next: fasticcl predict") == 1
+    assert differences(tmp_path / "demo/run", undisturbed) == []
+
+
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+STAND_INS = {
+    # Every node of the job is this machine.
+    "scontrol": """case "$1" in show) echo 127.0.0.1 ;; *) echo "$*" >>asked ;; esac""",
+    # One task a node, and SIGTERM is passed on to them.
+    "srun": """for _ in $(seq "$SLURM_NNODES"); do "$@" & tasks="${tasks:-} $!"; done
+trap 'kill -TERM $tasks' TERM
+code=0; for task in $tasks; do wait "$task" || { code=$?; wait "$task"; }; done; exit "$code" """,
+    "torchrun": f"""exec {sys.executable} -m torch.distributed.run --local-addr 127.0.0.1 "$@" """,
+}
+
+
+def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
+    tiny_shards, undisturbed, tmp_path
+):
+    """The script as it is, on two nodes: time is up in its first job, and the second goes on."""
+    for name, body in STAND_INS.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(0o755)
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NNODES": "2",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
+    environment = ENVIRONMENT | job | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    environment["MASTER_PORT"] = str(free_port())
+    _, dataset, *options = words(tiny_shards, "runs")
+    script = [SLURM, dataset, "--name", "run", *options]
+    for restart in ("0", "1"):
+        environment["SLURM_RESTART_COUNT"] = restart
+        with started(
+            script, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            printed = []
+            for line in process.stdout:
+                printed.append(line)
+                if restart == "0" and "epoch  3/" in line:
+                    process.send_signal(signal.SIGUSR1)
+        assert (process.returncode == 0) == (restart == "1"), "".join(printed)
+        assert ((tmp_path / "runs/demo/run/model.safetensors").exists()) == (restart == "1")
+        assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert differences(tmp_path / "runs/demo/run", undisturbed) == []
+
+
+def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
+    command = [sys.executable, "-m", "fasticcl", "train", "demo", "--nproc", "2", "--batch-size", "33"]
+    options = ["--data", str(tmp_path / "shards"), "--project", str(tmp_path / "runs"), "--device", "cpu"]
+    with popen([*command, *options]) as process:
+        printed = process.stdout.read()
+    assert process.returncode == 2
+    assert printed == ("error: A global batch of 33 cannot be divided among 2 ranks; use --batch-size 32.\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What `start_ranks` would start, by torchrun's own machinery, which ends as it is told to."""
+    started, ends = [], []
+
+    def launch(config, entry):
+        def start(*arguments):
+            started.append((config.nproc_per_node, entry, *arguments))
+            if ends:
+                raise ends.pop()
+
+        return start
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
+    for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
+        monkeypatch.setenv(name, "1")
+    return started, ends
+
+
+@pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
+def test_nproc_starts_the_other_words_on_every_rank(launched, given):
+    with pytest.raises(SystemExit) as left:
+        start_ranks(2, ["train", "demo", *given, "--lr", "0.1"])
+    assert left.value.code == 0
+    assert launched[0] == [(2, sys.executable, "-m", "fasticcl", "train", "demo", "--lr", "0.1")]
+
+
+def test_a_rank_that_a_signal_ended_is_one_sentence(launched):
+    failures = {0: failure(0, -15, later=1), 1: failure(1, -9, later=0)}
+    launched[1].append(ChildFailedError("fasticcl", failures))
+    with pytest.raises(TrainingFailed, match=r"Rank 1 was ended by SIGKILL.*--nproc 2 --resume"):
+        start_ranks(2, ["train", "demo"])
+
+
+def failure(rank, exit_code, later):
+    found = ProcessFailure(local_rank=rank, pid=1, exitcode=exit_code, error_file="")
+    found.timestamp = 1000 + later
+    return found
+
+
+@pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
+def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, given, tmp_path, capsys):
+    """torchrun hands the words on; a rank that read --nproc must not start ranks of its own."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("fasticcl.system.launch.start_ranks", lambda *_: pytest.fail("ranks were started"))
+    monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *given, "--print-config"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert "[engine]" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
