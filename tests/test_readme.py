@@ -1,4 +1,4 @@
-"""Every command of README, on small stand-ins for the datasets, or the test that runs it on more."""
+"""Every command of the README files runs on small stand-ins for the datasets, or names its test."""
 
 import glob
 import re
@@ -16,18 +16,29 @@ from fasticcl.convert.source import Item, Source
 from tests.support.replicas import inat2018, jpegs
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-SPANS = re.findall(r"`(fasticcl [a-z][^`]*)`", README)
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "fasticcl" / room / "README.md" for room in ("convert", "engine", "method")),
+    ROOT / "benchmarks/README.md",
+]
+TEXTS = {page: page.read_text() for page in PAGES if page.exists()}
+README = TEXTS[PAGES[0]]
+LINES = [
+    line
+    for text in TEXTS.values()
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    for line in block.splitlines()
+]
+COMMANDS = [line.split("  #")[0].strip() for line in LINES if "fasticcl" in line or line.startswith("./")]
+SPANS = [span for text in TEXTS.values() for span in re.findall(r"`(fasticcl [a-z][^`]*)`", text)]
 ELSEWHERE = {
     "./tools/demo": ".ci/run",
     "./tools/test": ".ci/run",
-    "torchrun --nnodes 2": "tests/engine/test_torchrun.py",
-    "sbatch --time": "tests/engine/test_torchrun.py",
-    "fasticcl train inat2018 --nproc 8": "tests/engine/test_torchrun.py",
-    "fasticcl convert cifar100-lt": "tests/data/test_cifar_lt.py",
-    "fasticcl convert imagenet-lt": "tests/data/test_imagenet_lt.py",
+    "torchrun --nnodes 2": "tests/system/test_launch.py",
+    "sbatch --time": "tests/system/test_launch.py",
+    "fasticcl train inat2018 --nproc 8": "tests/system/test_launch.py",
+    "fasticcl convert cifar100-lt": "tests/convert/layouts/test_cifar_lt.py",
+    "fasticcl convert imagenet-lt": "tests/convert/layouts/test_imagenet_lt.py",
     "fasticcl convert prefix": "tests/test_worked_example.py",
     "fasticcl train folder --data data/prefix": "tests/test_worked_example.py",
 }
@@ -37,19 +48,19 @@ DEMO = f"{TINY} --epochs 2 --set rebalance.epochs=2"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with what the commands of README expect to find."""
+def workspace(tmp_path_factory):
+    """A folder with the inputs that the commands of the README files expect."""
     folder = tmp_path_factory.mktemp("readme")
     inat2018({3: 6, 7: 4, 12: 2}).write(folder / "DOWNLOADS")
-    pictures = jpegs(240, 1, 40)
-    for number, content in enumerate(pictures):
+    images = jpegs(240, 1, 40)
+    for number, content in enumerate(images):
         path = folder / "IMAGES" / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     rows = [f"IMAGES/{'ab'[i % 2]}/{i}.jpg,{'ab'[i % 2]},{'val' if i > 19 else 'train'}" for i in range(240)]
     (folder / "IMAGES.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
     for name, ratio in (("imagenet-lt", 0), ("cifar100-lt", 50), ("cifar10-lt", 10)):
-        items = [Item(content, number % 2, f"{number}.jpg") for number, content in enumerate(pictures)]
+        items = [Item(content, number % 2, f"{number}.jpg") for number, content in enumerate(images)]
         settings = {"imbalance": ratio} if ratio else {}
         source = Source(name, ["a", "b"], {"train": items[:16], "test": items[16:]}, settings=settings)
         convert(source, folder / "data" / name)
@@ -57,9 +68,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def call(place, monkeypatch, capsys):
-    """Call the command line in that folder."""
-    monkeypatch.chdir(place)
+def call(workspace, monkeypatch, capsys):
+    """Call the command line in that folder and return its output."""
+    monkeypatch.chdir(workspace)
 
     def run(words):
         monkeypatch.setattr(sys, "argv", words)
@@ -72,8 +83,8 @@ def call(place, monkeypatch, capsys):
     return run
 
 
-def fitted(line):
-    """The words of a command, with options that make it small and file patterns resolved as a shell does."""
+def shrunk(line):
+    """Return the words of a command with options that make it small, and its file patterns expanded."""
     words = shlex.split(line)
     if words[1] == "convert":
         shutil.rmtree(words[4], ignore_errors=True)
@@ -91,21 +102,21 @@ def test_every_command_runs_or_names_its_test(call):
         call(["fasticcl", "train", "demo", *options, *shlex.split(DEMO)])
     call(["fasticcl", "convert", "inat2018", "DOWNLOADS", "data/inat2018"])
     call(["fasticcl", "train", "inat2018", "--name", "long", *shlex.split(SMALL)])
-    for line in filter(None, COMMANDS):
-        known = [test for begin, test in ELSEWHERE.items() if line.startswith(begin)]
-        if known:
-            assert (ROOT / known[0]).exists()
+    for line in COMMANDS:
+        tests = [test for begin, test in ELSEWHERE.items() if line.startswith(begin)]
+        if tests:
+            assert (ROOT / tests[0]).exists()
         else:
-            call(fitted(line))
+            call(shrunk(line))
             ran.append(line)
     assert len(ran) >= 20
 
 
-def test_what_is_tested_elsewhere_is_still_in_readme():
+def test_every_command_that_is_tested_elsewhere_is_in_a_readme():
     assert [begin for begin in ELSEWHERE if not any(line.startswith(begin) for line in COMMANDS)] == []
 
 
-def test_commands_in_the_text_name_verbs_and_options_that_exist():
+def test_commands_in_the_text_use_existing_verbs_and_options():
     frozen = (ROOT / "tests/verbs.txt").read_text()
     known = {
         name: set(re.split(r"[ /]", options))
@@ -115,22 +126,40 @@ def test_commands_in_the_text_name_verbs_and_options_that_exist():
         words = span.split()
         verb = " ".join(words[:3]) if words[1] == "bench" and len(words) > 2 else " ".join(words[:2])
         assert verb in known, span
-        options = re.findall(r"--[a-z-]+", span)
-        assert set(options) <= known[verb], span
+        assert set(re.findall(r"--[a-z-]+", span)) <= known[verb], span
     assert len(SPANS) >= 10
 
 
-def test_the_python_of_readme_runs(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_commands_of_scripts_use_existing_files_and_options():
+    commands = re.findall(r"((?:benchmarks|tools)/\w+(?:\.py)?)((?: [^`\n]*)?)", "\n".join(TEXTS.values()))
+    for script, arguments in commands:
+        text = (ROOT / script).read_text()
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", arguments.partition("fasticcl ")[0]):
+            assert f'"{option}"' in text or script == "tools/constraints", f"{script} {option}"
+    assert len(commands) >= 10
+
+
+def test_links_lead_to_existing_files():
+    for page, text in TEXTS.items():
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_python_examples_run(call, capsys):
     shutil.rmtree("runs", ignore_errors=True)
-    (program,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(compile(program, "README.md", "exec"), {})
+    shutil.rmtree("data/folder", ignore_errors=True)
+    call(["fasticcl", "convert", "folder", "IMAGES", "data/folder", "--val-fraction", "0.1"])
+    verbs, loading = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    exec(compile(verbs, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert 0 <= float(lines[0]) <= 100
     assert len(lines) == 241
     assert all(re.fullmatch(r"IMAGES/[ab]/\d+\.jpg \d", line) for line in lines[1:])
+    exec(compile(loading, "README.md", "exec"), {})
+    batches = capsys.readouterr().out.split("torch.Size([8, 3, 224, 224]) torch.Size([8, 3, 224, 224])")
+    assert len(batches) == 1 + 216 // 8
 
 
-def test_readme_names_no_verb_of_python_that_is_not_there():
+def test_python_functions_in_the_readme_exist():
     for name in re.findall(r"fasticcl\.([a-z]+)\(", README):
         assert name in fasticcl.__all__
