@@ -23,12 +23,11 @@ class BadSamples:
     Args:
         shards: the training split.
         plan: draws the substitutes; its ``max_bad_samples`` says how many are borne.
+        warn: called once for each unreadable image with a message that names it.
     """
 
-    def __init__(self, shards: Shards, plan: Plan) -> None:
-        self.shards, self.plan = shards, plan
-        self.warn: Callable[[str], None] = lambda _: None
-        """Called once for each with a sentence that names it."""
+    def __init__(self, shards: Shards, plan: Plan, warn: Callable[[str], None] = lambda _: None) -> None:
+        self.shards, self.plan, self.warn = shards, plan, warn
         self._rows: set[int] = set()
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 import gc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,7 @@ class Loader:
         gpu: device number; None: the CPU.
         kept: where all images that the plan draws are kept, decoded before the first batch.
         most_steps: steps after which an epoch is cut short; None: never.
+        warn: called once for each unreadable image with a message that names it.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class Loader:
         threads: int | None = None,
         prefetch: int = 3,
         gpu: int | None = None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
-        self.bad = BadSamples(shards, plan)
+        self.bad = BadSamples(shards, plan, warn)
         self._kept: Kept = kept
         self._cache: Cache | None = None
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}

@@ -1,7 +1,7 @@
 """The data of a run: its opened splits, the training loader and the batches of an evaluation."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -102,8 +102,10 @@ def open_dataset(config: Config, gpu: int | None = None, insist: bool = True) ->
     return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu, insist), gpu, holdout_rows)
 
 
-def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
-    """Return the loader of a run.
+def build_loader(
+    config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None] = lambda _: None
+) -> Loader:
+    """Return the loader of a run, which calls ``warn`` for each unreadable image.
 
     Raises:
         UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
@@ -140,6 +142,7 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
+        warn=warn,
     )
 
 

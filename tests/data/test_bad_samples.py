@@ -138,9 +138,9 @@ def open_loader(folder, settings=PLAIN, prefetch=3, rank=0, world_size=1, most=1
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, max_bad_samples=most, **settings)
     plan = Plan(shards.index, shards.counts, data, batch_size=BATCH, seed=5, rank=rank, world_size=world_size)
-    loader = Loader(shards, plan, prefetch=prefetch, threads=1)
-    loader.said = []
-    loader.bad.warn = loader.said.append
+    said = []
+    loader = Loader(shards, plan, prefetch=prefetch, threads=1, warn=said.append)
+    loader.said = said
     return loader
 
 

@@ -37,11 +37,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def open_loader(folder, settings, kept, **options):
+def open_loader(folder, settings, kept, warn=print, **options):
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, **settings)
     plan = Plan(shards.index, shards.counts, data, batch_size=10, seed=5, **options)
-    return Loader(shards, plan, kept=kept, threads=2)
+    return Loader(shards, plan, kept=kept, threads=2, warn=warn)
 
 
 def same(one, other):
@@ -95,9 +95,12 @@ def test_the_files_are_read_once(folder, monkeypatch, kept):
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm, kept):
     harm(folder, 3, 17, 18)
-    loaders = [open_loader(folder, RANDOM_RESIZED, each) for each in ("off", kept)]
     said = []
-    loaders[1].bad.warn = said.append
+    files, cached = (
+        open_loader(folder, RANDOM_RESIZED, "off"),
+        open_loader(folder, RANDOM_RESIZED, kept, said.append),
+    )
+    loaders = [files, cached]
     batches = [[*islice(loader.batches("interpolative"), 12)] for loader in loaders]
     assert same(*batches)
     assert loaders[1].bad.rows == [3, 17, 18]
