@@ -96,7 +96,8 @@ def test_the_files_are_read_once(folder, monkeypatch, kept):
 def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm, kept):
     harm(folder, 3, 17, 18)
     said = []
-    loaders = [open_loader(folder, RANDOM_RESIZED, "off"), open_loader(folder, RANDOM_RESIZED, kept, said.append)]
+    files, cached = (
+        open_loader(folder, RANDOM_RESIZED, "off"),
         open_loader(folder, RANDOM_RESIZED, kept, said.append),
     )
     loaders = [files, cached]
