@@ -9,8 +9,7 @@ from fasticcl.bench.loader import loader_work, warmup
 from fasticcl.bench.measure import Work, in_turns
 from fasticcl.bench.step import step_work
 from fasticcl.bench.synthetic_images import write_files
-from fasticcl.data.loader import Batch
-from fasticcl.data.synthetic import synthetic_batch
+from fasticcl.data.batch import Batch, synthetic_batch
 
 
 def peers(bench: Bench) -> Found:

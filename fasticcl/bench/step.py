@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from fasticcl.bench.measure import Work
 from fasticcl.bench.train import open_loop
 from fasticcl.bench.workload import Workload
+from fasticcl.data.batch import synthetic_batch
 from fasticcl.data.plan import Phase
-from fasticcl.data.synthetic import synthetic_batch
 
 WARMUP = 2  # steps; what is compiled is compiled in the first
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from fasticcl.bench.measure import Clock, Measurement, Stopwatch, Work
 from fasticcl.bench.workload import Workload
-from fasticcl.data.loader import Batch, Loader, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.engine.loop import Loop, Meter
 from fasticcl.engine.progress import Display
