@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, cosine
 from fasticcl.engine.stages.stage import Losses, StageName
