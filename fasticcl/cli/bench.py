@@ -180,7 +180,7 @@ def everything(
 
 
 def _measure(what: str, *, file: Path | None = None, assign: list[str] | None = None, **options: Any) -> None:
-    from fasticcl.bench.result import page, tables
+    from fasticcl.bench.result import markdown, tables
     from fasticcl.console import print_lines
     from fasticcl.system.allocator import keep_freed_memory
 
@@ -193,7 +193,7 @@ def _measure(what: str, *, file: Path | None = None, assign: list[str] | None = 
     for table in tables(result):
         console.print(table)
     if what == "all":
-        print_lines(console, ["", page(result)])
+        print_lines(console, ["", markdown(result)])
     else:
         lines = [*([result.advice] if result.advice else []), *(f"note: {each}" for each in result.notes)]
         print_lines(console, lines)

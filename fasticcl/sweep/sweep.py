@@ -187,7 +187,7 @@ class _Work:
         settings = [self.tries[number] for number in numbers]
         config = settings[0].config
         loader = build_loader(config, self.dataset, self.machine, display.line)
-        loader.bad.know(self.first.bad_rows)
+        loader.bad_samples.merge(self.first.bad_rows)
         stages = build_stages([each.config for each in settings], self.first.network, self.machine)
         named = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {named} of {len(self.tries)}"

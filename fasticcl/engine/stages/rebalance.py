@@ -5,7 +5,7 @@ import copy
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, cosine
 from fasticcl.engine.stages.stage import Losses, StageName, StageState

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import torch
 
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.method.network import Network
 
