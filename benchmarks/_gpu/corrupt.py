@@ -10,7 +10,8 @@ import numpy as np
 from _gpu.bench import Bench, Found
 from fasticcl.bench.synthetic_images import write_shards
 from fasticcl.config import Data
-from fasticcl.data.loader import Loader, StreamBatch
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 

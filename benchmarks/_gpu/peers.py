@@ -8,8 +8,7 @@ from _gpu.plain import AHEAD, EagerStep, two_samplers
 from fasticcl.bench.measure import Task, interleaved_throughput
 from fasticcl.bench.synthetic_images import write_files
 from fasticcl.bench.training import loader_task, loader_warmup, step_task
-from fasticcl.data.loader import Batch
-from fasticcl.data.synthetic import synthetic_batch
+from fasticcl.data.batch import Batch, synthetic_batch
 
 
 def peers(bench: Bench) -> Found:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fasticcl.bench.result import Result
     from fasticcl.data.plan import Phase
-    from fasticcl.doctor.finding import Finding
+    from fasticcl.doctor.facts import Finding
 
 
 def benchmark(

@@ -8,8 +8,8 @@ from fasticcl.api.training import configure
 from fasticcl.errors import UserError
 
 if TYPE_CHECKING:
-    from fasticcl.export.classifier import Input
-    from fasticcl.export.exporter import Exported
+    from fasticcl.export.classifier import InputType
+    from fasticcl.export.exporter import ExportResult
     from fasticcl.predict.predictions import Prediction
 
 
@@ -42,7 +42,7 @@ def predict(
     """
     from fasticcl.engine.run.weights import load_model
     from fasticcl.predict import predictor as room
-    from fasticcl.predict.inputs import find_pictures
+    from fasticcl.predict.inputs import find_images
     from fasticcl.system.machine import choose_machine
 
     for name, value in (("topk", topk), ("batch_size", batch_size)):
@@ -50,7 +50,7 @@ def predict(
             raise UserError(f"{name} is at least 1, got {value}.")
     engine = configure("folder", device=device, workers=workers).engine
     paths = [images] if isinstance(images, str | Path) else images
-    pictures = find_pictures(map(Path, paths))
+    pictures = find_images(map(Path, paths))
     return room.predict(
         load_model(Path(model), best=best),
         pictures,
@@ -66,9 +66,9 @@ def export(
     *,
     format: str = "onnx",
     output: str | Path | None = None,
-    input: "Input" = "uint8",
+    input: "InputType" = "uint8",
     best: bool = False,
-) -> "Exported":
+) -> "ExportResult":
     """Write a trained model as a file for other programs, with ``MODEL_CARD.md`` beside it.
 
     Normalisation and softmax are in the graph; class names and preprocessing are in the metadata. The file

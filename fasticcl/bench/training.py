@@ -18,9 +18,9 @@ from rich.console import Console
 from fasticcl.bench.measure import Clock, Measurement, Stopwatch, Task
 from fasticcl.bench.workload import Workload
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, Loader, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
-from fasticcl.data.synthetic import synthetic_batch
 from fasticcl.engine.loop import Loop, Meter
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.folder import Run

@@ -13,7 +13,7 @@ from fasticcl.cli.exit import leave
 from fasticcl.cli.options import Device, Workers
 from fasticcl.cli.output import opened
 from fasticcl.console import print_lines
-from fasticcl.predict.predictions import Format, write_rows
+from fasticcl.predict.predictions import OutputFormat, write_predictions
 
 app = typer.Typer()
 
@@ -29,7 +29,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Files, folders, shards or tars.", metavar="IMAGES")],
     topk: Annotated[int, typer.Option(min=1, help="Classes per image, the likeliest first.")] = 5,
     format: Annotated[
-        Format,
+        OutputFormat,
         typer.Option(
             help="A line an image; or for programs, csv: a line a class, jsonl: an object an image."
         ),
@@ -54,7 +54,7 @@ def predict(
         model, images, topk=topk, best=best, batch_size=batch_size, device=device, workers=workers
     )
     with opened(output) as file:
-        count, errors = write_rows(predictions, file, format)
+        count, errors = write_predictions(predictions, file, format)
     if output:
         typer.echo(f"{output}: {count:,} images", err=True)
     if errors:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
+from fasticcl.data.batch import StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation, choose_cache_location, evaluation_cache
 from fasticcl.data.holdout import draw_holdout_rows
-from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
+from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import Plan
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import Manifest
