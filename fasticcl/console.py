@@ -1,9 +1,12 @@
 """Plain lines on a rich console."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.text import Text
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with the number of images that were just processed and the total number of images."""
 
 
 def print_lines(console: Console, lines: Iterable[str | Text]) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from fasticcl.api.training import configure
 
 if TYPE_CHECKING:
-    from fasticcl.convert.jobs import Progress
+    from fasticcl.console import ProgressCallback
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
-    from fasticcl.shards.verify import Findings
+    from fasticcl.shards.verify import VerificationResult
 
 
 def convert(
@@ -32,7 +32,7 @@ def convert(
     limit: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-    report: "Progress | None" = None,
+    report: "ProgressCallback | None" = None,
     note: Callable[[str], None] | None = None,
 ) -> "Manifest | None":
     """Convert a dataset into shards and return their manifest.
@@ -63,10 +63,10 @@ def convert(
     """
     from fasticcl.convert import conversion as conversion
     from fasticcl.convert.layouts import registry
-    from fasticcl.shards.images import shrink_to
+    from fasticcl.shards.shrink import Shrink
 
-    shrink = shrink_to(short_side, max_side, quality)
-    found = registry.read(
+    shrink = Shrink.from_options(short_side, max_side, quality)
+    found = registry.read_source(
         layout,
         Path(source),
         long_tail=long_tail,
@@ -93,8 +93,12 @@ def convert(
 
 
 def verify(
-    dest: str | Path, *, decode: bool = False, workers: int | None = None, report: "Progress | None" = None
-) -> "Findings":
+    dest: str | Path,
+    *,
+    decode: bool = False,
+    workers: int | None = None,
+    report: "ProgressCallback | None" = None,
+) -> "VerificationResult":
     """Check shards against their checksums, indexes and manifest, and return what was found.
 
     Args:
@@ -129,9 +133,9 @@ def show(
     Raises:
         UserError: there are no shards, or bad input.
     """
-    from fasticcl.shards.summary import summarise
+    from fasticcl.shards.summary import read_summary
 
-    summary = summarise(Path(dest))
+    summary = read_summary(Path(dest))
     if samples:
         from fasticcl.data.preview import write_samples
 

@@ -8,7 +8,7 @@ from fasticcl.bench.measure import Work
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import registry
 from fasticcl.convert.source import Source
-from fasticcl.shards.images import Shrink
+from fasticcl.shards.shrink import Shrink
 
 WARMUP = 1  # conversions
 SHORT_SIDE, QUALITY = 256, 90
@@ -27,7 +27,7 @@ def open_source(path: Path, limit: int) -> Source:
     """
     names = {each.name for each in path.iterdir()} if path.is_dir() else set()
     fraction = None if names & {"val", "test"} else 0.1
-    return registry.read("folder", path, long_tail=None, limit=limit, val_fraction=fraction)
+    return registry.read_source("folder", path, long_tail=None, limit=limit, val_fraction=fraction)
 
 
 def convert_work(source: Source, shrink: Shrink | None, workers: int, scratch: Path) -> Work:

@@ -146,4 +146,4 @@ def _licence(dataset: str) -> str:
     if dataset == "demo":
         return digits.TERMS
     layout = LAYOUTS.get(dataset)
-    return layout.licence if layout and layout.where else _UNKNOWN
+    return layout.licence if layout and layout.download else _UNKNOWN

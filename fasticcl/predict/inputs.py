@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fasticcl.convert.layouts.folder import SUFFIXES
 from fasticcl.convert.tar_stream import open_tar
 from fasticcl.errors import UserError
-from fasticcl.shards.images import UnreadableImage
+from fasticcl.shards.images import IMAGE_SUFFIXES, UnreadableImage
 from fasticcl.shards.manifest import MANIFEST, Manifest
 from fasticcl.shards.reader import INDEX, DamagedImages, Shards
 
@@ -118,7 +117,7 @@ def _in_tar(path: Path) -> Iterator[Picture]:
 
 def _is_picture(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _refuse(error: Exception) -> bytes:
