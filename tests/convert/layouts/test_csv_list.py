@@ -191,7 +191,9 @@ def test_line_numbers_are_those_of_an_editor(tmp_path, text):
 
 
 def test_a_split_column_and_val_fraction_do_not_go_together(tmp_path):
-    with pytest.raises(UserError, match="has a column split. Leave out --val-fraction or remove the column"):
+    with pytest.raises(
+        UserError, match=r"has a column split\. Leave out --val-fraction or remove the column"
+    ):
         csv_list.read(write_table(tmp_path, FEW), val_fraction=0.1)
 
 
