@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fasticcl.config import Config
     from fasticcl.engine.results import Report
     from fasticcl.sweep.grid import Over
-    from fasticcl.sweep.outcome import Sweep
+    from fasticcl.sweep.result import SweepResult
 
 _OPTIONS = {
     "data": "data.dir",
@@ -205,7 +205,7 @@ def sweep(
     device: str | None = None,
     workers: int | None = None,
     console: "Console | None" = None,
-) -> "Sweep":
+) -> "SweepResult":
     """Try settings of the rebalancing stage on the first stage of a run; the paper's Figure 4 and its like.
 
     Every combination of the values is tried. The best is chosen by the mean of the classes' accuracies on
@@ -251,9 +251,9 @@ def _rebalancing(
 def _reported(report: "Report", console: "Console | None") -> "Report":
     """Write the report of a run that has ended, where it is wanted."""
     if rank_environment.rank() == 0:  # the ranks have parted
-        from fasticcl.report.report_files import report_finished
+        from fasticcl.report.report import report_finished_run
 
-        report_finished(report.run, console)
+        report_finished_run(report.run, console)
     return report
 
 

@@ -12,22 +12,22 @@ from fasticcl.engine.results import TITLES
 from fasticcl.engine.run.environment import PACKAGES
 from fasticcl.engine.run.weights import WEIGHTS, Description, Model
 from fasticcl.errors import UserError
-from fasticcl.report.run_record import RunRecord, read_record
+from fasticcl.report.run_history import RunHistory, read_history
 from fasticcl.shards.reader import Manifest
 
 
-def record_of(model: Model) -> RunRecord | None:
+def record_of(model: Model) -> RunHistory | None:
     """Return the records that are about a model's weights; None where there are none, or no longer."""
     # A file of another name may hold other weights than those the records are about.
     if model.run is None or model.path.name != WEIGHTS:
         return None
     try:
-        return read_record(model.run)
+        return read_history(model.run)
     except UserError:
         return None
 
 
-def training(description: Description, record: RunRecord | None) -> Iterator[str]:
+def training(description: Description, record: RunHistory | None) -> Iterator[str]:
     """Yield method, schedule, settings and speed, as Markdown."""
     if record is None:
         yield f"Method `{description.method}`; the file came without the records of its run, which tell more."
@@ -50,7 +50,7 @@ def training(description: Description, record: RunRecord | None) -> Iterator[str
     yield f"Exported with fasticcl {_version()} and torch {torch.__version__}."
 
 
-def _settings(record: RunRecord) -> Iterator[str]:
+def _settings(record: RunHistory) -> Iterator[str]:
     config = record.config.shortened() if record.config.engine.fast_dev_run else record.config
     optim, second = config.optim, config.rebalance
     rebalanced = (
@@ -75,16 +75,16 @@ def _settings(record: RunRecord) -> Iterator[str]:
         yield f"| `{key}` | {here} | {preset} |"
 
 
-def achieved(record: RunRecord | None, best: bool) -> Metrics:
+def achieved(record: RunHistory | None, best: bool) -> Metrics:
     """Return the accuracies of the exported weights; nothing, if they are not known."""
     return record.accuracies[_row(record, best)][1] if record else {}
 
 
-def _row(record: RunRecord, best: bool) -> str:
+def _row(record: RunHistory, best: bool) -> str:
     return "best" if best else "after" if "after" in record.accuracies else "last"
 
 
-def accuracy(description: Description, record: RunRecord | None, best: bool) -> Iterator[str]:
+def accuracy(description: Description, record: RunHistory | None, best: bool) -> Iterator[str]:
     """Yield the accuracies of the run, those of the exported weights marked, as Markdown."""
     if record is None:
         yield "The accuracies are not known: the file came without the records of its run."
