@@ -17,7 +17,7 @@ from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Source
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.errors import UserError
-from fasticcl.report import class_analysis
+from fasticcl.report import class_analysis, run_sections
 from fasticcl.report import report as reporting
 from tests.support.small_runs import start_tiny
 
@@ -197,7 +197,7 @@ def test_classes_csv_has_every_class(finished):
 
 
 def test_of_very_many_classes_the_page_shows_the_worst(run, monkeypatch):
-    monkeypatch.setattr("fasticcl.report.run_sections._CLASS_ROWS", 4)
+    monkeypatch.setattr(run_sections, "_CLASS_ROWS", 4)
     fasticcl.report(run)
     table = next(table for table in page(run).tables if table[0][0].startswith("class"))
     found = numbers(run)["details"]

@@ -340,8 +340,8 @@ def test_a_folder_that_cannot_be_made_is_one_sentence_and_exit_code_2(run, monke
     number = len([*run.glob("sweep-*")]) + 1
     assert call(monkeypatch, "sweep", run, "--over", "rebalance.gamma=0,1") == 2
     assert capsys.readouterr().err == (
-        f"error: Cannot create {run / f'sweep-{number}'}: Read-only file system. Free disk space or make the run "
-        "folder writable, then sweep again.\n"
+        f"error: Cannot create {run / f'sweep-{number}'}: Read-only file system. Free disk space or make the "
+        "run folder writable, then sweep again.\n"
     )
     assert contents(run) == before
 
