@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasticcl.api.training import configure
 from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, Made, make_images, write_shards
 from fasticcl.config import Config
 from fasticcl.data.loader import Loader
@@ -22,7 +21,7 @@ from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
-from fasticcl.resolve import preset_names
+from fasticcl.resolve import configure, preset_names
 from fasticcl.shards.manifest import Manifest
 from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import MODES, Machine, choose_machine
