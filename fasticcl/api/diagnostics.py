@@ -21,7 +21,7 @@ from fasticcl.options import (
 if TYPE_CHECKING:
     from fasticcl.bench.result import Result
     from fasticcl.data.plan import Phase
-    from fasticcl.doctor.finding import Finding
+    from fasticcl.doctor.facts import Finding
 
 
 @documented

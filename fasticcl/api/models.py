@@ -9,7 +9,7 @@ from fasticcl.options import DeviceName, Option, WorkerThreads, documented
 from fasticcl.resolve import configure
 
 if TYPE_CHECKING:
-    from fasticcl.export.exporter import Exported
+    from fasticcl.export.exporter import ExportResult
     from fasticcl.predict.predictions import Prediction
 
 TrainedModel = Annotated[
@@ -44,7 +44,7 @@ def predict(
     """
     from fasticcl.engine.run.weights import load_model
     from fasticcl.predict import predictor
-    from fasticcl.predict.inputs import find_pictures
+    from fasticcl.predict.inputs import find_images
     from fasticcl.system.machine import choose_machine
 
     for name, value in (("topk", topk), ("batch_size", batch_size)):
@@ -52,10 +52,10 @@ def predict(
             raise UserError(f"{name} must be at least 1, got {value}.")
     engine = configure("folder", device=device, workers=workers).engine
     paths = [images] if isinstance(images, str | Path) else images
-    pictures = find_pictures(map(Path, paths))
+    files = find_images(map(Path, paths))
     return predictor.predict(
         load_model(Path(model), best=best),
-        pictures,
+        files,
         choose_machine(engine),
         topk=topk,
         batch_size=batch_size,
@@ -78,7 +78,7 @@ def export(
         Option("uint8: [B, S, S, 3] from 0 to 255. float: float32 [B, 3, S, S] from 0 to 1."),
     ] = "uint8",
     best: Best = False,
-) -> "Exported":
+) -> "ExportResult":
     """Write a trained model as a file for other programs, with ``MODEL_CARD.md`` next to it.
 
     The graph includes normalisation and softmax. The metadata contain class names and preprocessing. The

@@ -103,7 +103,7 @@ def everything(*, file: JsonFile = None, **options: Any) -> None:
 
 def _measure(what: str, file: Path | None, options: dict[str, Any]) -> None:
     """Run a benchmark, print its tables and write the result to a file."""
-    from fasticcl.bench.result import page, tables
+    from fasticcl.bench.result import markdown, tables
 
     if file and not file.parent.is_dir():
         raise UserError(f"There is no folder {file.parent} for --json. Create it first.")
@@ -113,7 +113,7 @@ def _measure(what: str, file: Path | None, options: dict[str, Any]) -> None:
     for table in tables(result):
         console.print(table)
     if what == "all":
-        print_lines(console, ["", page(result)])
+        print_lines(console, ["", markdown(result)])
     else:
         lines = [*([result.advice] if result.advice else []), *(f"note: {note}" for note in result.notes)]
         print_lines(console, lines)

@@ -12,7 +12,7 @@ from fasticcl.cli.command import command
 from fasticcl.cli.exit import leave
 from fasticcl.cli.output import opened
 from fasticcl.console import print_lines
-from fasticcl.predict.predictions import Format, write_rows
+from fasticcl.predict.predictions import OutputFormat, write_predictions
 from fasticcl.system.allocator import keep_freed_memory
 
 app = typer.Typer()
@@ -28,7 +28,7 @@ app = typer.Typer()
 def predict(
     *,
     format: Annotated[
-        Format,
+        OutputFormat,
         typer.Option(help="table: a line per image. csv: a line per class. jsonl: an object per image."),
     ] = "table",
     output: Annotated[
@@ -44,7 +44,7 @@ def predict(
     keep_freed_memory()
     predictions = models.predict(**options)
     with opened(output) as file:
-        count, errors = write_rows(predictions, file, format)
+        count, errors = write_predictions(predictions, file, format)
     if output:
         typer.echo(f"{output}: {count:,} images", err=True)
     if errors:
