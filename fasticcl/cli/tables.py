@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from fasticcl.doctor.finding import Finding
+    from fasticcl.doctor.facts import Finding
     from fasticcl.engine.results import Report
-    from fasticcl.export.exporter import Exported
+    from fasticcl.export.exporter import ExportResult
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
     from fasticcl.sweep.result import SweepResult
@@ -140,7 +140,7 @@ def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:
         yield f"unreadable, left out: {manifest.quarantined:,}, listed in {dest / 'quarantine.jsonl'}"
 
 
-def exported(result: "Exported") -> Iterator[str]:
+def exported(result: "ExportResult") -> Iterator[str]:
     """Yield what was written, what it takes and returns, and how far it is from PyTorch."""
     yield f"file    {result.file}, {result.file.stat().st_size / 2**20:,.1f} MiB"
     if result.input:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Loader, StreamBatch
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.stages.rebalance import Rebalancing

@@ -195,9 +195,8 @@ class _GridTrainer:
     def _train_jointly(self, numbers: Sequence[int], display: Display) -> list[SweepEntry]:
         points = [self.grid[number] for number in numbers]
         config = points[0].config
-        loader = build_loader(config, self.dataset, self.machine)
-        loader.bad.warn = display.line
-        loader.bad.know(self.first.bad_rows)
+        loader = build_loader(config, self.dataset, self.machine, display.line)
+        loader.bad_samples.merge(self.first.bad_rows)
         stages = build_stages([point.config for point in points], self.first.network, self.machine)
         listed = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
