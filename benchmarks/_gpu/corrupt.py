@@ -10,26 +10,26 @@ import numpy as np
 from _gpu.bench import Bench, Found
 from fasticcl.bench.synthetic_images import write_shards
 from fasticcl.config import Data
-from fasticcl.data.loader import Loader, StreamBatch
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 
 
 def corrupt(bench: Bench) -> Found:
     """Cut some images short, flip a byte of another on the disk, and run over an epoch of the loader."""
-    contents = [*bench.made.contents]
+    contents = [*bench.images.contents]
     cut, rotten = [1, 3, 8], 5  # all of the largest class, where others are left to stand in for them
     for row in cut:
         contents[row] = contents[row][: len(contents[row]) // 3]
     folder = bench.folder / "corrupt"
-    write_shards(replace(bench.made, contents=contents), folder)
+    write_shards(replace(bench.images, contents=contents), folder)
     shards = Shards(folder, "train")
     damage(folder, shards, rotten)
     data = Data(dataset="folder", dir=folder, image_size=bench.sizes.side, eval_resize=0)
     plan = Plan(shards.index, shards.counts, data, batch_size=bench.sizes.batch_size, seed=0)
-    loader = Loader(shards, plan, gpu=bench.gpu)
     warnings: list[str] = []
-    loader.bad.warn = warnings.append
+    loader = Loader(shards, plan, gpu=bench.gpu, warn=warnings.append)
     batches, took, right = loader.batches("warmup"), [], True
     for number in range(loader.steps):
         began = time.perf_counter()
@@ -40,7 +40,7 @@ def corrupt(bench: Bench) -> Found:
         took.append(time.perf_counter() - began)
     return {
         "planted": sorted([*cut, rotten]),
-        "found": loader.bad.rows,
+        "found": loader.bad_samples.rows,
         "named": len(warnings),
         "batches": len(took),
         "labels_as_planned": right,

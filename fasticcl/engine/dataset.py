@@ -1,7 +1,7 @@
 """The data of a run: its opened splits, the training loader and the batches of an evaluation."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.cache import Cache, Kept, choose, evaluation_cache
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.cache import Cache, CacheLocation, choose_cache_location, evaluation_cache
 from fasticcl.data.holdout import draw_holdout_rows
-from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
+from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import Plan
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import Manifest
@@ -29,7 +30,7 @@ class Dataset:
 
     train: Shards
     evaluated: Shards
-    kept: Kept
+    cache_location: CacheLocation
     """Where images are kept, decoded once."""
     gpu: int | None
     """Number of the device; None: the CPU."""
@@ -44,7 +45,11 @@ class Dataset:
     @cached_property
     def evaluation_cache(self) -> Cache | None:
         """The decoded images of the evaluated split, where they are kept."""
-        return None if self.kept == "off" else evaluation_cache(self.evaluated, self.kept, self.gpu)
+        return (
+            None
+            if self.cache_location == "off"
+            else evaluation_cache(self.evaluated, self.cache_location, self.gpu)
+        )
 
 
 def open_dataset(config: Config, gpu: int | None = None, insist: bool = True) -> Dataset:
@@ -99,11 +104,14 @@ def open_dataset(config: Config, gpu: int | None = None, insist: bool = True) ->
     split = present[0] if data.eval_split == "auto" else data.eval_split
     train, evaluated = (Shards(data.dir, name, data.verify_reads) for name in ("train", split))
     holdout_rows = draw_holdout_rows(train.counts, data.holdout, config.engine.seed)
-    return Dataset(train, evaluated, choose(data.cache, (train, evaluated), gpu, insist), gpu, holdout_rows)
+    location = choose_cache_location(data.cache, (train, evaluated), gpu, insist)
+    return Dataset(train, evaluated, location, gpu, holdout_rows)
 
 
-def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
-    """Return the loader of a run.
+def build_loader(
+    config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None] = lambda _: None
+) -> Loader:
+    """Return the loader of a run; ``warn`` is called with a sentence for each unreadable image.
 
     Raises:
         UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
@@ -135,7 +143,8 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
     return Loader(
         dataset.train,
         plan,
-        kept=dataset.kept,
+        cache_location=dataset.cache_location,
+        warn=warn,
         most_steps=_FEW_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,

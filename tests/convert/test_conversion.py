@@ -20,7 +20,7 @@ from fasticcl.shards.reader import Shards
 from fasticcl.shards.shrink import Shrink
 from fasticcl.shards.writer import ShardWriter
 from tests.support.children import started
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.trees import UNPRIVILEGED, command, lay_out, run, tree
 
 PICTURE = noise(np.random.default_rng(0), 48, 64)
@@ -302,7 +302,7 @@ def test_an_unfinished_conversion_with_another_split_leaves_nothing(tmp_path):
 
 def test_a_folder_of_other_things_is_not_written_into(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(JPEG)
-    with pytest.raises(UserError, match="contains other files. Choose an empty or new folder"):
+    with pytest.raises(UserError, match=r"contains other files\. Choose an empty or new folder"):
         convert(source(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 

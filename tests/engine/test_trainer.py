@@ -19,7 +19,7 @@ from fasticcl.convert.source import Item, Source
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
-from tests.support.pictures import encode, noise, photographs
+from tests.support.images import encode, noise, photographs
 from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, start
 
 STEPS = IMAGES // 40

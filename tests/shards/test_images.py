@@ -17,7 +17,7 @@ from fasticcl.errors import UserError
 from fasticcl.shards import images
 from fasticcl.shards.images import UnreadableImage, decode, prepare, try_prepare
 from fasticcl.shards.shrink import Shrink
-from tests.support.pictures import encode, noise, photographs
+from tests.support.images import encode, noise, photographs
 
 NOISY = encode(noise(np.random.default_rng(0), 48, 64), quality=90)
 PICTURE = noise(np.random.default_rng(0), 3, 4).resize((64, 48), Image.Resampling.BICUBIC)

@@ -1,15 +1,14 @@
 """The rebalancing stage: class-aware images, a teacher from the first stage (section 3.6)."""
 
 import copy
-from typing import Any
 
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, cosine
-from fasticcl.engine.stages.stage import Losses, StageName
+from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
@@ -91,7 +90,7 @@ class Rebalancing:
         total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StageState:
         """Return weights of student and teacher, and momentum."""
         return {
             "network": self.network.state_dict(),
@@ -99,7 +98,7 @@ class Rebalancing:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: StageState) -> None:
         """Continue from a `state`."""
         self.teacher.load_state_dict(state["teacher"])
         self.network.load_state_dict(state["network"])

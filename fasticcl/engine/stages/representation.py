@@ -1,16 +1,14 @@
 """The representation stage: uniform branch, interpolative branch, centroids (sections 3.1 to 3.5)."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, representation_lr
-from fasticcl.engine.stages.stage import Losses, StageName
+from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.class_losses import Classification
@@ -126,7 +124,7 @@ class Representation:
         with self.machine.autocast():
             return self.forward(images)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StageState:
         """Return weights, centroids and momentum."""
         return {
             "network": self.network.state_dict(),
@@ -134,7 +132,7 @@ class Representation:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: StageState) -> None:
         """Continue from a `state`."""
         self.network.load_state_dict(state["network"])
         self.bank.load_state_dict(state["centroids"])

@@ -1,9 +1,11 @@
 """ImageNet-LT: ILSVRC-2012 in its usual layouts, and the lists that choose from it."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import fasticcl
 from fasticcl import UserError
@@ -126,11 +128,15 @@ def test_a_list_that_is_not_the_published_one_is_said_so(tmp_path, monkeypatch):
     mine = lists()
     mine["ImageNet_LT_val.txt"] = b"".join(mine["ImageNet_LT_val.txt"].splitlines(keepends=True)[::-1])
     write_files(tmp_path / "lists", mine)
-    notes = []
+    output = io.StringIO()
     fasticcl.convert(
-        "imagenet-lt", tmp_path / "src", tmp_path / "shards", lists=tmp_path / "lists", note=notes.append
+        "imagenet-lt",
+        tmp_path / "src",
+        tmp_path / "shards",
+        lists=tmp_path / "lists",
+        console=Console(file=output, width=500),
     )
-    assert notes == [
+    assert output.getvalue().splitlines() == [
         "ImageNet_LT_train.txt is the published list",
         "ImageNet_LT_val.txt is used, but it is not the published list",
         "ImageNet_LT_test.txt is the published list",
