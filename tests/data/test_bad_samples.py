@@ -390,7 +390,7 @@ def test_an_evaluation_that_fails_for_another_reason_blames_no_image(plain, monk
     def out_of_memory(*_):
         raise RuntimeError("allocation failed\nand a long story")
 
-    monkeypatch.setattr("fasticcl.data.loader.run_graph", out_of_memory)
+    monkeypatch.setattr("fasticcl.data.dali_pipeline.GraphPipeline.run", out_of_memory)
     data = Data(dataset="folder", dir=plain, **PLAIN)
     with pytest.raises(TrainingFailed, match=r"^A batch could not be decoded: allocation failed$"):
         list(evaluation_batches(Shards(plain, "val"), data, batch_size=2))
