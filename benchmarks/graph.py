@@ -45,7 +45,7 @@ from fasticcl.data.loader import Loader, graph_inputs
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 from fasticcl.system.allocator import keep_freed_memory
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 STAGES = ("feed", "decode", "resize", "normalise", "mix", "loader")
 BATCHES = 16  # that the constant plan repeats

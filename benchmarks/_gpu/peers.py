@@ -37,7 +37,7 @@ def peers(bench: Bench) -> Found:
             repeats=sizes.repeats,
             seconds=sizes.seconds,
             warmup=before,
-            settle=workload.machine.settle,
+            settle=workload.machine.synchronize,
         )
         found[title] = {name: each.to_dict() for name, each in rates.items()}
         for name in [name for name in rates if name != "ours"]:

@@ -14,8 +14,8 @@ from fasticcl.bench.synthetic_images import make_images, write_files
 from fasticcl.bench.workload import Workload, open_workload
 from fasticcl.data.plan import PHASES, Phase
 from fasticcl.errors import UserError, nearest
-from fasticcl.system.cores import available_cores
 from fasticcl.system.hardware import hardware
+from fasticcl.system.resources import available_cores
 
 KINDS = ("plan", "loader", "step", "train", "convert", "all")
 QUIET = 0.5  # load average above which something else ran
@@ -116,7 +116,7 @@ def in_phase(
     warmup = {"loader": queue, "step": step.WARMUP, "train": max(queue, step.WARMUP)}
     works = {f"{name} {phase}": makers[name](workload, phase) for name in names}
     counts = {f"{name} {phase}": warmup[name] for name in names}
-    return timing(works, counts, settle=workload.machine.settle)
+    return timing(works, counts, settle=workload.machine.synchronize)
 
 
 def measure_conversion(

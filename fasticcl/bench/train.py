@@ -98,7 +98,7 @@ def measure_parts(
 ) -> dict[str, Measurement]:
     """Return milliseconds a step of each of `PARTS`, over the steps that ``seconds`` allow, 3 to 50."""
     loader = workload.loader()
-    watch = Stopwatch("backward", workload.machine.settle, clock)
+    watch = Stopwatch("backward", workload.machine.synchronize, clock)
     taken: dict[str, list[float]] = defaultdict(list)
     with open_loop(workload, phase, loader) as loop, ExitStack() as watched:
         for owner, function, part in _watched(loader, loop):

@@ -15,7 +15,8 @@ from fasticcl.config import Config
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.engine.compile_trial import try_modes, wants_trial
-from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
@@ -24,8 +25,8 @@ from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import preset_names
 from fasticcl.shards.manifest import Manifest
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import MODES, Machine, choose_machine
+from fasticcl.system.resources import available_cores
 
 # Classes of the datasets whose images are not at hand; the classifier and the centroids have their size.
 _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
@@ -83,7 +84,7 @@ class Workload:
     @cached_property
     def _rebalancing(self) -> Stage:
         network = Network(self.config.method.encoder, self.num_classes)
-        self.machine.place(network)
+        self.machine.to_device(network)
         return Rebalancing(self.config, network, self.machine)
 
     def settings(self) -> dict[str, Any]:

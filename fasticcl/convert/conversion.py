@@ -18,7 +18,7 @@ from fasticcl.convert.source import Source
 from fasticcl.errors import UserError
 from fasticcl.shards.images import Shrink, UnreadableImage, prepared
 from fasticcl.shards.manifest import MANIFEST, Manifest
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 
 def convert(

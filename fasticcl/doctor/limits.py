@@ -5,8 +5,8 @@ import resource
 from pathlib import Path
 
 from fasticcl.doctor.facts import Limits
-from fasticcl.system.cgroups import cpu_quota, memory_limit
 from fasticcl.system.hardware import cpu_model
+from fasticcl.system.resources import cpu_quota, memory_limit
 
 _SHARED = Path("/dev/shm")
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from fasticcl.doctor.facts import Card, Nvidia
-from fasticcl.system.hardware import ask_nvidia_smi
+from fasticcl.system.hardware import query_nvidia_smi
 
 _VENDOR = "0x10de"
 _DISPLAYS = ("0x0300", "0x0302")  # PCI classes: VGA and 3D controllers
@@ -18,7 +18,7 @@ def read() -> Nvidia:
     """Return what is known of driver and GPUs; all empty on a machine without them."""
     trouble, rows = "", []
     try:
-        rows = ask_nvidia_smi(["driver_version", "name", "memory.total"])
+        rows = query_nvidia_smi(["driver_version", "name", "memory.total"])
     except subprocess.CalledProcessError as error:  # it says why on its standard output
         trouble = (error.stdout or error.stderr or "").strip().partition("\n")[0] or str(error)
     except subprocess.SubprocessError as error:

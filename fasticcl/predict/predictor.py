@@ -8,8 +8,8 @@ from fasticcl.engine.run.weights import Model
 from fasticcl.predict.batches import picture_batches
 from fasticcl.predict.inputs import Picture
 from fasticcl.predict.predictions import Prediction
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import Machine
+from fasticcl.system.resources import available_cores
 
 
 def predict(
@@ -31,7 +31,7 @@ def predict(
         batch_size: pictures at a time.
         threads: threads that decode; None: one per core.
     """
-    network, classes = machine.place(model.network), model.description.classes
+    network, classes = machine.to_device(model.network), model.description.classes
     batches = picture_batches(
         pictures,
         model.description.data,

@@ -64,13 +64,13 @@ def train_together(stages: Sequence[Rebalancing], loader: Loader, display: Displ
             display.step()
         speed = images / (time.perf_counter() - began)
         place = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
-        display.line(f"rebalance     {place}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
+        display.print(f"rebalance     {place}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
 
 
 def _step(stages: Sequence[Rebalancing], batch: StreamBatch) -> None:
     features = stages[0].encode(batch)
     for stage in stages:
         stage.optimizer.zero_grad(set_to_none=True)
-        loss = stage.losses_from(features, batch)["loss"]
+        loss = stage.losses_from_features(features, batch)["loss"]
         loss.backward()
         stage.optimizer.step()

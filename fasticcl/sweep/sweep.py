@@ -10,8 +10,9 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
-from fasticcl.engine.evaluate import METRICS, Metrics, accuracies, count_right
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.evaluate import METRICS, Metrics, accuracies, count_correct
+from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
 from fasticcl.engine.run.folder import Run
@@ -74,9 +75,9 @@ def sweep_run(
     if machine.compiled:
         # CUDA graphs keep the outputs of one network, not of several; no step is taken as a whole here.
         machine = replace(machine, mode="on")
-    dataset = open_dataset(tries[0].config, machine.gpu, insist=False)
+    dataset = open_dataset(tries[0].config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset)
-    machine.place(first.network.eval())
+    machine.to_device(first.network.eval())
     held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.files.warn)
     sweep = _begin(run, tries, dataset.evaluated.split, first, held_back, settings or {})
     try:
@@ -179,7 +180,7 @@ class _Work:
                     _write(sweep)
             except KeyboardInterrupt:
                 where = f", in {sweep.folder}" if done else ""
-                display.line(f"{len(done)} of {len(self.tries)} settings are finished{where}")
+                display.print(f"{len(done)} of {len(self.tries)} settings are finished{where}")
                 raise
         return sweep
 
@@ -187,7 +188,7 @@ class _Work:
         settings = [self.tries[number] for number in numbers]
         config = settings[0].config
         loader = build_loader(config, self.dataset, self.machine)
-        loader.bad.warn = display.line
+        loader.bad.warn = display.print
         loader.bad.know(self.first.bad_rows)
         stages = build_stages([each.config for each in settings], self.first.network, self.machine)
         named = ", ".join(str(number + 1) for number in numbers)
@@ -203,8 +204,8 @@ class _Work:
         classifiers = [stage.network.classifier for stage in stages]
         held_back = self.held_back.accuracies(encoder, classifiers)
         counts = self.dataset.train.counts
-        batches = batches_to_evaluate(config, self.dataset, self.machine)
-        right, seen = count_right(encoder, classifiers, batches, len(counts), self.machine)
+        batches = evaluation_split_batches(config, self.dataset, self.machine)
+        right, seen = count_correct(encoder, classifiers, batches, len(counts), self.machine)
         return [accuracies(each, seen, counts) for each in right], held_back
 
 

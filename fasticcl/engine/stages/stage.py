@@ -39,11 +39,11 @@ class Stage(Protocol):
         """Return the losses of a batch; a training step begins with this."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values from which `restore` continues."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
         ...
 
