@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fasticcl
-from tests.support.pictures import photographs
+from tests.support.images import photographs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PATCH = re.search(r"```diff\n(.*?)```", README, flags=re.DOTALL)[1]

@@ -27,9 +27,8 @@ def corrupt(bench: Bench) -> Found:
     damage(folder, shards, rotten)
     data = Data(dataset="folder", dir=folder, image_size=bench.sizes.side, eval_resize=0)
     plan = Plan(shards.index, shards.counts, data, batch_size=bench.sizes.batch_size, seed=0)
-    loader = Loader(shards, plan, gpu=bench.gpu)
     warnings: list[str] = []
-    loader.bad.warn = warnings.append
+    loader = Loader(shards, plan, gpu=bench.gpu, warn=warnings.append)
     batches, took, right = loader.batches("warmup"), [], True
     for number in range(loader.steps):
         began = time.perf_counter()
@@ -40,7 +39,7 @@ def corrupt(bench: Bench) -> Found:
         took.append(time.perf_counter() - began)
     return {
         "planted": sorted([*cut, rotten]),
-        "found": loader.bad.rows,
+        "found": loader.bad_samples.rows,
         "named": len(warnings),
         "batches": len(took),
         "labels_as_planned": right,

@@ -2,7 +2,7 @@
 
 import gc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
-from fasticcl.data.cache import Cache, Kept
+from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali_pipeline import GraphPipeline
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.errors import TrainingFailed
@@ -71,7 +71,8 @@ class Loader:
         threads: threads that decode and augment; None: one per core.
         prefetch: batches prepared ahead.
         gpu: device number; None: the CPU.
-        kept: where all images that the plan draws are kept, decoded before the first batch.
+        cache_location: where all images that the plan draws are kept, decoded before the first batch.
+        warn: called once for each unreadable image with a sentence that names it.
         most_steps: steps after which an epoch is cut short; None: never.
     """
 
@@ -80,7 +81,8 @@ class Loader:
         shards: Shards,
         plan: Plan,
         *,
-        kept: Kept = "off",
+        cache_location: CacheLocation = "off",
+        warn: Callable[[str], None] = lambda _: None,
         most_steps: int | None = None,
         threads: int | None = None,
         prefetch: int = 3,
@@ -88,8 +90,8 @@ class Loader:
     ) -> None:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
-        self.bad = BadSamples(shards, plan)
-        self._kept: Kept = kept
+        self.bad_samples = BadSamples(shards, plan, warn)
+        self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
         self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
 
@@ -121,7 +123,7 @@ class Loader:
             return run_graph(pipeline, self._options["gpu"])
         except RuntimeError as error:
             # DALI gives up the whole batch and does not always say for which image.
-            self.bad.find_undecodable(fed[iteration], error)
+            self.bad_samples.find_undecodable(fed[iteration], error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
@@ -136,7 +138,7 @@ class Loader:
                 try:
                     inputs = graph_inputs(images, planned, jitter)
                 except DamagedImages as error:
-                    self.bad.add(error.rows, error.reason)
+                    self.bad_samples.report(error.rows, error.reason)
                 else:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
                     return inputs
@@ -155,22 +157,22 @@ class Loader:
 
     def _source(self) -> Shards | Cache:
         """Return where images come from: the shards or, once it is filled, the cache."""
-        if self._kept == "off":
+        if self._cache_location == "off":
             return self.shards
         if self._cache is None:
             threads, gpu = self._options["threads"], self._options["gpu"]
             gc.collect()  # DALI's operators refer to themselves: an earlier pipeline's may hold a cache
-            rows, found_bad = self.plan.rows, self.bad.add
-            self._cache = Cache(self.shards, rows, threads, found_bad, kept=self._kept, gpu=gpu)
+            rows, found_bad = self.plan.rows, self.bad_samples.report
+            self._cache = Cache(self.shards, rows, threads, found_bad, location=self._cache_location, gpu=gpu)
         return self._cache
 
     def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
         place = divmod(iteration, self.steps)
         planned = self.plan.batch(phase, *place)
-        if not self.bad:
+        if not self.bad_samples:
             return planned
         streams = (planned.agnostic, planned.aware)
-        agnostic, aware = (each and self.bad.replaced(each, phase, *place) for each in streams)
+        agnostic, aware = (each and self.bad_samples.substitute_in(each, phase, *place) for each in streams)
         return replace(planned, agnostic=agnostic, aware=aware)
 
 

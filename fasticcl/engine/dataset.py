@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config, Data
-from fasticcl.data.cache import Cache, Kept, choose, evaluation_cache
+from fasticcl.data.cache import Cache, CacheLocation, choose_cache_location, evaluation_cache
 from fasticcl.data.holdout import draw_holdout_rows
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import Manifest
@@ -21,7 +21,7 @@ class Dataset:
 
     train: Shards
     evaluated: Shards
-    cache_location: Kept
+    cache_location: CacheLocation
     """Memory that holds the decoded images."""
     gpu: int | None
     """CUDA device index. None means CPU."""
@@ -61,7 +61,7 @@ def open_dataset(config: Config, gpu: int | None = None, require_cache: bool = T
     _check_manifest(manifest, data)
     splits = ("train", _eval_split(manifest, data))
     train, evaluated = (Shards(data.dir, split, data.verify_reads) for split in splits)
-    cache_location = choose(data.cache, (train, evaluated), gpu, require_cache)
+    cache_location = choose_cache_location(data.cache, (train, evaluated), gpu, require_cache)
     holdout_rows = draw_holdout_rows(train.counts, data.holdout, config.engine.seed)
     return Dataset(train, evaluated, cache_location, gpu, holdout_rows)
 

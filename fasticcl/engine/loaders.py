@@ -1,6 +1,6 @@
 """The training loader and the evaluation batches of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,16 @@ _FAST_DEV_RUN_STEPS = 3
 """Steps of an epoch and batches of an evaluation with ``engine.fast_dev_run``."""
 
 
-def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
-    """Return the loader of a run.
+def build_loader(
+    config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None] = lambda _: None
+) -> Loader:
+    """Return the training loader of a run.
+
+    Args:
+        config: configuration of the run.
+        dataset: the opened splits.
+        machine: device and ranks.
+        warn: called with one sentence for each unreadable image.
 
     Raises:
         UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
@@ -49,7 +57,8 @@ def build_loader(config: Config, dataset: Dataset, machine: Machine) -> Loader:
     return Loader(
         dataset.train,
         plan,
-        kept=dataset.cache_location,
+        cache_location=dataset.cache_location,
+        warn=warn,
         most_steps=_FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,

@@ -198,7 +198,7 @@ class Loop:
         self._check(stage, epoch, meter)  # never save over a good checkpoint what is not
         self._check_weights(stage)
         self._share_bad_samples()
-        return self.run.save(stage, epoch, step, meter.partial(), self.loader.bad.rows)
+        return self.run.save(stage, epoch, step, meter.partial(), self.loader.bad_samples.rows)
 
     def _stopped(self, signum: int, saved: bool) -> Stopped | TrainingFailed:
         command = self.run.resume_command
@@ -213,17 +213,17 @@ class Loop:
         record = self._record(stage, epoch, self.steps, meter)
         self._check_weights(stage)
         self._share_bad_samples()
-        record |= {"data/bad_samples": len(self.loader.bad), **self.evaluate(stage)}
+        record |= {"data/bad_samples": len(self.loader.bad_samples), **self.evaluate(stage)}
         best = self.run.best(stage.name)
         self.run.finish_epoch(record)
         if best is None or record["val/top1"] > best["val/top1"]:
             self.run.save_best(stage.network, record)
-        self.run.save(stage, epoch + 1, 0, {}, self.loader.bad.rows)
+        self.run.save(stage, epoch + 1, 0, {}, self.loader.bad_samples.rows)
         self.clock.restart()
         self.display.show_epoch(record, stage.epochs)
 
     def _share_bad_samples(self) -> None:
         """Have every rank know the unreadable images that any has met."""
-        self.loader.bad.know(
-            row for rows in self.ranks.all_gather_object(self.loader.bad.rows) for row in rows
+        self.loader.bad_samples.merge(
+            row for rows in self.ranks.all_gather_object(self.loader.bad_samples.rows) for row in rows
         )

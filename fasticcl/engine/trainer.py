@@ -76,8 +76,7 @@ def _train(
         run, _ = _open_run(run, config, dataset, ranks, warn, until_the_end)
         print_lines(console, [f"run      {run.folder} is finished already: nothing is left to train"])
         return report_of(run, dataset.evaluated.split)
-    loader = build_loader(shortened, dataset, machine)
-    loader.bad.warn = warn
+    loader = build_loader(shortened, dataset, machine, warn)
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
@@ -89,7 +88,7 @@ def _train(
     # Last, so that bad input leaves no folder behind.
     continued = run is not None
     run, checkpoint = _open_run(run, config, dataset, ranks, warn, until_the_end)
-    loader.bad.know(checkpoint.get("bad_rows", []))
+    loader.bad_samples.merge(checkpoint.get("bad_rows", []))
     run.started(environment(machine, run.data_sha256))
     opening = [*banner(shortened, dataset, representation.network, machine, loader.steps)]
     opening += [f"mode     {trial.describe()}"] if trial else []

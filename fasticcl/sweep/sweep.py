@@ -187,9 +187,8 @@ class _Work:
     def _try(self, numbers: Sequence[int], display: Display) -> list[Tried]:
         settings = [self.tries[number] for number in numbers]
         config = settings[0].config
-        loader = build_loader(config, self.dataset, self.machine)
-        loader.bad.warn = display.print
-        loader.bad.know(self.first.bad_rows)
+        loader = build_loader(config, self.dataset, self.machine, display.print)
+        loader.bad_samples.merge(self.first.bad_rows)
         stages = build_stages([each.config for each in settings], self.first.network, self.machine)
         named = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {named} of {len(self.tries)}"

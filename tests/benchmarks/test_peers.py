@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from fasticcl.longtail import exponential_counts
-from tests.support.pictures import encode
+from tests.support.images import encode
 
 # torchvision 0.29 says so of its own decoder, a peer; its successor torchcodec is another package.
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")

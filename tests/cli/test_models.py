@@ -13,7 +13,7 @@ import pytest
 import fasticcl
 from fasticcl.cli.main import main
 from tests.support.children import started
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.trees import command
 
 

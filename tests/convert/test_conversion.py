@@ -20,7 +20,7 @@ from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import Shards
 from fasticcl.shards.writer import ShardWriter
 from tests.support.children import started
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.trees import UNPRIVILEGED, command, lay_out, run, tree
 
 PICTURE = noise(np.random.default_rng(0), 48, 64)

@@ -15,7 +15,7 @@ from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.data.resize import resizer
 from fasticcl.shards.reader import Shards
-from tests.support.pictures import noise
+from tests.support.images import noise
 
 SIDE = 64
 

@@ -19,7 +19,7 @@ from fasticcl.convert.source import Item, Source
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
-from tests.support.pictures import encode, noise, photographs
+from tests.support.images import encode, noise, photographs
 from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, start
 
 STEPS = IMAGES // 40
@@ -286,7 +286,7 @@ def one_class(tmp_path):
 
 
 def test_one_class_is_an_error(one_class, tmp_path):
-    with pytest.raises(UserError, match="has only one class, 'a'. A classifier needs at least two"):
+    with pytest.raises(UserError, match=r"has only one class, 'a'\. A classifier needs at least two"):
         fasticcl.train("folder", data=one_class, project=tmp_path, batch_size=2)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import fasticcl
 from fasticcl.convert.layouts.registry import LAYOUTS
-from tests.support.pictures import photographs
+from tests.support.images import photographs
 from tests.support.small_runs import Heard, start_tiny
 from tests.support.trained_runs import fresh_weights, logits_of, network_of, softmax, train_small
 

@@ -24,7 +24,7 @@ from fasticcl.predict.inputs import Picture
 from fasticcl.shards import images
 from fasticcl.shards.images import MAX_PIXELS
 from fasticcl.shards.reader import Shards
-from tests.support.pictures import encode, photographs
+from tests.support.images import encode, photographs
 
 PHOTO = photographs(1, seed=5)[0]
 SAME = 1e-5  # of two batches of other sizes

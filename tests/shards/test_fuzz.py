@@ -23,7 +23,7 @@ from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import INDEX_DTYPE, DamagedImages, Shards
 from fasticcl.shards.summary import summarise
 from fasticcl.shards.verify import verify
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.replicas import jpegs
 from tests.support.trees import tree
 

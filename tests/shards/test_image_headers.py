@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from fasticcl.shards.image_headers import declares
-from tests.support.pictures import noise, photographs
+from tests.support.images import noise, photographs
 
 WIDE = noise(np.random.default_rng(0), 37, 53)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from fasticcl.errors import UserError
 from fasticcl.shards import images
 from fasticcl.shards.images import Shrink, UnreadableImage, decode, prepare, prepared, shrink_to
-from tests.support.pictures import encode, noise, photographs
+from tests.support.images import encode, noise, photographs
 
 NOISY = encode(noise(np.random.default_rng(0), 48, 64), quality=90)
 PICTURE = noise(np.random.default_rng(0), 3, 4).resize((64, 48), Image.Resampling.BICUBIC)

@@ -18,7 +18,7 @@ from fasticcl.files import file_sha256
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import INDEX
 from fasticcl.shards.verify import verify
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.replicas import jpegs
 from tests.support.trees import UNPRIVILEGED, run, tree
 

@@ -8,7 +8,7 @@ import fasticcl
 from fasticcl.convert.layouts import folder
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.replicas import jpegs, write_files
 
 PICTURE = encode(noise(np.random.default_rng(0)))

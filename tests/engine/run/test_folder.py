@@ -13,7 +13,7 @@ import pytest
 import fasticcl
 from fasticcl.cli.main import main
 from fasticcl.errors import Stopped, UserError
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.small_runs import differences, start_tiny, watch
 
 
