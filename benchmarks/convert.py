@@ -57,7 +57,7 @@ from webdataset import ShardWriter
 
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import folder as folder_layout
-from fasticcl.shards.images import Shrink
+from fasticcl.shards.shrink import Shrink
 
 SPLITS = ("train", "val")
 SHORT_SIDE, QUALITY = 256, 90

@@ -27,7 +27,7 @@ from _result import keep, machine
 from rich.console import Console
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.engine.loop import Loop, Meter
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.folder import Run

@@ -31,8 +31,8 @@ from fasticcl.convert.layouts import folder as layout
 from fasticcl.data.loader import evaluation_batches
 from fasticcl.engine.run.weights import Description, Model
 from fasticcl.method.network import Output
-from fasticcl.predict.inputs import find_pictures
-from fasticcl.predict.predictions import write_rows
+from fasticcl.predict.inputs import find_images
+from fasticcl.predict.predictions import write_predictions
 from fasticcl.predict.predictor import predict
 from fasticcl.shards.reader import Shards
 from fasticcl.system.allocator import keep_freed_memory
@@ -100,8 +100,8 @@ def _systems(folder: Path, batch_size: int) -> dict[str, Callable[[], int]]:
         return sum(len(network(batch.x).logits.argmax(1)) for batch in batches)
 
     def rows(path: Path) -> int:
-        found = predict(model, find_pictures([path]), here, topk=5, batch_size=batch_size, threads=None)
-        return write_rows(found, io.StringIO(), "csv")[0]
+        found = predict(model, find_images([path]), here, topk=5, batch_size=batch_size, threads=None)
+        return write_predictions(found, io.StringIO(), "csv")[0]
 
     return {
         "evaluation": evaluation,

@@ -27,7 +27,7 @@ from _turns import busy_cores, in_order, locked, over
 from torch.nn import functional as F
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch
+from fasticcl.data.batch import Batch
 from fasticcl.engine.loop import Meter
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn

@@ -10,19 +10,20 @@ import numpy as np
 from _gpu.bench import Bench, Found
 from fasticcl.bench.synthetic_images import write_shards
 from fasticcl.config import Data
-from fasticcl.data.loader import Loader, StreamBatch
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 
 
 def corrupt(bench: Bench) -> Found:
     """Cut some images short, flip a byte of another on the disk, and run over an epoch of the loader."""
-    contents = [*bench.made.contents]
+    contents = [*bench.images.contents]
     cut, rotten = [1, 3, 8], 5  # all of the largest class, where others are left to stand in for them
     for row in cut:
         contents[row] = contents[row][: len(contents[row]) // 3]
     folder = bench.folder / "corrupt"
-    write_shards(replace(bench.made, contents=contents), folder)
+    write_shards(replace(bench.images, contents=contents), folder)
     shards = Shards(folder, "train")
     damage(folder, shards, rotten)
     data = Data(dataset="folder", dir=folder, image_size=bench.sizes.side, eval_resize=0)

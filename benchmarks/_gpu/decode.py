@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from _gpu.bench import NO_JITTER, Bench, Found
-from fasticcl.bench.loader import warmup
+from fasticcl.bench.training import loader_warmup
 from fasticcl.bench.workload import Workload
 
 
@@ -29,7 +29,7 @@ def decode(bench: Bench) -> Found:
 
 def batch_times(workload: Workload, count: int) -> list[float]:
     batches, taken = workload.loader().batches("warmup"), []
-    for _ in range(warmup(workload.config) + count):
+    for _ in range(loader_warmup(workload.config) + count):
         began = time.perf_counter()
         next(batches)
         workload.machine.synchronize()

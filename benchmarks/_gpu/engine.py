@@ -2,8 +2,9 @@
 
 from _gpu.bench import BOTH, CORES, Bench, Found
 from fasticcl.bench.advice import advise
-from fasticcl.bench.suite import Timing, in_phase, silent, situation
-from fasticcl.bench.train import measure_parts
+from fasticcl.bench.measure import Timing
+from fasticcl.bench.suite import measure_phase, silent, situation
+from fasticcl.bench.training import measure_parts
 from fasticcl.engine.compile_trial import try_modes
 from fasticcl.system.machine import MODES
 
@@ -32,7 +33,7 @@ def training(bench: Bench) -> Found:
             continue
         workload = bench.workload(preset, encoder, batch_size)
         for phase in BOTH:
-            rates = in_phase(workload, phase, ("loader", "step", "train"), timing)
+            rates = measure_phase(workload, phase, ("loader", "step", "train"), timing)
             advice = advise(situation(workload, [each.median for each in rates.values()], CORES))
             parts = measure_parts(workload, phase, bench.sizes.seconds)
             found[f"{encoder} {phase}"] = {

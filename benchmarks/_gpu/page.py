@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from _gpu.bench import Found
-from fasticcl.bench.measure import shown
+from fasticcl.bench.measure import format_figure
 
 
 def markdown(result: Found, parts: Iterable[str]) -> str:
@@ -44,7 +44,7 @@ def rows_of(name: str, found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def spread(found: Mapping[str, Any]) -> str:
-    median, least, most = (shown(found[key]) for key in ("median", "min", "max"))
+    median, least, most = (format_figure(found[key]) for key in ("median", "min", "max"))
     return f"{median} ({least} to {most})"
 
 

@@ -7,8 +7,9 @@ import torch
 
 from _gpu.bench import BOTH, Bench, Found
 from fasticcl.config import Data
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import CacheLocation
-from fasticcl.data.loader import Batch, Loader, StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.representation import Representation

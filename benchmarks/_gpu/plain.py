@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from fasticcl.data.loader import Batch
+from fasticcl.data.batch import Batch
 
 LISTED = 50  # how often an epoch lists each image, so that its end costs the peer nothing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

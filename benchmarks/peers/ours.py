@@ -7,7 +7,8 @@ from _peer import Pairs, Settings, Variants, main
 
 import fasticcl
 from fasticcl.config import Data
-from fasticcl.data.loader import Batch, Loader
+from fasticcl.data.batch import Batch
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 from fasticcl.system.allocator import keep_freed_memory

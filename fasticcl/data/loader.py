@@ -3,7 +3,7 @@
 import gc
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,51 +13,13 @@ from numpy.typing import NDArray
 from fasticcl.config import Data
 from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali_pipeline import GraphPipeline
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.resources import available_cores
-
-
-@dataclass(frozen=True)
-class StreamBatch:
-    """A batch of one stream: warm-up, rebalancing or evaluation.
-
-    Images are float32, normalised and in channels_last memory format, on the loader's device.
-    """
-
-    x: torch.Tensor
-    """[B, 3, S, S] images."""
-    y: torch.Tensor
-    """[B] int64 classes."""
-
-    @property
-    def images(self) -> int:
-        """How many images were decoded for the batch."""
-        return len(self.y)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch of the interpolative phase: both streams, images as in `StreamBatch`."""
-
-    x_h: torch.Tensor
-    """[B, 3, S, S] class-agnostic images."""
-    y_h: torch.Tensor
-    """[B] int64 classes of x_h."""
-    x_f: torch.Tensor
-    """[B, 3, S, S] interpolative images λ·x_h + (1 - λ)·x_t (equation 3)."""
-    y_t: torch.Tensor
-    """[B] int64 classes of the class-aware images x_t."""
-    lam: torch.Tensor
-    """[B] float32 λ."""
-
-    @property
-    def images(self) -> int:
-        """How many images were decoded for the batch, both streams."""
-        return len(self.y_h) + len(self.y_t)
 
 
 class Loader:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.synthetic import synthetic_batch
+from fasticcl.data.batch import synthetic_batch
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fasticcl.data.loader import StreamBatch
+from fasticcl.data.batch import StreamBatch
 from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine

@@ -5,7 +5,8 @@ from itertools import islice
 from typing import Any
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Loader, StreamBatch, evaluation_batches
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import Plan
 from fasticcl.engine.dataset import Dataset
 from fasticcl.errors import UserError

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from fasticcl.data.loader import Batch, Loader, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.loader import Loader
 from fasticcl.engine.evaluate import Metrics
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from fasticcl.config import Config
-from fasticcl.data.loader import StreamBatch
+from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
 from fasticcl.engine.loaders import evaluation_split_batches

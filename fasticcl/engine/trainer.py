@@ -184,7 +184,7 @@ def _train_stages(loop: Loop, first: Representation, checkpoint: dict[str, Any])
     return second
 
 
-def _train_stage(loop: Loop, stage: Stage, checkpoint: dict[str, Any]) -> None:
+def _train_stage(loop: Loop, stage: Stage, checkpoint: Any) -> None:
     if not checkpoint:
         loop.train(stage)
         return

@@ -179,9 +179,9 @@ def test_the_first_of_several_ranks_tries_alone_and_tells_the_others(tiny_shards
 
 def test_the_bench_measures_in_the_mode_that_training_would_choose(monkeypatch, tiny_shards, tmp_path):
     workload = open_workload(tmp_path, "demo", data=tiny_shards, assignments=["method.encoder=resnet8"])
-    assert workload.in_mode_of_training(print) is workload
+    assert workload.in_training_mode(print) is workload
     monkeypatch.setattr(bench, "wants_trial", lambda *_: True)
     monkeypatch.setattr(bench, "try_modes", lambda *_: compile_trial.Trial({"off": 2.0, "on": 1.0}))
-    measured = workload.in_mode_of_training(lambda _: None)
+    measured = workload.in_training_mode(lambda _: None)
     assert measured.machine.mode == "on"
     assert measured.notes[-1] == "mode: compiled: 1.0 ms a step (eager 2.0)"

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fasticcl.config import Engine
-from fasticcl.data.loader import StreamBatch
+from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.evaluate import accuracies, count_correct, evaluate
 from fasticcl.system.machine import choose_machine
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fasticcl.errors import UserError
-from fasticcl.predict.inputs import find_pictures
+from fasticcl.predict.inputs import find_images
 from fasticcl.shards.images import UnreadableImage
 from fasticcl.shards.reader import Shards
 
 
 def names(*paths):
-    return [picture.name for picture in find_pictures(paths)]
+    return [picture.name for picture in find_images(paths)]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_folder_gives_its_pictures_sorted_by_name_whatever_their_depth(folder)
 
 
 def test_pictures_come_in_the_order_of_the_arguments_with_their_bytes(folder):
-    found = list(find_pictures([folder / "notes.txt", folder / "b", folder / "a.webp"]))
+    found = list(find_images([folder / "notes.txt", folder / "b", folder / "a.webp"]))
     assert [picture.read() for picture in found] == [
         b"notes.txt",  # named by a person, it is taken for a picture
         b"b/10.png",
@@ -55,7 +55,7 @@ def test_links_to_pictures_count_and_links_to_folders_do_not_lead_in_circles(fol
     (folder / "b" / "round").symlink_to(folder)
     (folder / "d.jpg").symlink_to(folder / "a.webp")
     (folder / "e.jpg").symlink_to(folder / "gone")
-    *_, linked, broken = find_pictures([folder])
+    *_, linked, broken = find_images([folder])
     assert linked.read() == b"a.webp"
     with pytest.raises(FileNotFoundError):
         broken.read()
@@ -67,7 +67,7 @@ def test_shards_are_read_as_a_whole_or_by_split(photo_shards):
     assert len(found) == len(train) + len(val)
     assert names(photo_shards / "val") == [str(photo_shards / val.name(row)) for row in range(len(val))]
     assert [name for name in found if "/val/" in name] == names(photo_shards / "val")
-    *_, last = find_pictures([photo_shards / "val"])
+    *_, last = find_images([photo_shards / "val"])
     assert last.read() == val.read(np.array([len(val) - 1]))[0].tobytes()
 
 
@@ -79,7 +79,7 @@ def test_a_tar_gives_its_pictures_in_its_order(tmp_path, suffix):
             member = tarfile.TarInfo(name)
             member.size = len(name)
             tar.addfile(member, io.BytesIO(name.encode()))
-    found = [(picture.name, picture.read()) for picture in find_pictures([path])]
+    found = [(picture.name, picture.read()) for picture in find_images([path])]
     assert found == [(f"{path}/z.jpg", b"z.jpg"), (f"{path}/a/b.png", b"a/b.png")]
 
 
@@ -91,7 +91,7 @@ def test_a_tar_that_is_cut_short_gives_what_it_has_and_then_says_so(tmp_path):
             member.size = 5000
             tar.addfile(member, io.BytesIO(bytes(5000)))
     path.write_bytes(path.read_bytes()[:7000])
-    first, broken = find_pictures([path])
+    first, broken = find_images([path])
     assert first.read() == bytes(5000)
     assert broken.name == str(path)
     with pytest.raises(UnreadableImage, match="unexpected end of data"):
@@ -99,12 +99,12 @@ def test_a_tar_that_is_cut_short_gives_what_it_has_and_then_says_so(tmp_path):
 
 
 def test_what_is_not_there_is_named_before_anything_is_listed(folder, tmp_path):
-    with pytest.raises(UserError, match=r"There is no .*gone\.jpg"):
-        find_pictures([folder, tmp_path / "gone.jpg"])
+    with pytest.raises(UserError, match=r"gone\.jpg does not exist"):
+        find_images([folder, tmp_path / "gone.jpg"])
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"There are no pictures in .*empty"):
-        find_pictures([folder, tmp_path / "empty"])
+    with pytest.raises(UserError, match=r"empty contains no images"):
+        find_images([folder, tmp_path / "empty"])
 
 
 def test_a_long_listing_is_not_read_ahead(tmp_path, monkeypatch):
@@ -113,5 +113,5 @@ def test_a_long_listing_is_not_read_ahead(tmp_path, monkeypatch):
         (tmp_path / name / "1.jpg").touch()
     seen, scandir = [], os.scandir
     monkeypatch.setattr("os.scandir", lambda path: seen.append(os.path.basename(path)) or scandir(path))
-    next(find_pictures([tmp_path]))
+    next(find_images([tmp_path]))
     assert seen == [tmp_path.name, "a"]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fasticcl.predict.predictions import Prediction, write_rows
+from fasticcl.predict.predictions import Prediction, write_predictions
 
 ROWS = [
     Prediction('a "b", c.jpg', ("cat, tabby", 'the "dog"'), (0.75, 0.125)),
@@ -17,7 +17,7 @@ ROWS = [
 
 def written(format):
     file = io.StringIO(newline="")
-    assert write_rows(iter(ROWS), file, format) == (3, 1)
+    assert write_predictions(iter(ROWS), file, format) == (3, 1)
     return file.getvalue()
 
 
@@ -58,4 +58,4 @@ def test_a_row_is_written_before_the_next_is_asked_for(format):
                 "\\", ""
             )
 
-    write_rows(rows(), file, format)
+    write_predictions(rows(), file, format)

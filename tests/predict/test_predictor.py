@@ -19,8 +19,8 @@ from fasticcl.data.loader import evaluation_batches
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import UserError
 from fasticcl.predict import batches
-from fasticcl.predict.batches import picture_batches
-from fasticcl.predict.inputs import Picture
+from fasticcl.predict.batches import image_batches
+from fasticcl.predict.inputs import ImageInput
 from fasticcl.shards import images
 from fasticcl.shards.images import MAX_PIXELS
 from fasticcl.shards.reader import Shards
@@ -181,7 +181,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason_and_spoils_no_other(digit_
     assert reasons["empty.jpg"] == "empty file"
     assert reasons["gone.jpg"] == "No such file or directory"
     assert "too many" in reasons["huge.png"]
-    assert reasons["strip.png"] == "400000×1 pixels are too long a strip"
+    assert reasons["strip.png"] == "the aspect ratio of 400000×1 pixels is too extreme to resize"
     assert all(reasons.values())
     alone = probabilities(predict(digit_run, paths[0], topk=10))
     assert probabilities([first, last]) == pytest.approx(np.repeat(alone, 2, axis=0), abs=SAME)
@@ -204,9 +204,9 @@ def test_pictures_without_end_are_predicted_as_they_come(digit_run):
     def endless():
         for number in itertools.count():
             asked["pictures"] += 1
-            yield Picture(str(number), lambda: PHOTO)
+            yield ImageInput(str(number), lambda: PHOTO)
 
-    found = picture_batches(endless(), model.description.data, batch_size=5, threads=2, gpu=None)
+    found = image_batches(endless(), model.description.data, batch_size=5, threads=2, gpu=None)
     shapes = [(*batch.x.shape, batch.names[0]) for batch in itertools.islice(found, 20)]
     found.close()
     assert shapes == [(5, 3, 16, 16, str(5 * i)) for i in range(20)]
@@ -229,8 +229,8 @@ def test_as_many_pictures_lie_in_memory_at_their_full_size_as_there_are_threads(
 
     monkeypatch.setattr(batches, "decode", decode)
     data = load_model(digit_run).description.data
-    pictures = [Picture(str(number), lambda: PHOTO) for number in range(20)]
-    found = [*picture_batches(pictures, data, batch_size=8, threads=2, gpu=None)]
+    pictures = [ImageInput(str(number), lambda: PHOTO) for number in range(20)]
+    found = [*image_batches(pictures, data, batch_size=8, threads=2, gpu=None)]
     assert [len(batch.names) for batch in found] == [8, 8, 4]
     assert len(most) == 20
     assert max(most) <= 2
@@ -240,16 +240,16 @@ def test_the_longest_strip_that_is_read_stays_under_the_limit_of_pixels(digit_ru
     data = load_model(digit_run).description.data
     longest = MAX_PIXELS // data.eval_resize**2
     contents = [encode(Image.new("1", (longest + more, 1)), "PNG") for more in (0, 1)]
-    pictures = [Picture("strip", lambda content=content: content) for content in contents]
-    (batch,) = picture_batches(pictures, data, batch_size=2, threads=1, gpu=None)
+    pictures = [ImageInput("strip", lambda content=content: content) for content in contents]
+    (batch,) = image_batches(pictures, data, batch_size=2, threads=1, gpu=None)
     assert [error is None for error in batch.errors] == [True, False]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"images": "gone.jpg"}, "There is no gone.jpg"),
-        ({"images": []}, "There are no pictures"),
+        ({"images": "gone.jpg"}, "gone.jpg does not exist"),
+        ({"images": []}, "There are no images"),
         ({"model": "gone"}, "There are no finished weights in gone"),
         ({"topk": 0}, "topk is at least 1, got 0"),
         ({"device": "tpu"}, "engine.device"),

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fasticcl.data.loader import Batch
+from fasticcl.data.batch import Batch
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank

@@ -1,15 +1,14 @@
 """The rebalancing stage: class-aware images, a teacher from the first stage (section 3.6)."""
 
 import copy
-from typing import Any
 
 import torch
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, cosine
-from fasticcl.engine.stages.stage import Losses, StageName
+from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
@@ -93,7 +92,7 @@ class Rebalancing:
         total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StageState:
         """Return weights of student and teacher, and momentum."""
         return {
             "network": self.network.state_dict(),
@@ -101,8 +100,8 @@ class Rebalancing:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state`."""
+    def load_state_dict(self, state: StageState) -> None:
+        """Continue from a `state_dict`."""
         self.teacher.load_state_dict(state["teacher"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

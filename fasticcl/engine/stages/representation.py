@@ -1,16 +1,14 @@
 """The representation stage: uniform branch, interpolative branch, centroids (sections 3.1 to 3.5)."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, representation_lr
-from fasticcl.engine.stages.stage import Losses, StageName
+from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank
@@ -127,7 +125,7 @@ class Representation:
         with self.machine.autocast():
             return self.forward(images)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StageState:
         """Return weights, centroids and momentum."""
         return {
             "network": self.network.state_dict(),
@@ -135,8 +133,8 @@ class Representation:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state`."""
+    def load_state_dict(self, state: StageState) -> None:
+        """Continue from a `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.bank.load_state_dict(state["centroids"])
         self.optimizer.load_state_dict(state["optimizer"])
