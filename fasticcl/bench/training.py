@@ -144,12 +144,11 @@ def measure_parts(
 ) -> dict[str, Measurement]:
     """Return the milliseconds per step of each of `PARTS`, over about ``seconds``: 3 to 50 steps."""
     loader = workload.loader()
-    stopwatch = Stopwatch("backward", workload.machine.settle, clock)
+    stopwatch = Stopwatch("backward", workload.machine.synchronize, clock)
     milliseconds: dict[str, list[float]] = defaultdict(list)
     with open_loop(workload, phase, loader) as loop, ExitStack() as instrumented:
         for owner, function, part in _instrumented(loader, loop):
-            if hasattr(owner, function):
-                instrumented.enter_context(stopwatch.instrument(owner, function, part))
+            instrumented.enter_context(stopwatch.instrument(owner, function, part))
         start = clock()
         for step in loop.steps(_timed(loader.batches(phase), stopwatch)):
             with stopwatch.part(LOG_LINE):
@@ -169,10 +168,11 @@ def measure_parts(
 def _instrumented(loader: Loader, loop: BenchLoop) -> list[tuple[object, str, str]]:
     """Return object, method and part of every call to time."""
     stage = loop.stage
-    forward = [(stage, name, "forward") for name in ("forward", "features", "student")]
+    names = ("forward", "features", "student")  # each stage has some of these
+    forward = [(stage, name, "forward") for name in names if hasattr(stage, name)]
     return [
         (loader.plan, "batch", "plan"),
-        (loader.shards, "images", "read"),
+        (loader.shards, "graph_input", "read"),
         *forward,
         (stage, "losses", "losses"),
         (stage.optimizer, "zero_grad", "optimiser"),

@@ -524,7 +524,7 @@ def draw_large_batches(source, folder):
 
 
 def test_no_header_ends_the_process_however_large_the_batch(digit_shards, tmp_path):
-    script = "import sys, pathlib, test_bad_samples as t\n"
+    script = "import sys, pathlib, tests.data.test_bad_samples as t\n"
     script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
     command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
