@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fasticcl.console import print_lines
 from fasticcl.engine.loggers import log_figures
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import WEIGHTS
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
@@ -69,7 +69,7 @@ def report_run(
 
 def report_finished(folder: Path, console: Console | None) -> None:
     """Write the report of a run that has just ended, if its configuration wants one; never fail it."""
-    config = Run.open(folder).config
+    config = RunFolder.open(folder).config
     if not config.engine.report:
         return
     again = f"fasticcl report {shlex.quote(str(folder))}"
@@ -112,8 +112,8 @@ def report_runs(folders: Sequence[Path], output: Path) -> Path:
     for record in records:
         if not record.finished:
             raise UserError(
-                f"{record.folder} is not finished, so it cannot enter the means; leave it out, or "
-                f"{Run.open(record.folder).way_on}"
+                f"{record.folder} is not finished, so it cannot enter the means. Leave it out. "
+                f"{RunFolder.open(record.folder).how_to_finish}"
             )
     groups = group(records)
     files, drawings = _drawn(

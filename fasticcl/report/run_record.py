@@ -9,8 +9,7 @@ from typing import Any
 
 from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics
-from fasticcl.engine.run.environment import ENVIRONMENT
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.resolve import preset_names, resolve
 
@@ -103,11 +102,11 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
         UserError: the folder holds no run, or one without a finished epoch.
     """
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     epochs = [record for record in _lines(folder / "metrics.jsonl") if "val/top1" in record]
     if not epochs:
-        raise UserError(f"{folder} has no finished epoch to report; {run.way_on}")
-    return RunRecord(run.folder, run.config, epochs, [*_lines(folder / ENVIRONMENT)])
+        raise UserError(f"{folder} has no finished epoch to report. {run.how_to_finish}")
+    return RunRecord(run.path, run.config, epochs, [*_lines(folder / ENVIRONMENT)])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

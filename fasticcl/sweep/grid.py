@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasticcl.config import Config
-from fasticcl.engine.rebalance_run import changed
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.rebalance_run import with_settings
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.errors import UserError
 from fasticcl.resolve import Layer, assignment
 
@@ -27,7 +27,7 @@ class Setting:
     """Whether the whole stage is the run's own, also in what is not swept."""
 
 
-def grid(run: Run, over: Over, settings: Layer) -> list[Setting]:
+def grid(run: RunFolder, over: Over, settings: Layer) -> list[Setting]:
     """Return every combination once, the last key changing fastest.
 
     Args:
@@ -43,7 +43,7 @@ def grid(run: Run, over: Over, settings: Layer) -> list[Setting]:
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
         rebalance = {**settings.get("rebalance", {}), **{key: chosen[key] for key in axes}}
-        config = changed(run, {**settings, "rebalance": rebalance})
+        config = with_settings(run, {**settings, "rebalance": rebalance})
         resolved = {f"rebalance.{key}": getattr(config.rebalance, key) for key in axes}
         own = config.rebalance == run.config.rebalance
         found[tuple(resolved.values())] = Setting(resolved, config, own)
