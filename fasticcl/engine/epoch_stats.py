@@ -45,20 +45,22 @@ class EpochStats:
 
     def partial(self) -> EpochSums:
         """Return the sums of every rank, for a checkpoint within the epoch."""
-        sums = {name: self.ranks.gather(value.reshape(1)) for name, value in self.sums.items()}
+        sums = {name: self.ranks.all_gather(value.reshape(1)) for name, value in self.sums.items()}
         return {"sums": sums, "steps": self.steps}
 
     def bad_step(self) -> int | None:
         """Return the first step of this process in which a loss of any rank was not finite, or None."""
         if self.first_bad is None:
             return None
-        first = int(self.ranks.gather(self.first_bad.reshape(1)).min())
+        first = int(self.ranks.all_gather(self.first_bad.reshape(1)).min())
         return first if first < _NEVER else None
 
     def record(self) -> Record:
         """Return the means so far over all ranks. This waits for the device."""
         seconds = time.perf_counter() - self.began
-        means = self.ranks.sum(torch.stack([*self.sums.values()])) / (self.steps * self.ranks.world_size)
+        means = self.ranks.all_reduce(torch.stack([*self.sums.values()])) / (
+            self.steps * self.ranks.world_size
+        )
         return {
             **{f"train/{name}": mean for name, mean in zip(self.sums, means.tolist(), strict=True)},
             "throughput/images_per_sec": self.ranks.world_size * self.images / seconds,

@@ -75,7 +75,7 @@ class Loop:
         """
         first_epoch, first_step, partial = 0, 0, None
         if checkpoint:
-            stage.restore(checkpoint.state)
+            stage.load_state_dict(checkpoint.state)
             first_epoch, first_step, partial = checkpoint.epoch, checkpoint.step, checkpoint.partial
         phase, batches = None, iter(())
         device = next(stage.network.parameters()).device
@@ -91,11 +91,11 @@ class Loop:
                 if (step + 1) % self.log_every == 0:
                     self.log(stage, epoch, step + 1, stats)
                 due = self.clock.due() and self.ranks.is_main  # the clock of rank 0 decides for all
-                signum, due = self.ranks.agree(self.stop.signum or 0, due)
+                signum, due = self.ranks.delayed_max(self.stop.signum or 0, due)
                 saved = (signum or due) and self._save(stage, epoch, step + 1, stats)
                 if signum:
                     raise self._stopped(signum, bool(saved))
-            if signum := (self.ranks.settle() or [0])[0]:  # received during the last step
+            if signum := (self.ranks.flush_delayed_max() or [0])[0]:  # received during the last step
                 raise self._stopped(signum, self._save(stage, epoch, self.steps, stats))
             self._finish_epoch(stage, epoch, stats)
             stats, first_step = EpochStats(self.ranks, device), 0
@@ -118,7 +118,7 @@ class Loop:
         """
         record = self._record(stage, epoch, step, stats)
         self.run.metrics.log(record)
-        self.display.running(record, stage.epochs, self.steps)
+        self.display.show_step(record, stage.epochs, self.steps)
 
     def _record(self, stage: Stage, epoch: int, step: int, stats: EpochStats) -> Record:
         self._check(stage, epoch, stats)
@@ -130,7 +130,7 @@ class Loop:
         if (step := stats.bad_step()) is None:
             return
         mine = self.loader.names(stage.phase(epoch), epoch, step)
-        names = [name for each in self.ranks.collect(mine) for name in each]
+        names = [name for each in self.ranks.all_gather_object(mine) for name in each]
         path = self.run.write_failed_step(names)
         raise TrainingFailed(
             f"The loss was not finite at step {step + 1} of {stage.name} epoch {epoch + 1}, on {names[0]} "
@@ -176,10 +176,10 @@ class Loop:
             self.run.save_best(stage.network, record)
         self.run.save(stage, epoch + 1, 0, {}, self.loader.bad_samples.rows)
         self.clock.restart()
-        self.display.epoch(record, stage.epochs)
+        self.display.show_epoch(record, stage.epochs)
 
     def _share_bad_samples(self) -> None:
         """Exchange the unreadable images that any rank has found."""
         self.loader.bad_samples.merge(
-            row for rows in self.ranks.collect(self.loader.bad_samples.rows) for row in rows
+            row for rows in self.ranks.all_gather_object(self.loader.bad_samples.rows) for row in rows
         )

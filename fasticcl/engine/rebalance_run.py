@@ -74,9 +74,10 @@ def with_settings(run: RunFolder, settings: Layer) -> Config:
         for key in values:
             if key not in _ALLOWED.get(section, ()):
                 options = ["-c", str(run.path / CONFIG), "--name", "NEW", "--set", f"{section}.{key}=..."]
+                command = shlex.join(["fasticcl", "train", *options])
                 raise UserError(
-                    f"{section}.{key} cannot be set here, only rebalance.*, engine.device, engine.workers and "
-                    f"engine.report. Start a new run for it: {shlex.join(['fasticcl', 'train', *options])}"
+                    f"{section}.{key} cannot be set here. Only rebalance.*, engine.device, engine.workers "
+                    f"and engine.report can. Start a new run with: {command}"
                 )
     config = resolve(file=run.path / CONFIG, options=settings)
     if not config.rebalance.epochs:
@@ -109,8 +110,8 @@ def rebalance_run(
     run = RunFolder.open(folder)
     config = _with_new_folder(run, with_settings(run, settings), name)
     machine = choose_machine(config.engine)
-    with machine.ranks.together():
-        config = machine.ranks.from_main(lambda: _create(run, config, machine))
+    with machine.ranks.report_lost_rank():
+        config = machine.ranks.run_on_main(lambda: _create(run, config, machine))
     return train(config, resume=True, console=console)
 
 
@@ -123,9 +124,9 @@ def _with_new_folder(run: RunFolder, config: Config, name: str | None) -> Config
 
 def _create(run: RunFolder, config: Config, machine: Machine) -> Config:
     """Create a run that has finished the first stage. Only rank 0 does this."""
-    dataset = open_dataset(config, machine.gpu, insist=False)
+    dataset = open_dataset(config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset)
-    machine.place(first.network)
+    machine.to_device(first.network)
     # A stage on several ranks would wait for the other ranks, which do not create it.
     stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()))
     new = RunFolder.create(config).path
@@ -134,7 +135,7 @@ def _create(run: RunFolder, config: Config, machine: Machine) -> Config:
         epoch=0,
         step=0,
         data_sha256=dataset.train.manifest.source_sha256,
-        state=stage.state(),
+        state=stage.state_dict(),
         bad_rows=first.bad_rows,
         epochs=first.epochs,
     )

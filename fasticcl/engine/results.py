@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from fasticcl.config import Config
 from fasticcl.data.batch import StreamBatch
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
+from fasticcl.engine.loaders import evaluation_split_batches
 from fasticcl.engine.run.checkpoint import BEST, BestEpoch
 from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.weights import without_projection
@@ -90,14 +91,14 @@ class SavedRun:
     def networks(self) -> Iterator[tuple[str, Network]]:
         """Yield each name with its network. It is one module, whose weights change with each iteration."""
         network = Network(self.config.method.encoder, self.dataset.num_classes)
-        self.machine.place(network)
+        self.machine.to_device(network)
         for name, state in self.weights.items():
             network.load_state_dict(state)
             yield name, network
 
     def batches(self) -> Iterable[StreamBatch]:
         """Return the evaluated images, each once."""
-        return batches_to_evaluate(self.config, self.dataset, self.machine)
+        return evaluation_split_batches(self.config, self.dataset, self.machine)
 
 
 def open_saved_run(
@@ -119,7 +120,7 @@ def open_saved_run(
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} is not finished. {run.how_to_finish}")
     machine = choose_machine(config.engine, alone)
-    dataset = open_dataset(config, machine.gpu, insist=False)
+    dataset = open_dataset(config, machine.gpu, require_cache=False)
     last, _ = run.checkpoint(dataset.train.manifest.source_sha256) or (None, None)
     best = BestEpoch.load(folder / BEST)
     weights = {"before": last.teacher} if last and last.teacher else {}

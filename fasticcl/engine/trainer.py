@@ -13,8 +13,9 @@ from fasticcl.console import print_lines
 from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resumed
 from fasticcl.engine.compile_trial import ModeTrial, try_modes, wants_trial
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
+from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
@@ -47,26 +48,26 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     """
     folder = _run_to_continue(config, resume)
     machine = choose_machine((folder.config if folder else config).engine)
-    with machine.ranks.together():
+    with machine.ranks.report_lost_rank():
         return _train(config, folder, machine, console)
 
 
 def _train(config: Config, folder: RunFolder | None, machine: Machine, console: Console | None) -> Report:
     ranks = machine.ranks
     # With several machines, torchrun reports the restart on only one of them.
-    if any(ranks.collect(folder is not None)) and folder is None:
+    if any(ranks.all_gather_object(folder is not None)) and folder is None:
         folder = RunFolder.newest(config.engine.project, config.data.dataset, config.engine.name)
     is_new = folder is None
     config = folder.config if folder else config
     console = console if console and ranks.is_main else Console(quiet=True)
     # Rank 0 first, because it may have to create the demo's shards.
-    ranks.from_main(lambda: open_dataset(config, machine.gpu, is_new) and None)
+    ranks.run_on_main(lambda: open_dataset(config, machine.gpu, is_new) and None)
     dataset = open_dataset(config, machine.gpu, is_new)
     require(config.engine.logger)
     warn = _warner(ranks.rank, console)
     prepared = None if folder and folder.finished else _prepare(config, dataset, machine, warn)
     # The folder is created last, so that bad input leaves none behind.
-    folder = folder or RunFolder(ranks.from_main(lambda: RunFolder.create(config).path), config)
+    folder = folder or RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config)
     log = prepared.loggers.log if prepared else lambda _: None
     run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
     with run.locked():
@@ -98,7 +99,7 @@ class PreparedRun:
 
     def evaluate(self, stage: Stage) -> Metrics:
         """Return the accuracies of a stage's network."""
-        batches = batches_to_evaluate(self.config, self.dataset, self.machine)
+        batches = evaluation_split_batches(self.config, self.dataset, self.machine)
         return evaluate(stage.network, batches, self.dataset.train.counts, self.machine)
 
 
@@ -110,7 +111,7 @@ def _prepare(config: Config, dataset: Dataset, machine: Machine, warn: Callable[
         torch.backends.cudnn.benchmark = True
     trial = None
     if wants_trial(config, machine):
-        trial = machine.ranks.from_main(lambda: try_modes(config, dataset.num_classes, machine))
+        trial = machine.ranks.run_on_main(lambda: try_modes(config, dataset.num_classes, machine))
         machine = replace(machine, mode=trial.fastest)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     loggers = Loggers(shortened, loader.steps)
@@ -139,7 +140,7 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
     loop = Loop(loader, prepared.evaluate, run, display)
     with closing(prepared.loggers), loop.stop, display:
         final = _train_stages(loop, prepared.representation, checkpoint)
-        run.ranks.settle()
+        run.ranks.flush_delayed_max()
     final.network.projection = None
     train = prepared.dataset.train
     run.finish(final.network, Description.of(run.folder.config, train.manifest.classes, train.counts))
@@ -172,7 +173,7 @@ def _start_loggers(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint
 
 def _check_same_position(run: RunWriter, checkpoint: Checkpoint | None) -> None:
     """Raise TrainingFailed unless all ranks have read the same checkpoint."""
-    positions = run.ranks.collect(checkpoint.position if checkpoint else None)
+    positions = run.ranks.all_gather_object(checkpoint.position if checkpoint else None)
     if any(position != positions[0] for position in positions):
         raise TrainingFailed(
             f"The ranks do not read the same checkpoint in {run.folder.path}. Start them again."

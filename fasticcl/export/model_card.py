@@ -150,4 +150,4 @@ def _licence(dataset: str) -> str:
     if dataset == "demo":
         return digits.TERMS
     layout = LAYOUTS.get(dataset)
-    return layout.licence if layout and layout.where else _UNKNOWN_LICENCE
+    return layout.licence if layout and layout.download else _UNKNOWN_LICENCE

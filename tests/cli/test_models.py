@@ -12,6 +12,7 @@ import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
+from fasticcl.predict import predictions
 from tests.support.children import started
 from tests.support.images import encode, noise
 from tests.support.trees import command
@@ -77,9 +78,7 @@ def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_p
     assert (code, out) == (0, "")
     whole = (tmp_path / "rows.csv").read_text()
     assert whole == call(album, "--format", "csv")[1]
-    monkeypatch.setattr(
-        "fasticcl.predict.predictions._float32_digits", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(predictions, "_float32_digits", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(album, "--format", "csv", "--output", "rows.csv")[0] == 130
     assert (tmp_path / "rows.csv").read_text() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "rows.csv"]

@@ -25,7 +25,7 @@ from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 from fasticcl.sweep import holdout_set
 from fasticcl.sweep import sweep as sweeping
-from fasticcl.sweep.outcome import Holdout, Sweep, Tried
+from fasticcl.sweep.result import Holdout, SweepEntry, SweepResult
 from tests.support.small_runs import TINY_COUNTS, Heard, metrics, start_tiny
 
 HELD_BACK = draw_holdout_rows(np.array(TINY_COUNTS), 0.3, seed=0)
@@ -45,13 +45,13 @@ def run_that_held_back(tiny_shards, tmp_path_factory):
 @pytest.fixture
 def trained(monkeypatch):
     """The stages that sweeps trained, in order."""
-    kept, train = [], sweeping.train_together
+    kept, train = [], sweeping.train_jointly
 
     def keep(stages, *others):
         train(stages, *others)
         kept.extend(stages)
 
-    monkeypatch.setattr(sweeping, "train_together", keep)
+    monkeypatch.setattr(sweeping, "train_jointly", keep)
     return kept
 
 
@@ -86,10 +86,10 @@ def test_side_by_side_each_setting_ends_with_the_bits_of_its_own_run(run, traine
         "rebalance.gamma": [0, 1],
     }
     swept = fasticcl.sweep(run, over=over, holdout=0)
-    assert len(swept.tried) == len(trained) == 8
+    assert len(swept.entries) == len(trained) == 8
     assert encoded == [2 * 2 * (sum(TINY_COUNTS) // 20)]  # one pass of two epochs for each γ'
     by_values = {tuple(stage_values(stage)): stage for stage in trained}
-    for each in (swept.tried[0], swept.tried[3], swept.tried[6]):
+    for each in (swept.entries[0], swept.entries[3], swept.entries[6]):
         alone = fasticcl.rebalance(run, set=each.values)
         assert alone.rows["after"] == each.metrics
         mine = by_values[tuple(each.values.values())].network.state_dict()
@@ -105,11 +105,11 @@ def stage_values(stage):
 
 def test_with_a_tuned_encoder_the_settings_train_one_after_another_to_the_same_bits(run, trained):
     swept = fasticcl.sweep(run, over=TEMPERATURES, set={"rebalance.encoder": "tuned"}, holdout=0)
-    alone = fasticcl.rebalance(run, set={"rebalance.encoder": "tuned", **swept.tried[1].values})
+    alone = fasticcl.rebalance(run, set={"rebalance.encoder": "tuned", **swept.entries[1].values})
     single = load_file(alone.run / "model.safetensors")
     mine = trained[1].network.state_dict()
     assert all(torch.equal(mine[name], single[name]) for name in single)
-    assert alone.rows["after"] == swept.tried[1].metrics
+    assert alone.rows["after"] == swept.entries[1].metrics
 
 
 def test_images_that_the_choice_rests_on_are_not_drawn_and_are_those_of_the_run(
@@ -135,7 +135,7 @@ def test_images_that_the_choice_rests_on_are_not_drawn_and_are_those_of_the_run(
     assert (swept.holdout.images, swept.holdout.classes) == (18, 8)
     assert len(seen[0]) == 18
     assert not drawn & set(seen[0].tolist())
-    with pytest.raises(UserError, match="has held back images of its own"):
+    with pytest.raises(UserError, match="already has a holdout"):
         fasticcl.sweep(run_that_held_back, over=TEMPERATURES, holdout=0.1)
 
 
@@ -152,7 +152,7 @@ def test_the_files_say_what_was_found_and_the_run_is_left_as_it_is(run):
     with open(swept.folder / "sweep.csv") as file:
         rows = [*csv.DictReader(file)]
     assert [float(row["rebalance.gamma"]) for row in rows] == [0, 0.5, 1]
-    assert [float(row["held_back"]) for row in rows] == [each.held_back for each in swept.tried]
+    assert [float(row["held_back"]) for row in rows] == [each.holdout_accuracy for each in swept.entries]
     assert fasticcl.sweep(run, over=["rebalance.gamma=0"]).folder != swept.folder
 
 
@@ -175,7 +175,7 @@ def test_the_figure_is_a_picture_of_each_accuracy(run, over):
     ]
     assert next(iter(over)) in texts
     if len(over) == 1:
-        assert {"overall", "few", "held back"} <= {*texts}
+        assert {"overall", "few", "holdout"} <= {*texts}
         assert "many" not in texts  # the data has no such class
     else:
         assert {"distillation_weight 0.2", "distillation_weight 0.8"} <= {*texts}
@@ -183,20 +183,20 @@ def test_the_figure_is_a_picture_of_each_accuracy(run, over):
 
 def test_a_setting_that_diverges_has_no_accuracy_and_is_not_chosen(run):
     swept = fasticcl.sweep(run, over={"rebalance.lr_factor": [0.1, 1e38]})
-    assert swept.tried[1].metrics == dict.fromkeys(METRICS)
-    assert swept.tried[1].held_back is None
-    assert swept.best is swept.tried[0]
+    assert swept.entries[1].metrics == dict.fromkeys(METRICS)
+    assert swept.entries[1].holdout_accuracy is None
+    assert swept.best is swept.entries[0]
 
 
 def sweep_of(*held_back, own=None):
     tried = [
-        Tried({"rebalance.gamma": number}, number == own, {"val/top1": 90.0 - 10 * number}, each)
+        SweepEntry({"rebalance.gamma": number}, number == own, {"val/top1": 90.0 - 10 * number}, each)
         for number, each in enumerate(held_back)
     ]
     holdout = Holdout(0.1, 8, 8, True)
     fixed = {"rebalance.epochs": 5}
-    return Sweep(run="runs/demo/a run", folder=None, split="test", holdout=holdout, fixed=fixed,
-                 before={}, before_held_back=None, tried=tried, planned=len(tried))  # fmt: skip
+    return SweepResult(run="runs/demo/a run", folder=None, split="test", holdout=holdout, fixed=fixed,
+                 before={}, holdout_before=None, entries=tried, planned=len(tried))  # fmt: skip
 
 
 def test_the_highest_on_held_back_images_is_chosen_whatever_is_reported():
@@ -226,7 +226,7 @@ def test_balanced_accuracy_is_the_mean_over_classes_that_have_an_image():
 
 
 def test_ctrl_c_leaves_what_was_finished_and_ends_with_130(run, monkeypatch, capsys):
-    train, groups = sweeping.train_together, []
+    train, groups = sweeping.train_jointly, []
 
     def interrupted(*arguments):
         groups.append(arguments)
@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_what_was_finished_and_ends_with_130(run, monkeypatch, cap
             raise KeyboardInterrupt
         train(*arguments)
 
-    monkeypatch.setattr(sweeping, "train_together", interrupted)
+    monkeypatch.setattr(sweeping, "train_jointly", interrupted)
     before = {path.name for path in run.iterdir()}
     assert (
         call(
@@ -258,11 +258,11 @@ def test_ctrl_c_leaves_what_was_finished_and_ends_with_130(run, monkeypatch, cap
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Say what is swept, for example: --over rebalance.distillation_temperature=1,2,5,10,20"),
+        ([], "Give the values to try, for example: --over rebalance.distillation_temperature=1,2,5,10,20"),
         (["--over", "rebalance.temperature=1,2"], "Did you mean rebalance.distillation_temperature?"),
-        (["--over", "optim.lr=1,2"], "--over takes settings of the rebalancing stage"),
-        (["--over", "gamma=1,2"], "--over takes settings of the rebalancing stage"),
-        (["--over", "rebalance.gamma="], "Say what is swept"),
+        (["--over", "optim.lr=1,2"], "--over requires settings of the rebalancing stage"),
+        (["--over", "gamma=1,2"], "--over requires settings of the rebalancing stage"),
+        (["--over", "rebalance.gamma="], "Give the values to try"),
         (["--over", "rebalance.gamma=high"], "rebalance.gamma: "),
         (["--over", "rebalance.gamma=1", "--over", "rebalance.gamma=2"], "is given twice"),
         (["--over", "rebalance.epochs=0,5"], "rebalance.epochs is 0"),
@@ -311,7 +311,7 @@ def test_the_table_says_that_the_runs_own_setting_had_fewer_images_than_the_run(
 
 
 def test_two_sweeps_at_once_have_a_folder_each(run, monkeypatch):
-    inner, train = [], sweeping.train_together
+    inner, train = [], sweeping.train_jointly
 
     def interleaved(*arguments):
         if not inner:
@@ -319,7 +319,7 @@ def test_two_sweeps_at_once_have_a_folder_each(run, monkeypatch):
             inner.append(fasticcl.sweep(run, over={"rebalance.gamma": [0, 1]}))
         train(*arguments)
 
-    monkeypatch.setattr(sweeping, "train_together", interleaved)
+    monkeypatch.setattr(sweeping, "train_jointly", interleaved)
     outer = fasticcl.sweep(run, over=TEMPERATURES)
     assert outer.folder != inner[1].folder
     for each, key in ((outer, "distillation_temperature"), (inner[1], "gamma")):
@@ -340,22 +340,22 @@ def test_a_folder_that_cannot_be_made_is_one_sentence_and_exit_code_2(run, monke
     number = len([*run.glob("sweep-*")]) + 1
     assert call(monkeypatch, "sweep", run, "--over", "rebalance.gamma=0,1") == 2
     assert capsys.readouterr().err == (
-        f"error: Cannot make {run / f'sweep-{number}'}: Read-only file system; make room or let it be "
-        "written, then sweep again.\n"
+        f"error: Cannot create {run / f'sweep-{number}'}: Read-only file system. Free disk space or make the "
+        "run folder writable, then sweep again.\n"
     )
     assert contents(run) == before
 
 
 def test_a_setting_is_the_runs_own_only_as_a_whole(run):
     over = {"rebalance.gamma": [0.0, 1.0]}
-    assert [each.own for each in fasticcl.sweep(run, over=over).tried] == [False, True]
+    assert [each.same_as_run for each in fasticcl.sweep(run, over=over).entries] == [False, True]
     changed = fasticcl.sweep(run, over=over, set={"rebalance.distillation_weight": 0.1})
-    assert [each.own for each in changed.tried] == [False, False]
+    assert [each.same_as_run for each in changed.entries] == [False, False]
 
 
 def test_one_value_alone_need_not_be_in_a_list(run):
     forms = [{"rebalance.gamma": 0.5}, "rebalance.gamma=0.5", ["rebalance.gamma=0.5"]]
-    tried = [fasticcl.sweep(run, over=over).tried for over in forms]
+    tried = [fasticcl.sweep(run, over=over).entries for over in forms]
     assert [each.values for one in tried for each in one] == [{"rebalance.gamma": 0.5}] * 3
 
 
@@ -386,7 +386,7 @@ def test_an_unreadable_held_back_image_is_named_and_left_out_of_the_choice(rotte
     assert {record["data/bad_samples"] for record in metrics(first) if "val/top1" in record} == {0}
     found = fasticcl.sweep(first, over={"rebalance.gamma": [0, 1]}, console=swept.console)
     assert found.holdout.images == len(HELD_BACK) - 1
-    assert swept.warnings() == [f"warning  {name}: cannot be read; the choice rests on the others"]
+    assert swept.warnings() == [f"warning  {name} cannot be read and is left out of the holdout"]
 
 
 @pytest.mark.parametrize("cache", ["host", "off"])

@@ -14,7 +14,7 @@ from fasticcl.engine.run.lock import is_locked
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.resolve import resolve
-from fasticcl.system.launch import ranks_here
+from fasticcl.system.launch import nproc_option
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.jsonl"
@@ -137,7 +137,7 @@ class RunFolder:
         """The command that continues the run."""
         project = [] if self.project == Path("runs") else ["--project", str(self.project)]
         words = ["fasticcl", "train", self.config.data.dataset, *project, "--name", self.path.name]
-        return shlex.join([*words, *ranks_here(), "--resume"])
+        return shlex.join([*words, *nproc_option(), "--resume"])
 
 
 def free_name(folder: Path, stem: str) -> str:

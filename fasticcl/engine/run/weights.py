@@ -109,9 +109,7 @@ def load_model(path: Path, *, best: bool = False) -> Model:
     description, weights = _read(file)
     if best:
         if run is None:
-            raise UserError(
-                f"{file} contains only the last epoch's weights. Use the run folder instead."
-            )
+            raise UserError(f"{file} contains only the last epoch's weights. Use the run folder instead.")
         weights = BestEpoch.load(run / BEST).network
     network = Network(description.encoder, len(description.classes))
     try:

@@ -61,7 +61,7 @@ class RunWriter:
             UserError: another training holds the lock.
         """
         with ExitStack() as lock:
-            self.ranks.from_main(lambda: lock.enter_context(lock_run(self.folder.path)))
+            self.ranks.run_on_main(lambda: lock.enter_context(lock_run(self.folder.path)))
             yield
 
     def resume(self) -> Checkpoint | None:
@@ -123,7 +123,7 @@ class RunWriter:
             epoch=epoch,
             step=step,
             data_sha256=self.data_sha256,
-            state=stage.state(),
+            state=stage.state_dict(),
             partial=partial,
             bad_rows=[*bad_rows],
             epochs=self.metrics.epochs,
