@@ -96,7 +96,7 @@ def test_the_run_itself_is_left_as_it_is_and_the_new_one_is_whole(run):
     assert not same_weights(report.run, run)
     assert fasticcl.evaluate(report.run).rows == report.rows
     assert report.rows["before"] == fasticcl.evaluate(run).rows["before"]
-    with pytest.raises(UserError, match="exists. Choose another --name"):
+    with pytest.raises(UserError, match=r"exists\. Choose another --name"):
         fasticcl.rebalance(run, name="balanced")
 
 

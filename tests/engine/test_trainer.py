@@ -157,7 +157,7 @@ def test_resume_takes_the_newest_run(train, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(train):
     with pytest.raises(
         TrainingFailed,
-        match=r"The loss was not finite at step \d+ of representation epoch 1, on train/shard-.*\. Lower --lr",
+        match=r"The loss was not finite at step \d+ of representation epoch 1, on train/shard-.*Lower --lr",
     ):
         train(lr=1e12, set={"optim.warmup_epochs": 0})
 
