@@ -202,8 +202,8 @@ def layouts() -> Iterator[str]:
 
     for name, layout in LAYOUTS.items():
         yield name
-        yield f"  what     {layout.what}"
-        if layout.where:
-            yield f"  get      {layout.where}"
+        yield f"  what     {layout.description}"
+        if layout.download:
+            yield f"  get      {layout.download}"
         yield f"  licence  {layout.licence}"
-        yield f"  next     {layout.command}"
+        yield f"  next     {layout.example}"

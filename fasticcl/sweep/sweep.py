@@ -10,8 +10,9 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
-from fasticcl.engine.evaluate import METRICS, accuracies, count_right
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.evaluate import METRICS, accuracies, count_correct
+from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
 from fasticcl.engine.run.folder import Run
@@ -75,9 +76,9 @@ def sweep_run(
     if machine.compiled:
         # CUDA graphs reuse the output buffers of one network, but joint training needs those of several.
         machine = replace(machine, mode="on")
-    dataset = open_dataset(grid[0].config, machine.gpu, insist=False)
+    dataset = open_dataset(grid[0].config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset)
-    machine.place(first.network.eval())
+    machine.to_device(first.network.eval())
     holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, run.files.warn)
     sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, settings or {})
     try:
@@ -188,14 +189,14 @@ class _GridTrainer:
                     _write(sweep)
             except KeyboardInterrupt:
                 place = f", in {sweep.folder}" if finished else ""
-                display.line(f"{len(finished)} of {len(self.grid)} settings are finished{place}")
+                display.print(f"{len(finished)} of {len(self.grid)} settings are finished{place}")
                 raise
         return sweep
 
     def _train_jointly(self, numbers: Sequence[int], display: Display) -> list[SweepEntry]:
         points = [self.grid[number] for number in numbers]
         config = points[0].config
-        loader = build_loader(config, self.dataset, self.machine, display.line)
+        loader = build_loader(config, self.dataset, self.machine, display.print)
         loader.bad_samples.merge(self.first.bad_rows)
         stages = build_stages([point.config for point in points], self.first.network, self.machine)
         listed = ", ".join(str(number + 1) for number in numbers)
@@ -208,8 +209,8 @@ class _GridTrainer:
         classifiers = [stage.network.classifier for stage in stages]
         holdout_accuracies = self.holdout_set.accuracies(encoder, classifiers)
         counts = self.dataset.train.counts
-        batches = batches_to_evaluate(points[0].config, self.dataset, self.machine)
-        right, seen = count_right(encoder, classifiers, batches, len(counts), self.machine)
+        batches = evaluation_split_batches(points[0].config, self.dataset, self.machine)
+        right, seen = count_correct(encoder, classifiers, batches, len(counts), self.machine)
         entries = []
         for point, stage, correct, holdout in zip(points, stages, right, holdout_accuracies, strict=True):
             metrics = accuracies(correct, seen, counts)
