@@ -50,7 +50,7 @@ def training_section(description: Description, record: RunHistory | None) -> Ite
         versions = ", ".join(
             f"{name} {environment[name]}" for name in ("fasticcl", *PACKAGES) if environment.get(name)
         )
-        yield f"Trained on {environment['machine']} with {versions}, Python {environment['python']}."
+        yield f"Trained on: {environment['machine']}. Versions: {versions}, Python {environment['python']}."
     else:
         yield "The machine and the package versions used for training are not recorded."
     yield f"Exported with fasticcl {__version__} and torch {torch.__version__}."
