@@ -35,7 +35,7 @@ def peers(bench: Bench) -> Found:
             repeats=sizes.repeats,
             seconds=sizes.seconds,
             warmup=before,
-            synchronize=workload.machine.settle,
+            synchronize=workload.machine.synchronize,
         )
         found[title] = {name: each.to_dict() for name, each in rates.items()}
         for name in [name for name in rates if name != "ours"]:

@@ -11,7 +11,7 @@ from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import registry
 from fasticcl.convert.source import Source
 from fasticcl.shards.shrink import Shrink
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 _IMAGES = 256
 _WARMUP = 1  # conversions

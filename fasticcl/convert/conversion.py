@@ -25,7 +25,7 @@ from fasticcl.errors import UserError
 from fasticcl.shards.images import UnreadableImage, try_prepare
 from fasticcl.shards.manifest import MANIFEST, Manifest
 from fasticcl.shards.shrink import Shrink
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 
 def convert(

@@ -18,7 +18,7 @@ from fasticcl.shards.images import UnreadableImage, prepare
 from fasticcl.shards.manifest import MANIFEST, Manifest, ShardInfo, SplitInfo
 from fasticcl.shards.reader import INDEX, INDEX_DTYPE, QUARANTINE, open_index, shard_name
 from fasticcl.shards.writer import idx_line, idx_text
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.data import graph
-from fasticcl.engine.dataset import Dataset, holdout_batches
-from fasticcl.engine.evaluate import balanced_accuracy, count_right
+from fasticcl.engine.dataset import Dataset
+from fasticcl.engine.evaluate import balanced_accuracy, count_correct
+from fasticcl.engine.loaders import holdout_batches
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.machine import Machine
@@ -79,7 +80,7 @@ class HoldoutSet:
         if not len(self.rows):
             return [None] * len(classifiers)
         batches = holdout_batches(self.config, self.dataset, self.machine)
-        right, seen = count_right(encoder, classifiers, batches, self.dataset.num_classes, self.machine)
+        right, seen = count_correct(encoder, classifiers, batches, self.dataset.num_classes, self.machine)
         return [balanced_accuracy(counts, seen) for counts in right]
 
 

@@ -66,13 +66,13 @@ def train_jointly(stages: Sequence[Rebalancing], loader: Loader, display: Displa
             display.step()
         speed = images / (time.perf_counter() - started)
         position = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
-        display.line(f"rebalance     {position}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
+        display.print(f"rebalance     {position}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
 
 
 def _take_step(stages: Sequence[Rebalancing], batch: StreamBatch) -> None:
     features = stages[0].encode(batch)
     for stage in stages:
         stage.optimizer.zero_grad(set_to_none=True)
-        loss = stage.losses_from(features, batch)["loss"]
+        loss = stage.losses_from_features(features, batch)["loss"]
         loss.backward()
         stage.optimizer.step()

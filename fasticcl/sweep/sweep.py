@@ -10,11 +10,12 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
-from fasticcl.engine.evaluate import METRICS, accuracies, count_right
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.evaluate import METRICS, accuracies, count_correct
+from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
@@ -62,9 +63,12 @@ def sweep_run(
     """
     if rank_environment.world_size() > 1:
         raise UserError("A sweep runs in a single process. Start it without torchrun.")
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     console = console or Console(quiet=True)
-    run.files.warn = lambda text: print_lines(console, [text])
+
+    def warn(text: str) -> None:
+        print_lines(console, [text])
+
     share = _choose_holdout(run, holdout)
     shorten = run.config.engine.fast_dev_run
     grid = [
@@ -75,10 +79,10 @@ def sweep_run(
     if machine.compiled:
         # CUDA graphs reuse the output buffers of one network, but joint training needs those of several.
         machine = replace(machine, mode="on")
-    dataset = open_dataset(grid[0].config, machine.gpu, insist=False)
-    first = FirstStage.of(run, dataset)
-    machine.place(first.network.eval())
-    holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, run.files.warn)
+    dataset = open_dataset(grid[0].config, machine.gpu, require_cache=False)
+    first = FirstStage.of(run, dataset, warn)
+    machine.to_device(first.network.eval())
+    holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, warn)
     sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, settings or {})
     try:
         return _GridTrainer(grid, dataset, holdout_set, first, machine, console).train(sweep)
@@ -87,11 +91,11 @@ def sweep_run(
             sweep.folder.rmdir()  # succeeds only if the folder is empty because nothing was finished
 
 
-def _choose_holdout(run: Run, holdout: float | None) -> float:
+def _choose_holdout(run: RunFolder, holdout: float | None) -> float:
     run_holdout = run.config.data.holdout
     if run_holdout and holdout is not None:
         raise UserError(
-            f"{run.folder} already has a holdout (data.holdout {run_holdout:g}). Leave out --holdout."
+            f"{run.path} already has a holdout (data.holdout {run_holdout:g}). Leave out --holdout."
         )
     return run_holdout or (_DEFAULT_HOLDOUT if holdout is None else holdout)
 
@@ -102,7 +106,7 @@ def _with_holdout(config: Config, holdout: float) -> Config:
 
 
 def _start(
-    run: Run,
+    run: RunFolder,
     grid: Sequence[GridPoint],
     split: str,
     first: FirstStage,
@@ -119,8 +123,8 @@ def _start(
     network = first.network
     (holdout_before,) = holdout_set.accuracies(network.encoder, [network.classifier])
     return SweepResult(
-        run=run.folder,
-        folder=_create_folder(run.folder),
+        run=run.path,
+        folder=_create_folder(run.path),
         split=split,
         holdout=holdout,
         fixed={f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()},
@@ -188,14 +192,14 @@ class _GridTrainer:
                     _write(sweep)
             except KeyboardInterrupt:
                 place = f", in {sweep.folder}" if finished else ""
-                display.line(f"{len(finished)} of {len(self.grid)} settings are finished{place}")
+                display.print(f"{len(finished)} of {len(self.grid)} settings are finished{place}")
                 raise
         return sweep
 
     def _train_jointly(self, numbers: Sequence[int], display: Display) -> list[SweepEntry]:
         points = [self.grid[number] for number in numbers]
         config = points[0].config
-        loader = build_loader(config, self.dataset, self.machine, display.line)
+        loader = build_loader(config, self.dataset, self.machine, display.print)
         loader.bad_samples.merge(self.first.bad_rows)
         stages = build_stages([point.config for point in points], self.first.network, self.machine)
         listed = ", ".join(str(number + 1) for number in numbers)
@@ -208,8 +212,8 @@ class _GridTrainer:
         classifiers = [stage.network.classifier for stage in stages]
         holdout_accuracies = self.holdout_set.accuracies(encoder, classifiers)
         counts = self.dataset.train.counts
-        batches = batches_to_evaluate(points[0].config, self.dataset, self.machine)
-        right, seen = count_right(encoder, classifiers, batches, len(counts), self.machine)
+        batches = evaluation_split_batches(points[0].config, self.dataset, self.machine)
+        right, seen = count_correct(encoder, classifiers, batches, len(counts), self.machine)
         entries = []
         for point, stage, correct, holdout in zip(points, stages, right, holdout_accuracies, strict=True):
             metrics = accuracies(correct, seen, counts)
