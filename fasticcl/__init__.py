@@ -10,8 +10,9 @@ from fasticcl import convert, doctor, export, predict, report, sweep  # isort: s
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.diagnostics import benchmark, doctor, report
 from fasticcl.api.models import export, predict
-from fasticcl.api.training import configure, evaluate, rebalance, sweep, train
+from fasticcl.api.training import evaluate, rebalance, sweep, train
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
+from fasticcl.resolve import configure
 from fasticcl.version import __version__
 
 __all__ = [

@@ -1,4 +1,6 @@
-"""Typed configuration: what can be set, in the paper's words, with ranges and defaults."""
+"""Typed configuration of a run: sections, settings, ranges and defaults. Settings are named as in the paper.
+
+The docstring of a setting is also the help text of the option that sets it, see `fasticcl.options`."""
 
 import json
 import re
@@ -14,20 +16,23 @@ Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Triple = tuple[float, float, float]
+Device = Literal["auto", "cpu", "gpu"]
+Cache = Literal["auto", "host", "device", "off"]
+LoggerName = Literal["tensorboard", "wandb"]
 
 
 def _interval(value: object) -> object:
-    text = str(value) if type(value) is int else value  # 500 needs no quotes
+    text = str(value) if type(value) is int else value
     if not (isinstance(text, str) and re.fullmatch(r"[1-9][0-9]*m?", text)):
-        raise ValueError(f"engine.save_every is a number of steps (500) or of minutes (15m), not {value!r}")
+        raise ValueError(f"engine.save_every must be a number of steps (500) or minutes (15m), got {value!r}")
     return text
 
 
 Interval = Annotated[str, BeforeValidator(_interval)]
 
 
-def _listed(value: object) -> object:
-    """Take names from one text or several, each with commas between them; "none" is no name."""
+def _split_names(value: object) -> object:
+    """Return the names in one comma-separated string or in several. The name "none" is dropped."""
     texts = [value] if isinstance(value, str) else value
     if not (isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)):
         return value
@@ -35,61 +40,64 @@ def _listed(value: object) -> object:
     return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
 
 
-class Section(BaseModel):
-    """One table of the configuration file."""
+class ConfigSection(BaseModel):
+    """Base class of the sections, which are the tables of a configuration file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Data(Section):
-    """Which images, and what is drawn at random for each (sections 3.2 and 4.3)."""
+class Data(ConfigSection):
+    """The images and their augmentation (sections 3.2 and 4.3 of the paper)."""
 
     dataset: str
     """Name of the dataset preset."""
     dir: Folder
-    """Folder of the shards that `fasticcl convert` wrote."""
+    """Folder of the shards written by `fasticcl convert`."""
     imbalance: Literal[100, 50, 10] | None = None
-    """Imbalance ratio of CIFAR-LT that the shards must have; None: whatever they have."""
+    """Imbalance ratio of CIFAR-LT, 100, 50 or 10, which the shards must have."""
     eval_split: Literal["auto", "val", "test"] = "auto"
-    """Split that is evaluated; auto: test where there is one, else val."""
+    """Split to evaluate on. auto: test if the dataset has one, otherwise val."""
     image_size: Count = 224
-    """Side of the square images that the network sees, in pixels."""
+    """Side of the square network input, in pixels."""
     crop: Literal["random_resized", "pad"] = "random_resized"
-    """random_resized: a window of random area and aspect; pad: shift by up to crop_padding pixels."""
+    """random_resized: random area and aspect ratio. pad: random shift by up to crop_padding pixels."""
     crop_scale: tuple[Positive, Fraction] = (0.08, 1.0)
-    """Area of a random-resized window as a share of the image: lowest, highest."""
+    """Range of the area of a random_resized crop, as a fraction of the image."""
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    """Width over height of a random-resized window: lowest, highest."""
+    """Range of the aspect ratio (width / height) of a random_resized crop."""
     crop_padding: int = Field(default=4, ge=0)
     """Black pixels added on each side before a pad crop."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
     color_jitter: tuple[Weight, Weight, Weight] = (0.0, 0.0, 0.0)
-    """Strength of brightness, contrast and saturation jitter; the paper uses no hue."""
+    """Strength of brightness, contrast and saturation jitter. The paper does not jitter the hue."""
     eval_resize: int = Field(default=256, ge=0)
-    """Short side before the centre crop of evaluation; 0: the whole image, resized to image_size."""
+    """Evaluation: short side before the centre crop, in pixels. 0: resize the whole image to image_size."""
     mean: Triple = (0.485, 0.456, 0.406)
-    """Channel means that normalise an image, on the scale from 0 to 1."""
+    """Channel means for normalisation, for pixel values from 0 to 1."""
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
-    """Channel standard deviations that normalise an image, on the scale from 0 to 1."""
+    """Channel standard deviations for normalisation, for pixel values from 0 to 1."""
     gamma: float = 0.0
-    """γ of equation 2 for the class-aware stream: 0 balanced, 1 reverse, -1 as the images are."""
+    """γ of equation 2, class-aware stream. 0: class-balanced, 1: inverse frequency, -1: instance-balanced."""
     alpha: Positive = 1.0
-    """λ is drawn from Beta(alpha, beta)."""
+    """First parameter of the Beta distribution of λ."""
     beta: Positive = 1.0
-    """λ is drawn from Beta(alpha, beta)."""
+    """Second parameter of the Beta distribution of λ."""
     lambda_per: Literal["batch", "sample"] = "batch"
-    """One λ for a batch, or one for each of its images."""
-    cache: Literal["auto", "host", "device", "off"] = "auto"
-    """Where all images are kept, decoded once; auto: on the device, or else the host, if small and few."""
+    """Draw one λ for each batch or for each sample."""
+    cache: Cache = "auto"
+    """Decode every image once and cache it in host or device memory. off: no cache. auto (default): cache
+    small images if they fit, preferably on the device."""
     verify_reads: bool = True
-    """Compare the checksum of every image that is read; without, only what cannot be decoded is noticed."""
+    """Compare the checksum of every image that is read, as is the default. Otherwise only decoding errors are
+    detected."""
     max_bad_samples: int = Field(default=100, ge=0)
-    """Training images that may turn out unreadable before training stops; each is replaced by another."""
+    """Number of unreadable training images above which training stops. Each is replaced by another image."""
     holdout: Weight = 0.0
-    """Images of each class kept from both stages, for `fasticcl sweep`: a share, from 1 on a number."""
+    """Training images of each class withheld from both stages to choose settings with `fasticcl sweep`.
+    A value below 1 is a fraction of the class, a value of 1 or more is a number of images."""
     hw_decoder_load: Fraction = 0.65
-    """Share of a batch that the JPEG hardware of a GPU decodes, where it has any; a CPU takes no notice."""
+    """Fraction of a batch that the hardware JPEG decoder of a GPU decodes. Ignored if there is none."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Data":
@@ -99,146 +107,157 @@ class Data(Section):
                 raise ValueError(f"data.{name} runs from the lower to the higher value, got {low} and {high}")
         if self.holdout >= 1 and self.holdout % 1:
             raise ValueError(
-                f"data.holdout is a share below 1 or a whole number of images, got {self.holdout:g}"
+                f"data.holdout must be a fraction below 1 or a whole number of images, got {self.holdout:g}"
             )
         if 0 < self.eval_resize < self.image_size:
             raise ValueError(
                 f"data.eval_resize ({self.eval_resize}) is smaller than data.image_size ({self.image_size}); "
-                "raise it or lower the other"
+                "raise it or lower data.image_size"
             )
         return self
 
 
-class Method(Section):
+class Method(ConfigSection):
     """The representation stage (sections 3.1 to 3.5)."""
 
     name: FolderName = "iccl"
-    """Name of the method, used for the run folder."""
+    """Name of the method, used in the name of the run folder."""
     encoder: str = "resnet50"
-    """CNN encoder: resnet8, resnet14, resnet20, resnet32 (CIFAR) or resnet18, resnet50, resnext50_32x4d."""
+    """CNN encoder: resnet8, resnet14, resnet20, resnet32 (CIFAR), resnet18, resnet50 or resnext50_32x4d."""
     embedding_dim: Count = 128
-    """d_z, the size of the embedding that retrieves centroids."""
+    """d_z, size of the embedding that is compared with the centroids."""
     temperature: Positive = 0.07
     """τ of equation 4."""
     centroid_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """m of equation 1."""
     centroid_norm: Literal["none", "l2", "bias_corrected"] = "none"
-    """none: equation 1 as it stands; l2: unit centroids; bias_corrected: divided by 1 - m^count."""
+    """none: equation 1 unchanged. l2: unit-length centroids. bias_corrected: divided by 1 - m^count."""
     warmup_epochs: int = Field(default=40, ge=0)
-    """T, the epochs before the interpolative branch starts (section 4.3)."""
+    """T, number of epochs before the interpolative branch starts (section 4.3)."""
     uniform_weight: Weight = 1.0
     """ω_u of equation 8."""
     interpolative_weight: Weight = 1.0
-    """ω_it of equation 8; 0 keeps the interpolative branch from ever starting."""
+    """ω_it of equation 8. 0 disables the interpolative branch."""
     class_loss: str = "cross_entropy"
-    """The classifier's loss: cross_entropy (equations 6, 7) or, not of the paper, balanced_softmax."""
+    """Loss of the classifier: cross_entropy (equations 6 and 7) or balanced_softmax (not in the paper)."""
     interpolative_cross_entropy: bool = True
-    """Whether L_ce^it (equation 7) is in use (Table 4)."""
+    """Use L_ce^it (equation 7, ablated in Table 4)."""
     centroid_contrastive: bool = True
-    """Whether L_cc in the warm-up and L_cc^it (equation 5) after it are in use (Table 4)."""
+    """Use L_cc during warm-up and L_cc^it (equation 5) after it (ablated in Table 4)."""
     bn_mode: Literal["separate", "split", "concat"] = "separate"
-    """separate: two forward passes; split: one, statistics per stream; concat: one, shared statistics."""
+    """separate: one forward pass per stream. split: one pass, statistics per stream. concat: one pass,
+    shared statistics."""
 
     @model_validator(mode="after")
     def _learns(self) -> "Method":
         interpolative = self.interpolative_cross_entropy or self.centroid_contrastive
         if self.interpolative_weight and not (self.uniform_weight or interpolative):
             raise ValueError(
-                "no loss is left after the warm-up; turn on method.interpolative_cross_entropy, "
+                "no loss is left after the warm-up; enable method.interpolative_cross_entropy, "
                 "method.centroid_contrastive or method.uniform_weight"
             )
         return self
 
 
-class Optim(Section):
+class Optim(ConfigSection):
     """SGD and its schedule in the representation stage (section 4.3)."""
 
     epochs: Count = 90
-    """Epochs of the representation stage."""
+    """Epochs of the representation stage. T (method.warmup_epochs) and the schedule are adapted."""
     batch_size: Count = 256
-    """Pairs of images in a step, over all ranks together."""
+    """Pairs of images per step, summed over all ranks."""
     lr: Positive = 0.1
     """Base learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
-    """Nesterov momentum; the paper does not mention it."""
+    """Use Nesterov momentum, which the paper does not mention."""
     weight_decay: Weight = 5e-4
-    """L2 penalty on every parameter."""
+    """L2 penalty on all parameters."""
     schedule: Literal["cosine", "step"] = "cosine"
-    """cosine: to 0 over the epochs; step: times decay at each milestone."""
+    """cosine: decay to 0 over all epochs. step: multiply by decay at each milestone."""
     milestones: tuple[Fraction, ...] = (0.6, 0.8)
-    """Shares of the epochs after which the step schedule decays."""
+    """Fractions of the epochs at which the step schedule decays."""
     decay: Positive = 0.01
-    """Factor of one decay of the step schedule."""
+    """Factor of each decay of the step schedule."""
     warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs in which the learning rate rises linearly to lr; T is method.warmup_epochs."""
+    """Epochs of linear learning-rate warm-up. Not T, which is method.warmup_epochs."""
     warmup_start: Fraction = 1 / 3
-    """Share of lr from which the rise starts."""
+    """Fraction of lr at which the learning-rate warm-up starts."""
 
     @model_validator(mode="after")
     def _has_momentum(self) -> "Optim":
         if self.nesterov and not self.momentum:
-            raise ValueError("optim.nesterov needs a momentum; set optim.momentum or turn it off")
+            raise ValueError("optim.nesterov needs a momentum; set optim.momentum or turn optim.nesterov off")
         return self
 
 
-class Rebalance(Section):
+class Rebalance(ConfigSection):
     """The rebalancing stage (section 3.6)."""
 
     epochs: int = Field(default=10, ge=0)
-    """Epochs of the stage; 0 leaves it out."""
+    """Epochs of the stage. 0 skips it."""
     gamma: float = 1.0
-    """γ' of the class-aware stream."""
+    """γ' of the class-aware stream of this stage."""
     distillation_weight: Fraction = 0.5
     """ω_d of equation 9."""
     distillation_temperature: Positive = 10.0
     """τ_d of equation 9."""
     lr_factor: Positive = 0.1
-    """The learning rate starts at this share of optim.lr and falls to 0 on a cosine."""
+    """Initial learning rate as a fraction of optim.lr. It decays to 0 on a cosine."""
     weight_decay: Weight | None = None
-    """L2 penalty; None: that of optim."""
+    """L2 penalty. None: optim.weight_decay."""
     encoder: Literal["frozen", "tuned"] = "frozen"
-    """frozen: the encoder stays in evaluation mode; tuned: it trains along (CIFAR)."""
+    """frozen: keep the encoder fixed, in evaluation mode. tuned: train it as well (CIFAR)."""
     classifier: Literal["continue", "reinit"] = "continue"
-    """Start from the classifier of the representation stage, or from a fresh one (cRT)."""
+    """continue: start from the classifier of the representation stage. reinit: start from a new one (cRT)."""
 
 
-class Engine(Section):
-    """How and where the work is run."""
+class Engine(ConfigSection):
+    """Hardware, output and reproducibility of a run."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of the weights and of the plan."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: the GPU where there is one."""
+    """Seed of the initial weights and of all random choices."""
+    device: Device = "auto"
+    """auto, cpu or gpu. auto: the GPU if there is one."""
     workers: Count | None = None
-    """Threads that decode and augment; None: one per available core."""
+    """Threads that decode and augment images. None: one per available core."""
     prefetch: Count = 3
-    """Batches that the pipeline prepares ahead."""
+    """Batches that the pipeline prepares in advance."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "off", "on", "step", "cuda-graphs"] = "auto"
-    """torch.compile, of forward passes (on), with losses and centroids (step), or replayed by CUDA graphs;
-    auto: on a GPU the fastest of the first three in a trial, on a CPU off, since compiling takes minutes."""
+    """torch.compile. on: forward passes. step: also losses and centroids. cuda-graphs: replayed as CUDA
+    graphs. auto: on a GPU the fastest of off, on and step in a trial, on a CPU off because compilation
+    takes minutes."""
     sync_bn: bool = False
-    """Batch normalisation with the statistics of the global batch; without, each rank has its own."""
+    """Compute batch-normalisation statistics over all ranks. Otherwise each rank uses its own."""
     save_every: Interval = "15m"
-    """Steps (500) or minutes (15m) between two checkpoints; one more at the end of every epoch."""
+    """Steps (500) or minutes (15m) between checkpoints, in addition to one at the end of each epoch."""
     log_every: Count = 20
-    """Steps between two lines of metrics.jsonl."""
-    logger: Annotated[tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(_listed)] = ()
-    """Where scalars go beside metrics.jsonl: tensorboard, wandb, both, or nowhere."""
+    """Steps between lines of metrics.jsonl."""
+    logger: Annotated[tuple[LoggerName, ...], BeforeValidator(_split_names)] = ()
+    """Loggers that receive the scalars in addition to metrics.jsonl: tensorboard, wandb or both."""
     report: bool = True
-    """Write report.html when the run has ended."""
+    """Write report.html at the end of the run."""
     fast_dev_run: bool = False
-    """A few steps of every phase, to see that all of it works."""
+    """Run a few steps of each phase to check that everything works."""
     project: Folder = Path("runs")
     """Folder of all runs."""
     name: FolderName | None = None
-    """Name of the run, a folder name; None: the method and the next free number."""
+    """Name of the run and of its folder. None: the method and the next free number."""
 
 
-class Config(Section):
+SECTIONS: dict[str, type[ConfigSection]] = {
+    "data": Data,
+    "method": Method,
+    "optim": Optim,
+    "engine": Engine,
+    "rebalance": Rebalance,
+}
+
+
+class Config(ConfigSection):
     """The whole configuration of a run."""
 
     data: Data
@@ -250,16 +269,16 @@ class Config(Section):
     @model_validator(mode="after")
     def _one_kind_of_batch_norm(self) -> "Config":
         if self.engine.sync_bn and self.method.bn_mode == "split":
-            raise ValueError("engine.sync_bn goes with method.bn_mode separate or concat, not with split")
+            raise ValueError("engine.sync_bn needs method.bn_mode separate or concat, not split")
         return self
 
     def phase(self, epoch: int) -> Literal["warmup", "interpolative"]:
-        """Return the phase of the representation stage that ``epoch`` (from 0) belongs to (section 4.3)."""
+        """Return the phase of an epoch of the representation stage, counted from 0 (section 4.3)."""
         never = self.method.interpolative_weight == 0
         return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
 
     def shortened(self) -> "Config":
-        """Return this configuration with one epoch of every phase that it has, for ``fast_dev_run``."""
+        """Return a copy with at most one epoch of each phase, for ``fast_dev_run``."""
         warmup = min(self.method.warmup_epochs, 1)
         return self.model_copy(
             update={
@@ -270,10 +289,10 @@ class Config(Section):
         )
 
     def to_toml(self) -> str:
-        """Return a file that ``--config`` reads back to this very configuration."""
+        """Return the text of a TOML file from which ``--config`` restores this configuration."""
         lines = []
         for section, values in self.model_dump(mode="json", exclude_none=True).items():
-            # Numbers, strings, booleans and flat lists read the same in JSON and TOML.
+            # Numbers, strings, booleans and flat lists have the same syntax in JSON and TOML.
             settings = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
             lines += [f"[{section}]", *settings, ""]
         return "\n".join(lines[:-1]) + "\n"

@@ -6,24 +6,18 @@ nearest one that exists.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from pydantic import ValidationError
 
-from fasticcl.config import Config, Data, Engine, Method, Optim, Rebalance, Section
+from fasticcl.config import SECTIONS, Config
 from fasticcl.errors import UserError, nearest
+from fasticcl.options import SETTINGS, TrainOptions
 
 PRESETS = resources.files("fasticcl") / "presets"
-_SECTIONS: dict[str, type[Section]] = {
-    "data": Data,
-    "method": Method,
-    "optim": Optim,
-    "engine": Engine,
-    "rebalance": Rebalance,
-}
 Layer = Mapping[str, Mapping[str, Any]]
 
 
@@ -44,6 +38,38 @@ def preset_text(name: str, kind: Literal["dataset", "method"] = "dataset") -> st
         raise UserError(f"There is no {kind} preset {name!r}. {nearest(name, known)}")
     folder = PRESETS if kind == "dataset" else PRESETS / "method"
     return (folder / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def configure(
+    dataset: str | None = None,
+    *,
+    method: str | None = None,
+    config: str | Path | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    **options: Unpack[TrainOptions],
+) -> Config:
+    """Return the configuration that `fasticcl.train` would use with the same arguments.
+
+    Raises:
+        UserError: an unknown name or an invalid value.
+    """
+    settings = dict(set) if isinstance(set, Mapping) else {}
+    for name, value in options.items():
+        if name not in SETTINGS:
+            raise UserError(f"There is no option {name!r}. {nearest(name, SETTINGS)}")
+        if value is not None:
+            settings.setdefault(SETTINGS[name], str(value) if isinstance(value, Path) else value)
+    layer: dict[str, dict[str, Any]] = {}
+    for path, value in settings.items():
+        section, _, key = path.partition(".")
+        layer.setdefault(section, {})[key] = value
+    return resolve(
+        dataset,
+        method=method,
+        file=Path(config) if config else None,
+        options=layer,
+        assignments=() if isinstance(set, Mapping) else [set] if isinstance(set, str) else set,
+    )
 
 
 def resolve(
@@ -83,7 +109,7 @@ def resolve(
     by_method = tomllib.loads(preset_text(method, "method")) if method else {}
     # Options and --set are one layer: their order on the command line does not matter.
     layers = [preset, from_file, by_method, _together([options or {}, *map(assignment, assignments)])]
-    merged: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
+    merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for layer in layers:
         _apply(merged, layer, paper_warmup)
     if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
@@ -166,7 +192,7 @@ def _check_keys(layer: Layer, file: Path | None = None) -> None:
             )
         if not isinstance(values, Mapping):
             raise UserError(f"{origin}{section} is a section; set its keys, as in {section}.key = value.")
-        known = _SECTIONS[section].model_fields
+        known = SECTIONS[section].model_fields
         for key in values:
             if key not in known:
                 close = nearest(f"{section}.{key}", [f"{section}.{name}" for name in known])

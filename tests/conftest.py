@@ -11,7 +11,7 @@ import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import digits
 from fasticcl.convert.source import Item, Source
-from tests.support.pictures import photographs
+from tests.support.images import photographs
 from tests.support.small_runs import TINY_COUNTS
 
 # Networks as small as the tests' gain nothing from a second thread, and lose much where cores are shared.

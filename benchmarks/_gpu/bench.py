@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from fasticcl.bench.synthetic_images import Made, make_images, write_shards
+from fasticcl.bench.synthetic_images import SyntheticImages, generate_images, write_shards
 from fasticcl.bench.workload import Workload, open_workload
 from fasticcl.data.plan import Phase
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import Mode
+from fasticcl.system.resources import available_cores
 
 CLASSES = {"imagenet-lt": 1000, "cifar100-lt": 100}
 BOTH: tuple[Phase, ...] = ("warmup", "interpolative")
@@ -90,7 +90,7 @@ class Bench:
     device: str
     """cpu or gpu."""
     folder: Path
-    made: Made
+    images: SyntheticImages
     late: Callable[[], bool]
 
     @property
@@ -126,7 +126,8 @@ class Bench:
 
 def prepare(sizes: Sizes, device: str, folder: Path, late: Callable[[], bool]) -> Bench:
     classes = min(20, sizes.images // 10)
-    made = make_images(sizes.images, classes, CORES)
-    write_shards(made, folder / "shards")
-    write_shards(make_images(sizes.images, classes, CORES, width=32, height=32, png=True), folder / "squares")
-    return Bench(sizes, device, folder, made, late)
+    images = generate_images(sizes.images, classes, CORES)
+    write_shards(images, folder / "shards")
+    squares = generate_images(sizes.images, classes, CORES, width=32, height=32, png=True)
+    write_shards(squares, folder / "squares")
+    return Bench(sizes, device, folder, images, late)

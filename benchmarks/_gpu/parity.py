@@ -7,8 +7,9 @@ import torch
 
 from _gpu.bench import BOTH, Bench, Found
 from fasticcl.config import Data
-from fasticcl.data.cache import Kept
-from fasticcl.data.loader import Batch, Loader, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.cache import CacheLocation
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.representation import Representation
@@ -20,17 +21,17 @@ def graph(bench: Bench) -> Found:
     """Compare images, on the scale of 0 to 255, and everything else to the bit."""
     shards = Shards(bench.shards, "train")
     base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
-    kinds: dict[str, tuple[Data, Kept]] = {
+    kinds: dict[str, tuple[Data, CacheLocation]] = {
         "plain": (base, "off"),
         "jitter": (base.model_copy(update={"color_jitter": (0.4, 0.4, 0.4)}), "off"),
         "pad": (base.model_copy(update={"crop": "pad"}), "off"),
         "kept": (base, "device"),
     }
     found: Found = {}
-    for kind, (data, kept) in kinds.items():
+    for kind, (data, location) in kinds.items():
         plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
         for phase in PHASES:
-            loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, kept=kept)
+            loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, cache_location=location)
             one, two = (next(loader.batches(phase)) for loader in loaders)
             found[f"{kind} {phase}"] = difference(one, two, data)
     return found

@@ -4,40 +4,38 @@ import time
 from collections.abc import Iterator
 
 from _gpu.bench import NO_JITTER, Bench, Found
-from _gpu.plain import AHEAD, EagerStep, two_samplers
-from fasticcl.bench.loader import loader_work, warmup
-from fasticcl.bench.measure import Work, in_turns
-from fasticcl.bench.step import step_work
+from _gpu.torch_baseline import AHEAD, EagerStep, two_samplers
+from fasticcl.bench.measure import Task, interleaved_throughput
 from fasticcl.bench.synthetic_images import write_files
-from fasticcl.data.loader import Batch
-from fasticcl.data.synthetic import synthetic_batch
+from fasticcl.bench.training import loader_task, loader_warmup, step_task
+from fasticcl.data.batch import Batch, synthetic_batch
 
 
 def peers(bench: Bench) -> Found:
     """Measure ours and the peers in turns: what gives batches, and what takes them."""
     sizes, device = bench.sizes, bench.torch_device
-    write_files(bench.made, bench.folder / "files")
+    write_files(bench.images, bench.folder / "files")
     common = (bench.folder / "files/train", sizes.batch_size, sizes.workers, sizes.side, device)
     sources = {
         "pillow": two_samplers(*common, encoded=False),
         "decode_jpeg": two_samplers(*common, encoded=True),
     }
     workload = bench.workload("imagenet-lt", sizes.eager, sizes.batch_size, NO_JITTER)
-    loaders: dict[str, Work] = {"ours": loader_work(workload, "interpolative")}
+    loaders: dict[str, Task] = {"ours": loader_task(workload, "interpolative")}
     loaders |= {name: forever(source) for name, source in sources.items()}
-    queue = {"ours": warmup(workload.config)} | dict.fromkeys(sources, AHEAD * sizes.workers + 2)
+    queue = {"ours": loader_warmup(workload.config)} | dict.fromkeys(sources, AHEAD * sizes.workers + 2)
     batch = synthetic_batch("interpolative", sizes.batch_size, sizes.side, workload.num_classes, device)
     assert isinstance(batch, Batch)
     eager = EagerStep(sizes.eager, workload.num_classes, device)
-    steps: dict[str, Work] = {"ours": step_work(workload, "interpolative"), "eager": repeated(eager, batch)}
+    steps: dict[str, Task] = {"ours": step_task(workload, "interpolative"), "eager": repeated(eager, batch)}
     found: Found = {}
-    for title, works, before in (("loader", loaders, queue), ("step", steps, dict.fromkeys(steps, 2))):
-        rates = in_turns(
-            {name: after_pause(work, sizes.pause) for name, work in works.items()},
+    for title, tasks, before in (("loader", loaders, queue), ("step", steps, dict.fromkeys(steps, 2))):
+        rates = interleaved_throughput(
+            {name: after_pause(task, sizes.pause) for name, task in tasks.items()},
             repeats=sizes.repeats,
             seconds=sizes.seconds,
             warmup=before,
-            settle=workload.machine.settle,
+            synchronize=workload.machine.synchronize,
         )
         found[title] = {name: each.to_dict() for name, each in rates.items()}
         for name in [name for name in rates if name != "ours"]:
@@ -46,7 +44,7 @@ def peers(bench: Bench) -> Found:
     return found
 
 
-def forever(source: Iterator[Batch]) -> Work:
+def forever(source: Iterator[Batch]) -> Task:
     """Return the work of going on with an iterator: its workers are started once."""
 
     def start() -> Iterator[int]:
@@ -56,7 +54,7 @@ def forever(source: Iterator[Batch]) -> Work:
     return start
 
 
-def repeated(step: EagerStep, batch: Batch) -> Work:
+def repeated(step: EagerStep, batch: Batch) -> Task:
     def start() -> Iterator[int]:
         while True:
             step(batch)
@@ -65,9 +63,9 @@ def repeated(step: EagerStep, batch: Batch) -> Work:
     return start
 
 
-def after_pause(work: Work, seconds: float) -> Work:
+def after_pause(task: Task, seconds: float) -> Task:
     def start() -> Iterator[int]:
         time.sleep(seconds)
-        yield from work()
+        yield from task()
 
     return start

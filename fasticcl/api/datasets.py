@@ -1,137 +1,152 @@
-"""Converting, checking and looking at datasets."""
+"""Conversion, verification and inspection of datasets."""
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from fasticcl.api.training import configure
+from rich.console import Console
+
+from fasticcl.console import ImageProgress, print_lines
+from fasticcl.options import Option, Progress, Settings, documented
+from fasticcl.resolve import configure
 
 if TYPE_CHECKING:
-    from fasticcl.convert.jobs import Progress
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
-    from fasticcl.shards.verify import Findings
+    from fasticcl.shards.verify import VerificationResult
+
+Shards = Annotated[str | Path, Option("Folder of the shards.", metavar="DEST")]
+Threads = Annotated[int | None, Option("Number of threads. None: one per available core.", min=1)]
 
 
+@documented
 def convert(
-    layout: str,
-    source: str | Path,
-    dest: str | Path,
+    layout: Annotated[
+        str,
+        Option("inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list.", complete="layouts"),
+    ],
+    source: Annotated[
+        str | Path, Option("The original dataset, or the CSV file of the layout list.", metavar="SRC")
+    ],
+    dest: Shards,
     *,
-    lists: str | Path | None = None,
-    imbalance: int | None = None,
-    download: bool = False,
-    val_fraction: float | None = None,
-    long_tail: float | None = None,
-    short_side: int | None = None,
-    max_side: int | None = None,
-    quality: int | None = None,
-    shard_size: int = 2000,
-    workers: int | None = None,
-    max_corrupt: int = 0,
-    limit: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    report: "Progress | None" = None,
-    note: Callable[[str], None] | None = None,
+    lists: Annotated[
+        str | Path | None,
+        Option("imagenet-lt: folder of ImageNet_LT_train.txt and the other lists. None: SRC.", metavar="DIR"),
+    ] = None,
+    imbalance: Annotated[
+        int | None, Option("CIFAR-LT: imbalance ratio, 100, 50 or 10. None: 100.", metavar="RATIO")
+    ] = None,
+    download: Annotated[bool, Option("CIFAR-LT: download CIFAR with torchvision first.")] = False,
+    val_fraction: Annotated[
+        float | None,
+        Option("folder, list: fraction of each class that becomes the split val.", min=0.001, max=0.999),
+    ] = None,
+    long_tail: Annotated[
+        float | None,
+        Option(
+            "folder, list: reduce the classes to this imbalance ratio, with the profile of section 4.1.",
+            min=1,
+            metavar="RATIO",
+        ),
+    ] = None,
+    short_side: Annotated[
+        int | None, Option("Downscale images with a longer short side to this, in pixels, as JPEG.", min=1)
+    ] = None,
+    max_side: Annotated[
+        int | None, Option("Downscale images with a longer long side to this, in pixels, as JPEG.", min=1)
+    ] = None,
+    quality: Annotated[
+        int | None, Option("JPEG quality of downscaled images. None: 90.", min=1, max=100)
+    ] = None,
+    shard_size: Annotated[int, Option("Images per shard.", min=1)] = 2000,
+    workers: Threads = None,
+    max_corrupt: Annotated[int, Option("Number of unreadable images to accept.", min=0)] = 0,
+    limit: Annotated[
+        int | None,
+        Option("Maximum number of images per split, evenly spaced. Classes without any are dropped.", min=1),
+    ] = None,
+    rank: Annotated[
+        int, "Index of this process. Processes divide the shards and rank 0 waits for the others."
+    ] = 0,
+    world_size: Annotated[int, "Number of processes."] = 1,
+    console: Progress = None,
 ) -> "Manifest | None":
-    """Convert a dataset into shards and return their manifest.
+    """Convert a dataset into shards and return their manifest, or None if ``rank`` is not 0.
 
-    Args:
-        layout: inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list; see ``fasticcl datasets``.
-        source: the original dataset.
-        dest: folder of the shards.
-        lists: folder of the lists of imagenet-lt; None: ``source``.
-        imbalance: imbalance ratio of CIFAR-LT, 100, 50 or 10; None: 100.
-        download: get CIFAR with torchvision first.
-        val_fraction: share of every class that is put aside where folder or list has no split.
-        long_tail: imbalance ratio to which folder or list is cut, by the profile of section 4.1.
-        short_side: short side in pixels above which images are made smaller.
-        max_side: the same for the long side.
-        quality: JPEG quality, 1 to 100, of images that are made smaller; None: 90.
-        shard_size: images per shard.
-        workers: threads; None: one per core.
-        max_corrupt: unreadable images that are accepted.
-        limit: most images a split, spread evenly; classes left without training images are left out.
-        rank, world_size: which of several processes this is; they divide the shards. Rank 0 waits for
-            the others and returns the manifest, the others return None.
-        report: called with the images just done and the images in all.
-        note: called with what a person should know of how the layout was read.
+    The same call continues a conversion that was stopped.
 
     Raises:
-        UserError: bad input, in one sentence.
+        UserError: invalid input, or more than ``max_corrupt`` unreadable images.
     """
-    from fasticcl.convert import conversion as conversion
+    from fasticcl.convert import conversion
     from fasticcl.convert.layouts import registry
-    from fasticcl.shards.images import shrink_to
+    from fasticcl.shards.shrink import Shrink
 
-    shrink = shrink_to(short_side, max_side, quality)
-    found = registry.read(
-        layout,
-        Path(source),
-        long_tail=long_tail,
-        limit=limit,
-        lists=Path(lists) if lists else None,
-        imbalance=imbalance,
-        download=download or None,
-        val_fraction=val_fraction,
-    )
-    for line in found.notes:
-        if note:
-            note(line)
-    return conversion.convert(
-        found,
-        Path(dest),
-        shard_size=shard_size,
-        shrink=shrink,
-        workers=workers,
-        max_corrupt=max_corrupt,
-        rank=rank,
-        world_size=world_size,
-        report=report,
-    )
+    shown = console if console and not rank else Console(quiet=True)
+    shrink = Shrink.from_options(short_side, max_side, quality)
+    with ImageProgress(shown, "converting") as progress:
+        dataset = registry.read_source(
+            layout,
+            Path(source),
+            long_tail=long_tail,
+            limit=limit,
+            lists=Path(lists) if lists else None,
+            imbalance=imbalance,
+            download=download or None,
+            val_fraction=val_fraction,
+        )
+        print_lines(shown, dataset.notes)
+        return conversion.convert(
+            dataset,
+            Path(dest),
+            shard_size=shard_size,
+            shrink=shrink,
+            workers=workers,
+            max_corrupt=max_corrupt,
+            rank=rank,
+            world_size=world_size,
+            report=progress,
+        )
 
 
+@documented
 def verify(
-    dest: str | Path, *, decode: bool = False, workers: int | None = None, report: "Progress | None" = None
-) -> "Findings":
-    """Check shards against their checksums, indexes and manifest, and return what was found.
-
-    Args:
-        dest: folder of the shards.
-        decode: decode every image too.
-        workers: threads; None: one per core.
-        report: called with the images just checked and the images in all.
+    dest: Shards,
+    *,
+    decode: Annotated[bool, Option("Also decode every image.")] = False,
+    workers: Threads = None,
+    console: Progress = None,
+) -> "VerificationResult":
+    """Check shards against their checksums, indexes and manifest, and return the findings.
 
     Raises:
         UserError: there are no shards, or their manifest is damaged.
     """
     from fasticcl.shards import verify as verification
 
-    return verification.verify(Path(dest), decode=decode, workers=workers, report=report)
+    with ImageProgress(console or Console(quiet=True), "verifying") as progress:
+        return verification.verify(Path(dest), decode=decode, workers=workers, report=progress)
 
 
+@documented
 def show(
-    dest: str | Path,
+    dest: Shards,
     *,
-    samples: str | Path | None = None,
-    seed: int | None = None,
-    set: Mapping[str, Any] | Sequence[str] = (),
+    samples: Annotated[
+        str | Path | None,
+        Option("PNG file to draw the first training pairs into: both streams and their mix.", metavar="FILE"),
+    ] = None,
+    seed: Annotated[int | None, Option("Seed of the random choices in --samples.")] = None,
+    set: Settings = (),
 ) -> "Summary":
-    """Return what a folder of shards holds, in numbers.
-
-    Args:
-        dest: folder of the shards.
-        samples: PNG file into which the first pairs of a run are drawn: both streams and their mix.
-        seed: seed of that run.
-        set: its further settings, as {"section.key": value} or ["section.key=value"].
+    """Return a summary of shards: splits, classes, imbalance and image sizes.
 
     Raises:
-        UserError: there are no shards, or bad input.
+        UserError: there are no shards, or invalid input.
     """
-    from fasticcl.shards.summary import summarise
+    from fasticcl.shards.summary import read_summary
 
-    summary = summarise(Path(dest))
+    summary = read_summary(Path(dest))
     if samples:
         from fasticcl.data.preview import write_samples
 

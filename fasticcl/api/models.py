@@ -1,59 +1,61 @@
-"""Using trained models."""
+"""Prediction with trained models, and their export."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from fasticcl.api.training import configure
 from fasticcl.errors import UserError
+from fasticcl.options import DeviceName, Option, WorkerThreads, documented
+from fasticcl.resolve import configure
 
 if TYPE_CHECKING:
-    from fasticcl.export.classifier import Input
-    from fasticcl.export.exporter import Exported
+    from fasticcl.export.exporter import ExportResult
     from fasticcl.predict.predictions import Prediction
 
+TrainedModel = Annotated[
+    str | Path, Option("Folder of a finished run, or its model.safetensors.", metavar="MODEL")
+]
+Best = Annotated[
+    bool, Option("Use the weights of the best epoch, chosen on the evaluated split, instead of the last.")
+]
 
+
+@documented
 def predict(
-    model: str | Path,
-    images: str | Path | Sequence[str | Path],
+    model: TrainedModel,
+    images: Annotated[
+        str | Path | Sequence[str | Path],
+        Option("Image files, folders with images at any depth, shards or tar files.", metavar="IMAGES"),
+    ],
     *,
-    topk: int = 5,
-    best: bool = False,
-    batch_size: int = 64,
-    device: str | None = None,
-    workers: int | None = None,
+    topk: Annotated[int, Option("Number of most likely classes per image.", min=1)] = 5,
+    best: Best = False,
+    batch_size: Annotated[int, Option("Images per batch.", min=1)] = 64,
+    device: DeviceName = None,
+    workers: WorkerThreads = None,
 ) -> "Iterator[Prediction]":
-    """Return an iterator over what a trained network says of pictures, in their order.
+    """Classify images and return an iterator over the predictions, in the order of the images.
 
-    Nothing but a few batches is kept in memory. A picture that cannot be read is a row with its error.
-
-    Args:
-        model: a run folder, or its ``model.safetensors`` wherever that is now.
-        images: files; folders, searched to any depth; shards, the folder of a conversion or of one of its
-            splits; tars.
-        topk: classes per picture, the likeliest first; at most all there are.
-        best: take the best epoch of the run, not the last.
-        batch_size: pictures at a time.
-        device: auto, cpu or gpu; None: auto.
-        workers: threads that decode; None: one per core.
+    Only a few batches are in memory at a time. An unreadable image gives a prediction with an error.
 
     Raises:
-        UserError: no such model or path, or a folder without pictures; before anything runs.
+        UserError: the model or a path does not exist, or there are no images. Raised before the first
+            prediction.
     """
     from fasticcl.engine.run.weights import load_model
-    from fasticcl.predict import predictor as room
-    from fasticcl.predict.inputs import find_pictures
+    from fasticcl.predict import predictor
+    from fasticcl.predict.inputs import find_images
     from fasticcl.system.machine import choose_machine
 
     for name, value in (("topk", topk), ("batch_size", batch_size)):
         if value < 1:
-            raise UserError(f"{name} is at least 1, got {value}.")
+            raise UserError(f"{name} must be at least 1, got {value}.")
     engine = configure("folder", device=device, workers=workers).engine
     paths = [images] if isinstance(images, str | Path) else images
-    pictures = find_pictures(map(Path, paths))
-    return room.predict(
+    files = find_images(map(Path, paths))
+    return predictor.predict(
         load_model(Path(model), best=best),
-        pictures,
+        files,
         choose_machine(engine),
         topk=topk,
         batch_size=batch_size,
@@ -61,30 +63,31 @@ def predict(
     )
 
 
+@documented
 def export(
-    model: str | Path,
+    model: TrainedModel,
     *,
-    format: str = "onnx",
-    output: str | Path | None = None,
-    input: "Input" = "uint8",
-    best: bool = False,
-) -> "Exported":
-    """Write a trained model as a file for other programs, with ``MODEL_CARD.md`` beside it.
+    format: Annotated[
+        str, Option("onnx, pt2 (torch.export) or safetensors (weights only).", metavar="FORMAT")
+    ] = "onnx",
+    output: Annotated[
+        str | Path | None, Option("File to write. None: next to the weights.", metavar="FILE")
+    ] = None,
+    input: Annotated[
+        Literal["uint8", "float"],
+        Option("uint8: [B, S, S, 3] from 0 to 255. float: float32 [B, 3, S, S] from 0 to 1."),
+    ] = "uint8",
+    best: Best = False,
+) -> "ExportResult":
+    """Write a trained model as a file for other programs, with ``MODEL_CARD.md`` next to it.
 
-    Normalisation and softmax are in the graph; class names and preprocessing are in the metadata. The file
-    gets its name after it has computed what PyTorch computes, to 1e-4 of the largest logit.
-
-    Args:
-        model: a run folder, or its ``model.safetensors`` wherever that is now.
-        format: onnx, pt2 (`torch.export`) or safetensors (the weights alone).
-        output: the file; None: beside the weights.
-        input: uint8, [B, S, S, 3] from 0 to 255, or float, float32 [B, 3, S, S] from 0 to 1.
-        best: take the weights of the run's best epoch, chosen on the evaluated split.
+    The graph includes normalisation and softmax. The metadata contain class names and preprocessing. The
+    file is kept only if its outputs match those of PyTorch to 1e-4 of the largest logit.
 
     Raises:
-        UserError: bad input, in one sentence, or a missing package.
-        ExportFailed: the file does not compute what PyTorch computes; nothing is left of it.
+        UserError: invalid input, or a missing package.
+        ExportFailed: the outputs do not match those of PyTorch. No file is kept.
     """
-    from fasticcl.export import exporter as exporting
+    from fasticcl.export import exporter
 
-    return exporting.export(Path(model), format, Path(output) if output else None, input, best)
+    return exporter.export(Path(model), format, Path(output) if output else None, input, best)

@@ -1,20 +1,20 @@
-"""Which part of training binds, and what to change."""
+"""The bottleneck of training, and the settings that would speed it up."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from fasticcl.bench.measure import shown
+from fasticcl.bench.measure import format_figure
 
-Binding = Literal["loader", "step", "both"]
-_HINDERED = 0.85  # of the slower part's rate; below, the two take from each other what both need
-_ALIKE = 0.95  # a part that reaches this share of the other is as fast
+Bottleneck = Literal["loader", "step", "both"]
+_CONTENTION = 0.85  # end to end below this share of the slower part: the two compete for a resource
+_EQUAL = 0.95  # a loader that reaches this share of the step is as fast
 _SHORT_SIDE = 256
-_WORTH_SHRINKING = 1.2  # times the short side above which making images smaller saves decoding
+_WORTH_SHRINKING = 1.2  # times the short side, above which smaller stored images save decoding time
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What the advice goes by; rates in images per second."""
+    """Measured rates in images per second, and the settings that the advice depends on."""
 
     loader: float
     step: float
@@ -23,10 +23,10 @@ class Situation:
     workers: int
     cores: int
     short_side: int
-    """Of the stored images, in pixels."""
+    """Median short side of the stored images, in pixels."""
     image_size: int
     compiled: bool
-    """Or tried, and found to be slower."""
+    """True if the step is compiled, or was tried compiled and found slower."""
     bfloat16: bool
     batch_size: int
     hw_decoder_load: float
@@ -34,59 +34,69 @@ class Situation:
 
 @dataclass(frozen=True)
 class Advice:
-    """What binds, and a sentence that says so with figures and what to change."""
+    """The bottleneck, and a sentence with the figures and the settings to change."""
 
-    binds: Binding
+    binds: Bottleneck
     sentence: str
 
 
-def advise(found: Situation) -> Advice:
-    """Return which part binds: the slower one, or both where together they reach much less than it.
+def advise(situation: Situation) -> Advice:
+    """Return the bottleneck: the slower part, or both if end to end is much slower than either.
 
-    On a CPU both need the cores, so what they reach together is expected to be less; there the slower
-    part is named all the same.
+    On a CPU, loader and step share the cores, so end to end is always slower than either. There the
+    slower part is named in any case.
     """
-    slower = min(found.loader, found.step)
+    slower = min(situation.loader, situation.step)
     figures = (
-        f"the loader alone gives {shown(found.loader)} images/s, the step alone takes {shown(found.step)}, "
-        f"end to end {shown(found.whole)}"
+        f"loader alone {format_figure(situation.loader)} images/s, "
+        f"step alone {format_figure(situation.step)} images/s, "
+        f"end to end {format_figure(situation.whole)} images/s"
     )
-    if found.gpu and found.whole < _HINDERED * slower:
-        share = f"{100 * found.whole / slower:.0f} % of the slower of the two"
-        return Advice("both", f"Loader and step hinder each other, {share} ({figures}): {_both(found)}.")
-    if found.loader < _ALIKE * found.step:
-        return Advice("loader", f"The loader binds ({figures}): {_loader(found)}.")
-    shared = "" if found.gpu else "; the two share the cores"
-    return Advice("step", f"The step binds ({figures}{shared}): {_step(found)}.")
+    if situation.gpu and situation.whole < _CONTENTION * slower:
+        share = f"end to end reaches {100 * situation.whole / slower:.0f} % of the slower of the two"
+        return Advice(
+            "both", f"Loader and step slow each other down: {share} ({figures}). {_both(situation)}."
+        )
+    if situation.loader < _EQUAL * situation.step:
+        return Advice("loader", f"The loader is the bottleneck ({figures}). {_loader(situation)}.")
+    shared = "" if situation.gpu else "; both share the cores"
+    return Advice("step", f"The step is the bottleneck ({figures}{shared}). {_step(situation)}.")
 
 
-def _loader(found: Situation) -> str:
+def _loader(situation: Situation) -> str:
     changes = []
-    if found.workers < found.cores:
-        changes.append(f"raise --workers to {found.cores}")
-    target = max(_SHORT_SIDE, found.image_size)
-    if found.short_side > _WORTH_SHRINKING * target:
-        changes.append(f"convert again with --short-side {target} (now {found.short_side} pixels)")
-    if found.gpu:
-        changes.append(f"try other --set data.hw_decoder_load (now {found.hw_decoder_load:g})")
-    return ", or ".join(changes) or "it uses every core and small images already; more cores are what is left"
+    if situation.workers < situation.cores:
+        changes.append(f"raise --workers to {situation.cores}")
+    target = max(_SHORT_SIDE, situation.image_size)
+    if situation.short_side > _WORTH_SHRINKING * target:
+        changes.append(f"convert again with --short-side {target} (now {situation.short_side} pixels)")
+    if situation.gpu:
+        changes.append(f"try other values of --set data.hw_decoder_load (now {situation.hw_decoder_load:g})")
+    return _sentence(changes) or "It already uses every core and small images, so it needs more cores"
 
 
-def _step(found: Situation) -> str:
-    if not found.gpu:
-        return "use a GPU, a smaller --encoder or a smaller --image-size"
+def _step(situation: Situation) -> str:
+    if not situation.gpu:
+        return "Use a GPU, a smaller --encoder or a smaller --image-size"
     changes = []
-    if not found.compiled:
+    if not situation.compiled:
         changes.append("compile it with --set engine.compile=on")
-    if not found.bfloat16:
-        changes.append("compute in --set engine.precision=bfloat16")
-    changes.append(f"try a larger --batch-size (now {found.batch_size})")
-    return ", or ".join(changes)
+    if not situation.bfloat16:
+        changes.append("use bfloat16 with --set engine.precision=bfloat16")
+    changes.append(f"try a larger --batch-size (now {situation.batch_size})")
+    return _sentence(changes)
 
 
-def _both(found: Situation) -> str:
-    more = f"change --workers (now {found.workers} of {found.cores} cores)"
-    return (
-        f"{more}, or --set data.hw_decoder_load (now {found.hw_decoder_load:g}), "
-        f"or try a larger --batch-size (now {found.batch_size})"
+def _both(situation: Situation) -> str:
+    return _sentence(
+        [
+            f"change --workers (now {situation.workers} of {situation.cores} cores)",
+            f"change --set data.hw_decoder_load (now {situation.hw_decoder_load:g})",
+            f"try a larger --batch-size (now {situation.batch_size})",
+        ]
     )
+
+
+def _sentence(changes: list[str]) -> str:
+    text = ", or ".join(changes)
+    return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Measuring: what works in batches, again and again, warm-up left out."""
+"""Repeated, interleaved throughput measurements that exclude warm-up, and a stopwatch for parts of a step."""
 
 import statistics
 import time
@@ -10,141 +10,165 @@ from functools import wraps
 from itertools import islice
 from typing import Any
 
-Work = Callable[[], Iterator[int]]
-"""Starts anew and yields, after each batch, how many images that was; closing the iterator ends it."""
+Task = Callable[[], Iterator[int]]
+"""Starts a fresh task and yields the number of images in each batch. Closing the iterator ends the task."""
 Clock = Callable[[], float]
-Settle = Callable[[], None]
-"""Returns when everything that was started on the device is done."""
+Synchronize = Callable[[], None]
+"""Blocks until all work queued on the device is done."""
 
 
-def at_once() -> None:
-    """Settle on a CPU, where nothing is ever under way."""
+def no_queue() -> None:
+    """Return at once: a CPU has no queue to wait for."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A quantity as several runs gave it, in their order."""
+    """Results of repeated runs, in the order of the runs."""
 
     runs: tuple[float, ...]
     unit: str
 
     @property
     def median(self) -> float:
-        """The middle of the runs."""
+        """Median of the runs."""
         return statistics.median(self.runs)
 
     @property
     def min(self) -> float:
-        """The least of the runs."""
+        """Smallest run."""
         return min(self.runs)
 
     @property
     def max(self) -> float:
-        """The greatest of the runs."""
+        """Largest run."""
         return max(self.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return unit, median, spread and the runs themselves, for JSON."""
+        """Return unit, median, minimum, maximum and all runs, rounded to six digits for JSON."""
         runs = tuple(float(f"{run:.6g}") for run in self.runs)
         rounded = Measurement(runs, self.unit)
         spread = {"median": rounded.median, "min": rounded.min, "max": rounded.max}
         return {"unit": self.unit, **spread, "runs": [*runs]}
 
 
-def shown(value: float) -> str:
-    """Return a figure as tables and sentences have it."""
+def format_figure(value: float) -> str:
+    """Return a figure as text: whole numbers from 100 on, three digits below."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def rate(
-    work: Work,
+def throughput(
+    task: Task,
     *,
     seconds: float,
     warmup: int,
-    settle: Settle = at_once,
+    synchronize: Synchronize = no_queue,
     clock: Clock = time.perf_counter,
 ) -> float:
-    """Return images per second of one run.
+    """Return the images per second of one run.
 
     Args:
-        work: what is measured; it is started anew.
-        seconds: the run ends with the first batch after so many.
-        warmup: batches before the clock starts. For what has a queue they must be more than it holds, or
-            batches made earlier would be counted.
-        settle: awaited before the clock starts and before it is read for the last time, not in between.
-        clock: seconds.
+        task: the task to time, started afresh.
+        seconds: the run ends with the first batch after this time.
+        warmup: batches before the clock starts. A task with a prefetch queue needs more than the queue
+            holds, because batches prepared earlier must not count.
+        synchronize: called before the clock starts and before it is read for the last time, not in between.
+        clock: returns the time in seconds.
     """
-    batches = work()
+    batches = task()
     for _ in islice(batches, warmup):
         pass
-    settle()
-    began, images = clock(), 0
-    for done in batches:
-        images += done
-        if clock() - began >= seconds:
+    synchronize()
+    start, images = clock(), 0
+    for count in batches:
+        images += count
+        if clock() - start >= seconds:
             break
-    settle()
-    return images / (clock() - began)
+    synchronize()
+    return images / (clock() - start)
 
 
-def in_turns(
-    works: Mapping[str, Work],
+def interleaved_throughput(
+    tasks: Mapping[str, Task],
     *,
     repeats: int,
     seconds: float,
     warmup: Mapping[str, int],
-    settle: Settle = at_once,
+    synchronize: Synchronize = no_queue,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Measurement]:
-    """Return the rate of each work over ``repeats`` runs, as `rate` measures one.
+    """Return the `throughput` of each task over ``repeats`` runs.
 
-    The works take turns, in an order that turns round each time, so that drift hits all alike.
+    The runs of the tasks are interleaved, in an order that is reversed each time, so drift of the machine
+    affects all tasks equally.
     """
-    runs: dict[str, list[float]] = {name: [] for name in works}
+    runs: dict[str, list[float]] = {name: [] for name in tasks}
     for repeat in range(repeats):
-        for name in list(works)[:: -1 if repeat % 2 else 1]:
-            taken = rate(works[name], seconds=seconds, warmup=warmup[name], settle=settle, clock=clock)
-            runs[name].append(taken)
-    return {name: Measurement(tuple(each), "images/s") for name, each in runs.items()}
+        for name in list(tasks)[:: -1 if repeat % 2 else 1]:
+            rate = throughput(
+                tasks[name], seconds=seconds, warmup=warmup[name], synchronize=synchronize, clock=clock
+            )
+            runs[name].append(rate)
+    return {name: Measurement(tuple(rates), "images/s") for name, rates in runs.items()}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Number and length of the runs of each task."""
+
+    repeats: int
+    seconds: float
+    say: Callable[[str], None]
+    """Called with a description of what is being measured."""
+
+    def __call__(
+        self, tasks: Mapping[str, Task], warmup: Mapping[str, int], synchronize: Synchronize = no_queue
+    ) -> dict[str, Measurement]:
+        """Measure tasks in interleaved runs."""
+        self.say(f"measuring {', '.join(tasks)}: {self.repeats} times {self.seconds:g} s each")
+        return interleaved_throughput(
+            tasks, repeats=self.repeats, seconds=self.seconds, warmup=warmup, synchronize=synchronize
+        )
 
 
 class Stopwatch:
-    """Charges every moment to the innermost part that is running, after waiting for the device.
+    """Adds elapsed time to the innermost running part, after waiting for the device.
 
     Args:
-        rest: name of what belongs to no part.
-        settle, clock: as for `rate`.
+        rest: name of the part that time outside all others is added to.
+        synchronize, clock: as in `throughput`.
     """
 
-    def __init__(self, rest: str, settle: Settle = at_once, clock: Clock = time.perf_counter) -> None:
-        self.settle, self.clock = settle, clock
+    def __init__(
+        self, rest: str, synchronize: Synchronize = no_queue, clock: Clock = time.perf_counter
+    ) -> None:
+        self.synchronize, self.clock = synchronize, clock
         self._running = [rest]
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._mark = clock()
+        self._last = clock()
 
     def lap(self) -> dict[str, float]:
         """Return the seconds of each part since the last call."""
-        self._charge()
-        finished = dict(self._seconds)
+        self._add_elapsed()
+        lap = dict(self._seconds)
         self._seconds.clear()
-        return finished
+        return lap
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Charge what runs inside to a part."""
-        self._charge()
+        """Add the time of the enclosed block to a part."""
+        self._add_elapsed()
         self._running.append(name)
         try:
             yield
         finally:
-            self._charge()
+            self._add_elapsed()
             self._running.pop()
 
     @contextmanager
-    def watching(self, owner: object, function: str, name: str) -> Iterator[None]:
-        """Charge the calls of one object's function to a part; others of its class are left alone."""
+    def instrument(self, owner: object, function: str, name: str) -> Iterator[None]:
+        """Add the time of calls of one object's method to a part. Other instances are not affected."""
         original = getattr(owner, function)
-        own = function in vars(owner)
+        is_instance_attribute = function in vars(owner)
 
         @wraps(original)
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -155,13 +179,13 @@ class Stopwatch:
         try:
             yield
         finally:
-            if own:
+            if is_instance_attribute:
                 setattr(owner, function, original)
             else:
                 delattr(owner, function)
 
-    def _charge(self) -> None:
-        self.settle()
+    def _add_elapsed(self) -> None:
+        self.synchronize()
         now = self.clock()
-        self._seconds[self._running[-1]] += now - self._mark
-        self._mark = now
+        self._seconds[self._running[-1]] += now - self._last
+        self._last = now

@@ -1,4 +1,4 @@
-"""What a benchmark found: as JSON, as tables for a terminal, and as a page to paste in an issue."""
+"""Result of a benchmark: as JSON, as tables for a terminal, and as Markdown for an issue."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -6,37 +6,39 @@ from typing import Any
 
 from rich.table import Table
 
-from fasticcl.bench.measure import Measurement, shown
+from fasticcl.bench.measure import Measurement, format_figure
 from fasticcl.version import __version__
 
 FORMAT = 1
+"""Version of the JSON format."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one call of ``fasticcl bench``, and all that they depend on."""
+    """Figures of one call of ``fasticcl bench``, with the settings and the hardware they depend on."""
 
     settings: Mapping[str, Any]
     images: Mapping[str, Any]
     measured: Mapping[str, Measurement]
-    """By what and phase: ``loader interpolative``."""
+    """Throughput by benchmark and phase, for example ``loader interpolative``."""
     parts: Mapping[str, Measurement] = field(default_factory=dict)
-    """Of a training step, from the pass that waits for the device."""
+    """Milliseconds of the parts of a training step, from a pass that waits for the device after each."""
     notes: tuple[str, ...] = ()
-    """What a reader must know of how it was measured."""
+    """Conditions of the measurement that a reader must know."""
     binds: str | None = None
-    """Which part of training does: loader, step or both."""
+    """Bottleneck of training: loader, step or both."""
     advice: str | None = None
-    """A sentence that says so and what to change."""
+    """A sentence that names the bottleneck and the settings to change."""
     hardware: Mapping[str, Any] = field(default_factory=dict)
     what: str = ""
+    """Name of the benchmark: plan, loader, step, train, convert or all."""
 
     def joined(self, other: "Result") -> "Result":
-        """Return this result with the figures and notes of another."""
+        """Return this result with the figures and notes of another added."""
         return replace(self, measured={**self.measured, **other.measured}, notes=self.notes + other.notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it for JSON."""
+        """Return the whole result as a dictionary for JSON."""
         return {
             "benchmark": self.what,
             "format": FORMAT,
@@ -45,15 +47,15 @@ class Result:
             "settings": dict(self.settings),
             "images": dict(self.images),
             "notes": list(self.notes),
-            "measured": {name: each.to_dict() for name, each in self.measured.items()},
-            "parts": {name: each.to_dict() for name, each in self.parts.items()},
+            "measured": {name: measurement.to_dict() for name, measurement in self.measured.items()},
+            "parts": {name: measurement.to_dict() for name, measurement in self.parts.items()},
             "binds": self.binds,
             "advice": self.advice,
         }
 
 
 def tables(result: Result) -> Iterator[Table]:
-    """Yield the table of the rates and, where there are any, that of the parts."""
+    """Yield a table of the throughput and, if they were measured, a table of the parts of a step."""
     for title, header, rows in _contents(result):
         table = Table(header[0], title=title, title_justify="left")
         for column in header[1:]:
@@ -63,15 +65,16 @@ def tables(result: Result) -> Iterator[Table]:
         yield table
 
 
-def page(result: Result) -> str:
-    """Return a page in Markdown with hardware, versions, settings, tables, notes and advice."""
+def markdown(result: Result) -> str:
+    """Return hardware, versions, settings, tables, advice and notes as Markdown."""
     lines = [f"## fasticcl {__version__}: bench {result.what}", ""]
     for title, values in (
         ("hardware", result.hardware),
         ("settings", result.settings),
         ("images", result.images),
     ):
-        lines.append(f"- {title}: {', '.join(_described(name, value) for name, value in values.items())}")
+        facts = (f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        lines.append(f"- {title}: {', '.join(facts)}")
     for title, header, rows in _contents(result):
         lines += ["", f"**{title}**", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
         lines += [_line(row) for row in rows]
@@ -83,20 +86,17 @@ def page(result: Result) -> str:
 
 
 def _contents(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Yield title, header and rows of each table."""
     for figures, runs in ((result.measured, "runs"), (result.parts, "steps")):
         if figures:
-            count = max(len(each.runs) for each in figures.values())
+            count = max(len(measurement.runs) for measurement in figures.values())
             unit = next(iter(figures.values())).unit
-            rows = [_row(name, each) for name, each in figures.items()]
+            rows = [_row(name, measurement) for name, measurement in figures.items()]
             yield f"{unit}, {count} {runs}", ["", "median", "min", "max"], rows
 
 
-def _row(name: str, found: Measurement) -> list[str]:
-    return [name, *map(shown, (found.median, found.min, found.max))]
-
-
-def _described(name: str, value: Any) -> str:
-    return f"{name.replace('_', ' ')} {value}"
+def _row(name: str, measurement: Measurement) -> list[str]:
+    return [name, *map(format_figure, (measurement.median, measurement.min, measurement.max))]
 
 
 def _line(cells: list[str]) -> str:

@@ -1,48 +1,29 @@
-"""From options to a result: what each ``fasticcl bench`` measures, and for how long."""
+"""The benchmarks of ``fasticcl bench``, and the selection of phases and run lengths."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fasticcl.bench import loader, plan, step, train
+from fasticcl.bench import training
 from fasticcl.bench.advice import Advice, Situation, advise
-from fasticcl.bench.measure import Measurement, Settle, Work, at_once, in_turns
+from fasticcl.bench.measure import Measurement, Timing
 from fasticcl.bench.result import Result
-from fasticcl.bench.synthetic_images import make_images, write_files
 from fasticcl.bench.workload import Workload, open_workload
 from fasticcl.data.plan import PHASES, Phase
 from fasticcl.errors import UserError, nearest
-from fasticcl.system.cores import available_cores
 from fasticcl.system.hardware import hardware
 
-KINDS = ("plan", "loader", "step", "train", "convert", "all")
-QUIET = 0.5  # load average above which something else ran
+BENCHMARKS = ("plan", "loader", "step", "train", "convert", "all")
+QUIET = 0.5  # load average above which other work disturbs the measurement
 _CPU_SECONDS, _GPU_SECONDS = 1.5, 3.0
-_CONVERTED = 256  # images
 
 Say = Callable[[str], None]
 
 
 def silent(_: str) -> None:
-    """Say nothing of what is being measured."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How often and how long each work is measured."""
-
-    repeats: int
-    seconds: float
-    say: Say
-
-    def __call__(
-        self, works: Mapping[str, Work], warmup: Mapping[str, int], settle: Settle = at_once
-    ) -> dict[str, Measurement]:
-        """Measure works in turns."""
-        self.say(f"measuring {', '.join(works)}: {self.repeats} times {self.seconds:g} s each")
-        return in_turns(works, repeats=self.repeats, seconds=self.seconds, warmup=warmup, settle=settle)
+    """Ignore a progress message."""
 
 
 def benchmark(
@@ -58,96 +39,73 @@ def benchmark(
     say: Say = silent,
     **options: Any,
 ) -> Result:
-    """Measure as `fasticcl.benchmark` describes; ``options`` are further ones of `open_workload`."""
+    """Run a benchmark as `fasticcl.benchmark` describes. ``options`` go to `open_workload`.
+
+    Raises:
+        UserError: an unknown benchmark or phase, or invalid options.
+    """
     _check(what, phase, repeats, seconds)
     machine = hardware()
     with tempfile.TemporaryDirectory(prefix="fasticcl-bench-") as scratch:
         folder = Path(scratch)
         if what == "convert":
             timing = Timing(repeats, seconds or _CPU_SECONDS, say)
-            found = measure_conversion(folder, data, workers, images, timing)
+            result = _conversion(folder, data, workers, images, timing)
         else:
-            say("opening shards" if data or options.get("config") else "making images")
+            say("opening shards" if data or options.get("config") else "generating images")
             if what in ("plan", "step"):
-                images = images or 1  # none is decoded; as many as a batch has are made
+                images = images or 1  # no image is decoded, so the minimum of one batch is enough
             workload = open_workload(folder, dataset, data=data, workers=workers, images=images, **options)
             if what not in ("plan", "loader"):
-                workload = workload.in_mode_of_training(say)
+                workload = workload.in_training_mode(say)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
             timing = Timing(repeats, seconds or default, say)
-            found = measure_training(what, workload, phase or "interpolative", timing, machine["cores"])
+            result = measure_training(what, workload, phase or "interpolative", timing, machine["cores"])
             if what == "all":
-                found = found.joined(measure_conversion(folder, None, workers, images, timing))
-    notes = list(found.notes)
+                result = result.joined(_conversion(folder, None, workers, images, timing))
+    notes = list(result.notes)
     if machine["load_average"] > QUIET:
-        notes.append(f"the machine was not quiet: load average {machine['load_average']:.2f} at the start")
-    settings = {**found.settings, "repeats": repeats, "seconds": timing.seconds}
-    return replace(found, what=what, hardware=machine, settings=settings, notes=tuple(notes))
+        notes.append(f"the machine was not idle: load average {machine['load_average']:.2f} at the start")
+    settings = {**result.settings, "repeats": repeats, "seconds": timing.seconds}
+    return replace(result, what=what, hardware=machine, settings=settings, notes=tuple(notes))
 
 
 def measure_training(what: str, workload: Workload, phase: Phase, timing: Timing, cores: int) -> Result:
-    """Measure what the plan, the loader, the step and both together do; ``all`` takes every phase."""
+    """Measure plan, loader, step or end-to-end training in one phase, or ``all`` of them in every phase."""
     phases = PHASES if what == "all" else (phase,)
     measured: dict[str, Measurement] = {}
     if what in ("plan", "all"):
-        works = {f"plan {each}": plan.plan_work(workload, each) for each in phases}
-        measured |= timing(works, dict.fromkeys(works, plan.WARMUP))
+        tasks = {f"plan {name}": training.plan_task(workload, name) for name in phases}
+        measured |= timing(tasks, dict.fromkeys(tasks, training.PLAN_WARMUP))
     if what in ("loader", "step"):
-        measured |= in_phase(workload, phase, (what,), timing)
+        measured |= measure_phase(workload, phase, (what,), timing)
     if what in ("plan", "loader", "step"):
         return _result(workload, measured)
-    whole = in_phase(workload, phase, ("loader", "step", "train"), timing)
-    measured |= whole
+    together = measure_phase(workload, phase, ("loader", "step", "train"), timing)
+    measured |= together
     timing.say("timing the parts of a step")
-    parts = train.measure_parts(workload, phase, 2 * timing.seconds)
-    advice = advise(situation(workload, [each.median for each in whole.values()], cores))
+    parts = training.measure_parts(workload, phase, 2 * timing.seconds)
+    advice = advise(situation(workload, [rate.median for rate in together.values()], cores))
     for other in phases:
         if other != phase:
-            measured |= in_phase(workload, other, ("loader", "step"), timing)
+            measured |= measure_phase(workload, other, ("loader", "step"), timing)
     return _result(workload, measured, parts, advice)
 
 
-def in_phase(
+def measure_phase(
     workload: Workload, phase: Phase, names: Iterable[str], timing: Timing
 ) -> dict[str, Measurement]:
-    """Return images per second of some of loader, step and train, measured in turns."""
-    makers = {"loader": loader.loader_work, "step": step.step_work, "train": train.train_work}
-    queue = loader.warmup(workload.config)
-    warmup = {"loader": queue, "step": step.WARMUP, "train": max(queue, step.WARMUP)}
-    works = {f"{name} {phase}": makers[name](workload, phase) for name in names}
+    """Return the images per second of some of loader, step and train, in interleaved runs."""
+    makers = {"loader": training.loader_task, "step": training.step_task, "train": training.training_task}
+    loader, step = training.loader_warmup(workload.config), training.STEP_WARMUP
+    warmup = {"loader": loader, "step": step, "train": max(loader, step)}
+    tasks = {f"{name} {phase}": makers[name](workload, phase) for name in names}
     counts = {f"{name} {phase}": warmup[name] for name in names}
-    return timing(works, counts, settle=workload.machine.settle)
-
-
-def measure_conversion(
-    folder: Path, data: Path | None, workers: int | None, images: int | None, timing: Timing
-) -> Result:
-    """Measure both ways of conversion on the images of a folder, or on some that are made."""
-    from fasticcl.bench import convert  # the others do without the JPEG library that it needs
-
-    count, threads = images or _CONVERTED, workers or available_cores()
-    notes = ()
-    if data is None:
-        timing.say("making images to convert")
-        made = make_images(count, min(20, count), threads)
-        data = folder / "files"
-        write_files(made, data)
-        notes = (
-            f"conversion: {len(made.contents)} made JPEGs of {made.width}×{made.height} pixels, "
-            f"{made.mean_bytes / 1000:.1f} kB, from the page cache",
-        )
-    source = convert.open_source(data, count)
-    works = {
-        f"convert {mode}": convert.convert_work(source, shrink, threads, folder / "converted")
-        for mode, shrink in convert.MODES.items()
-    }
-    measured = timing(works, dict.fromkeys(works, convert.WARMUP))
-    described = {"made": bool(notes), "count": sum(map(len, source.splits.values()))}
-    return Result({"workers": threads}, described, measured, notes=notes)
+    return timing(tasks, counts, synchronize=workload.machine.synchronize)
 
 
 def situation(workload: Workload, rates: list[float], cores: int) -> Situation:
-    """Return what the advice needs, from the rates of loader, step and whole."""
+    """Return the input of `advise`, from the rates of loader, step and end-to-end training."""
     config, machine, images = workload.config, workload.machine, workload.images()
     return Situation(
         *rates,
@@ -164,12 +122,19 @@ def situation(workload: Workload, rates: list[float], cores: int) -> Situation:
 
 
 def _check(what: str, phase: str | None, repeats: int, seconds: float | None) -> None:
-    if what not in KINDS:
-        raise UserError(f"There is no benchmark {what!r}. {nearest(what, KINDS)}")
+    if what not in BENCHMARKS:
+        raise UserError(f"There is no benchmark {what!r}. {nearest(what, BENCHMARKS)}")
     if phase is not None and phase not in PHASES:
         raise UserError(f"There is no phase {phase!r}. {nearest(phase, PHASES)}")
     if repeats < 1 or (seconds is not None and seconds <= 0):
-        raise UserError("A benchmark takes one repeat or more of more than 0 seconds.")
+        raise UserError("A benchmark needs at least one repeat, of more than 0 seconds.")
+
+
+def _conversion(*arguments: Any) -> Result:
+    # Imported here because it needs simplejpeg, which the other benchmarks do not.
+    from fasticcl.bench.conversion import measure_conversion
+
+    return measure_conversion(*arguments)
 
 
 def _result(
@@ -178,20 +143,21 @@ def _result(
     parts: Mapping[str, Measurement] | None = None,
     advice: Advice | None = None,
 ) -> Result:
-    notes = ["both images of a pair count; warm-up is left out"]
-    if made := workload.made:
+    notes = ["both images of a pair count; warm-up is excluded"]
+    if generated := workload.generated:
         notes.append(
-            f"images: {len(made.contents)} of {made.width}×{made.height} pixels, "
-            f"{made.mean_bytes / 1000:.1f} kB on average, made by the benchmark (--data DIR takes yours)"
+            f"images: {len(generated.contents)} of {generated.width}×{generated.height} pixels, "
+            f"{generated.mean_bytes / 1000:.1f} kB on average, generated by the benchmark "
+            "(--data DIR measures your own)"
         )
     notes += workload.notes
     if parts:
         every = workload.config.engine.log_every
         notes.append(
-            "the parts come from a second pass that waits for the device between them, so they add up to "
-            f"more than a step of the whole; a log line comes every {every} steps only"
+            "the parts come from a second pass that waits for the device after each part, so they add up to "
+            f"more than an unmodified step; a log line is written only every {every} steps"
         )
-        notes += [f"{name}: {train.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
+        notes += [f"{name}: {training.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
     return Result(
         workload.settings(),
         workload.images(),

@@ -1,8 +1,7 @@
-"""Images for benchmarks that nobody had to bring: random, but made like photographs for a decoder.
+"""Synthetic benchmark images: random, but as costly to decode as photographs.
 
-Each is a sum of random fields of ever finer grain, whose strength falls with their grain as in
-photographs, with some sharp edges and, as from a sensor, noise. Constant or smooth images would be cheaper
-to decode than any dataset.
+Each image is a sum of random fields. Finer fields are weaker, as in photographs. Ellipses add sharp edges,
+and noise imitates a camera sensor. Constant or smooth images would be cheaper to decode than any dataset.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from fasticcl.shards.manifest import Manifest, SplitInfo
 from fasticcl.shards.reader import INDEX, QUARANTINE
 from fasticcl.shards.writer import ShardWriter, member_key
 
-WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
+WIDTH, HEIGHT = 500, 375  # the most common size in ImageNet
 IMBALANCE = 20
 _QUALITY = 92  # with this noise about 65 kB on average at 500×375
 _PER_SHARD = 500
@@ -30,29 +29,29 @@ _SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Made:
-    """Images in a long tail of classes, sorted by class."""
+class SyntheticImages:
+    """Encoded images with long-tailed class counts, sorted by class."""
 
     contents: Sequence[bytes]
     labels: NDArray[np.int64]
-    """[N] classes, from 0 without a gap."""
+    """[N] class indices, from 0 without gaps."""
     width: int
     height: int
     suffix: str
-    """jpg or png."""
+    """``jpg`` or ``png``."""
 
     @property
     def mean_bytes(self) -> int:
-        """Mean size of an encoded image."""
+        """Mean size of an encoded image in bytes."""
         return round(sum(map(len, self.contents)) / len(self.contents))
 
 
-def make_images(
+def generate_images(
     count: int, classes: int, threads: int, *, width: int = WIDTH, height: int = HEIGHT, png: bool = False
-) -> Made:
-    """Return ``count`` random images or a few more; the same arguments give the same pixels.
+) -> SyntheticImages:
+    """Return ``count`` random images or a few more. The same arguments give the same pixels.
 
-    The largest class has `IMBALANCE` times the images of the smallest, less where there are too few images.
+    The imbalance ratio is `IMBALANCE`, or lower if there are too few images for it.
     """
     largest = 1
     while (counts := exponential_counts(largest, classes, min(largest, IMBALANCE))).sum() < count:
@@ -61,19 +60,19 @@ def make_images(
     kind = "PNG" if png else "JPEG"
     with ThreadPoolExecutor(threads) as pool:
         contents = list(pool.map(lambda seed: random_image(seed, width, height, kind), range(len(labels))))
-    return Made(contents, labels, width, height, "png" if png else "jpg")
+    return SyntheticImages(contents, labels, width, height, "png" if png else "jpg")
 
 
 def random_image(seed: int, width: int = WIDTH, height: int = HEIGHT, kind: str = "JPEG") -> bytes:
-    """Return one encoded image."""
+    """Return one random image, encoded as ``kind`` (JPEG or PNG)."""
     rng = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 128, dtype=np.float32)
-    strength, falling = rng.uniform(40, 80), rng.uniform(0.5, 0.7)
+    strength, falloff = rng.uniform(40, 80), rng.uniform(0.5, 0.7)
     cells = 2
     while cells < width // 4:
         grey, colour = (_field(rng, cells, width, height, channels) for channels in (1, 3))
         pixels += strength * (0.8 * grey + 0.3 * colour)
-        strength, cells = strength * falling, cells * 2
+        strength, cells = strength * falloff, cells * 2
     image = Image.fromarray(_eight_bit(pixels))
     pen = ImageDraw.Draw(image)
     for _ in range(12):
@@ -89,7 +88,7 @@ def random_image(seed: int, width: int = WIDTH, height: int = HEIGHT, kind: str 
 def _field(
     rng: np.random.Generator, cells: int, width: int, height: int, channels: int
 ) -> NDArray[np.float32]:
-    """Return [height, width, channels] numbers around 0 that change over the width of a cell."""
+    """Return smooth noise [height, width, channels] with mean 0 and ``cells`` cells per row."""
     coarse = rng.standard_normal((max(2, cells * height // width), cells, channels), dtype=np.float32)
     fine = [
         np.asarray(Image.fromarray(coarse[..., i]).resize((width, height), Image.Resampling.BILINEAR))
@@ -102,22 +101,21 @@ def _eight_bit(pixels: NDArray[np.floating]) -> NDArray[np.uint8]:
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def write_shards(made: Made, folder: Path) -> None:
-    """Write the images as shards of the layout ``folder``; the first of each class are evaluated, too.
+def write_shards(images: SyntheticImages, folder: Path) -> None:
+    """Write the images as shards of the dataset ``folder``. The first image of each class is also in ``val``.
 
-    This is no conversion: the images are sound by construction, and a benchmark of training needs no
-    JPEG library to check them with.
+    Conversion is bypassed: the images need no check, so a benchmark of training does not need simplejpeg.
     """
-    classes = [f"class{label:03d}" for label in range(int(made.labels.max()) + 1)]
-    rows = {"train": np.arange(len(made.labels)), "val": np.unique(made.labels, return_index=True)[1]}
-    splits = {split: _write_split(made, rows[split], folder / split, len(classes)) for split in _SPLITS}
+    classes = [f"class{label:03d}" for label in range(int(images.labels.max()) + 1)]
+    rows = {"train": np.arange(len(images.labels)), "val": np.unique(images.labels, return_index=True)[1]}
+    splits = {split: _write_split(images, rows[split], folder / split, len(classes)) for split in _SPLITS}
     (folder / QUARANTINE).write_bytes(b"")
     manifest = Manifest(
         dataset="folder",
         classes=classes,
         splits=splits,
         settings={},
-        source_sha256=hashlib.sha256(b"".join(made.contents)).hexdigest(),
+        source_sha256=hashlib.sha256(b"".join(images.contents)).hexdigest(),
         reencoded={},
         quarantined=0,
         quarantine_sha256=hashlib.sha256(b"").hexdigest(),
@@ -125,28 +123,28 @@ def write_shards(made: Made, folder: Path) -> None:
     manifest.write(folder)
 
 
-def _write_split(made: Made, rows: NDArray[np.int64], folder: Path, classes: int) -> SplitInfo:
+def _write_split(images: SyntheticImages, rows: NDArray[np.int64], folder: Path, classes: int) -> SplitInfo:
     folder.mkdir(parents=True)
     shards, index = [], []
     for number, first in enumerate(range(0, len(rows), _PER_SHARD)):
         writer = ShardWriter(folder, number)
         for row in rows[first : first + _PER_SHARD].tolist():
             key = member_key(row, f"image{row}")
-            label = int(made.labels[row])
-            writer.add(key, made.suffix, made.contents[row], label, made.height, made.width)
+            label = int(images.labels[row])
+            writer.add(key, images.suffix, images.contents[row], label, images.height, images.width)
         info, part = writer.close()
         shards.append(info)
         index.append(part)
     np.save(folder / INDEX, np.concatenate(index))
-    counts = np.bincount(made.labels[rows], minlength=classes)
+    counts = np.bincount(images.labels[rows], minlength=classes)
     return SplitInfo(class_counts=counts.tolist(), shards=shards, index_sha256=file_sha256(folder / INDEX))
 
 
-def write_files(made: Made, folder: Path) -> None:
-    """Write the images as files ``folder/train/CLASS/N.jpg``, and the first of each class in ``val/``."""
-    firsts = set(np.unique(made.labels, return_index=True)[1].tolist())
-    for row, (content, label) in enumerate(zip(made.contents, made.labels.tolist(), strict=True)):
+def write_files(images: SyntheticImages, folder: Path) -> None:
+    """Write the images to ``folder/train/CLASS/N.jpg``, and the first of each class also to ``val``."""
+    firsts = set(np.unique(images.labels, return_index=True)[1].tolist())
+    for row, (content, label) in enumerate(zip(images.contents, images.labels.tolist(), strict=True)):
         for split in _SPLITS if row in firsts else _SPLITS[:1]:
-            path = folder / split / f"class{label:03d}" / f"{row}.{made.suffix}"
+            path = folder / split / f"class{label:03d}" / f"{row}.{images.suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a benchmark works on: a configuration, shards, and the machine, as a run would have them."""
+"""The subject of a benchmark: configuration, shards and machine, set up as for a training run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,32 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasticcl.api.training import configure
-from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, Made, make_images, write_shards
+from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, generate_images, write_shards
 from fasticcl.config import Config
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.engine.compile_trial import try_modes, wants_trial
-from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
-from fasticcl.resolve import preset_names
+from fasticcl.resolve import as_layer, preset_names, resolve
 from fasticcl.shards.manifest import Manifest
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import MODES, Machine, choose_machine
+from fasticcl.system.resources import available_cores
 
-# Classes of the datasets whose images are not at hand; the classifier and the centroids have their size.
+# Number of classes K of the real datasets: classifier and centroids get this size even on synthetic images.
 _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
 _OTHER_CLASSES = 1000
-_MADE_CLASSES = 20
-_LOOKED_AT = 10_000  # images of a large dataset whose sizes are looked up
-_LARGE = 64  # pixels; networks for larger images take a CPU many seconds a step
+_SYNTHETIC_CLASSES = 20
+_SAMPLED = 10_000  # images of a large dataset whose sizes are read
+_LARGE = 64  # pixels; above this, the preset's network needs many seconds per step on a CPU
 _ON_CPU = {"optim.batch_size": 4, "method.encoder": "resnet18", "data.image_size": 128}
-_STILL = 1e-6  # learning rate: the weights stay where they are, so no loss runs away
+_NO_LEARNING = 1e-6  # learning rate: the weights hardly change, so no loss diverges
 
 
 @dataclass(frozen=True)
@@ -44,36 +44,36 @@ class Workload:
     config: Config
     dataset: Dataset
     num_classes: int
-    """K of classifier and centroids; made images have fewer classes."""
+    """K of classifier and centroids. Synthetic images have fewer classes."""
     machine: Machine
-    made: Made | None
-    """The images, where the benchmark made them."""
+    generated: SyntheticImages | None
+    """The synthetic images, or None if the benchmark uses existing shards."""
     notes: tuple[str, ...] = ()
-    """What was chosen without being asked for."""
+    """Choices that the benchmark made by itself."""
 
     @property
     def threads(self) -> int:
-        """Threads that decode."""
+        """Number of decoding threads."""
         return self.config.engine.workers or available_cores()
 
-    def in_mode_of_training(self, say: Callable[[str], None]) -> "Workload":
-        """Return the same in the mode that training would choose, after a trial if it would have one."""
+    def in_training_mode(self, say: Callable[[str], None]) -> "Workload":
+        """Return the workload in the execution mode that training chooses, after a trial if it needs one."""
         if not wants_trial(self.config, self.machine):
             return self
-        say("trying modes")
+        say("trying execution modes")
         trial = try_modes(self.config, self.num_classes, self.machine)
         machine = replace(self.machine, mode=trial.fastest)
         return replace(self, machine=machine, notes=(*self.notes, f"mode: {trial.describe()}"))
 
     def loader(self) -> Loader:
-        """Return a loader of its own."""
+        """Return a new loader."""
         return build_loader(self.config, open_dataset(self.config, self.machine.gpu), self.machine)
 
     def stage(self, phase: Phase) -> Stage:
-        """Return the stage that a phase belongs to, in training mode; compiled once."""
+        """Return the stage of a phase, in training mode. It is built and compiled only once."""
         stage = self._rebalancing if phase == "rebalance" else self._representation
         stage.train_mode()
-        set_lr(stage.optimizer, _STILL)
+        set_lr(stage.optimizer, _NO_LEARNING)
         return stage
 
     @cached_property
@@ -83,11 +83,11 @@ class Workload:
     @cached_property
     def _rebalancing(self) -> Stage:
         network = Network(self.config.method.encoder, self.num_classes)
-        self.machine.place(network)
+        self.machine.to_device(network)
         return Rebalancing(self.config, network, self.machine)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the figures depend on beside the hardware."""
+        """Return the settings that the figures depend on, in addition to the hardware."""
         config, data = self.config, self.config.data
         return {
             "dataset": data.dataset,
@@ -109,15 +109,15 @@ class Workload:
         }
 
     def images(self) -> dict[str, Any]:
-        """Return what the images are like."""
+        """Return the number of images, their mean encoded size in bytes and their median size in pixels."""
         index = self.dataset.train.index
-        some = index[:: max(1, len(index) // _LOOKED_AT)]
+        sample = index[:: max(1, len(index) // _SAMPLED)]
         return {
-            "made": self.made is not None,
+            "made": self.generated is not None,
             "count": len(index),
-            "mean_bytes": round(float(some["size"].mean())),
-            "median_height": int(np.median(some["height"])),
-            "median_width": int(np.median(some["width"])),
+            "mean_bytes": round(float(sample["size"].mean())),
+            "median_height": int(np.median(sample["height"])),
+            "median_width": int(np.median(sample["width"])),
         }
 
 
@@ -127,60 +127,74 @@ def open_workload(
     *,
     data: Path | None = None,
     config: Path | None = None,
-    encoder: str | None = None,
-    image_size: int | None = None,
     images: int | None = None,
     assignments: Sequence[str] = (),
-    **options: Any,
+    **settings: Any,
 ) -> Workload:
-    """Return what the options describe.
+    """Resolve the options into a workload and generate images if there are no shards.
 
     Args:
-        folder: where images may be made.
-        dataset: dataset preset; None: that of the shards, or folder.
-        data: shards; None: those of ``config``, and without one images are made.
-        config: TOML file with any part of the configuration, as a run leaves it.
-        encoder, image_size: settings that have an option here and none in training.
-        images: how many images are made.
+        folder: folder for synthetic images.
+        dataset: dataset preset. None: that of the shards, or ``folder``.
+        data: folder of shards. None: those of ``config``, or synthetic images if there is no ``config``.
+        config: TOML file with any part of the configuration, such as the ``config.toml`` of a run.
+        images: number of synthetic images.
         assignments: ``section.key=value`` settings.
-        options: those of `fasticcl.configure`.
+        settings: ``batch_size``, ``encoder``, ``image_size``, ``device`` and ``workers``. None: from the
+            configuration.
 
     Raises:
-        UserError: bad input.
+        UserError: invalid options, or a process started by ``torchrun``.
     """
-    named = {"method.encoder": encoder, "data.image_size": image_size}
-    chosen = [f"{key}={value}" for key, value in named.items() if value is not None] + [*assignments]
-    made_here = not (data or config)
+    synthetic = not (data or config)
     if dataset is None and not config:
         manifest = Manifest.read(data) if data else None
         dataset = manifest.dataset if manifest and manifest.dataset in preset_names() else "folder"
-    options |= {"data": folder / "shards" if made_here else data, "config": config}
-    resolved, notes = configure(dataset, set=chosen, **options), ()
+    settings["data"] = folder / "shards" if synthetic else data
+    resolved, notes = _configure(dataset, config, settings, assignments)
     machine = choose_machine(resolved.engine)
-    if machine.gpu is None and resolved.data.image_size > _LARGE and not config:
-        asked = {line.partition("=")[0].strip() for line in chosen}
-        asked |= {"optim.batch_size"} if options.get("batch_size") else set()
-        small = [f"{key}={value}" for key, value in _ON_CPU.items() if key not in asked]
-        resolved = configure(dataset, set=[*chosen, *small], **options)
-        notes = (f"small for a CPU unless set: {', '.join(small)}",) if small else ()
     if machine.ranks.world_size > 1:
-        raise UserError("fasticcl bench measures one process; start it without torchrun.")
+        raise UserError("fasticcl bench measures a single process; start it without torchrun.")
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True  # as in training
-    made = _make(resolved, images, folder / "shards", machine) if made_here else None
+    generated = _generate(resolved, images, folder / "shards", machine) if synthetic else None
     opened = open_dataset(resolved, machine.gpu)
-    name = resolved.data.dataset
-    classes = _CLASSES.get(name, _OTHER_CLASSES) if made_here else opened.num_classes
-    return Workload(resolved, opened, classes, machine, made, notes)
+    classes = _CLASSES.get(resolved.data.dataset, _OTHER_CLASSES) if synthetic else opened.num_classes
+    return Workload(resolved, opened, classes, machine, generated, notes)
 
 
-def _make(config: Config, images: int | None, folder: Path, machine: Machine) -> Made:
-    """Make images like those of the preset: photographs, or small squares where the crop pads them."""
+def _configure(
+    dataset: str | None, file: Path | None, settings: dict[str, Any], assignments: Sequence[str]
+) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration, smaller on a CPU where the user set nothing, and a note if it is smaller."""
+    keys = {
+        "data.dir": settings.get("data") and str(settings["data"]),
+        "data.image_size": settings.get("image_size"),
+        "optim.batch_size": settings.get("batch_size"),
+        "method.encoder": settings.get("encoder"),
+        "engine.device": settings.get("device"),
+        "engine.workers": settings.get("workers"),
+    }
+    keys = {key: value for key, value in keys.items() if value is not None}
+    config = resolve(dataset, file=file, options=as_layer(keys), assignments=assignments)
+    if choose_machine(config.engine).gpu is not None or config.data.image_size <= _LARGE or file:
+        return config, ()
+    chosen = {*keys, *(text.partition("=")[0].strip() for text in assignments)}
+    small = {key: value for key, value in _ON_CPU.items() if key not in chosen}
+    if not small:
+        return config, ()
+    config = resolve(dataset, options=as_layer(keys | small), assignments=assignments)
+    note = f"small for a CPU unless set: {', '.join(f'{key}={value}' for key, value in small.items())}"
+    return config, (note,)
+
+
+def _generate(config: Config, images: int | None, folder: Path, machine: Machine) -> SyntheticImages:
+    """Write images like those of the preset: photographs, or small squares if its crop pads them."""
     square = config.data.crop == "pad"
     width, height = (config.data.image_size,) * 2 if square else (WIDTH, HEIGHT)
     count = images or (256 if machine.gpu is None else 2048)
-    classes = min(_MADE_CLASSES, _CLASSES.get(config.data.dataset, _OTHER_CLASSES))
-    made = make_images(
+    classes = min(_SYNTHETIC_CLASSES, _CLASSES.get(config.data.dataset, _OTHER_CLASSES))
+    generated = generate_images(
         max(count, config.optim.batch_size),
         classes,
         config.engine.workers or available_cores(),
@@ -188,5 +202,5 @@ def _make(config: Config, images: int | None, folder: Path, machine: Machine) ->
         height=height,
         png=square,
     )
-    write_shards(made, folder)
-    return made
+    write_shards(generated, folder)
+    return generated

@@ -1,4 +1,4 @@
-"""The command line of ``fasticcl bench``: parse, call one function, print."""
+"""Commands of ``fasticcl bench``, one for each benchmark."""
 
 import json
 from pathlib import Path
@@ -7,195 +7,115 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-import fasticcl
+from fasticcl.api import diagnostics
 from fasticcl.cli.broken_pipe import lasting_console
-from fasticcl.cli.examples import examples
-from fasticcl.cli.options import Assign, Device, Workers
+from fasticcl.cli.command import command
+from fasticcl.console import print_lines
 from fasticcl.errors import UserError
+from fasticcl.system.allocator import keep_freed_memory
 
 app = typer.Typer(
-    help="Measure how fast this machine is.\n\nPlan, loader, step, training and conversion, each by itself.",
+    help="Measure the throughput of this machine.\n\n"
+    "The plan, the loader, the training step, training and conversion are measured separately.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Dataset = Annotated[
-    str | None, typer.Argument(help="A dataset preset; default: that of the shards, else folder.")
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result to this file.", metavar="FILE")
 ]
-Data = Annotated[
-    Path | None, typer.Option(help="Folder of the shards; default: images that are made.", metavar="DIR")
-]
-Images = Annotated[int | None, typer.Option(min=20, help="How many images are made.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs of images in a step.")]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Side that the network sees, in pixels.")]
-Encoder = Annotated[str | None, typer.Option(help="resnet50, resnext50_32x4d, …", metavar="NAME")]
-Phase = Annotated[
-    str | None, typer.Option(help="warmup, interpolative (default) or rebalance.", metavar="PHASE")
-]
-Repeats = Annotated[int, typer.Option(min=1, help="Runs of each measurement.")]
-Seconds = Annotated[float | None, typer.Option(min=0.01, help="Length of a run; default: 1.5, with a GPU 3.")]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="TOML file, such as config.toml of a run.", metavar="FILE"),
-]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result into this file.", metavar="FILE")]
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl bench plan inat2018 --data data/inat2018",
-    )
+@command(
+    app,
+    diagnostics.benchmark,
+    "fasticcl bench plan inat2018 --data data/inat2018",
+    name="plan",
+    omit=("images", "image_size", "encoder", "device", "workers"),
 )
-def plan(
-    dataset: Dataset = None,
-    data: Data = None,
-    batch_size: BatchSize = None,
-    phase: Phase = None,
-    repeats: Repeats = 5,
-    seconds: Seconds = None,
-    config: Config = None,
-    assign: Assign = None,
-    file: Json = None,
-) -> None:
-    """Images per second that the plan draws, without reading any."""
-    _measure("plan", **locals())
+def plan(*, file: JsonFile = None, **options: Any) -> None:
+    """Images per second that the plan draws, without reading images."""
+    _measure("plan", file, options)
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl bench loader",
-        "fasticcl bench loader inat2018 --data data/inat2018 --workers 16",
-    )
+@command(
+    app,
+    diagnostics.benchmark,
+    "fasticcl bench loader",
+    "fasticcl bench loader inat2018 --data data/inat2018 --workers 16",
+    name="loader",
+    omit=("encoder",),
 )
-def loader(
-    dataset: Dataset = None,
-    data: Data = None,
-    images: Images = None,
-    batch_size: BatchSize = None,
-    image_size: ImageSize = None,
-    phase: Phase = None,
-    device: Device = None,
-    workers: Workers = None,
-    repeats: Repeats = 5,
-    seconds: Seconds = None,
-    config: Config = None,
-    assign: Assign = None,
-    file: Json = None,
-) -> None:
-    """Images per second that the loader gives while nobody uses them."""
-    _measure("loader", **locals())
+def loader(*, file: JsonFile = None, **options: Any) -> None:
+    """Images per second of the loader, without a consumer."""
+    _measure("loader", file, options)
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl bench step inat2018 --phase warmup",
-    )
+@command(
+    app,
+    diagnostics.benchmark,
+    "fasticcl bench step inat2018 --phase warmup",
+    name="step",
+    omit=("images", "workers"),
 )
-def step(
-    dataset: Dataset = None,
-    data: Data = None,
-    batch_size: BatchSize = None,
-    image_size: ImageSize = None,
-    encoder: Encoder = None,
-    phase: Phase = None,
-    device: Device = None,
-    repeats: Repeats = 5,
-    seconds: Seconds = None,
-    config: Config = None,
-    assign: Assign = None,
-    file: Json = None,
-) -> None:
-    """Images per second that a training step takes, on synthetic batches that are on the device."""
-    _measure("step", **locals())
+def step(*, file: JsonFile = None, **options: Any) -> None:
+    """Images per second of a training step, on synthetic batches on the device."""
+    _measure("step", file, options)
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl bench train inat2018 --data data/inat2018",
-        "fasticcl bench train -c runs/inat2018/iccl-1/config.toml --json result.json",
-    )
+@command(
+    app,
+    diagnostics.benchmark,
+    "fasticcl bench train inat2018 --data data/inat2018",
+    "fasticcl bench train -c runs/inat2018/iccl-1/config.toml --json result.json",
+    name="train",
 )
-def train(
-    dataset: Dataset = None,
-    data: Data = None,
-    images: Images = None,
-    batch_size: BatchSize = None,
-    image_size: ImageSize = None,
-    encoder: Encoder = None,
-    phase: Phase = None,
-    device: Device = None,
-    workers: Workers = None,
-    repeats: Repeats = 5,
-    seconds: Seconds = None,
-    config: Config = None,
-    assign: Assign = None,
-    file: Json = None,
-) -> None:
-    """Training end to end on shards, beside loader and step alone: which binds, and what to change."""
-    _measure("train", **locals())
+def train(*, file: JsonFile = None, **options: Any) -> None:
+    """Training end to end, compared with loader and step alone: the bottleneck and how to widen it."""
+    _measure("train", file, options)
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl bench convert --data IMAGES",
-    )
+@command(
+    app,
+    diagnostics.benchmark,
+    "fasticcl bench convert --data IMAGES",
+    name="convert",
+    omit=(
+        *("dataset", "batch_size", "image_size", "encoder"),
+        *("phase", "device", "config", "set"),
+    ),
 )
-def convert(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of images, as `fasticcl convert folder` reads it; default: images that are made.",
-            metavar="DIR",
-        ),
-    ] = None,
-    images: Annotated[int | None, typer.Option(min=20, help="How many images; default: 256.")] = None,
-    workers: Workers = None,
-    repeats: Repeats = 5,
-    seconds: Seconds = None,
-    file: Json = None,
-) -> None:
-    """Images per second that conversion makes shards of, bytes kept and made smaller."""
-    _measure("convert", **locals())
+def convert(*, file: JsonFile = None, **options: Any) -> None:
+    """Images per second of conversion, with unchanged and with downscaled images."""
+    _measure("convert", file, options)
 
 
-@app.command("all", epilog=examples("fasticcl bench all inat2018 --data data/inat2018 --json result.json"))
-def everything(
-    dataset: Dataset = None,
-    data: Data = None,
-    images: Images = None,
-    batch_size: BatchSize = None,
-    image_size: ImageSize = None,
-    encoder: Encoder = None,
-    phase: Phase = None,
-    device: Device = None,
-    workers: Workers = None,
-    repeats: Repeats = 5,
-    seconds: Seconds = None,
-    config: Config = None,
-    assign: Assign = None,
-    file: Json = None,
-) -> None:
-    """All of it, and a page in Markdown to paste in an issue; --phase is the one trained end to end."""
-    _measure("all", **locals())
+@command(
+    app,
+    diagnostics.benchmark,
+    "fasticcl bench all inat2018 --data data/inat2018 --json result.json",
+    name="all",
+)
+def everything(*, file: JsonFile = None, **options: Any) -> None:
+    """All benchmarks, and a Markdown page to paste into an issue. --phase selects the phase of train."""
+    _measure("all", file, options)
 
 
-def _measure(what: str, *, file: Path | None = None, assign: list[str] | None = None, **options: Any) -> None:
-    from fasticcl.bench.result import page, tables
-    from fasticcl.console import print_lines
-    from fasticcl.system.allocator import keep_freed_memory
+def _measure(what: str, file: Path | None, options: dict[str, Any]) -> None:
+    """Run a benchmark, print its tables and write the result to a file."""
+    from fasticcl.bench.result import markdown, tables
 
     if file and not file.parent.is_dir():
-        raise UserError(f"There is no folder {file.parent} for --json; make it first.")
-    keep_freed_memory()  # as in training; the process is ours
+        raise UserError(f"There is no folder {file.parent} for --json. Create it first.")
+    keep_freed_memory()  # as in training
     console = lasting_console()
-    with Console(stderr=True).status("starting") as status:
-        result = fasticcl.benchmark(what, set=assign or (), say=status.update, **options)
+    result = diagnostics.benchmark(what, **options, console=Console(stderr=True))
     for table in tables(result):
         console.print(table)
     if what == "all":
-        print_lines(console, ["", page(result)])
+        print_lines(console, ["", markdown(result)])
     else:
-        lines = [*([result.advice] if result.advice else []), *(f"note: {each}" for each in result.notes)]
+        lines = [*([result.advice] if result.advice else []), *(f"note: {note}" for note in result.notes)]
         print_lines(console, lines)
     if file:
         try:

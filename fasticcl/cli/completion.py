@@ -31,15 +31,9 @@ def _layouts() -> list[str]:
 
 
 def _settings() -> list[str]:
-    from fasticcl.config import Config, Section
+    from fasticcl.config import SECTIONS
 
-    sections = {name: field.annotation for name, field in Config.model_fields.items()}
-    return [
-        f"{name}.{key}="
-        for name, section in sections.items()
-        if isinstance(section, type) and issubclass(section, Section)
-        for key in section.model_fields
-    ]
+    return [f"{name}.{key}=" for name, section in SECTIONS.items() for key in section.model_fields]
 
 
 datasets, methods = _starting(_datasets), _starting(_methods)

@@ -1,69 +1,45 @@
-"""The verbs that look at runs and at the machine: parse, call one function, print."""
+"""Commands that inspect the machine and runs."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 from rich.console import Console
 
-import fasticcl
+from fasticcl.api import diagnostics
 from fasticcl.cli import tables
-from fasticcl.cli.examples import examples
-from fasticcl.cli.options import Device, Workers
+from fasticcl.cli.command import Json, command
 from fasticcl.console import print_lines
 
 app = typer.Typer()
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl report runs/inat2018/iccl-1",
-        "fasticcl report runs/inat2018/iccl-* runs/inat2018/ce-* --output comparison",
-    )
+@command(
+    app,
+    diagnostics.report,
+    "fasticcl report runs/inat2018/iccl-1",
+    "fasticcl report runs/inat2018/iccl-* runs/inat2018/ce-* --output comparison",
 )
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared.", metavar="RUN...")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder of the files; default: the run's own, of several ./comparison.",
-            metavar="DIR",
-        ),
-    ] = None,
-    device: Device = None,
-    workers: Workers = None,
-) -> None:
-    """Write report.html of a run, or of several.
+def report(runs: list[Path], **options: Any) -> None:
+    """Write report.html of a run, or a comparison of several runs.
 
-    Beside it the figures as SVG and PNG, the numbers as JSON and a row for a LaTeX table. Several runs
-    are compared: mean and standard deviation over those of one configuration.
+    Next to it are the figures as SVG and PNG, the numbers as JSON and a row of a LaTeX table. A comparison
+    shows mean and standard deviation over the runs of each configuration.
     """
     with Console(stderr=True).status("writing the report"):
-        page = fasticcl.report(*runs, output=output, device=device, workers=workers)
+        page = diagnostics.report(*runs, **options)
     print_lines(Console(), [str(page)])
 
 
-@app.command(
-    epilog=examples(
-        "fasticcl doctor",
-        "fasticcl doctor --data data/inat2018 --json",
-    )
-)
-def doctor(
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of shards: look at them and their disk too.", metavar="DIR")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Say what is wrong with this machine.
+@command(app, diagnostics.doctor, "fasticcl doctor", "fasticcl doctor --data data/inat2018 --json")
+def doctor(*, json_output: Json = False, **options: Any) -> None:
+    """Check this machine and report problems.
 
-    Every line that is not ok says what to do; exit code 1 if anything keeps it from training.
+    Every line that is not ok says how to fix it. The exit code is 1 if an error prevents training.
     """
-    with Console(stderr=True).status("looking at the machine"):
-        findings = fasticcl.doctor(data)
+    with Console(stderr=True).status("checking the machine"):
+        findings = diagnostics.doctor(**options)
     if json_output:
         typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=1, ensure_ascii=False))
     else:

@@ -7,13 +7,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-import fasticcl
 from fasticcl.cli import datasets, diagnostics, models, training
 from fasticcl.cli.bench import app as bench
 from fasticcl.cli.broken_pipe import ending_with_its_reader
 from fasticcl.cli.exit import leave
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 from fasticcl.system import rank_environment
+from fasticcl.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,7 @@ app.add_typer(diagnostics.app)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fasticcl {fasticcl.__version__}")
+        typer.echo(f"fasticcl {__version__}")
         raise typer.Exit
 
 

@@ -23,12 +23,12 @@ class BadSamples:
     Args:
         shards: the training split.
         plan: draws the substitutes; its ``max_bad_samples`` says how many are borne.
+        warn: called once for each with a sentence that names it.
     """
 
-    def __init__(self, shards: Shards, plan: Plan) -> None:
+    def __init__(self, shards: Shards, plan: Plan, warn: Callable[[str], None]) -> None:
         self.shards, self.plan = shards, plan
-        self.warn: Callable[[str], None] = lambda _: None
-        """Called once for each with a sentence that names it."""
+        self._warn = warn
         self._rows: set[int] = set()
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class BadSamples:
         """Their rows of the index, sorted."""
         return sorted(self._rows)
 
-    def add(self, rows: Iterable[int], reason: str) -> None:
+    def report(self, rows: Iterable[int], reason: str) -> None:
         """Note images that cannot be read.
 
         Raises:
@@ -47,10 +47,10 @@ class BadSamples:
         """
         for row in sorted(set(rows) - self._rows):
             self._rows.add(row)
-            self.warn(f"warning  {self.shards.name(row)}: {reason}; another image of its class replaces it")
+            self._warn(f"warning  {self.shards.name(row)}: {reason}; another image of its class replaces it")
         self._check_count()
 
-    def know(self, rows: Iterable[int]) -> None:
+    def merge(self, rows: Iterable[int]) -> None:
         """Note images that another rank, or an earlier process of this run, found and named.
 
         Raises:
@@ -80,9 +80,9 @@ class BadSamples:
         ]
         if not found:
             raise TrainingFailed(f"A batch could not be decoded: {str(error).splitlines()[0]}") from error
-        self.add(found, "cannot be decoded")
+        self.report(found, "cannot be decoded")
 
-    def replaced(self, stream: StreamPlan, phase: Phase, epoch: int, step: int) -> StreamPlan:
+    def substitute_in(self, stream: StreamPlan, phase: Phase, epoch: int, step: int) -> StreamPlan:
         """Return a stream's plan with readable images only, as far as is known.
 
         Raises:

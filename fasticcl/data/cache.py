@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from fasticcl.data import graph
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.cgroups import memory_left
-from fasticcl.system.cores import available_cores
 from fasticcl.system.rank_environment import local_world_size
+from fasticcl.system.resources import available_cores, memory_left
 
-Kept = Literal["off", "host", "device"]
+CacheLocation = Literal["off", "host", "device"]
 """Where decoded images are: nowhere, in the memory of the machine, or in that of the device."""
-Wanted = Literal["auto"] | Kept
+CacheSetting = Literal["auto"] | CacheLocation
 
 _SMALL = 64  # pixels; "auto" keeps images up to this side: CIFAR and its like, where decoding costs most
-_MOST_UNASKED = 2**30  # bytes that "auto" takes
+_AUTO_LIMIT = 2**30  # bytes that "auto" takes
 _SHARES = {"host": 0.8, "device": 0.5}  # of the memory that is free; networks live on the device too
 _BATCH = 256  # images decoded at a time
 
@@ -33,7 +32,7 @@ class Cache:
         rows: those of its images that are wanted, sorted.
         threads: threads that decode.
         found_bad: called with the rows of images that cannot be read, and the reason.
-        kept: host or device.
+        location: host or device.
         gpu: number of the device; None: the CPU.
     """
 
@@ -44,14 +43,14 @@ class Cache:
         threads: int,
         found_bad: Callable[[list[int], str], None],
         *,
-        kept: Kept = "host",
+        location: CacheLocation = "host",
         gpu: int | None = None,
     ) -> None:
-        self.resident = kept == "device"
-        """Whether `graph_input` returns tensors on the device and not arrays."""
-        on_gpu = gpu is not None and self.resident
-        self.stream = torch.cuda.Stream(gpu, priority=-1) if on_gpu else None
-        """Where `graph_input` gathers them on a GPU: not behind the training that is queued there."""
+        self.image_format: Literal["decoded", "resident"] = "resident" if location == "device" else "decoded"
+        """Format of what `graph_input` returns: arrays, or tensors on the device."""
+        on_gpu = gpu is not None and location == "device"
+        self.cuda_stream = torch.cuda.Stream(gpu, priority=-1) if on_gpu else None
+        """Stream on which `graph_input` gathers images on a GPU, to not wait for the queued training."""
         heights, widths = (shards.index[side].astype(np.int64) for side in ("height", "width"))
         self._shapes = [*zip(heights.tolist(), widths.tolist(), strict=True)]
         self._uniform = len(set(self._shapes)) == 1
@@ -61,20 +60,20 @@ class Cache:
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             self._fill(batch, _decoded(shards, batch, threads, found_bad))
-        self._host = None if self.resident else self._pixels.numpy()
+        self._host = None if location == "device" else self._pixels.numpy()
         if on_gpu:
             torch.cuda.synchronize(gpu)
 
     def graph_input(self, rows: NDArray[np.integer]) -> Any:
         """Return images, each [height, width, 3] RGB: views into the cache, or a tensor [B, H, W, 3] of all.
 
-        On a GPU they are there when what is queued on `stream` is done.
+        On a GPU they are there when what is queued on `cuda_stream` is done.
         """
         if self._host is not None:
             return [self._image(self._host, row) for row in rows.tolist()]
         if not self._uniform:
             return [self._image(self._pixels, row) for row in rows.tolist()]
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.cuda_stream):
             places = torch.from_numpy(rows.astype(np.int64)).to(self._pixels.device)
             return self._pixels.view(-1, *self._shapes[0], 3).index_select(0, places)
 
@@ -90,7 +89,7 @@ class Cache:
         return pixels[self._ends[row] : self._ends[row + 1]].reshape(*self._shapes[row], 3)
 
 
-def evaluation_cache(shards: Shards, kept: Kept = "host", gpu: int | None = None) -> Cache:
+def evaluation_cache(shards: Shards, location: CacheLocation = "host", gpu: int | None = None) -> Cache:
     """Return the decoded images of an evaluated split, kept on the host or the device.
 
     Raises:
@@ -101,7 +100,7 @@ def evaluation_cache(shards: Shards, kept: Kept = "host", gpu: int | None = None
         names = ", ".join(shards.name(row) for row in rows)
         raise TrainingFailed(f"{names}: {reason}; convert {shards.folder.parent} again.")
 
-    return Cache(shards, np.arange(len(shards)), available_cores(), refuse, kept=kept, gpu=gpu)
+    return Cache(shards, np.arange(len(shards)), available_cores(), refuse, location=location, gpu=gpu)
 
 
 def _decoded(
@@ -125,40 +124,42 @@ def _decoded(
     return _decoded(shards, good, threads, found_bad) if len(good) else []
 
 
-def choose(wanted: Wanted, splits: Iterable[Shards], gpu: int | None = None, insist: bool = True) -> Kept:
+def choose_cache_location(
+    setting: CacheSetting, splits: Iterable[Shards], gpu: int | None = None, required: bool = True
+) -> CacheLocation:
     """Return where the images of these splits are to be kept decoded.
 
     Args:
-        wanted: where they are asked for; auto: small ones on the device, or else where there is room.
+        setting: where they are asked for; auto: small ones on the device, or else where there is room.
         splits: what is kept together.
         gpu: number of the device; None: the CPU, whose memory is the machine's.
-        insist: whether what is asked for and does not fit is an error; else nothing is kept, which gives the
-            same images.
+        required: if True, a requested cache that does not fit is an error; if False, nothing is cached,
+            which gives the same batches.
 
     Raises:
         UserError: they are asked for and do not fit into the memory that is free.
     """
     splits = [*splits]
     needed = sum(decoded_bytes(shards) for shards in splits)
-    if wanted == "auto":
+    if setting == "auto":
         small = all(shards.index[side].max() <= _SMALL for shards in splits for side in ("height", "width"))
-        places: tuple[Kept, ...] = ("host",) if gpu is None else ("device", "host")
-        fits = (each for each in places if needed <= min(_MOST_UNASKED, room(each, gpu)))
+        locations: tuple[CacheLocation, ...] = ("host",) if gpu is None else ("device", "host")
+        fits = (each for each in locations if needed <= min(_AUTO_LIMIT, cache_budget(each, gpu)))
         return next(fits, "off") if small else "off"
-    if wanted != "off" and needed > room(wanted, gpu):
-        if not insist:
+    if setting != "off" and needed > cache_budget(setting, gpu):
+        if not required:
             return "off"
         raise UserError(
-            f"--cache {wanted}: the decoded images take {needed / 2**30:.1f} GiB, more than "
-            f"{_SHARES[wanted]:.0%} of the {free_memory(wanted, gpu) / 2**30:.1f} GiB that are free for each "
-            "rank; use --cache off, or convert with a smaller --short-side."
+            f"--cache {setting}: the decoded images take {needed / 2**30:.1f} GiB, more than "
+            f"{_SHARES[setting]:.0%} of the {free_memory(setting, gpu) / 2**30:.1f} GiB that are free for "
+            "each rank; use --cache off, or convert with a smaller --short-side."
         )
-    return wanted
+    return setting
 
 
-def room(kept: Kept, gpu: int | None) -> int:
+def cache_budget(location: CacheLocation, gpu: int | None) -> int:
     """Return how many bytes decoded images may take there."""
-    return int(_SHARES[kept] * free_memory(kept, gpu))
+    return int(_SHARES[location] * free_memory(location, gpu))
 
 
 def decoded_bytes(shards: Shards) -> int:
@@ -166,9 +167,9 @@ def decoded_bytes(shards: Shards) -> int:
     return 3 * int((shards.index["height"].astype(np.int64) * shards.index["width"]).sum())
 
 
-def free_memory(kept: Kept, gpu: int | None) -> int:
+def free_memory(location: CacheLocation, gpu: int | None) -> int:
     """Return the bytes of memory that are free there, that of the machine divided among its ranks."""
-    if kept == "device" and gpu is not None:
+    if location == "device" and gpu is not None:
         return torch.cuda.mem_get_info(gpu)[0]
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = 1024 * int(lines["MemAvailable"].split()[0])

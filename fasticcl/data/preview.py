@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from fasticcl.config import Config
-from fasticcl.data.loader import Batch, Loader, StreamBatch, draw_stream
+from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.loader import Loader, draw_stream
 from fasticcl.data.plan import Plan
 from fasticcl.errors import UserError
 from fasticcl.files import replacing

@@ -1,1 +1,1 @@
-"""Whether this machine can train: facts are gathered, judged in ``checks`` and put in order by ``doctor``."""
+"""Check that this machine can train: `examine` gathers facts, and ``checks`` turn them into findings."""

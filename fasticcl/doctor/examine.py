@@ -1,20 +1,18 @@
-"""All facts, then all findings."""
+"""Gather all facts, then run all checks."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from fasticcl.doctor import limits, nvidia, probe_runner, software
-from fasticcl.doctor.checks import data, decoding, gpu, machine
-from fasticcl.doctor.checks import software as packages
-from fasticcl.doctor.facts import Facts, Stored
-from fasticcl.doctor.finding import Finding
+from fasticcl.doctor import host, nvidia, probe_runner
+from fasticcl.doctor.checks import data, decoding, gpu, machine, software
+from fasticcl.doctor.facts import Facts, Finding, StoredShards
 
 CHECKS: tuple[Callable[[Facts], Finding | None], ...] = (
-    packages.python,
-    packages.torch,
-    packages.torchvision,
-    packages.dali,
-    packages.pairing,
+    software.python,
+    software.torch,
+    software.torchvision,
+    software.dali,
+    software.cuda_pairing,
     gpu.driver,
     gpu.gpu,
     gpu.jpeg_engine,
@@ -22,42 +20,46 @@ CHECKS: tuple[Callable[[Facts], Finding | None], ...] = (
     machine.memory,
     machine.shared_memory,
     machine.open_files,
-    decoding.with_torch,
-    decoding.with_dali,
-    decoding.with_dali_on_gpu,
-    decoding.together,
+    decoding.torchvision,
+    decoding.dali,
+    decoding.dali_on_gpu,
+    decoding.single_process,
     data.shards,
     data.disk,
 )
 
 
 def examine(folder: Path | None) -> list[Finding]:
-    """Return the findings of this machine, and of the shards in a folder."""
+    """Return the findings for this machine and, if a folder is given, for the shards in it."""
     return judge(gather(folder))
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """Return what facts mean, in the order of `CHECKS`."""
+    """Return the findings of all checks that apply, in the order of `CHECKS`."""
     findings = (check(facts) for check in CHECKS)
     return [finding for finding in findings if finding]
 
 
 def gather(folder: Path | None) -> Facts:
-    """Return the facts of this machine; nothing here imports torch or DALI into this process."""
-    driver = nvidia.read()
-    groups = [*probe_runner.CPU, *(probe_runner.GPU if driver.cards or driver.cuda else ())]
+    """Return the facts about this machine, without importing torch or DALI into this process."""
+    driver = nvidia.read_nvidia()
+    groups = [
+        *probe_runner.CPU_PROBES,
+        *(probe_runner.GPU_PROBES if driver.gpus or driver.cuda else ()),
+    ]
     return Facts(
-        software=software.read(),
-        stored=None if folder is None else _stored(folder),  # before the cores are busy with imports
-        trials=probe_runner.run_all(groups),
+        software=host.read_software(),
+        # Measured first, because the probes keep all cores busy with imports.
+        stored=None if folder is None else _read_shards(folder),
+        probes=probe_runner.run_all(groups),
         nvidia=driver,
-        limits=limits.read(),
+        limits=host.read_limits(),
     )
 
 
-def _stored(folder: Path) -> Stored:
+def _read_shards(folder: Path) -> StoredShards:
     try:
         from fasticcl.doctor import stored_shards
-    except Exception as error:  # NumPy, too, may be broken
-        return Stored(problem=f"cannot be looked at: {type(error).__name__}: {error}")
-    return stored_shards.read(folder)
+    except Exception as error:  # NumPy may be broken as well
+        return StoredShards(problem=f"cannot be checked: {type(error).__name__}: {error}")
+    return stored_shards.read_shards(folder)

@@ -1,38 +1,43 @@
-"""What is known of a machine. Nothing here judges: a test can describe a machine that is not at hand."""
+"""Facts about a machine and the findings that checks derive from them.
+
+Facts contain no judgement, so tests can describe machines that are not available.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of a step that was tried in a process of its own."""
+class ProbeResult:
+    """Result of a probe that ran in a subprocess."""
 
-    found: Mapping[str, Any] | None = None
-    """What the step reported; None where it failed."""
+    values: Mapping[str, Any] | None = None
+    """The values that the probe returned, or None if it failed."""
     error: str = ""
     """Why it failed."""
 
 
 @dataclass(frozen=True)
 class Software:
-    """What is installed, as its metadata says: known also of what cannot be imported."""
+    """Installed packages according to their metadata, which is available even if they cannot be imported."""
 
     fasticcl: str
     python: str
     system: str
     packages: Mapping[str, str]
-    """Version of torch, torchvision and of every DALI package, by normalised name."""
-    needed: Mapping[str, str]
-    """Oldest version that fasticcl works with, by package."""
-    torch_of_torchvision: str
-    """What torchvision says of the torch that it was built for, such as ``==2.15.0``."""
+    """Versions of torch, torchvision and every DALI package, by normalised name."""
+    minimum_versions: Mapping[str, str]
+    """Oldest version that fasticcl supports, by package."""
+    torch_required_by_torchvision: str
+    """The requirement in torchvision's metadata, for example ``==2.15.0``."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """A GPU as nvidia-smi describes it."""
+class Gpu:
+    """A GPU as reported by nvidia-smi."""
 
     name: str
     memory_mib: float
@@ -40,75 +45,93 @@ class Card:
 
 @dataclass(frozen=True)
 class Nvidia:
-    """Driver and GPUs, without torch."""
+    """The NVIDIA driver and GPUs, determined without torch."""
 
-    on_bus: int = 0
-    """NVIDIA cards that the kernel sees, with or without a driver."""
+    pci_devices: int = 0
+    """Number of NVIDIA GPUs on the PCI bus, with or without a driver."""
     driver: str = ""
-    """Version of the driver; empty: none."""
+    """Version of the driver; empty if there is none."""
     cuda: int = 0
-    """Newest major version of CUDA that the driver serves; 0: there is no libcuda."""
-    cards: tuple[Card, ...] = ()
-    trouble: str = ""
-    """What nvidia-smi said instead of an answer."""
-    visible: str | None = None
-    """CUDA_VISIBLE_DEVICES."""
+    """Newest major version of CUDA that the driver supports; 0 if there is no libcuda."""
+    gpus: tuple[Gpu, ...] = ()
+    smi_error: str = ""
+    """Error message of nvidia-smi."""
+    visible_devices: str | None = None
+    """Value of CUDA_VISIBLE_DEVICES."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What this process may use; bytes."""
+    """Resources available to this process. Sizes are in bytes."""
 
     cpu: str
     cores: int
-    """Cores that it may run on."""
-    quota: float | None
-    """Cores' worth of time that its control group grants; None: no limit."""
+    """Cores in the CPU affinity mask."""
+    cpu_quota: float | None
+    """CPU quota of the control group, in cores; None if unlimited."""
     torch_threads: int
-    """Threads that torch computes with on a CPU, unless told otherwise."""
+    """Number of threads that torch uses on a CPU by default."""
     memory: int
-    memory_free: int
+    free_memory: int
     memory_limit: int | None
-    """Of the control group; None: no limit."""
-    shared: int
-    """Size of /dev/shm; 0: there is none."""
+    """Memory limit of the control group; None if unlimited."""
+    shared_memory: int
+    """Size of /dev/shm; 0 if it does not exist."""
     open_files: int
-    """The hard limit, up to which fasticcl raises its own."""
+    """Hard limit of open files, to which fasticcl raises its soft limit."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How fast images were read, drawn at random as in training."""
+class ReadSpeed:
+    """Result of reading images in random order, as in training."""
 
     bytes: int
     images: int
     seconds: float
     cold: bool
-    """Whether they came from the disk and not from the page cache."""
+    """True if the images came from the disk rather than the page cache."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """The shards of ``--data``."""
+class StoredShards:
+    """The shards in the folder given as ``--data``."""
 
     dataset: str = ""
     images: int = 0
     shards: int = 0
     sampled: int = 0
-    """Images whose checksum was compared."""
+    """Number of images whose checksums were compared."""
     problem: str = ""
-    """What is wrong with them."""
-    reading: Reading | None = None
+    """Description of the damage; empty if the shards are intact."""
+    read_speed: ReadSpeed | None = None
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that doctor goes by."""
+    """Everything that the checks take into account."""
 
     software: Software
-    trials: Mapping[str, Trial]
-    """By step, see ``health.probe``; a step that makes no sense on this machine is absent."""
+    probes: Mapping[str, ProbeResult]
+    """Results by name of the probe (`fasticcl.doctor.probes`). Probes that do not apply are absent."""
     nvidia: Nvidia
     limits: Limits
-    stored: Stored | None = None
-    """None: no ``--data``."""
+    stored: StoredShards | None = None
+    """None without ``--data``."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``fasticcl doctor``."""
+
+    name: str
+    """The subject of the check."""
+    status: Status
+    """error: training does not work. warning: training works, but slowly or with restrictions."""
+    found: str
+    """Description of the state, with versions."""
+    advice: str = ""
+    """What to do; empty if the status is ok."""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields as a dictionary for JSON."""
+        return asdict(self)

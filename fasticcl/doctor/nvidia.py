@@ -1,4 +1,4 @@
-"""Driver and GPUs as the system knows them, without torch."""
+"""NVIDIA driver and GPUs, determined without torch."""
 
 import contextlib
 import ctypes
@@ -7,60 +7,61 @@ import re
 import subprocess
 from pathlib import Path
 
-from fasticcl.doctor.facts import Card, Nvidia
-from fasticcl.system.hardware import ask_nvidia_smi
+from fasticcl.doctor.facts import Gpu, Nvidia
+from fasticcl.system.hardware import query_nvidia_smi
 
 _VENDOR = "0x10de"
-_DISPLAYS = ("0x0300", "0x0302")  # PCI classes: VGA and 3D controllers
+_DISPLAY_CLASSES = ("0x0300", "0x0302")  # PCI classes of VGA and 3D controllers
 
 
-def read() -> Nvidia:
-    """Return what is known of driver and GPUs; all empty on a machine without them."""
-    trouble, rows = "", []
+def read_nvidia() -> Nvidia:
+    """Return the driver and the GPUs. All fields are empty on a machine without them."""
+    smi_error, rows = "", []
     try:
-        rows = ask_nvidia_smi(["driver_version", "name", "memory.total"])
-    except subprocess.CalledProcessError as error:  # it says why on its standard output
-        trouble = (error.stdout or error.stderr or "").strip().partition("\n")[0] or str(error)
+        rows = query_nvidia_smi(["driver_version", "name", "memory.total"])
+    except subprocess.CalledProcessError as error:  # nvidia-smi reports errors on its standard output
+        smi_error = (error.stdout or error.stderr or "").strip().partition("\n")[0] or str(error)
     except subprocess.SubprocessError as error:
-        trouble = str(error)
+        smi_error = str(error)
     except OSError:  # not installed
         pass
     return Nvidia(
-        on_bus=_on_bus(Path("/sys/bus/pci/devices")),
-        driver=rows[0][0] if rows else _kernel_module(Path("/proc/driver/nvidia/version")),
+        pci_devices=_count_pci_devices(Path("/sys/bus/pci/devices")),
+        driver=rows[0][0] if rows else _loaded_driver(Path("/proc/driver/nvidia/version")),
         cuda=_newest_cuda(),
-        cards=tuple(Card(name, float(memory) if memory.isdigit() else 0.0) for _, name, memory in rows),
-        trouble=trouble,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        gpus=tuple(Gpu(name, float(memory) if memory.isdigit() else 0.0) for _, name, memory in rows),
+        smi_error=smi_error,
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )
 
 
-def _on_bus(devices: Path) -> int:
+def _count_pci_devices(devices: Path) -> int:
     count = 0
     for device in devices.glob("*"):
         with contextlib.suppress(OSError):
-            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
-            count += vendor == _VENDOR and kind.startswith(_DISPLAYS)
+            vendor, pci_class = ((device / name).read_text().strip() for name in ("vendor", "class"))
+            count += vendor == _VENDOR and pci_class.startswith(_DISPLAY_CLASSES)
     return count
 
 
-def _kernel_module(version: Path) -> str:
-    """Return the version of the driver that the kernel has loaded, where nvidia-smi does not say it."""
+def _loaded_driver(version: Path) -> str:
+    """Return the version of the driver that the kernel has loaded, used if nvidia-smi does not report it."""
     try:
-        found = re.search(r"NVRM version:.*?\s(\d+(\.\d+)+)\s", version.read_text())
+        match = re.search(r"NVRM version:.*?\s(\d+(\.\d+)+)\s", version.read_text())
     except OSError:
         return ""
-    return found[1] if found else ""
+    return match[1] if match else ""
 
 
 def _newest_cuda() -> int:
-    """Return the newest major version of CUDA that libcuda serves; 0 without one.
+    """Return the newest major version of CUDA that libcuda supports, or 0 without libcuda.
 
-    It is the library that answers, since a compatibility package may put a newer one over an old driver.
+    The library is queried, not the driver, because a compatibility package can put a newer libcuda on top
+    of an old driver.
     """
-    number = ctypes.c_int()
+    version = ctypes.c_int()
     try:
-        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     except (OSError, AttributeError):
         return 0
-    return 0 if failed else number.value // 1000
+    return 0 if failed else version.value // 1000

@@ -1,4 +1,4 @@
-"""Steps of `health.probe`, tried in processes of their own: whatever happens to these, doctor goes on."""
+"""Run the probes of `fasticcl.doctor.probes` in subprocesses, so that a crash does not end doctor."""
 
 import json
 import os
@@ -8,62 +8,67 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from fasticcl.doctor.facts import Trial
+from fasticcl.doctor.facts import ProbeResult
 
-CPU = (("torch", "torchvision", "torch_decodes", "together"), ("dali", "dali_decodes"))
-"""Steps of one process each; `together` also needs what stands before it."""
-GPU = (("torch_computes",), ("dali_decodes_on_gpu",), ("jpeg_engine",))
-_PATIENCE = 180.0  # seconds; importing torch from a network disk for the first time takes a minute
+# Each group runs in one process. `joint_decoding` relies on the imports of the probes before it.
+CPU_PROBES = (
+    ("torch", "torchvision", "torchvision_decoding", "joint_decoding"),
+    ("dali", "dali_decoding"),
+)
+GPU_PROBES = (("torch_on_gpu",), ("dali_decoding_on_gpu",), ("jpeg_engine",))
+_TIMEOUT = 180.0  # seconds; the first import of torch from a network disk takes a minute
 
 
-def run_all(groups: Iterable[Sequence[str]]) -> dict[str, Trial]:
-    """Try groups of steps side by side, each in its process; return what came of every step."""
+def run_all(groups: Iterable[Sequence[str]]) -> dict[str, ProbeResult]:
+    """Run groups of probes in parallel, one process per group; return the results by name."""
     with ThreadPoolExecutor() as pool:
-        return {name: trial for trials in pool.map(run, groups) for name, trial in trials.items()}
+        return {name: result for results in pool.map(run, groups) for name, result in results.items()}
 
 
-def run(steps: Sequence[str], patience: float = _PATIENCE) -> dict[str, Trial]:
-    """Try steps one after the other in one process; return what came of each.
+def run(probes: Sequence[str], timeout: float = _TIMEOUT) -> dict[str, ProbeResult]:
+    """Run probes one after the other in one subprocess; return the results by name.
 
     Args:
-        steps: names of steps of `health.probe`.
-        patience: seconds that the process is given.
+        probes: names of probes in `fasticcl.doctor.probes`.
+        timeout: time limit of the subprocess in seconds.
     """
-    # The process is to find what this one finds, and nothing that lies about in the current folder.
-    command = [sys.executable, "-P", "-m", "fasticcl.doctor.probes", *steps]
-    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # -P and PYTHONPATH: the subprocess imports what this one would, and nothing from the current folder.
+    command = [sys.executable, "-P", "-m", "fasticcl.doctor.probes", *probes]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=patience, env=surroundings
+        process = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout, env=environment
         )
     except subprocess.TimeoutExpired as error:
-        written = error.stdout or b""
-        text = written.decode(errors="replace") if isinstance(written, bytes) else written
-        return _outcomes(steps, text, f"it did not end within {patience:.0f} s")
-    return _outcomes(steps, ended.stdout, _ending(ended.returncode, ended.stderr))
+        output = error.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
+        return _results(probes, text, f"it did not finish within {timeout:.0f} s")
+    return _results(probes, process.stdout, _exit_reason(process.returncode, process.stderr))
 
 
-def _outcomes(steps: Sequence[str], output: str, ending: str) -> dict[str, Trial]:
-    """Return what a process reported; the first step without a report is the one that it ended in."""
-    reports = dict(_reports(output))
-    silent = [name for name in steps if name not in reports]
-    for place, name in enumerate(silent):
-        reports[name] = Trial(error=f"not tried, {silent[0]} ended the process" if place else ending)
-    return {name: reports[name] for name in steps}
+def _results(probes: Sequence[str], output: str, exit_reason: str) -> dict[str, ProbeResult]:
+    """Return the reported results. The process ended in the first probe without a report."""
+    results = dict(_reports(output))
+    missing = [name for name in probes if name not in results]
+    for position, name in enumerate(missing):
+        results[name] = ProbeResult(
+            error=f"not run because the probe {missing[0]} ended the process" if position else exit_reason
+        )
+    return {name: results[name] for name in probes}
 
 
-def _reports(output: str) -> Iterable[tuple[str, Trial]]:
+def _reports(output: str) -> Iterable[tuple[str, ProbeResult]]:
     for line in output.splitlines():
         try:
             report = json.loads(line)
-        except ValueError:  # a library prints, too
+        except ValueError:  # output of a library
             continue
-        if isinstance(report, Mapping) and "step" in report:
-            yield report["step"], Trial(report.get("found"), report.get("error", ""))
+        if isinstance(report, Mapping) and "probe" in report:
+            yield report["probe"], ProbeResult(report.get("values"), report.get("error", ""))
 
 
-def _ending(code: int, errors: str) -> str:
+def _exit_reason(code: int, stderr: str) -> str:
     if code < 0:
-        return f"the process was ended by {signal.Signals(-code).name}"
-    last = errors.strip().rpartition("\n")[2]
-    return f"the process ended with exit code {code}" + (f": {last}" if last else "")
+        return f"the process was killed by {signal.Signals(-code).name}"
+    last_line = stderr.strip().rpartition("\n")[2]
+    return f"the process ended with exit code {code}" + (f": {last_line}" if last_line else "")

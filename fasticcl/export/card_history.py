@@ -1,4 +1,4 @@
-"""What a card tells of the run that a model came from: how it was trained, and its accuracies."""
+"""Training and accuracy sections of a model card, from the records of the run."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -9,123 +9,127 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
 from fasticcl.engine.results import TITLES
-from fasticcl.engine.run.environment import PACKAGES
 from fasticcl.engine.run.weights import WEIGHTS, Description, Model
+from fasticcl.engine.run.writer import PACKAGES
 from fasticcl.errors import UserError
-from fasticcl.report.run_record import RunRecord, read_record
-from fasticcl.shards.reader import Manifest
+from fasticcl.report.run_history import RunHistory, read_history
+from fasticcl.shards.manifest import Manifest
+from fasticcl.version import __version__
 
 
-def record_of(model: Model) -> RunRecord | None:
-    """Return the records that are about a model's weights; None where there are none, or no longer."""
-    # A file of another name may hold other weights than those the records are about.
+def read_run_record(model: Model) -> RunHistory | None:
+    """Return the records of the run that produced a model, or None if there are none."""
+    # A file of another name may hold weights that the records do not describe.
     if model.run is None or model.path.name != WEIGHTS:
         return None
     try:
-        return read_record(model.run)
+        return read_history(model.run)
     except UserError:
         return None
 
 
-def training(description: Description, record: RunRecord | None) -> Iterator[str]:
-    """Yield method, schedule, settings and speed, as Markdown."""
+def training_section(description: Description, record: RunHistory | None) -> Iterator[str]:
+    """Yield method, schedule, settings, speed and environment as Markdown."""
     if record is None:
-        yield f"Method `{description.method}`; the file came without the records of its run, which tell more."
+        yield (
+            f"Method `{description.method}`. Details are not known because the file was exported without "
+            "the records of its run."
+        )
     else:
         yield from _settings(record)
         yield ""
         speed = median(epoch["throughput/images_per_sec"] for epoch in record.stage("representation"))
-        bad = record.epochs[-1]["data/bad_samples"]
+        replaced = record.epochs[-1]["data/bad_samples"]
         yield (
-            f"The first stage took {speed:,.0f} images a second (median of its epochs); "
-            f"{bad:,} unreadable images were replaced by others of their class."
+            f"The first stage processed {speed:,.0f} images per second (median of its epochs). "
+            f"{replaced:,} unreadable images were replaced by others of the same class."
         )
     yield ""
     if record and record.environments:
-        made = record.environments[-1]
-        versions = ", ".join(f"{name} {made[name]}" for name in ("fasticcl", *PACKAGES) if made.get(name))
-        yield f"Trained on: {made['machine']}; {versions}, Python {made['python']}."
+        environment = record.environments[-1]
+        versions = ", ".join(
+            f"{name} {environment[name]}" for name in ("fasticcl", *PACKAGES) if environment.get(name)
+        )
+        yield f"Trained on: {environment['machine']}. Versions: {versions}, Python {environment['python']}."
     else:
-        yield "The machine and the versions that it was trained with are not recorded."
-    yield f"Exported with fasticcl {_version()} and torch {torch.__version__}."
+        yield "The machine and the package versions used for training are not recorded."
+    yield f"Exported with fasticcl {__version__} and torch {torch.__version__}."
 
 
-def _settings(record: RunRecord) -> Iterator[str]:
+def _settings(record: RunHistory) -> Iterator[str]:
     config = record.config.shortened() if record.config.engine.fast_dev_run else record.config
-    optim, second = config.optim, config.rebalance
-    rebalanced = (
-        f"{second.epochs} epochs of rebalancing (encoder {second.encoder})"
-        if second.epochs
+    optim, rebalance = config.optim, config.rebalance
+    rebalancing = (
+        f"{rebalance.epochs} epochs of rebalancing (encoder {rebalance.encoder})"
+        if rebalance.epochs
         else "no rebalancing"
     )
     yield (
         f"Method `{config.method.name}`: {optim.epochs} epochs of representation learning (warm-up "
-        f"T = {config.method.warmup_epochs}), {rebalanced}; batches of {optim.batch_size}, "
+        f"T = {config.method.warmup_epochs}), {rebalancing}, batch size {optim.batch_size}, "
         f"learning rate {optim.lr:g}, seed {config.engine.seed}."
     )
     yield ""
+    presets = f"the presets `{config.data.dataset}` and `{config.method.name}`"
     if not record.differences:
-        yield f"All settings are those of the presets `{config.data.dataset}` and `{config.method.name}`."
+        yield f"All settings are those of {presets}."
         return
-    yield f"Settings that differ from the presets `{config.data.dataset}` and `{config.method.name}`:"
+    yield f"Settings that differ from {presets}:"
     yield ""
-    yield "| setting | here | preset |"
+    yield "| setting | value | preset |"
     yield "|---|---|---|"
-    for key, (preset, here) in record.differences.items():
-        yield f"| `{key}` | {here} | {preset} |"
+    for key, (preset, value) in record.differences.items():
+        yield f"| `{key}` | {value} | {preset} |"
 
 
-def achieved(record: RunRecord | None, best: bool) -> Metrics:
-    """Return the accuracies of the exported weights; nothing, if they are not known."""
-    return record.accuracies[_row(record, best)][1] if record else {}
+def exported_accuracies(record: RunHistory | None, best: bool) -> Metrics:
+    """Return the accuracies of the exported weights, or an empty mapping if they are not known."""
+    return record.accuracies[_exported_row(record, best)][1] if record else {}
 
 
-def _row(record: RunRecord, best: bool) -> str:
+def _exported_row(record: RunHistory, best: bool) -> str:
     return "best" if best else "after" if "after" in record.accuracies else "last"
 
 
-def accuracy(description: Description, record: RunRecord | None, best: bool) -> Iterator[str]:
-    """Yield the accuracies of the run, those of the exported weights marked, as Markdown."""
+def accuracy_section(description: Description, record: RunHistory | None, best: bool) -> Iterator[str]:
+    """Yield the accuracies of the run as Markdown, with the row of the exported weights marked."""
     if record is None:
-        yield "The accuracies are not known: the file came without the records of its run."
+        yield "The accuracies are not known because the file was exported without the records of its run."
         return
-    yield f"Top-1 accuracy in %, on {_evaluated(record.config, description.train_counts)}:"
+    yield f"Top-1 accuracy in % on {_evaluated_images(record.config, description.train_counts)}:"
     yield ""
     yield "| | overall | many | medium | few |"
     yield "|---|---:|---:|---:|---:|"
     for name, (epoch, metrics) in record.accuracies.items():
-        of_which = ", last epoch" if name in ("before", "after") else ""
-        title = f"{TITLES[name]}{of_which} ({epoch})" + (", chosen on these images" if name == "best" else "")
-        title = f"**{title}: this file**" if name == _row(record, best) else title
+        suffix = ", last epoch" if name in ("before", "after") else ""
+        title = f"{TITLES[name]}{suffix} ({epoch})" + (", chosen on these images" if name == "best" else "")
+        title = f"**{title}: this file**" if name == _exported_row(record, best) else title
         yield f"| {title} | " + " | ".join(percent(metrics[key]) for key in METRICS) + " |"
     yield ""
-    yield "Overall is the share of images that are right; the others are means of their classes' accuracies."
+    yield (
+        "Overall accuracy is the share of correctly classified images. The other columns are means of "
+        "per-class accuracies."
+    )
     if best:
         yield (
-            "The epoch was chosen for its accuracy on the very images that it is evaluated on, so its "
-            "figures are too good for other images."
+            "The best epoch was chosen by its accuracy on these images, so its accuracy on other images is "
+            "likely to be lower."
         )
 
 
-def _evaluated(config: Config, train_counts: list[int]) -> str:
-    """Return what was evaluated, in a few words; its size, if the shards are still those of the run."""
+def _evaluated_images(config: Config, train_counts: list[int]) -> str:
+    """Return a description of the evaluated split, with its size if the shards are still available."""
     if config.engine.fast_dev_run:
-        return "a few images only, since this was a trial (fast_dev_run)"
+        return "a few images only, because this was a test run (fast_dev_run)"
     try:
         manifest = Manifest.read(config.data.dir)
     except UserError:
         manifest = None
     splits = manifest.splits if manifest else {}
     if "train" not in splits or splits["train"].class_counts != train_counts:
-        splits = {}  # the shards are gone, or are others
-    wanted = ("test", "val") if config.data.eval_split == "auto" else (config.data.eval_split,)
-    for split in wanted:
+        splits = {}  # the shards were removed or replaced by others
+    candidates = ("test", "val") if config.data.eval_split == "auto" else (config.data.eval_split,)
+    for split in candidates:
         if split in splits:
             return f"the {sum(splits[split].class_counts):,} images of the {split} split"
-    return f"the {' split, or where there is none the '.join(wanted)} split"
-
-
-def _version() -> str:
-    from fasticcl.version import __version__
-
-    return __version__
+    return f"the {' split, or if there is none the '.join(candidates)} split"

@@ -1,4 +1,4 @@
-"""A trained model as a file for other programs, checked before it gets its name."""
+"""Export a trained model into a file that is verified before it appears under its name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,103 +7,106 @@ import torch
 
 from fasticcl.engine.run.weights import WEIGHTS, Model, load_model
 from fasticcl.errors import ExportFailed, UserError
-from fasticcl.export.classifier import Classifier, Input, input_of, output_of
-from fasticcl.export.formats import Format, Forward, find
-from fasticcl.export.model_card import CARD, card
+from fasticcl.export.classifier import Classifier, InputType, input_signature, output_signature
+from fasticcl.export.formats import ExportFormat, Forward, find_format
+from fasticcl.export.model_card import MODEL_CARD, model_card
 from fasticcl.files import replacing, write_file
 
 TOLERANCE = 1e-4
-BATCHES = (1, 3)
-"""Sizes of the batches that are compared: the smallest, and one that the graph was not traced with."""
+BATCH_SIZES = (1, 3)
+"""Batch sizes that are verified: the smallest, and one that differs from the batch used for tracing."""
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A file that was written, and its card."""
+class ExportResult:
+    """Paths and signature of an exported model."""
 
     file: Path
     card: Path
     input: str | None
-    """Name, type, shape and range of the input in one line; None: the file holds weights alone."""
+    """Name, data type, shape and range of the input in one line; None if the file holds only weights."""
     output: str | None
-    """Names, type and shape of the outputs in one line; None likewise."""
+    """Names, data type and shape of the outputs in one line; None if the file holds only weights."""
     difference: float
-    """Largest difference from PyTorch, as `difference` measures it."""
+    """Largest difference from PyTorch, as defined by `difference`."""
 
 
-def export(path: Path, format: str, output: Path | None, input: Input, best: bool) -> Exported:
-    """Write a trained model in a format, and ``MODEL_CARD.md`` beside it.
+def export(path: Path, format: str, output: Path | None, input: InputType, best: bool) -> ExportResult:
+    """Export a trained model and write ``MODEL_CARD.md`` next to it.
 
-    The file is read back and run on random images; only then it gets its name. A card that is there is
-    replaced: it is about the file that was exported last.
+    The file is loaded again and run on random images, and appears under its name only if the outputs
+    match. An existing card is replaced, because the card describes the latest export.
 
     Args:
-        path: a run folder, or the weights of one.
+        path: a run folder, or the weights of a run.
         format: onnx, pt2 or safetensors.
-        output: the file; None: beside the weights and called as they are, or ``best``.
-        input: what the file takes, see `Classifier`.
-        best: take the weights of the run's best epoch.
+        output: path of the file, or None for a file next to the weights that is named after them
+            (``best`` for the best epoch).
+        input: type of the input, see `Classifier`.
+        best: if True, export the weights of the best epoch.
 
     Raises:
-        UserError: bad input, a missing package, or a file that cannot be written.
-        ExportFailed: the file does not compute what PyTorch computes; nothing is left of it.
+        UserError: if the arguments are invalid, a package is missing or a file cannot be written.
+        ExportFailed: if the outputs differ from PyTorch. The file is removed.
     """
-    chosen = find(format)
-    if input != "uint8" and not chosen.has_graph:
-        raise UserError(f"A {format} file holds weights alone and has no input; leave out --input.")
+    export_format = find_format(format)
+    if input != "uint8" and not export_format.has_graph:
+        raise UserError(f"A {format} file holds only weights and has no input. Omit --input.")
     model = load_model(path, best=best)
     classifier = Classifier(model, input)
     output = output or model.path.with_name(f"{'best' if best else model.path.stem}.{format}")
-    _check_name(output, format, model, best)
-    written = output.with_name(CARD)
+    _check_output(output, format, model, best)
+    card = output.with_name(MODEL_CARD)
     try:
         with replacing(output) as file:
-            file.write(chosen.pack(classifier))
+            file.write(export_format.pack(classifier))
             file.flush()
-            found = _checked(classifier, chosen, Path(str(file.name)))
-            text = card(model, output.name, format, input, best)
-        write_file(written, text.encode())
+            error = _verify(classifier, export_format, Path(str(file.name)))
+            text = model_card(model, output.name, format, input, best)
+        write_file(card, text.encode())
     except OSError as error:
-        raise UserError(f"Cannot write {output}: {error.strerror}; choose another --output.") from None
-    if not chosen.has_graph:
-        return Exported(output, written, None, None, found)
-    return Exported(output, written, input_of(model.description, input), output_of(model.description), found)
+        raise UserError(f"Cannot write {output}: {error.strerror}. Choose another --output.") from None
+    if not export_format.has_graph:
+        return ExportResult(output, card, None, None, error)
+    description = model.description
+    return ExportResult(
+        output, card, input_signature(description, input), output_signature(description), error
+    )
 
 
-def _check_name(output: Path, format: str, model: Model, best: bool) -> None:
-    """Raise UserError where the name is that of another format, or of weights that would be lost."""
+def _check_output(output: Path, format: str, model: Model, best: bool) -> None:
+    """Raise UserError if the name does not fit the format, or would overwrite other weights of the run."""
     if output.suffix != f".{format}":
-        raise UserError(f"{output} is to be a {format} file; end its name with .{format}.")
+        raise UserError(f"The name of a {format} file must end with .{format}, got {output}.")
     is_run_weights = model.run is not None and output.resolve() == (model.run / WEIGHTS).resolve()
     if is_run_weights and (best or model.path.name != WEIGHTS):
-        raise UserError(f"{output} holds the weights of the run's last epoch; choose another --output.")
+        raise UserError(f"{output} holds the weights of the last epoch of the run. Choose another --output.")
 
 
-def _checked(classifier: Classifier, format: Format, path: Path) -> float:
-    """Return how far a file is from PyTorch.
+def _verify(classifier: Classifier, export_format: ExportFormat, path: Path) -> float:
+    """Return the largest difference of an exported file from PyTorch.
 
     Raises:
-        ExportFailed: too far.
+        ExportFailed: if the difference exceeds `TOLERANCE`.
     """
-    forward = format.load(path, classifier.input)
-    found = float(
-        torch.stack([difference(classifier, forward, classifier.random_images(n)) for n in BATCHES]).max()
-    )
-    if not found <= TOLERANCE:
+    forward = export_format.load(path, classifier.input)
+    differences = [difference(classifier, forward, classifier.random_images(n)) for n in BATCH_SIZES]
+    largest = float(torch.stack(differences).max())
+    if not largest <= TOLERANCE:  # also if it is NaN
         raise ExportFailed(
-            f"What was written differs from PyTorch by {found:.1e}, more than {TOLERANCE:.0e}, and is "
-            "removed; try another --format, and report this with the versions of torch and onnxruntime."
+            f"The exported file was removed because its outputs differ from PyTorch by {largest:.1e}, more "
+            f"than {TOLERANCE:.0e}. Try another --format, and report this with the versions of torch and "
+            "onnxruntime."
         )
-    return found
+    return largest
 
 
 @torch.no_grad()
-def difference(expected: Forward, found: Forward, images: torch.Tensor) -> torch.Tensor:
-    """Return the largest difference between two classifiers' logits and probabilities, a scalar.
+def difference(expected: Forward, actual: Forward, images: torch.Tensor) -> torch.Tensor:
+    """Return the largest difference between the logits and probabilities of two classifiers, a scalar.
 
-    Logits differ by a share of the largest of them where that is above 1. NaN, if anything is NaN.
+    Differences are relative to the largest expected value if that exceeds 1, else absolute. The result is
+    NaN if any output is NaN.
     """
-    pairs = zip(expected(images), found(images), strict=True)
-    return torch.stack(
-        [(one - other).abs().max() / one.abs().max().clamp(min=1) for one, other in pairs]
-    ).max()
+    pairs = zip(expected(images), actual(images), strict=True)
+    return torch.stack([(a - b).abs().max() / a.abs().max().clamp(min=1) for a, b in pairs]).max()

@@ -1,4 +1,4 @@
-"""The formats that a model is exported in. A new one is a pair of functions here and an entry in FORMATS."""
+"""Export formats. A new format is a pair of functions in this file and an entry in FORMATS."""
 
 import importlib
 import io
@@ -11,36 +11,36 @@ import torch
 
 from fasticcl.engine.run.weights import load_model, pack_weights
 from fasticcl.errors import UserError, nearest
-from fasticcl.export.classifier import Classifier, Input
+from fasticcl.export.classifier import Classifier, InputType
 
 Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""From images to logits and probabilities."""
+"""A function from images to logits and probabilities."""
 OUTPUTS = ("logits", "probabilities")
 _BATCH = {"images": {0: torch.export.Dim("batch")}}
-_LARGEST_ONNX = 2**31 - 2**24  # bytes of weights in one file of protobuf's 2 GB, room left for the graph
+_MAX_ONNX_WEIGHTS = 2**31 - 2**24  # bytes; protobuf limits a file to 2 GB, and the graph needs some
 
 
 @dataclass(frozen=True)
-class Format:
-    """How a classifier becomes the content of a file, and how what the file computes is had back."""
+class ExportFormat:
+    """Functions that serialise a classifier into bytes and load it from a file."""
 
     pack: Callable[[Classifier], bytes]
-    load: Callable[[Path, Input], Forward]
-    needs: tuple[str, ...] = ()
-    """Modules of the extra ``export`` that both take."""
+    load: Callable[[Path, InputType], Forward]
+    required_modules: tuple[str, ...] = ()
+    """Modules that both functions import, from the extra ``export``."""
     has_graph: bool = True
-    """Whether the file holds the computation, with normalisation and softmax, or weights alone."""
+    """True if the file contains the computation with normalisation and softmax, not only weights."""
 
 
-def find(name: str) -> Format:
-    """Return a format.
+def find_format(name: str) -> ExportFormat:
+    """Return a format by name.
 
     Raises:
-        UserError: there is none of this name, or what it takes is not installed.
+        UserError: if there is no format of this name, or a package that it requires is not installed.
     """
     if name not in FORMATS:
         raise UserError(f"There is no format {name!r}. {nearest(name, FORMATS)}")
-    for module in FORMATS[name].needs:
+    for module in FORMATS[name].required_modules:
         try:
             importlib.import_module(module)
         except ImportError:
@@ -53,14 +53,14 @@ def find(name: str) -> Format:
 def _trace(classifier: Classifier) -> torch.export.ExportedProgram:
     program = torch.export.export(classifier, (classifier.random_images(2),), dynamic_shapes=_BATCH)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths on this machine, for every operation
+        node.meta.pop("stack_trace", None)  # it contains paths on this machine
     return program
 
 
 def _pack_onnx(classifier: Classifier) -> bytes:
     size = sum(tensor.nbytes for tensor in classifier.state_dict().values())
-    if size > _LARGEST_ONNX:
-        raise UserError(f"An ONNX file holds 2 GB, and these weights are {size:,} bytes; use --format pt2.")
+    if size > _MAX_ONNX_WEIGHTS:
+        raise UserError(f"The weights of {size:,} bytes exceed the 2 GB limit of ONNX. Use --format pt2.")
     program = torch.onnx.export(
         _trace(classifier),
         dynamo=True,
@@ -74,11 +74,11 @@ def _pack_onnx(classifier: Classifier) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def _load_onnx(path: Path, _: Input) -> Forward:
+def _load_onnx(path: Path, _: InputType) -> Forward:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Without a number it pins its threads to cores, some of which may not be ours.
+    # By default, onnxruntime pins threads to cores that this process may not be allowed to use.
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
@@ -90,12 +90,12 @@ def _load_onnx(path: Path, _: Input) -> Forward:
 
 
 def _pack_pt2(classifier: Classifier) -> bytes:
-    buffer = io.BytesIO()  # torch's own writing hides a full disk behind another error
+    buffer = io.BytesIO()  # torch.export.save to a path hides a full disk behind another error
     torch.export.save(_trace(classifier), buffer, extra_files=classifier.metadata)
     return buffer.getvalue()
 
 
-def _load_pt2(path: Path, _: Input) -> Forward:
+def _load_pt2(path: Path, _: InputType) -> Forward:
     with open(path, "rb") as file:
         return torch.export.load(file).module()
 
@@ -104,14 +104,14 @@ def _pack_safetensors(classifier: Classifier) -> bytes:
     return pack_weights(classifier.network, classifier.description)
 
 
-def _load_safetensors(path: Path, input: Input) -> Forward:
+def _load_safetensors(path: Path, input: InputType) -> Forward:
     return Classifier(load_model(path), input)
 
 
-FORMATS: Mapping[str, Format] = MappingProxyType(
+FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
     {
-        "onnx": Format(_pack_onnx, _load_onnx, needs=("onnx", "onnxscript", "onnxruntime")),
-        "pt2": Format(_pack_pt2, _load_pt2),
-        "safetensors": Format(_pack_safetensors, _load_safetensors, has_graph=False),
+        "onnx": ExportFormat(_pack_onnx, _load_onnx, required_modules=("onnx", "onnxscript", "onnxruntime")),
+        "pt2": ExportFormat(_pack_pt2, _load_pt2),
+        "safetensors": ExportFormat(_pack_safetensors, _load_safetensors, has_graph=False),
     }
 )

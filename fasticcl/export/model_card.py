@@ -1,4 +1,4 @@
-"""``MODEL_CARD.md``: what a model is, how it came about, how good it is and what it is not for."""
+"""``MODEL_CARD.md``: usage, data, training, accuracy, limits and licence of an exported model."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ from fasticcl.convert.layouts.registry import LAYOUTS
 from fasticcl.engine.evaluate import Metrics
 from fasticcl.engine.run.weights import Description, Model
 from fasticcl.export import card_history
-from fasticcl.export.classifier import Input, input_of, output_of
-from fasticcl.export.snippets import NEEDS, snippet
+from fasticcl.export.classifier import InputType, input_signature, output_signature
+from fasticcl.export.snippets import REQUIREMENTS, usage_snippet
 from fasticcl.longtail import FEW_BELOW, MANY_ABOVE, class_groups
 
-CARD = "MODEL_CARD.md"
-PAPER = """\
+MODEL_CARD = "MODEL_CARD.md"
+_CITATION = """\
 @article{tiong2021improving,
   title   = {Improving Tail-Class Representation with Centroid Contrastive Learning},
   author  = {Tiong, Anthony Meng Huat and Li, Junnan and Lin, Guosheng and Li, Boyang and Xiong, Caiming
@@ -23,32 +23,32 @@ PAPER = """\
   journal = {arXiv preprint arXiv:2110.10048},
   year    = {2021}
 }"""
-_UNKNOWN = "not known here; ask whoever has the images"
+_UNKNOWN_LICENCE = "not known, ask the owner of the images"
 
 
-def card(model: Model, file: str, format: str, input: Input, best: bool) -> str:
-    """Return the Markdown of a card, with the front matter that model hubs read.
+def model_card(model: Model, file: str, format: str, input: InputType, best: bool) -> str:
+    """Return a model card in Markdown, with the front matter that model hubs read.
 
     Args:
-        model: the model; without its run the card says that the accuracies are not known.
+        model: the model. If the records of its run are missing, the card states that accuracies are unknown.
         file: name of the exported file.
-        format: its format.
-        input: what it takes.
-        best: whether it has the weights of the run's best epoch.
+        format: format of the exported file.
+        input: type of the input of the exported file.
+        best: True if the file holds the weights of the best epoch.
     """
     description = model.description
-    record = card_history.record_of(model)
+    record = card_history.read_run_record(model)
     sections = {
         "Use": _use(description, file, format, input),
         "Data": _data(description),
-        "Training": card_history.training(description, record),
-        "Accuracy": card_history.accuracy(description, record, best),
-        "Limits": _limits(card_history.achieved(record, best)),
+        "Training": card_history.training_section(description, record),
+        "Accuracy": card_history.accuracy_section(description, record, best),
+        "Limits": _limits(card_history.exported_accuracies(record, best)),
         "Licence": [
-            f"Of the training images: {_licence(description.dataset)}. Whether it extends to weights that "
-            "were learnt from them is for you to judge; nothing is granted here."
+            f"Licence of the training images: {_licence(description.dataset)}. You need to determine "
+            "whether it also applies to weights trained on them. This card grants no rights."
         ],
-        "Citation": ["```bibtex", PAPER, "```"],
+        "Citation": ["```bibtex", _CITATION, "```"],
     }
     lines = [*_front_matter(description, format), *_title(model, file)]
     for title, body in sections.items():
@@ -68,7 +68,7 @@ def _front_matter(description: Description, format: str) -> Iterator[str]:
 
 def _yaml_list(key: str, values: Iterable[str]) -> Iterator[str]:
     yield f"{key}:"
-    yield from (f"- {json.dumps(value)}" for value in values)  # YAML reads JSON's strings
+    yield from (f"- {json.dumps(value)}" for value in values)  # JSON strings are valid YAML
 
 
 def _title(model: Model, file: str) -> Iterator[str]:
@@ -78,67 +78,71 @@ def _title(model: Model, file: str) -> Iterator[str]:
     yield f"# {description.encoder} trained on {description.dataset} with {description.method}"
     yield ""
     yield (
-        f"`{file}` tells {len(description.classes):,} classes of images apart. It is a "
-        f"{description.encoder} of {parameters:,} parameters (encoder and classifier; a projection head "
-        "serves training alone), trained on long-tailed data with `fasticcl`, an implementation of "
+        f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
+        f"{description.encoder} with {parameters:,} parameters (encoder and classifier; the projection head "
+        "is used only for training), trained on long-tailed data with `fasticcl`, an implementation of "
         "interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 
 
-def _use(description: Description, file: str, format: str, input: Input) -> Iterator[str]:
-    side, short = description.image_size, description.eval_resize
+def _use(description: Description, file: str, format: str, input: InputType) -> Iterator[str]:
+    side, short_side = description.image_size, description.eval_resize
     resized = (
-        f"resized to a short side of {short} pixels, of which the {side} × {side} in the centre are taken"
-        if short
-        else f"resized as a whole to {side} × {side} pixels"
+        f", resized to a short side of {short_side} pixels and centre-cropped to {side} × {side} pixels"
+        if short_side
+        else f" and resized to {side} × {side} pixels without cropping"
     )
-    yield f"With {NEEDS[format]}, beside the file:"
+    yield f"Requires {REQUIREMENTS[format]}. Run the program in the folder of the file:"
     yield ""
     yield "```python"
-    yield snippet(description, file, format, input).rstrip()
+    yield usage_snippet(description, file, format, input).rstrip()
     yield "```"
     yield ""
     if format == "safetensors":
-        yield "The file holds weights alone; `Classifier` adds normalisation and softmax. It has"
+        yield "The file holds only weights. `Classifier` adds normalisation and softmax."
         yield ""
-    yield f"- input `{input_of(description, input)}`; any number of images at a time"
-    yield f"- output `{output_of(description)}`"
+    yield f"- input `{input_signature(description, input)}`, with any batch size"
+    yield f"- output `{output_signature(description)}`"
     yield (
-        f"- images are made upright and RGB, then {resized} (bilinear, antialiased); the mean "
-        f"{list(description.mean)} is taken away and the result divided by {list(description.std)} inside"
+        "- preprocessing: images are rotated upright according to their EXIF orientation, converted to RGB"
+        f"{resized} (bilinear, antialiased)"
     )
-    yield "- the names of the classes, in the order of the outputs, are in the metadata of the file"
+    yield (
+        f"- normalisation is included: the model subtracts the mean {list(description.mean)} and divides by "
+        f"the standard deviation {list(description.std)}, for pixels from 0 to 1"
+    )
+    yield "- the metadata of the file contains the class names in the order of the outputs"
 
 
 def _data(description: Description) -> Iterator[str]:
     counts = np.array(description.train_counts)
     yield (
-        f"`{description.dataset}`: {counts.sum():,} training images of {len(counts):,} classes; the largest "
-        f"class has {counts.max():,}, the smallest {counts.min():,}, an imbalance of "
+        f"`{description.dataset}`: {counts.sum():,} training images of {len(counts):,} classes. The largest "
+        f"class has {counts.max():,} images and the smallest {counts.min():,}, an imbalance factor of "
         f"{counts.max() / max(counts.min(), 1):,.1f}."
     )
     yield ""
     yield "| | training images per class | classes | training images |"
     yield "|---|---|---:|---:|"
-    meaning = {
+    criteria = {
         "many": f"more than {MANY_ABOVE}",
         "medium": f"{FEW_BELOW} to {MANY_ABOVE}",
         "few": f"fewer than {FEW_BELOW}",
     }
-    for name, member in class_groups(counts).items():
-        yield f"| {name} | {meaning[name]} | {member.sum():,} | {counts[member].sum():,} |"
+    for name, members in class_groups(counts).items():
+        yield f"| {name} | {criteria[name]} | {members.sum():,} | {counts[members].sum():,} |"
 
 
-def _limits(achieved: Metrics) -> Iterator[str]:
-    many, few = achieved.get("val/many"), achieved.get("val/few")
-    measured = f": {few:.1f} % against {many:.1f} % on many" if None not in (many, few) else ""
-    yield f"- Classes with few training images are recognised less reliably as a rule{measured}."
-    yield "- Every image gets one of the known classes, also an image of none of them."
-    yield "- Probabilities are the softmax of the logits; whether they are calibrated was not evaluated."
+def _limits(accuracies: Metrics) -> Iterator[str]:
+    many, few = accuracies.get("val/many"), accuracies.get("val/few")
+    measured = f" (few {few:.1f} %, many {many:.1f} %)" if None not in (many, few) else ""
+    yield f"- Classes with few training images are usually recognised less reliably{measured}."
+    yield "- Every image is assigned to one of these classes, even if it shows none of them."
+    yield "- Probabilities are the softmax of the logits. Their calibration was not evaluated."
     yield (
-        "- Not evaluated for images from other sources than the training images, for robustness against "
-        "disturbed or adversarial images, for fairness towards groups of people, or for decisions that "
-        "concern health, safety or rights."
+        "- The model was not evaluated on images from sources other than that of the training images, for "
+        "robustness to corrupted or adversarial images, for fairness towards groups of people, or for "
+        "decisions about health, safety or rights."
     )
 
 
@@ -146,4 +150,4 @@ def _licence(dataset: str) -> str:
     if dataset == "demo":
         return digits.TERMS
     layout = LAYOUTS.get(dataset)
-    return layout.licence if layout and layout.where else _UNKNOWN
+    return layout.licence if layout and layout.download else _UNKNOWN_LICENCE

@@ -1,18 +1,18 @@
-"""Programs of a few lines that use an exported file; a card shows one, and a test runs them."""
+"""Short example programs that use an exported file. The model card shows one, and the tests run them."""
 
 import json
 
 from fasticcl.engine.run.weights import Description
-from fasticcl.export.classifier import Input
+from fasticcl.export.classifier import InputType
 
-NEEDS = {
+REQUIREMENTS = {
     "onnx": "`pip install numpy onnxruntime pillow`",
     "pt2": "`pip install numpy torch pillow`",
     "safetensors": "an installed `fasticcl`",
 }
-"""What a program needs, for people."""
+"""Requirements of the program by format, in Markdown."""
 
-_OPEN = {
+_LOAD = {
     "onnx": """
 import json
 
@@ -57,46 +57,46 @@ logits, probabilities = (output.numpy() for output in classifier(torch.from_nump
 """,
 }
 _RUN["safetensors"] = _RUN["pt2"]
-_SHOW = """\
+_PRINT = """\
 for k in np.argsort(-probabilities[0])[:5]:
     print(f"{probabilities[0][k]:.3f} {classes[k]}")
 """
 
 
-def snippet(description: Description, file: str, format: str, input: Input) -> str:
+def usage_snippet(description: Description, file: str, format: str, input: InputType) -> str:
     """Return a program that prints the five most probable classes of ``image.jpg``.
 
-    Sizes are rounded as evaluation rounds them (`fasticcl.data.plan.evaluation_stream`).
+    Sizes and offsets are rounded as in evaluation (`fasticcl.data.plan.evaluation_stream`).
 
     Args:
-        description: of the model.
-        file: name of the exported file, in the folder where the program runs.
+        description: the description of the model.
+        file: name of the exported file in the working directory of the program.
         format: onnx, pt2 or safetensors.
-        input: what the file takes.
+        input: type of the input of the file.
     """
     parts = [
-        _OPEN[format].format(file=json.dumps(file)),
-        _image(description),
-        _images(input),
+        _LOAD[format].format(file=json.dumps(file)),
+        _preprocess(description),
+        _to_batch(input),
         _RUN[format],
-        _SHOW,
+        _PRINT,
     ]
     return "".join(parts).strip() + "\n"
 
 
-def _image(description: Description) -> str:
-    side, short = description.image_size, description.eval_resize
-    upright = '\nimage = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")\n'
-    if not short:
-        return f"{upright}image = image.resize(({side}, {side}), Image.Resampling.BILINEAR)\n"
-    return f"""{upright}short = min(image.size)
-image = image.resize([side * {short} // short for side in image.size], Image.Resampling.BILINEAR)
+def _preprocess(description: Description) -> str:
+    side, short_side = description.image_size, description.eval_resize
+    opened = '\nimage = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")\n'
+    if not short_side:
+        return f"{opened}image = image.resize(({side}, {side}), Image.Resampling.BILINEAR)\n"
+    return f"""{opened}short = min(image.size)
+image = image.resize([side * {short_side} // short for side in image.size], Image.Resampling.BILINEAR)
 left, top = (round((side - {side}) / 2) for side in image.size)
 image = image.crop((left, top, left + {side}, top + {side}))
 """
 
 
-def _images(input: Input) -> str:
+def _to_batch(input: InputType) -> str:
     if input == "uint8":
         return "images = np.array(image)[None]\n"
     return "images = np.array(image, np.float32).transpose(2, 0, 1)[None] / 255\n"

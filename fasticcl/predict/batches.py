@@ -1,4 +1,4 @@
-"""Pictures as batches for a network: made ahead in threads, as evaluation sees them, for the graph."""
+"""Batches of images for prediction, decoded and resized in threads and normalised by the DALI graph."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,123 +13,116 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.loader import as_tensor, run_graph
-from fasticcl.data.plan import evaluation_place
+from fasticcl.data.crops import evaluation_crop
+from fasticcl.data.dali_pipeline import PipelineOptions
+from fasticcl.data.graph_inputs import GraphSpec
 from fasticcl.data.resize import resized_square
-from fasticcl.predict.inputs import Picture
+from fasticcl.predict.inputs import ImageInput
 from fasticcl.shards.images import MAX_PIXELS, UnreadableImage, decode
 
-_PREFETCH = 2  # batches in the graph
+_PREFETCH = 2  # batches prepared ahead in the graph
 
 
 @dataclass(frozen=True)
-class PictureBatch:
-    """Pictures as the network takes them."""
+class ImageBatch:
+    """A batch of network inputs."""
 
     names: list[str]
     errors: list[str | None]
-    """Why a picture cannot be read; what x holds in its place means nothing."""
+    """Why an image cannot be read, or None. The rows of x of unreadable images are undefined."""
     x: torch.Tensor
     """[B, 3, S, S] float32 images, normalised, in channels_last memory format."""
 
 
 @dataclass(frozen=True)
-class _Started:
-    """A batch that threads are at work on."""
+class _PendingBatch:
+    """A batch whose images are being decoded by the thread pool."""
 
     names: list[str]
     squares: NDArray[np.uint8]
-    """[B, S, S, 3] RGB; each is there when its error is."""
+    """[B, S, S, 3] RGB. A square is valid once the future of its error is done."""
     errors: list[Future[str | None]]
 
 
-def picture_batches(
-    pictures: Iterable[Picture], data: Data, *, batch_size: int, threads: int, gpu: int | None
-) -> Iterator[PictureBatch]:
-    """Yield pictures in their order.
+def image_batches(
+    images: Iterable[ImageInput], data: Data, *, batch_size: int, threads: int, gpu: int | None
+) -> Iterator[ImageBatch]:
+    """Yield images in batches, in their order, preprocessed as in evaluation.
 
-    Decoding is done here and not in the graph, with the converter's checks and the pixels that training
-    sees: DALI reads on over damage that the converter refuses, and gives up a whole batch for one picture.
-    So is resizing, while the pixels are still in the core's cache, by the function that the graph calls on
-    a CPU. As many pictures are in memory at their full size as there are threads.
+    Images are decoded here rather than in the graph, with the checks of the converter, because DALI decodes
+    past damage that the converter rejects and discards a whole batch for one unreadable image. Each image
+    is resized right after decoding, while its pixels are still in the cache of the core, with the function
+    that the graph uses on a CPU. At most ``threads`` images are in memory at full size.
 
     Args:
-        pictures: where they are.
-        data: how the network takes them.
-        batch_size: B; the last batch may be smaller.
-        threads: threads that decode and resize.
-        gpu: device number; None: the CPU.
+        images: the encoded images.
+        data: image size, evaluation resize and normalisation.
+        batch_size: B. The last batch may be smaller.
+        threads: number of threads that decode and resize.
+        gpu: device number, or None for the CPU.
     """
-    fed: deque[_Started] = deque()  # the graph reads the squares from here
+    in_graph: deque[_PendingBatch] = deque()  # keeps the squares alive that the graph reads
     pool = ThreadPoolExecutor(threads, "decode")
-    started = _started_ahead(pool, pictures, data, batch_size)
+    pending = _pending_batches(pool, images, data, batch_size)
 
     def feed(_: int) -> list[Any]:
-        batch = next(started)  # StopIteration ends the graph's work
-        for error in reversed(batch.errors):  # the last first: one wait instead of one for each
+        batch = next(pending)  # StopIteration ends the pipeline
+        for error in reversed(batch.errors):  # from the last one, to block once rather than for each image
             error.result()
-        fed.append(batch)
+        in_graph.append(batch)
         return [batch.squares, np.zeros(len(batch.names), np.int64)]
 
-    pipeline = graph.build(
-        feed,
-        data,
-        mixed=False,
-        padded=False,
-        jitter=False,
-        batch_size=batch_size,
-        threads=threads,
-        prefetch=_PREFETCH,
-        gpu=gpu,
-        images="squares",
-    )
+    options = PipelineOptions(batch_size, threads, _PREFETCH, gpu)
+    pipeline = graph.build(feed, GraphSpec.prediction(data), options)
     try:
         while True:
             try:
-                x, _ = map(as_tensor, run_graph(pipeline, gpu))
+                x, _ = pipeline.tensors()
             except StopIteration:
                 return
-            batch = fed.popleft()
-            yield PictureBatch(batch.names, [error.result() for error in batch.errors], x)
+            batch = in_graph.popleft()
+            yield ImageBatch(batch.names, [error.result() for error in batch.errors], x)
     finally:
-        # Not waited for: the garbage collector may close this in a thread that they wait for.
+        # Do not wait: the garbage collector may close this generator in a thread that the pool waits for.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _started_ahead(
-    pool: ThreadPoolExecutor, pictures: Iterable[Picture], data: Data, batch_size: int
-) -> Iterator[_Started]:
-    """Yield batches, each when the next one has been started."""
-    rest, before = iter(pictures), None
-    while chosen := list(islice(rest, batch_size)):
-        squares = np.empty((len(chosen), data.image_size, data.image_size, 3), np.uint8)
+def _pending_batches(
+    pool: ThreadPoolExecutor, images: Iterable[ImageInput], data: Data, batch_size: int
+) -> Iterator[_PendingBatch]:
+    """Yield batches, each after the decoding of the next one has been submitted."""
+    remaining, previous = iter(images), None
+    while batch := list(islice(remaining, batch_size)):
+        squares = np.empty((len(batch), data.image_size, data.image_size, 3), np.uint8)
         errors = [
-            pool.submit(_fill, square, picture, data) for square, picture in zip(squares, chosen, strict=True)
+            pool.submit(_decode_into, square, image, data)
+            for square, image in zip(squares, batch, strict=True)
         ]
-        if before:
-            yield before
-        before = _Started([picture.name for picture in chosen], squares, errors)
-    if before:
-        yield before
+        if previous:
+            yield previous
+        previous = _PendingBatch([image.name for image in batch], squares, errors)
+    if previous:
+        yield previous
 
 
-def _fill(square: NDArray[np.uint8], picture: Picture, data: Data) -> str | None:
-    """Make a picture a square [S, S, 3] as evaluation sees it; return why it cannot be read, or None."""
+def _decode_into(square: NDArray[np.uint8], image: ImageInput, data: Data) -> str | None:
+    """Decode an image and resize it into a square [S, S, 3]; return the error message, or None."""
     try:
-        pixels = decode(picture.read())
-        _check_shape(pixels, data)
+        pixels = decode(image.read())
+        _check_aspect_ratio(pixels, data)
     except UnreadableImage as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
     height, width, _ = pixels.shape
-    square[:] = resized_square(pixels, *evaluation_place(height, width, data), False, data.image_size)
+    size, cut = evaluation_crop(height, width, data)
+    square[:] = resized_square(pixels, size.tolist(), cut.tolist(), False, data.image_size)
     return None
 
 
-def _check_shape(pixels: NDArray[np.uint8], data: Data) -> None:
-    """Refuse a strip of few pixels that would become one of billions when its short side is enlarged."""
+def _check_aspect_ratio(pixels: NDArray[np.uint8], data: Data) -> None:
+    """Reject a long strip that would exceed MAX_PIXELS after its short side is enlarged."""
     height, width, _ = pixels.shape
     short, long = sorted((height, width))
     if data.eval_resize**2 * long > MAX_PIXELS * short:
-        raise UnreadableImage(f"{width}×{height} pixels are too long a strip")
+        raise UnreadableImage(f"the aspect ratio of {width}×{height} pixels is too extreme to resize")

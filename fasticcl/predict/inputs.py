@@ -1,4 +1,4 @@
-"""The pictures that a person names: files, folders, shards and tars, listed when they are needed."""
+"""Images named on the command line: files, folders, shards and tar archives, listed lazily."""
 
 import os
 import tarfile
@@ -11,115 +11,117 @@ from pathlib import Path
 
 import numpy as np
 
-from fasticcl.convert.layouts.folder import SUFFIXES
+# Prediction accepts the same image suffixes and tar archives as conversion.
 from fasticcl.convert.tar_stream import open_tar
 from fasticcl.errors import UserError
-from fasticcl.shards.images import UnreadableImage
+from fasticcl.shards.images import IMAGE_SUFFIXES, UnreadableImage
 from fasticcl.shards.manifest import MANIFEST, Manifest
 from fasticcl.shards.reader import INDEX, DamagedImages, Shards
 
-_TARS = (".tar", ".tar.gz", ".tgz")
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An encoded image somewhere."""
+class ImageInput:
+    """An encoded image in a file, in a shard or in a tar archive."""
 
     name: str
-    """Its path, in shards and tars followed by what it is called there."""
+    """Path of the image. For shards and tar archives, the path followed by the name inside."""
     read: Callable[[], bytes]
-    """Returns its bytes; raises OSError or UnreadableImage."""
+    """Return the encoded bytes; raises OSError or UnreadableImage."""
 
 
-def find_pictures(paths: Iterable[Path]) -> Iterator[Picture]:
-    """Return pictures in the order of the paths, those in a folder sorted by name.
+def find_images(paths: Iterable[Path]) -> Iterator[ImageInput]:
+    """Return the images of all paths, in the order of the paths. Images in a folder are sorted by name.
 
-    A file is one whatever it is called; in folders, however deep, and in tars the usual suffixes count and
-    hidden ones do not. Folders that are links are left out.
+    A path that is a file counts as an image regardless of its suffix. Folders are searched recursively.
+    In folders and tar archives only the usual image suffixes count. Hidden files and symbolic links to
+    folders are ignored.
 
     Raises:
-        UserError: no paths, one that does not exist, a folder without pictures, or damaged shards; before
-            the first picture is listed.
+        UserError: before the first image is listed, if there are no paths, a path does not exist, a folder
+            contains no images, or shards are damaged.
     """
-    listings = [_listed(path) for path in paths]
+    listings = [_images_of(path) for path in paths]
     if not listings:
-        raise UserError("There are no pictures; name files, folders, shards or tars.")
+        raise UserError("There are no images to predict. Name files, folders, shards or tar archives.")
     return chain.from_iterable(listings)
 
 
-def _listed(path: Path) -> Iterator[Picture]:
+def _images_of(path: Path) -> Iterator[ImageInput]:
     if not os.path.exists(path):
-        raise UserError(f"There is no {path}; give files, folders, tars or shards that exist.")
+        raise UserError(f"{path} does not exist. Name existing files, folders, shards or tar archives.")
     if not path.is_dir():
-        return _in_tar(path) if path.name.endswith(_TARS) else iter([_file(path)])
+        return _in_tar(path) if path.name.endswith(_TAR_SUFFIXES) else iter([_in_file(path)])
     if (manifest := Manifest.read(path)) is not None:
         return chain.from_iterable([_in_split(path, split) for split in manifest.splits])
     if (path / INDEX).exists() and (path.parent / MANIFEST).exists():
         return _in_split(path.parent, path.name)
-    found = _in_folder(path)
-    first = next(found, None)
+    images = _in_folder(path)
+    first = next(images, None)
     if first is None:
-        raise UserError(f"There are no pictures in {path}; give another folder.")
-    return chain([first], found)
+        raise UserError(f"{path} contains no images. Name a folder that does.")
+    return chain([first], images)
 
 
-def _file(path: Path) -> Picture:
-    return Picture(str(path), partial(_bytes, path))
+def _in_file(path: Path) -> ImageInput:
+    return ImageInput(str(path), partial(_read_file, path))
 
 
-def _bytes(path: Path) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # a buffer would only be filled to be copied
+def _read_file(path: Path) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # a buffer would add a copy
         return file.read()
 
 
-def _in_folder(folder: Path) -> Iterator[Picture]:
+def _in_folder(folder: Path) -> Iterator[ImageInput]:
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        yield Picture(str(folder), partial(_refuse, error))
+        yield ImageInput(str(folder), partial(_raise_unreadable, error))
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _in_folder(Path(entry.path))
-        elif _is_picture(entry.name) and (entry.is_file() or entry.is_symlink()):
-            yield _file(Path(entry.path))
+        elif _has_image_suffix(entry.name) and (entry.is_file() or entry.is_symlink()):
+            yield _in_file(Path(entry.path))
 
 
-def _in_split(folder: Path, split: str) -> Iterator[Picture]:
+def _in_split(folder: Path, split: str) -> Iterator[ImageInput]:
     shards = Shards(folder, split)
     return (
-        Picture(str(folder / shards.name(row)), partial(_content, shards, row)) for row in range(len(shards))
+        ImageInput(str(folder / shards.name(row)), partial(_read_row, shards, row))
+        for row in range(len(shards))
     )
 
 
-def _content(shards: Shards, row: int) -> bytes:
+def _read_row(shards: Shards, row: int) -> bytes:
     try:
         return shards.read(np.array([row]))[0].tobytes()
     except DamagedImages as error:
         raise UnreadableImage(error.reason) from None
 
 
-def _in_tar(path: Path) -> Iterator[Picture]:
-    """Yield the pictures of a tar, which can be read but once, with their bytes."""
+def _in_tar(path: Path) -> Iterator[ImageInput]:
+    """Yield the images of a tar archive together with their bytes, because the stream is read only once."""
     try:
         with open_tar(path) as tar:
             for member in tar:
-                tar.members.clear()  # pyrefly: ignore[missing-attribute]  # else it remembers them all
-                file = tar.extractfile(member) if member.isfile() and _is_picture(member.name) else None
+                tar.members.clear()  # pyrefly: ignore[missing-attribute]  # keeps memory constant
+                file = tar.extractfile(member) if member.isfile() and _has_image_suffix(member.name) else None
                 if file is not None:
                     content = file.read()
-                    yield Picture(f"{path}/{member.name}", lambda content=content: content)
+                    yield ImageInput(f"{path}/{member.name}", lambda content=content: content)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        yield Picture(str(path), partial(_refuse, error))
+        yield ImageInput(str(path), partial(_raise_unreadable, error))
 
 
-def _is_picture(path: str) -> bool:
+def _has_image_suffix(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _refuse(error: Exception) -> bytes:
+def _raise_unreadable(error: Exception) -> bytes:
     raise UnreadableImage(getattr(error, "strerror", None) or str(error))

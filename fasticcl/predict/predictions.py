@@ -1,4 +1,4 @@
-"""Predictions as rows: for people a line each, for programs CSV and JSON Lines."""
+"""Predictions, written as a readable table, CSV or JSON Lines."""
 
 import csv
 import json
@@ -6,31 +6,33 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-Format = Literal["table", "csv", "jsonl"]
+OutputFormat = Literal["table", "csv", "jsonl"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one picture."""
+    """The most probable classes of one image, or the reason why it could not be read."""
 
     image: str
-    """Its path, in shards and tars followed by what it is called there."""
+    """Path of the image. For shards and tar archives, the path followed by the name inside."""
     classes: tuple[str, ...] = ()
-    """The likeliest classes, the best first; none where there is an error."""
+    """The most probable classes in descending order; empty if there is an error."""
     probabilities: tuple[float, ...] = ()
-    """The probability of each."""
+    """The probability of each class in ``classes``."""
     error: str | None = None
-    """Why it could not be read."""
+    """Why the image could not be read."""
 
 
-def write_rows(predictions: Iterable[Prediction], file: TextIO, format: Format) -> tuple[int, int]:
-    """Write each prediction as it comes; return how many there were, and how many of them errors.
+def write_predictions(
+    predictions: Iterable[Prediction], file: TextIO, format: OutputFormat
+) -> tuple[int, int]:
+    """Write each prediction as soon as it is available; return the numbers of images and of errors.
 
-    - table: a line for every picture.
-    - csv: the columns image, rank (from 1), class, probability and error; a line for every class.
-    - jsonl: an object with the fields of `Prediction` for every picture.
+    - table: one line per image.
+    - csv: the columns image, rank (from 1), class, probability and error; one line per class.
+    - jsonl: one object per image, with the fields of `Prediction`.
     """
-    write = {"table": _table, "csv": _csv, "jsonl": _jsonl}[format](file)
+    write = {"table": _table_writer, "csv": _csv_writer, "jsonl": _jsonl_writer}[format](file)
     images = errors = 0
     for prediction in predictions:
         write(prediction)
@@ -39,41 +41,44 @@ def write_rows(predictions: Iterable[Prediction], file: TextIO, format: Format) 
     return images, errors
 
 
-def _table(file: TextIO) -> Callable[[Prediction], None]:
+def _table_writer(file: TextIO) -> Callable[[Prediction], None]:
     width = 0
 
     def write(prediction: Prediction) -> None:
         nonlocal width
-        width = max(width, len(prediction.image))  # of those so far: rows do not wait for the last
-        found = zip(prediction.classes, prediction.probabilities, strict=True)
-        text = "  ".join(f"{name} {value:.1%}" for name, value in found)
+        width = max(width, len(prediction.image))  # of the images so far, because lines are not delayed
+        ranking = zip(prediction.classes, prediction.probabilities, strict=True)
+        text = "  ".join(f"{name} {probability:.1%}" for name, probability in ranking)
         error = prediction.error and f"error: {prediction.error}"
         file.write(f"{prediction.image:<{width}}  {error or text}\n")
 
     return write
 
 
-def _csv(file: TextIO) -> Callable[[Prediction], None]:
+def _csv_writer(file: TextIO) -> Callable[[Prediction], None]:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("image", "rank", "class", "probability", "error"))
 
     def write(prediction: Prediction) -> None:
         image, error = prediction.image, prediction.error
-        found = zip(prediction.classes, prediction.probabilities, strict=True)
-        rows = [(image, rank, name, _short(value), "") for rank, (name, value) in enumerate(found, start=1)]
+        ranking = zip(prediction.classes, prediction.probabilities, strict=True)
+        rows = [
+            (image, rank, name, _float32_digits(probability), "")
+            for rank, (name, probability) in enumerate(ranking, start=1)
+        ]
         writer.writerows(rows if error is None else [(image, "", "", "", error)])
 
     return write
 
 
-def _jsonl(file: TextIO) -> Callable[[Prediction], None]:
+def _jsonl_writer(file: TextIO) -> Callable[[Prediction], None]:
     def write(prediction: Prediction) -> None:
-        fields = vars(prediction) | {"probabilities": [*map(_short, prediction.probabilities)]}
+        fields = vars(prediction) | {"probabilities": [*map(_float32_digits, prediction.probabilities)]}
         file.write(json.dumps(fields) + "\n")
 
     return write
 
 
-def _short(probability: float) -> float:
-    """Return a float32 without the digits that it does not have."""
+def _float32_digits(probability: float) -> float:
+    """Round to the seven significant digits of a float32."""
     return float(f"{probability:.7g}")

@@ -1,39 +1,39 @@
-"""What a trained network says of pictures."""
+"""Predict the classes of images with a trained network."""
 
 from collections.abc import Iterable, Iterator
 
 import torch
 
 from fasticcl.engine.run.weights import Model
-from fasticcl.predict.batches import picture_batches
-from fasticcl.predict.inputs import Picture
+from fasticcl.predict.batches import image_batches
+from fasticcl.predict.inputs import ImageInput
 from fasticcl.predict.predictions import Prediction
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import Machine
+from fasticcl.system.resources import available_cores
 
 
 def predict(
     model: Model,
-    pictures: Iterable[Picture],
+    images: Iterable[ImageInput],
     machine: Machine,
     *,
     topk: int,
     batch_size: int,
     threads: int | None,
 ) -> Iterator[Prediction]:
-    """Yield a row for every picture, in their order.
+    """Yield a prediction for every image, in the order of the images.
 
     Args:
-        model: the network and what it is.
-        pictures: where they are.
-        machine: where the network runs.
-        topk: classes per picture, at most all.
-        batch_size: pictures at a time.
-        threads: threads that decode; None: one per core.
+        model: the network and its description.
+        images: the encoded images.
+        machine: the device on which the network runs.
+        topk: number of classes per image, at most the number of classes of the model.
+        batch_size: number of images per batch.
+        threads: number of threads that decode, or None for one per core.
     """
-    network, classes = machine.place(model.network), model.description.classes
-    batches = picture_batches(
-        pictures,
+    network, classes = machine.to_device(model.network), model.description.classes
+    batches = image_batches(
+        images,
         model.description.data,
         batch_size=batch_size,
         threads=threads or available_cores(),
@@ -41,13 +41,13 @@ def predict(
     )
     for batch in batches:
         with torch.inference_mode():
-            logits = network(batch.x).logits  # float32 on every machine, as evaluation has it
-            best, labels = logits.topk(min(topk, len(classes)), dim=1)
-            # After a softmax, however small, torch's threads spin for milliseconds on the cores that decode.
-            probabilities = (best - logits.logsumexp(dim=1, keepdim=True)).exp()
-        found = zip(batch.names, batch.errors, labels.tolist(), probabilities.tolist(), strict=True)
-        for name, error, ranked, values in found:
+            logits = network(batch.x).logits  # float32 on every device, as in evaluation
+            top_logits, top_labels = logits.topk(min(topk, len(classes)), dim=1)
+            # Not softmax: after it, torch's threads spin for milliseconds on the cores that decode.
+            probabilities = (top_logits - logits.logsumexp(dim=1, keepdim=True)).exp()
+        rows = zip(batch.names, batch.errors, top_labels.tolist(), probabilities.tolist(), strict=True)
+        for name, error, labels, values in rows:
             if error is None:
-                yield Prediction(name, tuple(classes[label] for label in ranked), tuple(values))
+                yield Prediction(name, tuple(classes[label] for label in labels), tuple(values))
             else:
                 yield Prediction(name, error=error)

@@ -14,6 +14,7 @@ import resource
 import shlex
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from isal.isal_zlib import crc32
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from fasticcl.errors import UserError
 from fasticcl.files import file_sha256
-from fasticcl.shards.image_headers import declares
+from fasticcl.shards.image_headers import declares_size
 from fasticcl.shards.manifest import Manifest, SplitInfo
 
 INDEX = "index.npy"
@@ -56,6 +57,11 @@ class Shards:
     Raises:
         UserError: no such shards, or they changed since the conversion.
     """
+
+    image_format: Literal["encoded"] = "encoded"
+    """Format of what `graph_input` returns."""
+    cuda_stream: None = None
+    """Encoded images are in host memory."""
 
     def __init__(self, folder: Path, split: str, verify_reads: bool = True) -> None:
         manifest = Manifest.read(folder)
@@ -120,7 +126,7 @@ class Shards:
         wrong = [
             int(rows[place])
             for place, (height, width) in zip(new, sides, strict=True)
-            if not declares(images[place], height, width)
+            if not declares_size(images[place], height, width)
         ]
         if wrong:
             raise DamagedImages([self.name(row) for row in wrong], wrong, "cannot be decoded")

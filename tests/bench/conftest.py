@@ -1,4 +1,4 @@
-"""One small benchmark of everything, and the command line in this process."""
+"""A tiny benchmark of everything, and the command line in this process."""
 
 import sys
 
@@ -22,26 +22,27 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny():
+    """Options of a benchmark that takes about a second."""
     return TINY
 
 
 @pytest.fixture(scope="session")
-def everything():
-    """What `all` finds on images that it makes."""
+def full_result():
+    """Result of the benchmark `all` on synthetic images."""
     return fasticcl.benchmark("all", **TINY)
 
 
 @pytest.fixture
 def fasticcl_command(monkeypatch, capsys, tmp_path):
-    """Call the command line in an empty folder; returns exit code, output and errors."""
+    """Run the command line in an empty folder and return exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fasticcl.system.allocator.keep_freed_memory", lambda: True)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as ended:
             main()
         output = capsys.readouterr()
-        return left.value.code, output.out, output.err
+        return ended.value.code, output.out, output.err
 
     return call

@@ -1,4 +1,4 @@
-"""Given figures, the right part binds and the sentence says what to change."""
+"""The bottleneck for given rates, and the settings that the advice names."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ ON_CPU = replace(ON_GPU, gpu=False, loader=400, step=30, whole=26, workers=2, co
         ({"loader": 2000, "step": 2500, "whole": 1000}, "both"),
     ],
 )
-def test_on_a_gpu_the_slower_part_binds_or_both_where_they_hinder_each_other(figures, binds):
+def test_on_a_gpu_the_bottleneck_is_the_slower_part_or_contention(figures, binds):
     assert advise(replace(ON_GPU, **figures)).binds == binds
 
 
@@ -42,17 +42,17 @@ def test_on_a_gpu_the_slower_part_binds_or_both_where_they_hinder_each_other(fig
     [
         ({"loader": 400, "step": 30, "whole": 26}, "step"),
         ({"loader": 400, "step": 2000, "whole": 330}, "loader"),
-        ({"loader": 400, "step": 400, "whole": 200}, "step"),  # they share the cores, as is expected
+        ({"loader": 400, "step": 400, "whole": 200}, "step"),  # loader and step share the cores
     ],
 )
-def test_on_a_cpu_the_slower_part_binds(figures, binds):
+def test_on_a_cpu_the_bottleneck_is_the_slower_part(figures, binds):
     assert advise(replace(ON_CPU, **figures)).binds == binds
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
-        ({"loader": 1500, "workers": 4}, "raise --workers to 16"),
+        ({"loader": 1500, "workers": 4}, "Raise --workers to 16"),
         ({"loader": 1500}, "--short-side 256 (now 375 pixels)"),
         ({"loader": 1500}, "data.hw_decoder_load (now 0.65)"),
         ({"compiled": False}, "engine.compile=on"),
@@ -61,21 +61,21 @@ def test_on_a_cpu_the_slower_part_binds(figures, binds):
         ({"whole": 1200}, "48 % of the slower"),
     ],
 )
-def test_the_sentence_says_what_to_change(changes, said):
+def test_the_advice_names_the_settings_to_change(changes, text):
     sentence = advise(replace(ON_GPU, **changes)).sentence
-    assert said in sentence
+    assert text in sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence
 
 
 @pytest.mark.parametrize(
-    ("changes", "unsaid"),
+    ("changes", "text"),
     [
-        ({"loader": 1500}, "--workers"),  # all cores are in use
-        ({"loader": 1500, "short_side": 256}, "--short-side"),  # they are small enough
+        ({"loader": 1500}, "--workers"),  # already one per core
+        ({"loader": 1500, "short_side": 256}, "--short-side"),  # already small
         ({}, "engine.compile"),
         ({"gpu": False, "loader": 1500}, "hw_decoder_load"),
     ],
 )
-def test_the_sentence_does_not_ask_for_what_is_done_already(changes, unsaid):
-    assert unsaid not in advise(replace(ON_GPU, **changes)).sentence
+def test_the_advice_omits_settings_that_are_already_optimal(changes, text):
+    assert text not in advise(replace(ON_GPU, **changes)).sentence

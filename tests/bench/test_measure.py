@@ -1,8 +1,8 @@
-"""Medians, spread and warm-up, with a clock that only moves when it is told to."""
+"""Throughput, spread and warm-up, measured with a fake clock."""
 
 import pytest
 
-from fasticcl.bench.measure import Measurement, Stopwatch, in_turns, rate
+from fasticcl.bench.measure import Measurement, Stopwatch, interleaved_throughput, throughput
 
 
 class FakeClock:
@@ -13,8 +13,8 @@ class FakeClock:
         return self.now
 
 
-def work_of(clock, seconds, images=8):
-    """A work whose n-th batch takes ``seconds[n]``, the last of them for ever."""
+def task_of(clock, seconds, images=8):
+    """A task whose n-th batch takes ``seconds[n]``. Later batches take the last of them."""
 
     def start():
         for number in range(1000):
@@ -24,10 +24,10 @@ def work_of(clock, seconds, images=8):
     return start
 
 
-def test_the_median_and_the_spread_are_those_of_the_runs():
-    found = Measurement((5.0, 1.0, 3.0, 100.0), "images/s")
-    assert (found.median, found.min, found.max) == (4.0, 1.0, 100.0)
-    assert found.to_dict() == {
+def test_a_measurement_has_median_minimum_and_maximum():
+    measured = Measurement((5.0, 1.0, 3.0, 100.0), "images/s")
+    assert (measured.median, measured.min, measured.max) == (4.0, 1.0, 100.0)
+    assert measured.to_dict() == {
         "unit": "images/s",
         "median": 4.0,
         "min": 1.0,
@@ -37,91 +37,94 @@ def test_the_median_and_the_spread_are_those_of_the_runs():
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 3])
-def test_batches_of_the_warm_up_are_not_counted(warmup):
+def test_warm_up_batches_are_not_counted(warmup):
     clock = FakeClock()
-    slow_at_first = work_of(clock, [50.0] * warmup + [0.5])
-    assert rate(slow_at_first, seconds=2, warmup=warmup, clock=clock) == 8 / 0.5
+    slow_at_first = task_of(clock, [50.0] * warmup + [0.5])
+    assert throughput(slow_at_first, seconds=2, warmup=warmup, clock=clock) == 8 / 0.5
 
 
-def test_a_warm_up_that_is_too_short_would_show():
+def test_slow_first_batches_count_without_a_warm_up():
     clock = FakeClock()
-    assert rate(work_of(clock, [50.0, 0.5]), seconds=60, warmup=0, clock=clock) < 8 / 0.5
+    assert throughput(task_of(clock, [50.0, 0.5]), seconds=60, warmup=0, clock=clock) < 8 / 0.5
 
 
-def test_a_run_ends_with_the_first_batch_after_its_seconds():
+def test_a_run_ends_with_the_first_batch_after_its_length():
     clock = FakeClock()
-    rate(work_of(clock, [0.75]), seconds=2, warmup=1, clock=clock)
+    throughput(task_of(clock, [0.75]), seconds=2, warmup=1, clock=clock)
     assert clock.now == 0.75 * (1 + 3)
 
 
-def test_work_that_is_still_on_the_device_is_waited_for_before_and_after_and_never_between():
-    clock, begun = FakeClock(), []
+def test_the_device_is_synchronized_only_at_the_start_and_end_of_a_run():
+    clock, calls = FakeClock(), []
 
-    def settle():
+    def synchronize():
         clock.now += 1.0
-        begun.append(clock.now)
+        calls.append(clock.now)
 
-    # Two seconds of batches and the second that the device needs for what was only handed to it.
-    assert rate(work_of(clock, [0.5]), seconds=2, warmup=2, clock=clock, settle=settle) == 4 * 8 / 3
-    assert len(begun) == 2
+    # Two seconds of batches, and one second in which the device finishes its queue.
+    assert (
+        throughput(task_of(clock, [0.5]), seconds=2, warmup=2, clock=clock, synchronize=synchronize)
+        == 4 * 8 / 3
+    )
+    assert len(calls) == 2
 
 
-def test_works_take_turns_that_turn_round():
+def test_runs_are_interleaved_in_alternating_order():
     clock, order = FakeClock(), []
 
     def named(name):
         def start():
             order.append(name)
-            yield from work_of(clock, [1.0])()
+            yield from task_of(clock, [1.0])()
 
         return start
 
-    works = {"a": named("a"), "b": named("b")}
-    found = in_turns(works, repeats=3, seconds=1, warmup={"a": 0, "b": 0}, clock=clock)
+    tasks = {"a": named("a"), "b": named("b")}
+    measured = interleaved_throughput(tasks, repeats=3, seconds=1, warmup={"a": 0, "b": 0}, clock=clock)
     assert order == ["a", "b", "b", "a", "a", "b"]
-    assert found["a"].runs == (8.0, 8.0, 8.0)
+    assert measured["a"].runs == (8.0, 8.0, 8.0)
 
 
-def test_a_stopwatch_charges_the_innermost_part():
+def test_a_stopwatch_adds_time_to_the_innermost_part():
     clock = FakeClock()
-    watch = Stopwatch("rest", clock=clock)
+    stopwatch = Stopwatch("rest", clock=clock)
     clock.now += 1
-    with watch.part("outer"):
+    with stopwatch.part("outer"):
         clock.now += 2
-        with watch.part("inner"):
+        with stopwatch.part("inner"):
             clock.now += 4
         clock.now += 8
     clock.now += 16
-    assert watch.lap() == {"rest": 17, "outer": 10, "inner": 4}
+    assert stopwatch.lap() == {"rest": 17, "outer": 10, "inner": 4}
     clock.now += 1
-    assert watch.lap() == {"rest": 1}
+    assert stopwatch.lap() == {"rest": 1}
 
 
-def test_a_stopwatch_watches_one_object_and_gives_it_back():
-    class Thing:
+def test_instrumenting_an_object_times_only_its_own_calls():
+    class Doubler:
         def double(self, x):
             clock.now += 3
             return 2 * x
 
     clock = FakeClock()
-    one, other, watch = Thing(), Thing(), Stopwatch("rest", clock=clock)
-    with watch.watching(one, "double", "doubling"):
+    one, other, stopwatch = Doubler(), Doubler(), Stopwatch("rest", clock=clock)
+    with stopwatch.instrument(one, "double", "doubling"):
         assert one.double(4) == 8
         other.double(1)
     one.double(1)
-    assert watch.lap() == {"rest": 6, "doubling": 3}
+    assert stopwatch.lap() == {"rest": 6, "doubling": 3}
     assert "double" not in vars(one)
 
 
-def test_a_stopwatch_waits_for_the_device_at_every_change():
+def test_a_stopwatch_synchronizes_at_every_change_of_part():
     clock = FakeClock()
     pending = [0.0]
 
-    def settle():
+    def synchronize():
         clock.now += pending[0]
         pending[0] = 0.0
 
-    watch = Stopwatch("rest", settle, clock)
-    with watch.part("launch"):
-        pending[0] = 5.0  # handed to the device, which takes so long
-    assert watch.lap() == {"launch": 5.0, "rest": 0.0}
+    stopwatch = Stopwatch("rest", synchronize, clock)
+    with stopwatch.part("launch"):
+        pending[0] = 5.0  # seconds of work queued on the device
+    assert stopwatch.lap() == {"launch": 5.0, "rest": 0.0}

@@ -12,8 +12,9 @@ import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
+from fasticcl.predict import predictions
 from tests.support.children import started
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 from tests.support.trees import command
 
 
@@ -77,9 +78,7 @@ def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_p
     assert (code, out) == (0, "")
     whole = (tmp_path / "rows.csv").read_text()
     assert whole == call(album, "--format", "csv")[1]
-    monkeypatch.setattr(
-        "fasticcl.predict.predictions._short", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(predictions, "_float32_digits", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(album, "--format", "csv", "--output", "rows.csv")[0] == 130
     assert (tmp_path / "rows.csv").read_text() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "rows.csv"]
@@ -88,8 +87,11 @@ def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["gone.jpg"], "error: There is no gone.jpg; give files, folders, tars or shards that exist.\n"),
-        (["."], "error: There are no pictures in .; give another folder.\n"),
+        (
+            ["gone.jpg"],
+            "error: gone.jpg does not exist. Name existing files, folders",
+        ),
+        (["."], "error: . contains no images. Name a folder that does.\n"),
         (["album", "--output", "no/rows.csv"], "error: Cannot write no/rows.csv: No such file or directory"),
         (["album", "--topk", "0"], "'--topk'"),
         (["album", "--format", "xml"], "'--format'"),

@@ -30,7 +30,7 @@ from fasticcl.files import file_sha256
 from fasticcl.resolve import resolve
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import INDEX, DamagedImages, Shards, shard_name
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 
 COUNTS = [12, 9, 6, 3]
 BATCH = 10
@@ -138,9 +138,9 @@ def open_loader(folder, settings=PLAIN, prefetch=3, rank=0, world_size=1, most=1
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, max_bad_samples=most, **settings)
     plan = Plan(shards.index, shards.counts, data, batch_size=BATCH, seed=5, rank=rank, world_size=world_size)
-    loader = Loader(shards, plan, prefetch=prefetch, threads=1)
-    loader.said = []
-    loader.bad.warn = loader.said.append
+    warnings = []
+    loader = Loader(shards, plan, prefetch=prefetch, threads=1, warn=warnings.append)
+    loader.warnings = warnings
     return loader
 
 
@@ -263,7 +263,7 @@ def test_the_stand_in_is_the_same_whenever_the_image_was_found(varied, phase, ha
     for prefetch in (1, 5):
         assert all_bytes(take(open_loader(varied, VARIED, prefetch), phase)) == expected
     known = open_loader(varied, VARIED)
-    known.bad.add(bad, "known")
+    known.bad_samples.report(bad, "known")
     assert all_bytes(take(known, phase)) == expected
     for place in range(1, 2 * STEPS):  # a run that is resumed there
         resumed = take(open_loader(varied, VARIED), phase, 2 * STEPS - place, *divmod(place, STEPS))
@@ -295,7 +295,7 @@ def test_whatever_cannot_be_decoded_is_found(tmp_path, kind, picture):
     overwrite(folder, bad, UNDECODABLE[kind])
     loader = open_loader(folder, VARIED)
     take(loader, "warmup")
-    assert [name.split(" ")[3] for name in loader.said] == [
+    assert [name.split(" ")[3] for name in loader.warnings] == [
         f"{bad:09d}_{bad}.{'jpg' if picture == 'JPEG' else 'png'}:"
     ]
 
@@ -310,8 +310,8 @@ def test_each_is_named_once_with_its_reason(plain, harm):
         take(loader, phase, 4 * STEPS)
     reason = "damaged since the conversion" if harm is rot else "cannot be decoded"
     expected = [f"warning  {name}: {reason}; another image of its class replaces it" for name in names]
-    assert sorted(loader.said) == expected
-    assert len(loader.bad) == 3
+    assert sorted(loader.warnings) == expected
+    assert len(loader.bad_samples) == 3
 
 
 @both_harms
@@ -322,7 +322,7 @@ def test_stand_ins_that_are_bad_too_make_way_for_good_ones(plain, harm):
     for batch in take(loader, "warmup", 4 * STEPS):
         for seen, label in zip(rows_of(batch.x), batch.y.tolist(), strict=True):
             assert seen == 11 if label == 0 else label_of(seen) == label
-    assert len(loader.bad) == 11
+    assert len(loader.bad_samples) == 11
 
 
 @both_harms
@@ -348,7 +348,7 @@ def test_as_many_as_are_borne_stop_nothing(plain, harm):
     harm(plain, 1, 15, 23, 28)
     loader = open_loader(plain, most=4)
     take(loader, "warmup", 4 * STEPS)
-    assert len(loader.bad) == 4
+    assert len(loader.bad_samples) == 4
 
 
 @both_harms
@@ -390,7 +390,7 @@ def test_an_evaluation_that_fails_for_another_reason_blames_no_image(plain, monk
     def out_of_memory(*_):
         raise RuntimeError("allocation failed\nand a long story")
 
-    monkeypatch.setattr("fasticcl.data.loader.run_graph", out_of_memory)
+    monkeypatch.setattr("fasticcl.data.dali_pipeline.GraphPipeline.run", out_of_memory)
     data = Data(dataset="folder", dir=plain, **PLAIN)
     with pytest.raises(TrainingFailed, match=r"^A batch could not be decoded: allocation failed$"):
         list(evaluation_batches(Shards(plain, "val"), data, batch_size=2))
@@ -519,12 +519,12 @@ def draw_large_batches(source, folder):
         plan = Plan(opened.index, opened.counts, data, batch_size=64, seed=1)
         loader = Loader(opened, plan, threads=2)
         drawn = sum(len(batch.y_h) for batch in islice(loader.batches("interpolative"), 8))
-        lines.append(f"{kind} {drawn} {sorted(rows) == loader.bad.rows}")
+        lines.append(f"{kind} {drawn} {sorted(rows) == loader.bad_samples.rows}")
     return "\n".join(lines)
 
 
 def test_no_header_ends_the_process_however_large_the_batch(digit_shards, tmp_path):
-    script = "import sys, pathlib, test_bad_samples as t\n"
+    script = "import sys, pathlib, tests.data.test_bad_samples as t\n"
     script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
     command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

@@ -16,7 +16,7 @@ from fasticcl.data.plan import PHASES, Plan
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import Shards
 from tests.data.test_bad_samples import HARMS
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 
 RANDOM_RESIZED = {"image_size": 16, "crop_scale": (0.3, 1.0), "eval_resize": 18}
 JITTERED = {**RANDOM_RESIZED, "color_jitter": (0.4, 0.4, 0.4)}
@@ -37,11 +37,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def open_loader(folder, settings, kept, **options):
+def open_loader(folder, settings, location, warn=print, **options):
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, **settings)
     plan = Plan(shards.index, shards.counts, data, batch_size=10, seed=5, **options)
-    return Loader(shards, plan, kept=kept, threads=2)
+    return Loader(shards, plan, cache_location=location, threads=2, warn=warn)
 
 
 def same(one, other):
@@ -51,11 +51,11 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("kept", ["host", "device"])
+@pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_batches_are_those_of_the_files_to_the_bit(folder, settings, phase, kept):
-    batches = [[*islice(open_loader(folder, settings, each).batches(phase), 6)] for each in ("off", kept)]
+def test_batches_are_those_of_the_files_to_the_bit(folder, settings, phase, location):
+    batches = [[*islice(open_loader(folder, settings, each).batches(phase), 6)] for each in ("off", location)]
     assert same(*batches)
 
 
@@ -64,55 +64,59 @@ def test_images_of_one_size_are_gathered_into_the_batches_of_the_files(tmp_path,
     rng = np.random.default_rng(1)
     items = [Item(encode(noise(rng, 24, 20)), number % 3, f"{number}.jpg") for number in range(30)]
     convert(Source("folder", list("abc"), {"train": items, "val": items[:3]}), tmp_path)
-    loaders = [open_loader(tmp_path, PADDED, kept) for kept in ("off", "device")]
+    loaders = [open_loader(tmp_path, PADDED, location) for location in ("off", "device")]
     assert same(*([*islice(loader.batches(phase), 7)] for loader in loaders))
     gathered = loaders[1]._cache.graph_input(np.array([4, 4, 29]))
     assert gathered.shape == (3, 24, 20, 3)
 
 
-@pytest.mark.parametrize("kept", ["host", "device"])
+@pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings, kept):
+def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings, location):
     shards, data = Shards(folder, "val"), Data(dataset="folder", dir=folder, **settings)
     batches = [
         [*evaluation_batches(shards, data, cache=each, batch_size=4)]
-        for each in (None, evaluation_cache(shards, kept))
+        for each in (None, evaluation_cache(shards, location))
     ]
     assert [len(batch.y) for batch in batches[0]] == [4, 4, 1]
     assert same(*batches)
 
 
-@pytest.mark.parametrize("kept", ["host", "device"])
-def test_the_files_are_read_once(folder, monkeypatch, kept):
-    loader = open_loader(folder, RANDOM_RESIZED, kept)
+@pytest.mark.parametrize("location", ["host", "device"])
+def test_the_files_are_read_once(folder, monkeypatch, location):
+    loader = open_loader(folder, RANDOM_RESIZED, location)
     next(loader.batches("warmup"))
-    monkeypatch.setattr(Shards, "images", lambda *_: pytest.fail("a file was read again"))
+    monkeypatch.setattr(Shards, "read", lambda *_: pytest.fail("a file was read again"))
     for phase in PHASES:
         assert len([*islice(loader.batches(phase), 8)]) == 8
 
 
-@pytest.mark.parametrize("kept", ["host", "device"])
+@pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm, kept):
+def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm, location):
     harm(folder, 3, 17, 18)
-    loaders = [open_loader(folder, RANDOM_RESIZED, each) for each in ("off", kept)]
-    said = []
-    loaders[1].bad.warn = said.append
+    warnings = []
+    loaders = [
+        open_loader(folder, RANDOM_RESIZED, "off"),
+        open_loader(folder, RANDOM_RESIZED, location, warnings.append),
+    ]
     batches = [[*islice(loader.batches("interpolative"), 12)] for loader in loaders]
     assert same(*batches)
-    assert loaders[1].bad.rows == [3, 17, 18]
-    assert len(said) == 3
+    assert loaders[1].bad_samples.rows == [3, 17, 18]
+    assert len(warnings) == 3
 
 
-@pytest.mark.parametrize("kept", ["host", "device"])
+@pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_images_that_are_held_back_are_not_read(folder, harm, kept):
+def test_images_that_are_held_back_are_not_read(folder, harm, location):
     harm(folder, 3, 17)
     holdout_rows = np.array([3, 4, 30])
-    loaders = [open_loader(folder, RANDOM_RESIZED, each, holdout_rows=holdout_rows) for each in ("off", kept)]
+    loaders = [
+        open_loader(folder, RANDOM_RESIZED, each, holdout_rows=holdout_rows) for each in ("off", location)
+    ]
     for phase in PHASES:
         assert same(*([*islice(loader.batches(phase), 12)] for loader in loaders))
-    assert [loader.bad.rows for loader in loaders] == [[17], [17]]
+    assert [loader.bad_samples.rows for loader in loaders] == [[17], [17]]
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
@@ -124,7 +128,7 @@ def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "side", "gpu", "free", "expected"),
+    ("setting", "side", "gpu", "free", "expected"),
     [
         ("auto", 32, None, {"host": 10**9}, "host"),
         ("auto", 32, 0, {"device": 10**9, "host": 10**9}, "device"),
@@ -138,29 +142,29 @@ def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
     ],
 )
 def test_small_images_are_kept_unasked_and_others_on_demand(
-    tmp_path, monkeypatch, wanted, side, gpu, free, expected
+    tmp_path, monkeypatch, setting, side, gpu, free, expected
 ):
     picture = encode(noise(np.random.default_rng(0), side, 30))
     items = [Item(picture, label, f"{i}.jpg") for i, label in enumerate((0, 0, 1, 1))]
     convert(Source("folder", ["a", "b"], {"train": items, "val": items[:2]}), tmp_path)
     shards = Shards(tmp_path, "train")
     assert cache.decoded_bytes(shards) == 4 * side * 30 * 3
-    monkeypatch.setattr(cache, "free_memory", lambda kept, _: free[kept])
-    assert cache.choose(wanted, [shards], gpu) == expected
+    monkeypatch.setattr(cache, "free_memory", lambda location, _: free[location])
+    assert cache.choose_cache_location(setting, [shards], gpu) == expected
 
 
-@pytest.mark.parametrize(("kept", "share"), [("host", 0.8), ("device", 0.5)])
-def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeypatch, kept, share):
+@pytest.mark.parametrize(("location", "share"), [("host", 0.8), ("device", 0.5)])
+def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeypatch, location, share):
     shards = Shards(folder, "train")
     enough = int(cache.decoded_bytes(shards) / share)
     monkeypatch.setattr(cache, "free_memory", lambda *_: enough - 100)
     with pytest.raises(
-        UserError, match=rf"--cache {kept}: the decoded images take .* GiB, more than {share:.0%}"
+        UserError, match=rf"--cache {location}: the decoded images take .* GiB, more than {share:.0%}"
     ):
-        cache.choose(kept, [shards], 0)
-    assert cache.choose(kept, [shards], 0, insist=False) == "off"
+        cache.choose_cache_location(location, [shards], 0)
+    assert cache.choose_cache_location(location, [shards], 0, required=False) == "off"
     monkeypatch.setattr(cache, "free_memory", lambda *_: enough + 100)
-    assert cache.choose(kept, [shards], 0) == kept
+    assert cache.choose_cache_location(location, [shards], 0) == location
 
 
 def test_free_memory_is_what_the_control_group_leaves_to_each_rank(monkeypatch):

@@ -15,7 +15,7 @@ from fasticcl.convert.source import Item, Source
 from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import BatchPlan, Plan
 from fasticcl.shards.reader import Shards
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 
 PHOTOS = {"dataset": "folder", "dir": "unused", "image_size": 96, "eval_resize": 112}
 SMALL = {

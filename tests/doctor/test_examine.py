@@ -1,80 +1,82 @@
-"""``fasticcl doctor`` as a person meets it."""
+"""``fasticcl doctor`` on this machine and on simulated machines."""
 
 import json
 import sys
+from importlib.metadata import version
 
 import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
 from fasticcl.doctor import examine
-from tests.support.machines import H100, LAPTOP, limited, tried
+from tests.support.doctor_facts import H100, LAPTOP, with_limits, with_probes
 from tests.support.trees import run
 
-# In doctor's own process nothing can import these.
-WITHOUT = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['nvidia'] = None"
+# Makes these packages impossible to import in the process of doctor itself.
+BLOCK_IMPORTS = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['nvidia'] = None"
 
 
 @pytest.fixture(scope="module")
-def here(photo_shards):
-    """Doctor on this machine, in a process that can import neither torch nor DALI."""
-    return run("doctor", "--data", photo_shards, "--json", before=WITHOUT)
+def doctor_process(photo_shards):
+    """The finished process of doctor on this machine, which could import neither torch nor DALI."""
+    return run("doctor", "--data", photo_shards, "--json", before=BLOCK_IMPORTS)
 
 
-def test_doctor_examines_this_machine_without_importing_torch_or_dali_itself(here):
-    assert here.stderr == ""
-    findings = {found.pop("name"): found for found in json.loads(here.stdout)}
+def test_doctor_examines_this_machine_without_importing_torch_or_dali(doctor_process):
+    assert doctor_process.stderr == ""
+    findings = {finding.pop("name"): finding for finding in json.loads(doctor_process.stdout)}
     for name in ("Python", "torch", "torchvision", "DALI", "CUDA pairing", "shards", "disk"):
         assert findings[name]["status"] == "ok", findings[name]
     for name in ("torchvision on the CPU", "DALI on the CPU", "all in one process"):
-        assert findings[f"decode: {name}"]["found"].startswith("the built-in picture, colours within")
+        description = findings[f"decode: {name}"]["found"]
+        assert description.startswith("the colours of the reference image are within")
     assert {"driver", "cores", "memory", "shared memory", "open files"} <= set(findings)
-    assert here.returncode == any(each["status"] == "error" for each in findings.values())
+    has_errors = any(finding["status"] == "error" for finding in findings.values())
+    assert doctor_process.returncode == has_errors
 
 
-def test_what_is_pasted_into_an_issue_has_the_versions(here):
-    from importlib.metadata import version
-
+def test_output_contains_all_versions(doctor_process):
     for package in ("torch", "torchvision", "nvidia-dali-cuda120"):
-        assert version(package) in here.stdout
-    assert fasticcl.__version__ in here.stdout
-    assert sys.version.split()[0] in here.stdout
+        assert version(package) in doctor_process.stdout
+    assert fasticcl.__version__ in doctor_process.stdout
+    assert sys.version.split()[0] in doctor_process.stdout
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Doctor in this process, on a machine that is told; returns exit code and output."""
+def doctor(monkeypatch, capsys):
+    """Run doctor in this process on a simulated machine; return exit code and output."""
 
     def call(facts, *options):
         monkeypatch.setattr(examine, "gather", lambda _: facts)
         monkeypatch.setattr(sys, "argv", ["fasticcl", "doctor", *options])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit:
             main()
-        return left.value.code, capsys.readouterr().out
+        return exit.value.code, capsys.readouterr().out
 
     return call
 
 
 @pytest.mark.parametrize(
     ("facts", "code"),
-    [(H100, 0), (limited(shared=0), 0), (tried(dali="ImportError: x"), 1)],
-    ids=["well", "warning", "error"],
+    [(H100, 0), (with_limits(shared_memory=0), 0), (with_probes(dali="ImportError: x"), 1)],
+    ids=["ok", "warning", "error"],
 )
-def test_the_exit_code_tells_errors_from_warnings(command, facts, code):
-    assert command(facts)[0] == command(facts, "--json")[0] == code
+def test_exit_code_is_1_for_errors_only(doctor, facts, code):
+    assert doctor(facts)[0] == doctor(facts, "--json")[0] == code
 
 
-def test_lines_are_whole_where_no_terminal_is_and_advice_stands_under_them(command):
-    _, out = command(tried(torchvision="RuntimeError: operator [torchvision]::nms does not exist"))
-    lines = out.splitlines()
-    (place,) = (at for at, line in enumerate(lines) if line.startswith("error    torchvision "))
-    assert "operator [torchvision]::nms does not exist" in lines[place]
-    assert lines[place + 1].lstrip().startswith("to do: Install both from one place: pip uninstall")
+def test_lines_are_not_wrapped_without_a_terminal_and_advice_follows_its_finding(doctor):
+    _, output = doctor(with_probes(torchvision="RuntimeError: operator [torchvision]::nms does not exist"))
+    lines = output.splitlines()
+    (number,) = (i for i, line in enumerate(lines) if line.startswith("error    torchvision "))
+    assert "operator [torchvision]::nms does not exist" in lines[number]
+    advice = lines[number + 1].lstrip()
+    assert advice.startswith("to do: Install both from the same index: pip uninstall")
     assert lines[-1] == "ok 10, warnings 0, errors 1"
-    assert "\x1b" not in out
+    assert "\x1b" not in output
 
 
-def test_python_gets_what_json_says(command, monkeypatch):
-    _, out = command(LAPTOP, "--json")
+def test_python_returns_the_same_findings_as_json(doctor, monkeypatch):
+    _, output = doctor(LAPTOP, "--json")
     monkeypatch.setattr(examine, "gather", lambda _: LAPTOP)
-    assert [finding.to_dict() for finding in fasticcl.doctor()] == json.loads(out)
+    assert [finding.to_dict() for finding in fasticcl.doctor()] == json.loads(output)

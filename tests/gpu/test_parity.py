@@ -11,14 +11,14 @@ from fasticcl.shards.reader import Shards
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 
-@pytest.mark.parametrize("kept", ["off", "host", "device"])
+@pytest.mark.parametrize("location", ["off", "host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("jitter", [(0.0, 0.0, 0.0), (0.4, 0.4, 0.4)])
-def test_the_graph_gives_the_same_images_on_both(photo_shards, phase, jitter, kept):
+def test_the_graph_gives_the_same_images_on_both(photo_shards, phase, jitter, location):
     shards = Shards(photo_shards, "train")
     data = Data(dataset="folder", dir=photo_shards, color_jitter=jitter)
     plan = Plan(shards.index, shards.counts, data, batch_size=8, seed=0)
-    loaders = Loader(shards, plan), Loader(shards, plan, gpu=0, kept=kept)
+    loaders = Loader(shards, plan), Loader(shards, plan, gpu=0, cache_location=location)
     one, two = (vars(next(loader.batches(phase))) for loader in loaders)
     for name, value in one.items():
         other = two[name].cpu()
@@ -33,7 +33,9 @@ def test_images_gathered_on_the_gpu_are_those_sent_to_it_while_training_keeps_it
     shards = Shards(digit_shards, "train")
     data = Data(dataset="demo", dir=digit_shards, image_size=32, crop="pad")
     plan = Plan(shards.index, shards.counts, data, batch_size=64, seed=0)
-    streams = [Loader(shards, plan, gpu=0, kept=kept).batches(phase) for kept in ("host", "device")]
+    streams = [
+        Loader(shards, plan, gpu=0, cache_location=location).batches(phase) for location in ("host", "device")
+    ]
     busy = torch.ones(4096, 4096, device="cuda")
     for _ in range(50):  # a buffer that is used again too early would show
         busy = busy @ busy / 4096

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.pictures import encode, noise
+from tests.support.images import encode, noise
 
 
 def jpegs(count: int, seed: int = 0, side: int = 24) -> list[bytes]:

@@ -1,1 +1,1 @@
-"""What facts mean: a check takes all facts and returns a finding, or None where it has nothing to judge."""
+"""Checks: each is a function of all facts that returns a finding, or None if it does not apply."""

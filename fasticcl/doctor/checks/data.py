@@ -1,43 +1,40 @@
-"""The shards of ``--data`` and the disk that they are on."""
+"""Checks of the shards given as ``--data`` and of the disk that contains them."""
 
-from fasticcl.doctor.facts import Facts
-from fasticcl.doctor.finding import Finding
+from fasticcl.doctor.facts import Facts, Finding
 
-_SLOW = 100e6  # bytes per second: two cores already decode about as much of 71 kB JPEGs
-_FEW = 2000  # images per second, the same for small images
-_TOO_SMALL = 4e6  # bytes; read in less time than can be measured
+_SLOW_BYTES = 100e6  # per second; two cores decode about as many bytes of 71 kB JPEGs
+_SLOW_IMAGES = 2000  # per second, the equivalent for small images
+_TOO_FEW_BYTES = 4e6  # read too quickly to be measured
 
 
 def shards(facts: Facts) -> Finding | None:
-    """Whether the shards are as they were converted, as far as a sample shows."""
-    found = facts.stored
-    if found is None:
+    """Check that the shards are unchanged since their conversion, as far as a sample shows."""
+    stored = facts.stored
+    if stored is None:
         return None
-    if found.problem:
-        advice = "fasticcl verify says all that is wrong; fasticcl datasets, how shards are made."
-        return Finding("shards", "error", found.problem, advice)
+    if stored.problem:
+        advice = "Run fasticcl verify to list all damage, and fasticcl datasets to see how to convert again."
+        return Finding("shards", "error", stored.problem, advice)
     text = (
-        f"{found.dataset}: {found.images:,} images in {found.shards:,} shards; manifest, indexes and sizes "
-        f"fit, and {found.sampled:,} images drawn at random have their checksums"
+        f"{stored.dataset}: {stored.images:,} images in {stored.shards:,} shards. Manifest, indexes and "
+        f"sizes match, and so do the checksums of {stored.sampled:,} randomly drawn images"
     )
     return Finding("shards", "ok", text)
 
 
 def disk(facts: Facts) -> Finding | None:
-    """Whether the disk gives images faster than they are decoded."""
-    reading = facts.stored.reading if facts.stored else None
-    if reading is None:
+    """Check that the disk reads images faster than they are decoded."""
+    speed = facts.stored.read_speed if facts.stored else None
+    if speed is None:
         return None
-    if reading.bytes < _TOO_SMALL and reading.seconds < 0.5:
-        return Finding(
-            "disk", "ok", f"the images read, {reading.bytes / 1e6:.1f} MB, are too few to tell its speed"
-        )
-    speed, rate = reading.bytes / reading.seconds, reading.images / reading.seconds
-    source = "" if reading.cold else "; part of it may have come from memory, which could not be ruled out"
-    text = f"{speed / 1e6:,.0f} MB/s, {rate:,.0f} images/s drawn at random{source}"
-    if speed < _SLOW and rate < _FEW:
-        advice = (
-            "Copy the shards to a local SSD, or use --cache host where the decoded images fit into memory."
-        )
+    if speed.bytes < _TOO_FEW_BYTES and speed.seconds < 0.5:
+        text = f"the dataset is too small to measure the read speed ({speed.bytes / 1e6:.1f} MB were read)"
+        return Finding("disk", "ok", text)
+    bytes_per_second, images_per_second = speed.bytes / speed.seconds, speed.images / speed.seconds
+    text = f"{bytes_per_second / 1e6:,.0f} MB/s, {images_per_second:,.0f} images/s in random order"
+    if not speed.cold:
+        text += " (some images may have come from the page cache)"
+    if bytes_per_second < _SLOW_BYTES and images_per_second < _SLOW_IMAGES:
+        advice = "Copy the shards to a local SSD, or use --cache host if the decoded images fit into memory."
         return Finding("disk", "warning", text, advice)
     return Finding("disk", "ok", text)

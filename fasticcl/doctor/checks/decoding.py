@@ -1,45 +1,44 @@
-"""Whether each decoder gives the colours of the built-in picture."""
+"""Checks that each decoder reproduces the colours of the reference image."""
 
-from fasticcl.doctor.facts import Facts
-from fasticcl.doctor.finding import Finding
-from fasticcl.doctor.test_picture import difference
+from fasticcl.doctor.facts import Facts, Finding
+from fasticcl.doctor.reference_image import color_error
 
-_TOLERANCE = 6  # grey levels; decoders round differently, and flat colours leave room for nothing else
-
-
-def with_torch(facts: Facts) -> Finding | None:
-    """Decode with torchvision on the CPU."""
-    return _judged(facts, "torchvision on the CPU", "torch_decodes", ("torchvision",))
+_TOLERANCE = 6  # grey levels; decoders round differently, but the squares are uniform
 
 
-def with_dali(facts: Facts) -> Finding | None:
-    """Decode with DALI on the CPU."""
-    return _judged(facts, "DALI on the CPU", "dali_decodes", ("dali",))
+def torchvision(facts: Facts) -> Finding | None:
+    """Check decoding with torchvision on the CPU."""
+    return _check(facts, "torchvision on the CPU", "torchvision_decoding", ("torchvision",))
 
 
-def with_dali_on_gpu(facts: Facts) -> Finding | None:
-    """Decode with DALI on the GPU."""
-    return _judged(facts, "DALI on the GPU", "dali_decodes_on_gpu", ("dali",))
+def dali(facts: Facts) -> Finding | None:
+    """Check decoding with DALI on the CPU."""
+    return _check(facts, "DALI on the CPU", "dali_decoding", ("dali",))
 
 
-def together(facts: Facts) -> Finding | None:
-    """Decode with torch, torchvision and DALI in one process."""
-    return _judged(facts, "all in one process", "together", ("torch", "torchvision", "dali"))
+def dali_on_gpu(facts: Facts) -> Finding | None:
+    """Check decoding with DALI on the GPU."""
+    return _check(facts, "DALI on the GPU", "dali_decoding_on_gpu", ("dali",))
 
 
-def _judged(facts: Facts, name: str, step: str, needs: tuple[str, ...]) -> Finding | None:
-    """Return what came of a step; None where it was not tried or what it needs does not import."""
-    trial = facts.trials.get(step)
-    if trial is None or any(facts.trials[each].found is None for each in needs):
+def single_process(facts: Facts) -> Finding | None:
+    """Check decoding with torch, torchvision and DALI in one process."""
+    return _check(facts, "all in one process", "joint_decoding", ("torch", "torchvision", "dali"))
+
+
+def _check(facts: Facts, name: str, probe: str, imports: tuple[str, ...]) -> Finding | None:
+    """Judge the result of a probe; return None if it did not run or a package cannot be imported."""
+    result = facts.probes.get(probe)
+    if result is None or any(facts.probes[package].values is None for package in imports):
         return None
     name = f"decode: {name}"
-    if trial.found is None:
-        advice = "If nothing above is to be mended, open an issue with this text."
-        if step == "dali_decodes_on_gpu":
-            advice = "Mend driver and GPU first; until then train with --device cpu."
-        return Finding(name, "error", f"fails: {trial.error}", advice)
-    differs = difference(trial.found["colors"])
-    if differs > _TOLERANCE:
-        text = f"the built-in picture comes out wrong by {differs} of 256 grey levels"
-        return Finding(name, "error", text, "Do not train with it: install its package again.")
-    return Finding(name, "ok", f"the built-in picture, colours within {differs} of 256 grey levels")
+    if result.values is None:
+        advice = "If no error is listed above, open an issue and include this output."
+        if probe == "dali_decoding_on_gpu":
+            advice = "Fix the driver and the GPU first. Until then, train with --device cpu."
+        return Finding(name, "error", f"fails: {result.error}", advice)
+    error = color_error(result.values["colors"])
+    if error > _TOLERANCE:
+        text = f"the colours of the reference image are wrong by {error} of 256 grey levels"
+        return Finding(name, "error", text, "Do not train with this decoder. Reinstall its package.")
+    return Finding(name, "ok", f"the colours of the reference image are within {error} of 256 grey levels")

@@ -1,73 +1,74 @@
-"""Cores, memory, shared memory and open files."""
+"""Checks of cores, memory, shared memory and open files."""
 
 import math
 
-from fasticcl.doctor.facts import Facts
-from fasticcl.doctor.finding import Finding
+from fasticcl.doctor.facts import Facts, Finding
 
 _GIB = 2**30
-_MEMORY = 2 * _GIB  # the demonstration, the smallest there is, takes half of it
-_SHARED = _GIB  # what NCCL's manual has a container started with; Docker's default is 64 MiB
-_CORES_PER_GPU = 4  # fewer cannot prepare images as fast as a GPU takes them
+_MIN_MEMORY = 2 * _GIB  # the demonstration, the smallest run, needs half of it
+_MIN_SHARED_MEMORY = _GIB  # recommended for containers by the manual of NCCL; Docker's default is 64 MiB
+_CORES_PER_GPU = 4  # fewer cannot prepare images as fast as a GPU consumes them
 _OPEN_FILES = 1024
-_OTHER_FILES = 64  # open beside the shards
+_OTHER_FILES = 64  # open in addition to the shards
 
 
 def cores(facts: Facts) -> Finding:
-    """Whether there are enough cores, and torch knows how many."""
-    limits, gpus = facts.limits, len(facts.nvidia.cards)
-    usable = limits.cores if limits.quota is None else min(float(limits.cores), limits.quota)
+    """Check that there are enough cores and that torch does not start more threads than cores."""
+    limits, gpus = facts.limits, len(facts.nvidia.gpus)
+    usable = limits.cores if limits.cpu_quota is None else min(float(limits.cores), limits.cpu_quota)
     text = f"{limits.cores}, {limits.cpu}"
     if usable < limits.cores:
-        text += f", the control group grants the time of {usable:g}"
+        text += f", the control group limits CPU time to {usable:g} cores"
     if limits.torch_threads > math.ceil(usable):
-        text += f"; torch would compute with {limits.torch_threads} threads, which wait for each other"
+        text += f"; torch would compute with {limits.torch_threads} threads, which slow each other down"
         return Finding("cores", "warning", text, f"export OMP_NUM_THREADS={math.ceil(usable)}")
     if usable < _CORES_PER_GPU * gpus:
         text += f"; fewer than {_CORES_PER_GPU} for each of {gpus} GPUs"
-        return Finding("cores", "warning", text, "Ask for more; fasticcl bench train says what binds.")
+        advice = "Request more cores. fasticcl bench train shows the bottleneck."
+        return Finding("cores", "warning", text, advice)
     if usable < 2:
-        advice = "Ask for at least two: one prepares images while the other trains."
+        advice = "Use at least two cores, one to prepare images while the other trains."
         return Finding("cores", "warning", text, advice)
     return Finding("cores", "ok", text)
 
 
 def memory(facts: Facts) -> Finding:
-    """Whether there is memory to train in."""
+    """Check that there is enough memory to train."""
     limits = facts.limits
-    text = f"{_size(limits.memory_free)} free of {_size(limits.memory)}"
-    usable = limits.memory_free
+    text = f"{_size(limits.free_memory)} free of {_size(limits.memory)}"
+    usable = limits.free_memory
     if limits.memory_limit is not None and limits.memory_limit < limits.memory:
-        text += f", of which the control group grants {_size(limits.memory_limit)}"
+        text += f", the control group limits it to {_size(limits.memory_limit)}"
         usable = min(usable, limits.memory_limit)
-    if usable < _MEMORY:
+    if usable < _MIN_MEMORY:
         advice = (
-            "Make room, or ask for more; a smaller --batch-size, fewer --workers and --cache off take less."
+            "Free or request memory. A smaller --batch-size, fewer --workers and --cache off reduce its use."
         )
         return Finding("memory", "warning", text, advice)
     return Finding("memory", "ok", text)
 
 
 def shared_memory(facts: Facts) -> Finding:
-    """Whether ranks on one machine can talk through shared memory."""
-    size = facts.limits.shared
-    if size >= _SHARED:
+    """Check that ranks on one machine can communicate through shared memory."""
+    size = facts.limits.shared_memory
+    if size >= _MIN_SHARED_MEMORY:
         return Finding("shared memory", "ok", f"{_size(size)} in /dev/shm")
     text = f"{_size(size)} in /dev/shm" if size else "there is no /dev/shm"
-    text += "; enough for one process, not for several GPUs that train together (--nproc)"
-    return Finding("shared memory", "warning", text, "Start a container with --shm-size=1g or --ipc=host.")
+    text += "; enough for one process, but not for training on several GPUs (--nproc)"
+    return Finding("shared memory", "warning", text, "Start the container with --shm-size=1g or --ipc=host.")
 
 
 def open_files(facts: Facts) -> Finding:
-    """Whether all shards can be open at once."""
-    most, shards = facts.limits.open_files, facts.stored.shards if facts.stored else 0
-    text = "no limit" if most >= 2**62 else f"up to {most:,}"
-    advice = "Raise the hard limit: ulimit -Hn 65536, in a container --ulimit nofile=65536."
-    if most < shards + _OTHER_FILES:
-        text += f", too few for {shards:,} shards, which are all kept open"
-        return Finding("open files", "error", text, f"{advice} Or convert with a larger --shard-size.")
-    if most < _OPEN_FILES:
-        return Finding("open files", "warning", f"{text}; a dataset of many shards needs more", advice)
+    """Check that all shards can be open at the same time."""
+    limit, shards = facts.limits.open_files, facts.stored.shards if facts.stored else 0
+    text = "no limit" if limit >= 2**62 else f"up to {limit:,}"
+    advice = "Raise the hard limit with ulimit -Hn 65536, or for a container with --ulimit nofile=65536."
+    if limit < shards + _OTHER_FILES:
+        text += f", too few for {shards:,} shards, which all stay open"
+        advice += " Alternatively, convert with a larger --shard-size."
+        return Finding("open files", "error", text, advice)
+    if limit < _OPEN_FILES:
+        return Finding("open files", "warning", f"{text}; a dataset with many shards needs more", advice)
     return Finding("open files", "ok", text)
 
 

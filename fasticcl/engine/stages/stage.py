@@ -1,10 +1,10 @@
 """What the loop needs to know of a stage."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import torch
 
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
 from fasticcl.method.network import Network
 
@@ -13,6 +13,17 @@ STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
 
 Losses = dict[str, torch.Tensor]
 """Named scalar losses; ``loss`` is the one that is minimised."""
+
+
+class StageState(TypedDict):
+    """The part of a checkpoint that belongs to a stage: state dicts by name."""
+
+    network: dict[str, Any]
+    optimizer: dict[str, Any]
+    centroids: NotRequired[dict[str, Any]]
+    """Of the representation stage."""
+    teacher: NotRequired[dict[str, Any]]
+    """Of the rebalancing stage: encoder and classifier before it began."""
 
 
 class Stage(Protocol):
@@ -39,12 +50,12 @@ class Stage(Protocol):
         """Return the losses of a batch; a training step begins with this."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """Return tensors and plain values from which `restore` continues."""
+    def state_dict(self) -> StageState:
+        """Return tensors and plain values from which `load_state_dict` continues."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a `state`."""
+    def load_state_dict(self, state: StageState) -> None:
+        """Continue from a `state_dict`."""
         ...
 
 

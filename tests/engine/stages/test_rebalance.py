@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fasticcl.data.loader import StreamBatch
+from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.method.network import Network

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasticcl.data.loader import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine

@@ -1,0 +1,58 @@
+"""Images that cannot be read: are they found, and replaced as planned."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from _gpu.bench import Bench, Found
+from fasticcl.bench.synthetic_images import write_shards
+from fasticcl.config import Data
+from fasticcl.data.batch import StreamBatch
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Plan
+from fasticcl.shards.reader import Shards
+
+
+def corrupt(bench: Bench) -> Found:
+    """Cut some images short, flip a byte of another on the disk, and run over an epoch of the loader."""
+    contents = [*bench.images.contents]
+    cut, rotten = [1, 3, 8], 5  # all of the largest class, where others are left to stand in for them
+    for row in cut:
+        contents[row] = contents[row][: len(contents[row]) // 3]
+    folder = bench.folder / "corrupt"
+    write_shards(replace(bench.images, contents=contents), folder)
+    shards = Shards(folder, "train")
+    damage(folder, shards, rotten)
+    data = Data(dataset="folder", dir=folder, image_size=bench.sizes.side, eval_resize=0)
+    plan = Plan(shards.index, shards.counts, data, batch_size=bench.sizes.batch_size, seed=0)
+    warnings: list[str] = []
+    loader = Loader(shards, plan, gpu=bench.gpu, warn=warnings.append)
+    batches, took, right = loader.batches("warmup"), [], True
+    for number in range(loader.steps):
+        began = time.perf_counter()
+        batch = next(batches)
+        assert isinstance(batch, StreamBatch)
+        right = right and batch.y.cpu().tolist() == plan.batch("warmup", 0, number).streams[0].labels.tolist()
+        right = right and bool(batch.x.isfinite().all())
+        took.append(time.perf_counter() - began)
+    return {
+        "planted": sorted([*cut, rotten]),
+        "found": loader.bad_samples.rows,
+        "named": len(warnings),
+        "batches": len(took),
+        "labels_as_planned": right,
+        "batch_ms_median": 1000 * float(np.median(took)),
+        "batch_ms_max": 1000 * max(took),
+    }
+
+
+def damage(folder: Path, shards: Shards, row: int) -> None:
+    found = shards.index[row]
+    with open(folder / "train" / f"shard-{int(found['shard']):06d}.tar", "r+b") as file:
+        file.seek(int(found["offset"]) + int(found["size"]) // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))

@@ -1,0 +1,37 @@
+"""The loader alone over the share of the JPEG hardware and the threads."""
+
+import time
+
+import numpy as np
+
+from _gpu.bench import NO_JITTER, Bench, Found
+from fasticcl.bench.training import loader_warmup
+from fasticcl.bench.workload import Workload
+
+
+def decode(bench: Bench) -> Found:
+    """Time every batch of the loader alone, over the share of the JPEG hardware and the threads."""
+    found: Found = {}
+    loads = bench.sizes.loads if bench.gpu is not None else bench.sizes.loads[:1]
+    preset, encoder, _ = bench.sizes.networks[0]
+    for load in loads:
+        for threads in bench.sizes.threads:
+            settings = (f"data.hw_decoder_load={load}", f"engine.workers={threads}", NO_JITTER)
+            workload = bench.workload(preset, encoder, bench.sizes.batch_size, *settings)
+            milliseconds = batch_times(workload, bench.sizes.batches)
+            found[f"load {load:g}, {threads} threads"] = {
+                "images_per_second": 1000 * bench.sizes.batch_size / float(np.mean(milliseconds)),
+                "batch_ms_p50": float(np.percentile(milliseconds, 50)),
+                "batch_ms_p99": float(np.percentile(milliseconds, 99)),
+            }
+    return found
+
+
+def batch_times(workload: Workload, count: int) -> list[float]:
+    batches, taken = workload.loader().batches("warmup"), []
+    for _ in range(loader_warmup(workload.config) + count):
+        began = time.perf_counter()
+        next(batches)
+        workload.machine.synchronize()
+        taken.append(1000 * (time.perf_counter() - began))
+    return taken[-count:]

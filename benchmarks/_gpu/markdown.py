@@ -1,0 +1,65 @@
+"""What `gpu.py` found, as Markdown."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from _gpu.bench import Found
+from fasticcl.bench.measure import format_figure
+
+
+def markdown(result: Found, parts: Iterable[str]) -> str:
+    """Return a table for each of the parts that ran, and the names of the others."""
+    lines = ["# fasticcl on one device", "", ", ".join(f"{k} {v}" for k, v in result["hardware"].items())]
+    for name in parts:
+        if name in result:
+            lines += ["", f"## {name}", "", *table(rows_of(name, result[name]))]
+    lines += ["", *(f"Failed: {name}: {reason}" for name, reason in result["failed"].items())]
+    if result["left_out"]:
+        lines += ["", f"Left out, no time: {', '.join(result['left_out'])}."]
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(name: str, found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of a part's table: a title and its columns."""
+    if name == "corrupt":
+        yield "epoch", found
+    elif name == "training":
+        for title, each in found.items():
+            if isinstance(each, str):
+                yield title, {"note": each}
+            else:
+                rates = {f"{kind}, images/s": spread(one) for kind, one in each["images_per_second"].items()}
+                yield title, rates | {"note": each["advice"]}
+    elif name == "peers":
+        for title, each in found.items():
+            yield (
+                title,
+                {
+                    kind: spread(one) if isinstance(one, dict) else "–".join(f"{x:.2f}" for x in sorted(one))
+                    for kind, one in each.items()
+                },
+            )
+    else:
+        yield from found.items()
+
+
+def spread(found: Mapping[str, Any]) -> str:
+    median, least, most = (format_figure(found[key]) for key in ("median", "min", "max"))
+    return f"{median} ({least} to {most})"
+
+
+def table(rows: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Yield Markdown; a row with other columns than the one before begins another table."""
+    columns: list[str] | None = None
+    for title, values in rows:
+        if list(values) != columns:
+            if columns is not None:
+                yield ""
+            columns = list(values)
+            yield f"| | {' | '.join(columns)} |"
+            yield f"|---|{'---:|' * len(columns)}"
+        yield f"| {title} | {' | '.join(map(cell, values.values()))} |"
+
+
+def cell(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,45 @@
+"""How fast training is, and in which mode: eager, compiled, with CUDA graphs."""
+
+from _gpu.bench import BOTH, CORES, Bench, Found
+from fasticcl.bench.advice import advise
+from fasticcl.bench.measure import Timing
+from fasticcl.bench.suite import measure_phase, silent, situation
+from fasticcl.bench.training import measure_parts
+from fasticcl.engine.compile_trial import try_modes
+from fasticcl.system.machine import MODES
+
+
+def modes(bench: Bench) -> Found:
+    """Take the same steps in every mode; what fails or computes another loss is named with the reason."""
+    found: Found = {}
+    for preset, encoder, batch_size in reversed(bench.sizes.networks):  # CUDA graphs matter to small ones
+        if bench.late():
+            found[encoder] = {"note": "left out: no time"}
+            continue
+        workload = bench.workload(preset, encoder, batch_size)
+        trial = try_modes(workload.config, workload.num_classes, workload.machine, bench.sizes.modes)
+        times = {f"{MODES[mode]}, ms a step": each for mode, each in trial.milliseconds.items()}
+        found[encoder] = times | {MODES[mode]: f"failed: {why}" for mode, why in trial.failures.items()}
+    return found
+
+
+def training(bench: Bench) -> Found:
+    """Measure loader, step and both together, in turns, and say which binds."""
+    found: Found = {}
+    timing = Timing(bench.sizes.repeats, bench.sizes.seconds, silent)
+    for preset, encoder, batch_size in bench.sizes.networks:
+        if bench.late():
+            found[encoder] = "left out: no time"
+            continue
+        workload = bench.workload(preset, encoder, batch_size)
+        for phase in BOTH:
+            rates = measure_phase(workload, phase, ("loader", "step", "train"), timing)
+            advice = advise(situation(workload, [each.median for each in rates.values()], CORES))
+            parts = measure_parts(workload, phase, bench.sizes.seconds)
+            found[f"{encoder} {phase}"] = {
+                "settings": workload.settings(),
+                "images_per_second": {name.split()[0]: each.to_dict() for name, each in rates.items()},
+                "parts": {name: each.to_dict() for name, each in parts.items()},
+                "advice": advice.sentence,
+            }
+    return found

@@ -1,0 +1,185 @@
+"""Throughput of training and of its pieces, and the time of each part of a step.
+
+Throughput is measured on the unmodified engine. The parts are measured in a separate pass, in which the host
+waits for the device before and after each part. They therefore add up to more than an unmodified step, in
+which host and device, and loader and step, work at the same time.
+"""
+
+import itertools
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from fasticcl.bench.measure import Clock, Measurement, Stopwatch, Task
+from fasticcl.bench.workload import Workload
+from fasticcl.config import Config
+from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Phase
+from fasticcl.engine.epoch_stats import EpochStats
+from fasticcl.engine.loop import Loop
+from fasticcl.engine.progress import Display
+from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.writer import RunWriter
+from fasticcl.engine.stages.stage import Stage
+
+PLAN_WARMUP = 20  # batches
+STEP_WARMUP = 2  # steps; the first one compiles
+LOG_LINE = "log line"
+PARTS = {
+    "plan": "rows, crops, flips, colours and λ, in the training thread",
+    "read": "mapping image bytes and comparing checksums, in the training thread",
+    "wait": "waiting for decoded and augmented images",
+    "forward": "forward pass of the network",
+    "losses": "losses and centroids",
+    "backward": "backward pass, and everything outside the other parts",
+    "optimiser": "optimizer step and clearing of gradients",
+    "metrics": "sums of the losses on the device",
+    LOG_LINE: "reading and writing the sums, only every engine.log_every steps",
+}
+_MIN_STEPS, _MAX_STEPS, _WARMUP_STEPS = 3, 50, 2
+
+
+def loader_warmup(config: Config) -> int:
+    """Return the warm-up of a loader in batches: more than a pipeline prefetches."""
+    return config.engine.prefetch + 1
+
+
+def plan_task(workload: Workload, phase: Phase) -> Task:
+    """Return the task of planning batches without reading any image."""
+
+    def start() -> Iterator[int]:
+        loader = workload.loader()
+        for iteration in itertools.count():
+            planned = loader.plan.batch(phase, *divmod(iteration, loader.steps))
+            yield sum(len(stream.rows) for stream in planned.streams)
+
+    return start
+
+
+def loader_task(workload: Workload, phase: Phase) -> Task:
+    """Return the task of loading batches without a consumer, from a new pipeline."""
+
+    def start() -> Iterator[int]:
+        for batch in workload.loader().batches(phase):
+            yield batch.images
+
+    return start
+
+
+def step_task(workload: Workload, phase: Phase) -> Task:
+    """Return the task of taking training steps on one synthetic batch that stays on the device."""
+    config, device = workload.config, workload.machine.device
+    size, side = config.optim.batch_size, config.data.image_size
+    batch = synthetic_batch(phase, size, side, workload.num_classes, device)
+
+    def start() -> Iterator[int]:
+        with open_loop(workload, phase) as loop:
+            for _ in loop.steps(itertools.repeat(batch)):
+                yield batch.images
+
+    return start
+
+
+def training_task(workload: Workload, phase: Phase) -> Task:
+    """Return the task of end-to-end training: a new pipeline, training steps and log lines."""
+
+    def start() -> Iterator[int]:
+        loader, before = workload.loader(), 0
+        with open_loop(workload, phase, loader) as loop:
+            for _ in loop.steps(loader.batches(phase), log=True):
+                yield loop.stats.images - before
+                before = loop.stats.images
+
+    return start
+
+
+class BenchLoop:
+    """The engine's training loop of one phase, without evaluation and checkpoints."""
+
+    def __init__(self, workload: Workload, phase: Phase, loader: Loader, project: Path) -> None:
+        config = workload.config
+        engine = config.engine.model_copy(update={"project": project})
+        self.stage: Stage = workload.stage(phase)
+        self.ranks, self.log_every = workload.machine.ranks, engine.log_every
+        self.stats = EpochStats(self.ranks, workload.machine.device)
+        folder = RunFolder.create(config.model_copy(update={"engine": engine}))
+        self.loop = Loop(
+            loader,
+            lambda _: {},  # no evaluation
+            RunWriter(folder, ranks=self.ranks),
+            Display(Console(quiet=True), {"interpolative": loader.steps}),
+        )
+
+    def steps(self, batches: Iterator[Batch | StreamBatch], log: bool = False) -> Iterator[int]:
+        """Take training steps without end and yield their count. If ``log``, also write log lines."""
+        while True:
+            self.loop.take_step(self.stage, batches, self.stats)
+            if log and self.stats.steps % self.log_every == 0:
+                self.log()
+            yield self.stats.steps
+
+    def log(self) -> None:
+        """Write a log line."""
+        self.loop.log(self.stage, 0, self.stats.steps, self.stats)
+
+
+@contextmanager
+def open_loop(workload: Workload, phase: Phase, loader: Loader | None = None) -> Iterator[BenchLoop]:
+    """Yield a loop with a temporary run folder."""
+    with tempfile.TemporaryDirectory(prefix="fasticcl-bench-") as project:
+        yield BenchLoop(workload, phase, loader or workload.loader(), Path(project))
+
+
+def measure_parts(
+    workload: Workload, phase: Phase, seconds: float, clock: Clock = time.perf_counter
+) -> dict[str, Measurement]:
+    """Return the milliseconds per step of each of `PARTS`, over about ``seconds``: 3 to 50 steps."""
+    loader = workload.loader()
+    stopwatch = Stopwatch("backward", workload.machine.synchronize, clock)
+    milliseconds: dict[str, list[float]] = defaultdict(list)
+    with open_loop(workload, phase, loader) as loop, ExitStack() as instrumented:
+        for owner, function, part in _instrumented(loader, loop):
+            instrumented.enter_context(stopwatch.instrument(owner, function, part))
+        start = clock()
+        for step in loop.steps(_timed(loader.batches(phase), stopwatch)):
+            with stopwatch.part(LOG_LINE):
+                loop.log()
+            lap = stopwatch.lap()
+            if step <= _WARMUP_STEPS:
+                start = clock()
+                continue
+            for part in PARTS:
+                milliseconds[part].append(1000 * lap.get(part, 0.0))
+            measured = step - _WARMUP_STEPS
+            if measured >= _MAX_STEPS or (measured >= _MIN_STEPS and clock() - start >= seconds):
+                break
+    return {part: Measurement(tuple(runs), "ms/step") for part, runs in milliseconds.items()}
+
+
+def _instrumented(loader: Loader, loop: BenchLoop) -> list[tuple[object, str, str]]:
+    """Return object, method and part of every call to time."""
+    stage = loop.stage
+    names = ("forward", "features", "student")  # each stage has some of these
+    forward = [(stage, name, "forward") for name in names if hasattr(stage, name)]
+    return [
+        (loader.plan, "batch", "plan"),
+        (loader.shards, "graph_input", "read"),
+        *forward,
+        (stage, "losses", "losses"),
+        (stage.optimizer, "zero_grad", "optimiser"),
+        (stage.optimizer, "step", "optimiser"),
+        (loop.stats, "add", "metrics"),
+    ]
+
+
+def _timed(batches: Iterator[Batch | StreamBatch], stopwatch: Stopwatch) -> Iterator[Batch | StreamBatch]:
+    while True:
+        with stopwatch.part("wait"):
+            batch = next(batches)
+        yield batch

@@ -1,0 +1,138 @@
+"""Options: each is declared once, for the Python function, its documentation and the command line.
+
+A parameter of a verb is annotated with an `Option`, or with a string if only Python has it. `documented`
+generates the signature and the docstring from these, `fasticcl.cli.command` the command.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, TypeVar, get_args
+
+from rich.console import Console
+
+from fasticcl.config import SECTIONS, Cache, Device
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Option:
+    """Description of a parameter, and its form on the command line.
+
+    A keyword-only parameter is an option there and any other an argument, unless it has ``flags``. The
+    choices of a `Literal` with a metavar are checked by the function and not by the command line.
+    """
+
+    help: str | None = None
+    """Description. None: the docstring of the setting, and its default unless presets define it."""
+    setting: str = ""
+    """``section.key`` of the configuration that the option sets."""
+    flags: tuple[str, ...] = ()
+    """Names on the command line. Empty: ``--`` and the name of the parameter."""
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    complete: str | None = None
+    """Function of `fasticcl.cli.completion` that completes values."""
+
+    @property
+    def text(self) -> str:
+        """The description in one line."""
+        if self.help:
+            return self.help
+        section, key = self.setting.split(".")
+        field = SECTIONS[section].model_fields[key]
+        text = " ".join((field.description or "").split())
+        if section != "engine" or not field.default:
+            return text
+        return f"{text} Default: {field.default}."
+
+
+Run = Annotated[str | Path, Option("Folder of a finished run.")]
+WorkerThreads = Annotated[int | None, Option(setting="engine.workers", min=1)]
+DeviceName = Annotated[Device | None, Option(setting="engine.device", metavar="DEVICE")]
+RunDevice = Annotated[
+    Device | None, Option("auto, cpu or gpu. None: the setting of the run.", metavar="DEVICE")
+]
+RunWorkers = Annotated[int | None, Option("Threads that decode images. None: the setting of the run.", min=1)]
+ConfigFile = Annotated[
+    str | Path | None,
+    Option("TOML file with any part of the configuration.", flags=("--config", "-c"), metavar="FILE"),
+]
+Settings = Annotated[
+    Mapping[str, Any] | Sequence[str],
+    Option(
+        "Further settings, as section.key=value. Repeatable. Python also accepts a mapping.",
+        metavar="SECTION.KEY=VALUE",
+        complete="settings",
+    ),
+]
+Progress = Annotated[
+    Console | None, "Rich console that shows progress. None: only warnings, on standard error."
+]
+
+
+class TrainOptions(TypedDict, total=False):
+    """Options of `fasticcl.train` and `fasticcl.configure` that set a value of the configuration."""
+
+    data: Annotated[str | Path | None, Option(setting="data.dir", metavar="DIR")]
+    imbalance: Annotated[int | None, Option(setting="data.imbalance", metavar="RATIO")]
+    epochs: Annotated[int | None, Option(setting="optim.epochs")]
+    batch_size: Annotated[int | None, Option(setting="optim.batch_size")]
+    lr: Annotated[float | None, Option(setting="optim.lr")]
+    seed: Annotated[int | None, Option(setting="engine.seed")]
+    device: DeviceName
+    workers: WorkerThreads
+    name: Annotated[str | None, Option(setting="engine.name")]
+    project: Annotated[str | Path | None, Option(setting="engine.project", metavar="DIR")]
+    save_every: Annotated[str | int | None, Option(setting="engine.save_every", metavar="N")]
+    verify_reads: Annotated[bool | None, Option(setting="data.verify_reads")]
+    logger: Annotated[str | Sequence[str] | None, Option(setting="engine.logger", metavar="NAME")]
+    report: Annotated[bool | None, Option(setting="engine.report")]
+    cache: Annotated[Cache | None, Option(setting="data.cache", metavar="WHERE")]
+    fast_dev_run: Annotated[bool | None, Option(setting="engine.fast_dev_run", flags=("--fast-dev-run",))]
+
+
+SETTINGS: Mapping[str, str] = {
+    name: get_args(annotation)[1].setting for name, annotation in TrainOptions.__annotations__.items()
+}
+"""``section.key`` by the name of the option."""
+
+
+_PARAMETERS: dict[Callable[..., Any], list[inspect.Parameter]] = {}
+
+
+def documented(verb: Verb) -> Verb:
+    """Decorate a function with the signature and the ``Args:`` section that its parameters declare."""
+    signature = inspect.signature(verb)
+    _PARAMETERS[verb] = _expanded([*signature.parameters.values()])
+    plain, lines = [], ["Args:"]
+    for parameter in declared(verb):
+        kind, option = get_args(parameter.annotation)
+        plain.append(parameter.replace(annotation=kind))
+        text = f"{parameter.name}: {option.text if isinstance(option, Option) else option}"
+        lines += textwrap.wrap(text, 100, initial_indent="    ", subsequent_indent="        ")
+    vars(verb)["__signature__"] = signature.replace(parameters=plain)
+    description, *rest = (inspect.getdoc(verb) or "").split("\n\nRaises:")
+    verb.__doc__ = "\n\nRaises:".join([f"{description}\n\n{chr(10).join(lines)}", *rest])
+    return verb
+
+
+def declared(verb: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a verb with the annotations that declare them."""
+    return _PARAMETERS[verb]
+
+
+def _expanded(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Replace ``**options`` by the `TrainOptions`, which come first of the keyword parameters."""
+    if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return parameters
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in TrainOptions.__annotations__.items()
+    ]
+    keywords = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    return [each for each in parameters[:-1] if each not in keywords] + options + keywords
