@@ -9,8 +9,8 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
 from fasticcl.engine.results import TITLES
-from fasticcl.engine.run.environment import PACKAGES
 from fasticcl.engine.run.weights import WEIGHTS, Description, Model
+from fasticcl.engine.run.writer import PACKAGES
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import RunHistory, read_history
 from fasticcl.shards.manifest import Manifest
@@ -50,7 +50,7 @@ def training_section(description: Description, record: RunHistory | None) -> Ite
         versions = ", ".join(
             f"{name} {environment[name]}" for name in ("fasticcl", *PACKAGES) if environment.get(name)
         )
-        yield f"Trained on {environment['machine']} with {versions}, Python {environment['python']}."
+        yield f"Trained on: {environment['machine']}. Versions: {versions}, Python {environment['python']}."
     else:
         yield "The machine and the package versions used for training are not recorded."
     yield f"Exported with fasticcl {__version__} and torch {torch.__version__}."

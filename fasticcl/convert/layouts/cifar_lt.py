@@ -137,7 +137,7 @@ def _layout(name: Literal["cifar100-lt", "cifar10-lt"], description: str, archiv
         read=partial(read, name=name),
         description=description,
         download=f"{archive} from www.cs.toronto.edu/~kriz/cifar.html, or give --download",
-        licence="none stated; the authors ask to cite Krizhevsky's technical report (2009)",
+        licence="none stated, but the authors ask to cite Krizhevsky's technical report (2009)",
         example=f"fasticcl convert {name} DOWNLOADS data/{name} --imbalance 100 --download",
         options=frozenset({"imbalance", "download"}),
     )
@@ -145,11 +145,11 @@ def _layout(name: Literal["cifar100-lt", "cifar10-lt"], description: str, archiv
 
 CIFAR100_LT = _layout(
     "cifar100-lt",
-    "100 classes, 10,847, 12,608 or 19,573 training images at ratio 100, 50 or 10, 10,000 test images",
+    "100 classes, 10,847 (ratio 100), 12,608 (50) or 19,573 (10) training images, 10,000 test images",
     "cifar-100-python.tar.gz",
 )
 CIFAR10_LT = _layout(
     "cifar10-lt",
-    "10 classes, 12,406, 13,996 or 20,431 training images at ratio 100, 50 or 10, 10,000 test images",
+    "10 classes, 12,406 (ratio 100), 13,996 (50) or 20,431 (10) training images, 10,000 test images",
     "cifar-10-python.tar.gz",
 )

@@ -102,7 +102,7 @@ def _raise_user_error(error: OSError) -> NoReturn:
 
 LAYOUT = Layout(
     read=read,
-    description="your images: train/CLASS/x.jpg and val/CLASS/x.jpg (or test/), or all in CLASS/x.jpg",
+    description="your images in train/CLASS/ and val/CLASS/ (or test/), or in CLASS/ with --val-fraction",
     example="fasticcl convert folder IMAGES data/folder",
     options=OWN_IMAGE_OPTIONS,
 )

@@ -127,6 +127,6 @@ LAYOUT = Layout(
     description="8,142 species, 437,513 training and 24,426 validation images, 120 GB",
     download="train_val2018.tar.gz, train2018.json.tar.gz, val2018.json.tar.gz and, for real names, "
     "categories.json from github.com/visipedia/inat_comp, folder 2018",
-    licence="non-commercial research and education; each photograph has its own licence",
+    licence="non-commercial research and education, and each photograph has its own licence",
     example="fasticcl convert inat2018 DOWNLOADS data/inat2018",
 )
