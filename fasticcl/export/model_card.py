@@ -80,8 +80,8 @@ def _title(model: Model, file: str) -> Iterator[str]:
     yield (
         f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
         f"{description.encoder} with {parameters:,} parameters (encoder and classifier, without the "
-        "projection head used in training), trained on long-tailed data with `fasticcl`, an implementation of "
-        "interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
+        "projection head used in training), trained on long-tailed data with `fasticcl`, an implementation "
+        "of interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 
 
