@@ -39,7 +39,7 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "7")
 
 
-def test_what_an_image_is_decides_its_content_and_not_its_name(tmp_path):
+def test_the_content_of_an_image_decides_its_format_and_not_its_name(tmp_path):
     contents = {"a.JPEG": encode(IMAGE, "PNG"), "b.png": JPEG, "c.jpg": encode(IMAGE, "BMP")}
     items = [Item(content, 0, name) for name, content in contents.items()]
     manifest = convert(Source("folder", ["x"], {"train": items, "val": items[:1]}), tmp_path)
@@ -50,7 +50,7 @@ def test_what_an_image_is_decides_its_content_and_not_its_name(tmp_path):
     assert manifest.reencoded == {"BMP format": 1}
 
 
-def test_a_file_that_cannot_be_opened_is_listed_too(tmp_path):
+def test_a_file_that_cannot_be_opened_is_listed(tmp_path):
     items = [
         Item(JPEG, 0, "a.jpg"),
         Item(JPEG, 1, "b.jpg"),
@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_opened_is_listed_too(tmp_path):
 
 
 @pytest.mark.parametrize("images_before_the_stop", [0, 1, 7, 13, 23])
-def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
+def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
     convert(jpeg_source(), tmp_path / "undisturbed", shard_size=3)
     left = images_before_the_stop
     stopped = tmp_path / "stopped"
@@ -85,7 +85,7 @@ def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, ima
 
 
 @pytest.mark.parametrize("kind", ["bytes", "files"])
-def test_a_finished_conversion_is_left_alone(tmp_path, kind):
+def test_a_finished_conversion_is_not_changed(tmp_path, kind):
     images = lay_out(tmp_path / "images")
 
     def again():
@@ -113,7 +113,7 @@ SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
     ],
     ids=["shard size", "short side", "no short side", "long side", "quality"],
 )
-def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made, wanted, difference):
+def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path, made, wanted, difference):
     convert(jpeg_source(), tmp_path, **{"shard_size": 5, **made})
     before = tree(tmp_path), modification_times(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it was made {difference}\\."):
@@ -135,7 +135,7 @@ def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made
     ],
     ids=["fewer images", "other split", "other dataset", "other class name", "other images"],
 )
-def test_shards_of_something_else_are_not_overwritten(tmp_path, other, difference):
+def test_shards_of_another_source_are_not_overwritten(tmp_path, other, difference):
     convert(jpeg_source(), tmp_path)
     before = tree(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it {difference}\\. Choose"):
@@ -143,7 +143,7 @@ def test_shards_of_something_else_are_not_overwritten(tmp_path, other, differenc
     assert tree(tmp_path) == before
 
 
-def test_an_image_that_changed_after_the_conversion_is_noticed_at_the_same_size(tmp_path):
+def test_an_image_that_changed_after_the_conversion_is_detected_at_equal_size(tmp_path):
     images = lay_out(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     before = tree(tmp_path / "shards")
@@ -155,7 +155,7 @@ def test_an_image_that_changed_after_the_conversion_is_noticed_at_the_same_size(
     assert tree(tmp_path / "shards") == before
 
 
-def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
+def test_an_image_that_is_missing_after_the_conversion_is_detected(tmp_path):
     images = lay_out(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
@@ -163,7 +163,7 @@ def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
         fasticcl.convert("folder", images, tmp_path / "shards")
 
 
-def test_a_folder_of_other_things_is_not_written_into(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(JPEG)
     with pytest.raises(UserError, match=r"contains other files\. Choose an empty or new folder"):
         convert(jpeg_source(), tmp_path)
@@ -177,7 +177,7 @@ def test_progress_counts_every_image(tmp_path):
     assert {total for _, total in told} == {24}
 
 
-def test_ctrl_c_says_how_to_continue_and_the_same_command_does(tmp_path):
+def test_ctrl_c_prints_a_command_that_continues_the_conversion(tmp_path):
     images = lay_out(tmp_path / "images", train=40)
     fifo = images / "train" / "b" / "0039.jpg"
     content = fifo.read_bytes()
@@ -199,7 +199,7 @@ def test_ctrl_c_says_how_to_continue_and_the_same_command_does(tmp_path):
     assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
 
 
-def test_libraries_do_not_talk_into_the_output(tmp_path):
+def test_warnings_of_libraries_are_not_printed(tmp_path):
     images = lay_out(tmp_path / "images", train=4, val=2)
     bad_exif = b"Exif\0\0MM\0*\0\0\0\x08\0\5"
     segment = b"\xff\xe1" + (len(bad_exif) + 2).to_bytes(2, "big") + bad_exif
@@ -221,7 +221,7 @@ def assert_nothing_half_written(folder, whole):
             assert content == whole[name], name
 
 
-def test_a_full_disk_is_one_sentence_at_every_moment_and_the_next_run_continues(tmp_path, monkeypatch):
+def test_a_full_disk_at_any_moment_gives_a_clear_error_and_the_next_run_continues(tmp_path, monkeypatch):
     convert(jpeg_source(count=5), tmp_path / "undisturbed", shard_size=3)
     whole = tree(tmp_path / "undisturbed")
     left = 0
@@ -255,7 +255,7 @@ LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_file_that_cannot_grow_ends_with_code_2_and_the_next_run_continues(tmp_path, workers):
+def test_a_file_size_limit_gives_exit_code_2_and_the_next_run_continues(tmp_path, workers):
     images = lay_out(tmp_path / "images")
     large = encode(noise(np.random.default_rng(0), 480, 480), quality=98)
     assert len(large) > 100_000
@@ -288,7 +288,7 @@ exit $code
 
 
 @pytest.mark.parametrize("where", ["shard", "index"])
-def test_a_small_disk_that_is_full_is_one_sentence_and_with_room_the_next_run_continues(tmp_path, where):
+def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_path, where):
     images = lay_out(tmp_path / "images", train=1500)
     (images / "val" / "a" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image cannot be read"):
@@ -323,7 +323,7 @@ def test_a_destination_that_cannot_be_written_is_named(tmp_path):
         convert(jpeg_source(), tmp_path / "file" / "shards")
 
 
-def test_a_read_only_destination_is_one_sentence(tmp_path):
+def test_a_read_only_destination_gives_a_clear_error(tmp_path):
     images = lay_out(tmp_path / "images")
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
@@ -336,7 +336,7 @@ def test_a_read_only_destination_is_one_sentence(tmp_path):
     assert not list(locked.iterdir())
 
 
-def test_a_locked_image_is_listed_with_its_reason(tmp_path):
+def test_an_image_without_read_permission_is_listed_with_its_reason(tmp_path):
     images = lay_out(tmp_path / "images")
     (images / "train" / "a" / "0002.jpg").chmod(0)
     ended = run("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 1, before=UNPRIVILEGED)

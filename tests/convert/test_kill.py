@@ -52,7 +52,7 @@ def killed_until_done(arguments, dest, whole, seed):
     return None
 
 
-def test_a_conversion_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+def test_a_conversion_that_is_killed_repeatedly_ends_with_the_same_bytes(tmp_path):
     images = lay_out(tmp_path / "images", train=120, val=20, side=96)
     fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=6)
     whole = tree(tmp_path / "undisturbed")
@@ -119,7 +119,7 @@ def archived(path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_a_kill_at_any_act_on_the_disk_leaves_whole_files_and_the_next_run_goes_on(tmp_path, kind):
+def test_a_kill_at_any_disk_operation_leaves_whole_files_and_the_next_run_continues(tmp_path, kind):
     images = lay_out(tmp_path / "images", train=10, val=3)
     source = images
     if kind == "archive":

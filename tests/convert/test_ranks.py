@@ -86,14 +86,14 @@ def together(source, dest, world_size, delays=(), **options):
     [(2, ()), (3, ()), (3, (0, 0.2, 0.1)), (3, (0.3, 0.05, 0)), (11, ())],
     ids=["two", "three", "others late", "first late", "more than shards"],
 )
-def test_ranks_make_the_bytes_of_one_process_whoever_comes_first(kind, alone, tmp_path, world_size, delays):
+def test_ranks_write_the_bytes_of_one_process_in_any_order(kind, alone, tmp_path, world_size, delays):
     found = together(kind, tmp_path / "shards", world_size, delays)
     assert found[0] is not None
     assert found[1:] == [None] * (world_size - 1)
     assert tree(tmp_path / "shards") == alone
 
 
-def test_each_rank_decodes_its_share_only(kind, tmp_path, monkeypatch):
+def test_each_rank_decodes_only_its_share(kind, tmp_path, monkeypatch):
     made = []
     close = shard_parts.ShardPartWriter.close
     monkeypatch.setattr(
@@ -106,7 +106,7 @@ def test_each_rank_decodes_its_share_only(kind, tmp_path, monkeypatch):
     assert sorted(number for _, number in made) == [1, 1, 3, 5, 7]
 
 
-def test_the_others_do_nothing_after_the_end(kind, alone, tmp_path):
+def test_other_ranks_change_nothing_after_the_end(kind, alone, tmp_path):
     together(kind, tmp_path, 2)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2) is None
@@ -115,14 +115,14 @@ def test_the_others_do_nothing_after_the_end(kind, alone, tmp_path):
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_another_number_of_ranks_goes_on_where_a_rank_was_lost(kind, alone, tmp_path, world_size):
+def test_another_number_of_ranks_continues_after_a_rank_was_lost(kind, alone, tmp_path, world_size):
     convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never came
     assert not (tmp_path / "manifest.json").exists()
     together(kind, tmp_path, world_size)
     assert tree(tmp_path) == alone
 
 
-def test_unreadable_images_of_every_rank_are_listed_by_the_first(images, tmp_path):
+def test_rank_0_lists_the_unreadable_images_of_all_ranks(images, tmp_path):
     for name, content in tree(images).items():
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def test_unreadable_images_of_every_rank_are_listed_by_the_first(images, tmp_pat
     assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
 
 
-def test_a_rank_that_looks_while_another_makes_the_folder_is_not_turned_away(kind, tmp_path, monkeypatch):
+def test_a_rank_that_starts_while_another_creates_the_folder_is_not_refused(kind, tmp_path, monkeypatch):
     dest = tmp_path / "shards"
     dest.mkdir()
     iterdir = Path.iterdir
@@ -148,7 +148,7 @@ def test_a_rank_that_looks_while_another_makes_the_folder_is_not_turned_away(kin
     assert convert(kind, dest, shard_size=SIZE, rank=1, world_size=2) is None
 
 
-def test_a_rank_that_comes_while_the_first_ends_leaves_nothing_behind(kind, alone, tmp_path, monkeypatch):
+def test_a_rank_that_starts_while_rank_0_finishes_leaves_no_files(kind, alone, tmp_path, monkeypatch):
     convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)
     read = Manifest.read
 
@@ -177,7 +177,7 @@ def torchrun(*arguments, processes=2):
     ]
 
 
-def test_torchrun_makes_the_bytes_of_one_process_and_one_summary(images, source, tmp_path):
+def test_torchrun_writes_the_bytes_of_one_process_and_prints_one_summary(images, source, tmp_path):
     convert(source, tmp_path / "alone", shard_size=SIZE)
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
     ended = subprocess.run(torchrun(*arguments), capture_output=True, text=True)

@@ -63,7 +63,7 @@ def profile(head, num_classes, ratio):
 
 
 @given(class_sizes, fractions, orders)
-def test_holding_out_parts_the_images_and_keeps_their_order(counts, fraction, order):
+def test_a_validation_split_partitions_the_images_and_keeps_their_order(counts, fraction, order):
     labels = mixed(counts, order)
     stays, aside = split_validation(listing(labels), fraction)
     everything = names(listing(labels))
@@ -75,7 +75,7 @@ def test_holding_out_parts_the_images_and_keeps_their_order(counts, fraction, or
 
 
 @given(class_sizes, fractions, orders)
-def test_every_class_gives_its_share_and_keeps_an_image(counts, fraction, order):
+def test_every_class_gives_its_share_and_keeps_a_training_image(counts, fraction, order):
     _, aside = split_validation(listing(mixed(counts, order)), fraction)
     for k, count in enumerate(counts):
         given_away = int((aside.labels == k).sum())
@@ -86,7 +86,7 @@ def test_every_class_gives_its_share_and_keeps_an_image(counts, fraction, order)
 
 
 @given(class_sizes, fractions, orders)
-def test_what_is_held_out_is_the_same_for_everyone(counts, fraction, order):
+def test_the_validation_split_is_always_the_same(counts, fraction, order):
     labels = mixed(counts, order)
     _, aside = split_validation(listing(labels), fraction)
     expected = set()
@@ -122,7 +122,7 @@ def test_a_long_tail_has_the_exact_profile_and_the_largest_head_that_fits(counts
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
 @pytest.mark.parametrize("ratio", [10, 50, 100, 12.5])
-def test_balanced_classes_keep_all_of_the_first(num_classes, ratio):
+def test_balanced_classes_keep_all_images_of_the_first(num_classes, ratio):
     labels = np.repeat(np.arange(num_classes), 500)
     counts = np.bincount(make_long_tailed(source(labels, [0]), ratio).splits["train"].labels)
     assert counts[0] == 500
@@ -131,18 +131,18 @@ def test_balanced_classes_keep_all_of_the_first(num_classes, ratio):
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0, -1, float("nan")])
-def test_an_imbalance_below_one_is_one_sentence(ratio):
+def test_an_imbalance_below_one_gives_a_clear_error(ratio):
     with pytest.raises(UserError, match="--long-tail "):
         make_long_tailed(source([0] * 9 + [1] * 9, [0]), ratio)
 
 
-def test_one_class_has_no_tail():
+def test_a_long_tail_of_one_class_gives_a_clear_error():
     with pytest.raises(UserError, match=r"--long-tail 10: .*at least two classes"):
         make_long_tailed(source([0] * 9, [0]), 10)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 70))
-def test_a_limit_is_spread_evenly(labels, most):
+def test_a_limit_selects_images_evenly(labels, most):
     taken = [
         int(name.split("/")[1]) for name in names(limit_images(source(labels, labels), most).splits["train"])
     ]
@@ -157,7 +157,7 @@ def test_a_limit_is_spread_evenly(labels, most):
     st.lists(st.integers(0, 9), min_size=1, max_size=60),
     st.integers(1, 70),
 )
-def test_a_limit_leaves_out_classes_without_training_images_and_numbers_the_others_anew(train, val, most):
+def test_a_limit_drops_classes_without_training_images_and_renumbers_the_others(train, val, most):
     assume(max(val) <= max(train))
     classes = [f"class {k}" for k in range(max(train) + 1)]
     kept = {train[i * len(train) // most] for i in range(most)} if most < len(train) else set(train)
@@ -178,7 +178,7 @@ def test_a_limit_leaves_out_classes_without_training_images_and_numbers_the_othe
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(30, 99))
-def test_a_limit_that_is_not_reached_takes_everything(labels, most):
+def test_a_limit_above_the_number_of_images_keeps_all(labels, most):
     part = limit_images(source(labels, labels), most)
     assert names(part.splits["val"]) == names(listing(labels))
 
@@ -197,7 +197,7 @@ def folder(tmp_path):
     return tmp_path / "src", contents
 
 
-def test_options_combine_first_aside_then_tail_then_limit(folder, tmp_path):
+def test_validation_split_long_tail_and_limit_apply_in_this_order(folder, tmp_path):
     path, contents = folder
     manifest = fasticcl.convert(
         "folder", path, tmp_path / "shards", val_fraction=0.25, long_tail=5, limit=10, shard_size=4
@@ -224,7 +224,7 @@ def test_options_combine_first_aside_then_tail_then_limit(folder, tmp_path):
     assert (manifest.settings["long_tail"], manifest.settings["limit"]) == (5, 10)
 
 
-def test_a_list_is_cut_as_a_folder_is(folder, tmp_path):
+def test_a_list_gives_the_same_subsets_as_a_folder(folder, tmp_path):
     path, _ = folder
     lines = [f"{name}/{i:03d}.jpg,{name}" for name in sorted(CLASSES) for i in range(CLASSES[name])]
     (path / "images.csv").write_text("\n".join(["path,label", *lines]))
@@ -235,7 +235,7 @@ def test_a_list_is_cut_as_a_folder_is(folder, tmp_path):
         assert stored_images(tmp_path / "from-list", split) == stored_images(tmp_path / "from-folder", split)
 
 
-def test_other_options_make_other_shards(folder, tmp_path):
+def test_shards_of_other_options_are_refused(folder, tmp_path):
     path, _ = folder
     fasticcl.convert("folder", path, tmp_path / "shards", val_fraction=0.25, limit=16)
     others = {"--limit 16": {"val_fraction": 0.25}, "--val-fraction 0.25": {"val_fraction": 0.5, "limit": 16}}
@@ -244,20 +244,20 @@ def test_other_options_make_other_shards(folder, tmp_path):
             fasticcl.convert("folder", path, tmp_path / "shards", **options)
 
 
-def test_classes_with_one_image_each_leave_nothing_to_evaluate_on(tmp_path):
+def test_classes_with_one_image_each_cannot_give_a_validation_split(tmp_path):
     write_files(tmp_path / "src", {"a/1.jpg": jpegs(1)[0], "b/1.jpg": jpegs(1)[0]})
     with pytest.raises(UserError, match="--val-fraction"):
         fasticcl.convert("folder", tmp_path / "src", tmp_path / "shards", val_fraction=0.5)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan")])
-def test_a_fraction_that_is_none_is_one_sentence(folder, tmp_path, fraction):
+def test_an_invalid_fraction_gives_a_clear_error(folder, tmp_path, fraction):
     with pytest.raises(UserError, match="--val-fraction"):
         fasticcl.convert("folder", folder[0], tmp_path / "shards", val_fraction=fraction)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_one_sentence(folder, tmp_path, limit):
+def test_a_limit_below_one_gives_a_clear_error(folder, tmp_path, limit):
     with pytest.raises(UserError, match="--limit"):
         fasticcl.convert("folder", folder[0], tmp_path / "shards", val_fraction=0.5, limit=limit)
 
@@ -277,7 +277,7 @@ HAVE = {
     ("layout", "option"),
     [(layout, option) for layout, has in HAVE.items() for option in OPTIONS if option not in has],
 )
-def test_an_option_that_a_layout_does_not_have_is_one_sentence(tmp_path, layout, option):
+def test_an_option_of_another_layout_gives_a_clear_error(tmp_path, layout, option):
     users = [other for other, has in HAVE.items() if option in has]
     with pytest.raises(UserError) as refused:
         fasticcl.convert(layout, tmp_path / "nowhere", tmp_path / "shards", **{option: OPTIONS[option]})

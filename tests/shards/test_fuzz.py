@@ -150,7 +150,7 @@ def damages(draw, content):
 
 @given(st.data())
 @settings(fixed, max_examples=250)
-def test_any_damage_of_any_file_is_told_or_leaves_the_right_images(scratch, rows, data):
+def test_any_damage_of_any_file_is_reported_or_leaves_the_right_images(scratch, rows, data):
     files = tree(scratch)
     name = data.draw(st.sampled_from(sorted(files)))
     with Damage(scratch, {name: data.draw(damages(files[name]))}):
@@ -162,7 +162,7 @@ def test_any_damage_of_any_file_is_told_or_leaves_the_right_images(scratch, rows
 
 @given(st.data())
 @settings(fixed, max_examples=120)
-def test_any_damage_after_the_shards_were_opened_is_told_or_leaves_the_right_images(scratch, rows, data):
+def test_any_damage_after_opening_is_reported_or_leaves_the_right_images(scratch, rows, data):
     name = f"train/shard-{data.draw(st.integers(0, 2)):06d}.tar"
     content = (scratch / name).read_bytes()
     damaged = data.draw(damages(content))
@@ -172,7 +172,7 @@ def test_any_damage_after_the_shards_were_opened_is_told_or_leaves_the_right_ima
         assert all(place(shards.index, row).startswith(name) for row in lost)
 
 
-def test_a_shard_that_is_gone_after_the_shards_were_opened_is_told(sound, tmp_path):
+def test_a_shard_that_disappears_after_opening_is_reported(sound, tmp_path):
     folder = shutil.copytree(sound, tmp_path / "shards")
     shards = Shards(folder, "train")
     (folder / "train" / "shard-000000.tar").unlink()
@@ -235,7 +235,7 @@ INDEXES = {
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("content", INDEXES.values(), ids=INDEXES.keys())
-def test_an_index_that_is_none_is_refused_in_one_sentence(scratch, content):
+def test_an_invalid_index_gives_a_clear_error(scratch, content):
     with Damage(scratch, {"train/index.npy": content + bytes(11 * INDEX_DTYPE.itemsize)}):
         with pytest.raises(UserError, match=r"train/index\.npy (is missing or damaged|does not fit)"):
             Shards(scratch, "train")
@@ -257,7 +257,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("content", MANIFESTS.values(), ids=MANIFESTS.keys())
-def test_a_manifest_that_is_none_is_refused_in_one_sentence(scratch, content):
+def test_an_invalid_manifest_gives_a_clear_error(scratch, content):
     with Damage(scratch, {"manifest.json": content}):
         for read in (Manifest.read, read_summary, verify, lambda folder: Shards(folder, "train")):
             with pytest.raises(UserError, match=r"manifest\.json is damaged|has shards of format"):
@@ -319,7 +319,7 @@ TRAIN = ("splits", "train")
     ],
     ids=lambda value: str(value)[-30:],
 )
-def test_a_manifest_that_says_something_else_and_is_signed_is_refused_in_one_sentence(scratch, path, new):
+def test_a_wrong_manifest_with_a_valid_checksum_gives_a_clear_error(scratch, path, new):
     values = json.loads((scratch / "manifest.json").read_bytes())
     with (
         Damage(scratch, {"manifest.json": signed(replaced(values, path, new))}),
@@ -337,7 +337,7 @@ JSON = st.recursive(
 
 @given(data=st.data(), new=JSON)
 @settings(fixed, max_examples=120)
-def test_any_signed_manifest_is_read_or_refused_in_one_sentence(scratch, rows, data, new):
+def test_any_manifest_with_a_valid_checksum_is_read_or_gives_a_clear_error(scratch, rows, data, new):
     values = json.loads((scratch / "manifest.json").read_bytes())
     paths = [
         *((key,) for key in values),
@@ -393,7 +393,7 @@ def test_an_index_of_any_numbers_gives_the_right_bytes_or_a_clear_error(scratch,
 
 @given(st.data())
 @settings(fixed, max_examples=100)
-def test_an_index_too_large_to_be_checked_gives_the_right_bytes_or_a_clear_error(scratch, rows, data):
+def test_an_index_without_checksum_check_gives_the_right_bytes_or_a_clear_error(scratch, rows, data):
     content = (scratch / "train" / "index.npy").read_bytes()
     damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -447,7 +447,7 @@ def reason(function, content):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("content", IMAGES.values(), ids=IMAGES.keys())
-def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_second_look(content):
+def test_any_damage_of_an_image_gives_a_reason_or_a_sound_image(content):
     rng = np.random.default_rng(9)
     refused = 0
     for _ in range(150):
@@ -470,7 +470,7 @@ def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_secon
     assert refused > 5
 
 
-def test_a_folder_in_place_of_any_file_is_told(sound, tmp_path):
+def test_a_folder_in_place_of_any_file_is_reported(sound, tmp_path):
     folder = shutil.copytree(sound, tmp_path / "shards")
     for name in ("train/index.npy", "train/shard-000001.tar", "manifest.json"):
         (folder / name).unlink()
@@ -482,6 +482,6 @@ def test_a_folder_in_place_of_any_file_is_told(sound, tmp_path):
     assert Shards(folder, "train")
 
 
-def test_a_zip_is_made_as_numpy_makes_it():
+def test_the_zip_helper_writes_what_numpy_writes():
     assert zipfile.is_zipfile(io.BytesIO(INDEXES["a zip"]))
     assert zipfile.is_zipfile(io.BytesIO(INDEXES["an empty zip"]))

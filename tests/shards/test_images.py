@@ -242,7 +242,7 @@ def params(cases):
 
 
 @params(KEPT)
-def test_sound_rgb_and_grey_images_keep_their_bytes_and_training_decodes_them(case, trained_on):
+def test_sound_rgb_and_grey_images_keep_their_bytes_and_decode_in_training(case, trained_on):
     content, shown = case
     image = prepare(content)
     assert image.content == content
@@ -255,9 +255,7 @@ def test_sound_rgb_and_grey_images_keep_their_bytes_and_training_decodes_them(ca
 
 
 @params(AGAIN)
-def test_what_decoders_read_differently_is_stored_again_and_training_sees_what_a_person_sees(
-    case, trained_on
-):
+def test_images_that_decoders_read_differently_are_reencoded_upright(case, trained_on):
     content, reason, shown = case
     image = prepare(content)
     jpeg = content.startswith(b"\xff\xd8")
@@ -270,7 +268,7 @@ def test_what_decoders_read_differently_is_stored_again_and_training_sees_what_a
 
 
 @params({name: case[0] for name, case in (KEPT | AGAIN).items()})
-def test_decoding_a_file_gives_to_the_bit_what_training_sees_of_what_is_stored(case, trained_on):
+def test_decoding_a_file_gives_exactly_the_pixels_that_training_sees(case, trained_on):
     pixels = decode(case)
     assert pixels.dtype == np.uint8
     assert (pixels == trained_on(prepare(case).content)).all()
@@ -284,7 +282,7 @@ def decoded_upright(content):
 
 
 @params(AGAIN)
-def test_what_is_stored_again_is_plain_rgb_and_comes_out_of_a_second_look_unchanged(case):
+def test_reencoded_images_are_plain_rgb_and_are_kept_the_second_time(case):
     image = prepare(case[0])
     stored = Image.open(io.BytesIO(image.content))
     assert stored.mode == "RGB"
@@ -314,7 +312,7 @@ def test_exif_orientation_is_applied_once(turn, kind, trained_on):
     [b"", b"rubbish, rubbish", b"MM\0+\0\0\0\x08", b"II*\0\xff\xff\xff\xff", ifd(orientation(6))[:14]],
     ids=["empty", "rubbish", "version", "far away", "cut"],
 )
-def test_exif_that_says_nothing_costs_no_image_its_bytes(body):
+def test_exif_without_an_orientation_does_not_cause_reencoding(body):
     content = with_exif(JPEG, body)
     image = prepare(content)
     assert (image.content, image.reencoding_reason) == (content, None)
@@ -331,7 +329,7 @@ def test_exif_that_says_nothing_costs_no_image_its_bytes(body):
     ],
     ids=["rational as text", "text as rational", "number as text", "pointer as text", "comment"],
 )
-def test_exif_of_wrong_types_beside_the_orientation_does_not_matter(odd, trained_on):
+def test_invalid_exif_entries_next_to_the_orientation_do_not_matter(odd, trained_on):
     entries = sorted([odd, orientation(6)])
     image = prepare(with_exif(JPEG, ifd(*entries)))
     assert image.reencoding_reason == "EXIF orientation"
@@ -339,7 +337,7 @@ def test_exif_of_wrong_types_beside_the_orientation_does_not_matter(odd, trained
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(value, trained_on):
+def test_an_invalid_orientation_is_ignored(value, trained_on):
     image = prepare(with_exif(JPEG, ifd(orientation(value))))
     assert apart(trained_on(image.content), decoded(JPEG)) < LOSSY
 
@@ -377,7 +375,7 @@ def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marke
         "int",
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason(content, reason):
+def test_files_that_are_not_images_are_refused_with_a_reason(content, reason):
     with pytest.raises(UnreadableImage, match=reason):
         prepare(content)
 
@@ -401,7 +399,7 @@ CUT = {
 
 @params(CUT)
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning", "ignore:Truncated File:UserWarning")
-def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
+def test_an_image_cut_short_at_any_byte_is_refused(case):
     cuts = {1, 2, 3, 12, 13, len(case) // 2, *range(20, len(case), max(1, len(case) // 40))}
     accepted = [cut for cut in sorted(cuts) if not isinstance(try_prepare(case[:-cut]), UnreadableImage)]
     assert not accepted
@@ -411,7 +409,7 @@ def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File:UserWarning")
-def test_a_gif_cut_short_is_refused_unless_all_its_pixels_are_there():
+def test_a_gif_cut_short_is_refused_unless_all_its_pixels_remain():
     content, _, shown = AGAIN["gif"]
     for length in range(0, len(content), 7):
         image = try_prepare(content[:length])
@@ -433,7 +431,7 @@ def test_a_marker_inside_the_data_of_a_jpeg_is_refused(marker):
             prepare(NOISY[:place] + marker + NOISY[place + 2 :])
 
 
-def test_a_flipped_bit_that_leaves_undecodable_data_is_refused_and_flips_that_leave_valid_bits_cannot_be_seen(
+def test_flipped_bits_in_a_jpeg_are_refused_if_the_data_becomes_invalid(
     trained_on,
 ):
     begin, end = scan(NOISY)
@@ -492,12 +490,12 @@ def bomb(kind, side):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 13_000, 30_000])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM"])
-def test_a_bomb_is_refused_with_its_reason(kind, side):
+def test_a_decompression_bomb_is_refused_with_its_reason(kind, side):
     with pytest.raises(UnreadableImage, match="too many"):
         prepare(bomb(kind, side))
 
 
-def test_bombs_are_refused_without_decoding_them(tmp_path):
+def test_decompression_bombs_are_refused_without_decoding(tmp_path):
     script = """
 import resource, sys, warnings
 from pathlib import Path
@@ -525,7 +523,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(ran[-1]) < 20  # MiB; the smallest of the pictures would be 232
 
 
-def test_the_limit_of_pixels_is_the_last_number_that_is_allowed(monkeypatch):
+def test_the_pixel_limit_itself_is_allowed(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64)
     assert prepare(JPEG).content == JPEG
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
@@ -535,7 +533,7 @@ def test_the_limit_of_pixels_is_the_last_number_that_is_allowed(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
 @pytest.mark.parametrize("size", [(1_000_000, 1), (1_000_001, 1), (1, 1_000_001)])
-def test_a_side_that_no_decoder_takes_is_refused(kind, size, trained_on):
+def test_a_side_that_no_decoder_accepts_is_refused(kind, size, trained_on):
     image = try_prepare(encode(Image.new("RGB", size), kind))
     if max(size) > 1_000_000:  # libpng's limit
         assert isinstance(image, UnreadableImage)
@@ -568,7 +566,7 @@ LARGE = {
 
 @params(LARGE)
 @pytest.mark.parametrize("side", ["short", "long"])
-def test_large_images_become_small_jpegs_of_what_pillow_resizes_them_to(case, side, trained_on):
+def test_shrunk_images_are_jpegs_of_what_pillow_computes(case, side, trained_on):
     content, mode = case
     image = prepare(content, Shrink(side, 120, 100))
     original = Image.open(io.BytesIO(content)).convert(mode)
@@ -592,24 +590,24 @@ def test_a_rotated_cmyk_image_is_shrunk_upright(trained_on):
     assert apart(trained_on(image.content), np.asarray(small)) < 4
 
 
-def test_sixteen_bits_are_shrunk_too(trained_on):
+def test_a_16_bit_image_is_shrunk(trained_on):
     image = prepare(AGAIN["grey png of 16 bits"][0], Shrink("short", 24, 100))
     wanted = np.asarray(GREY.resize((32, 24), Image.Resampling.BICUBIC)).astype(int)
     assert apart(trained_on(image.content), wanted[:, :, None]) < 2
 
 
 @params(KEPT)
-def test_images_that_are_small_enough_keep_their_bytes_beside_large_ones(case):
+def test_images_that_are_small_enough_keep_their_bytes(case):
     for shrink in (Shrink("short", 48, 50), Shrink("long", 64, 50)):
         assert prepare(case[0], shrink) == prepare(case[0])
 
 
 @params(AGAIN)
-def test_images_that_are_small_enough_are_stored_again_as_without_shrinking(case):
+def test_small_images_are_reencoded_as_without_shrinking(case):
     assert prepare(case[0], Shrink("long", 64, 50)) == prepare(case[0])
 
 
-def test_the_quality_is_the_one_of_jpeg():
+def test_the_quality_is_that_of_jpeg():
     rough, fine = (prepare(PHOTO, Shrink("short", 200, quality)).content for quality in (50, 95))
     pillow = Image.open(io.BytesIO(encode(photo(), quality=50)))
     assert Image.open(io.BytesIO(rough)).quantization == pillow.quantization
@@ -617,6 +615,6 @@ def test_the_quality_is_the_one_of_jpeg():
 
 
 @pytest.mark.parametrize("content", [JPEG[:-2], JPEG[:300], CMYK[:-2], PNG[:-20], b"<html>", b""])
-def test_damage_is_refused_when_images_are_made_smaller_too(content):
+def test_damaged_images_are_refused_when_shrinking_too(content):
     with pytest.raises(UnreadableImage, match=r"\w"):
         prepare(content, Shrink("short", 20, 90))

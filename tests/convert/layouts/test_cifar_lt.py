@@ -119,7 +119,7 @@ def decoded(png):
     return np.asarray(image)
 
 
-def test_the_subset_is_that_of_ldam_drw_to_the_image(full, pixels, monkeypatch):
+def test_the_subset_is_exactly_that_of_ldam_drw(full, pixels, monkeypatch):
     name, folder, md5, labels = full
     make_official(monkeypatch, name, md5)
     for imbalance in (100, 50, 10):
@@ -149,7 +149,7 @@ def test_torchvision_reads_the_same_pixels_from_the_replica(small, tmp_path):
         assert (peer.data[place] == picture(rows[len(rows) - len(peer) + place])).all()
 
 
-def test_a_converted_part_holds_the_pixels_bit_by_bit(full, pixels, monkeypatch, tmp_path):
+def test_converted_images_have_exactly_the_original_pixels(full, pixels, monkeypatch, tmp_path):
     name, folder, md5, labels = full
     make_official(monkeypatch, name, md5)
     manifest = fasticcl.convert(name, folder, tmp_path, imbalance=50, limit=300, shard_size=128)
@@ -179,7 +179,7 @@ def test_a_converted_part_holds_the_pixels_bit_by_bit(full, pixels, monkeypatch,
 
 
 @pytest.mark.parametrize("place", ["folder", "sub-folder", "archive", "archive itself"])
-def test_files_are_found_wherever_they_lie(small, tmp_path, place):
+def test_files_are_found_in_the_folder_its_sub_folder_and_the_archive(small, tmp_path, place):
     name, contents, _, _ = small
     expected = listed(layout.read(write_files(tmp_path / "expected", contents), name))
     folder = source = tmp_path / "source"
@@ -206,7 +206,7 @@ def test_the_imbalance_is_100_if_none_is_given(small, tmp_path):
 
 
 @pytest.mark.parametrize("imbalance", [20, 1, 0, -10, 1000])
-def test_another_imbalance_is_one_sentence(small, tmp_path, imbalance):
+def test_another_imbalance_gives_a_clear_error(small, tmp_path, imbalance):
     name, contents, _, _ = small
     with pytest.raises(UserError, match=f"--imbalance must be 100, 50 or 10, not {imbalance}"):
         fasticcl.convert(
@@ -248,7 +248,7 @@ def test_a_missing_file_is_named(small, tmp_path, packed):
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["empty folder", "no folder"])
-def test_nothing_there_says_where_to_get_it(small, tmp_path, there):
+def test_missing_files_give_an_error_with_the_download_address(small, tmp_path, there):
     name, _, _, _ = small
     folder = tmp_path / "nowhere"
     if there:
@@ -268,7 +268,7 @@ def test_nothing_there_says_where_to_get_it(small, tmp_path, there):
     ],
     ids=["cut short", "zeros", "no deflate stream", "html", "empty"],
 )
-def test_a_damaged_archive_is_one_sentence(small, tmp_path, damage):
+def test_a_damaged_archive_gives_a_clear_error(small, tmp_path, damage):
     name, contents, _, _ = small
     archive = write_tar(tmp_path / archive_name(name), contents.items())
     archive.write_bytes(damage(archive.read_bytes()))
@@ -278,7 +278,7 @@ def test_a_damaged_archive_is_one_sentence(small, tmp_path, damage):
 
 
 @pytest.mark.parametrize("member", ["a folder", "a link to nowhere"])
-def test_an_archive_with_something_else_in_place_of_a_file_is_one_sentence(small, tmp_path, member):
+def test_an_archive_with_a_folder_or_link_in_place_of_a_file_gives_a_clear_error(small, tmp_path, member):
     name, contents, _, _ = small
     path = next(iter(contents))
     archive = tmp_path / archive_name(name)
@@ -306,7 +306,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_would_run_something_is_refused_and_not_run(small, tmp_path, monkeypatch, protocol):
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(small, tmp_path, monkeypatch, protocol):
     name, contents, _, _ = small
     sign = tmp_path / "sign"
     evil = pickle.dumps({"data": Evil(f"touch {sign}")}, protocol)
@@ -334,7 +334,7 @@ def test_a_pickle_that_would_run_something_is_refused_and_not_run(small, tmp_pat
         ("_codecs", "encode"),
     ],
 )
-def test_only_what_arrays_are_made_of_is_loaded(small, tmp_path, monkeypatch, module, attribute):
+def test_only_objects_that_rebuild_arrays_are_loaded(small, tmp_path, monkeypatch, module, attribute):
     name, contents, _, _ = small
     path = next(iter(contents))
     names = b"".join(
@@ -361,7 +361,7 @@ def downloads(small, monkeypatch):
     return name, asked
 
 
-def test_download_gets_the_archive_with_torchvision_and_only_once(downloads, tmp_path):
+def test_the_archive_is_downloaded_with_torchvision_only_once(downloads, tmp_path):
     name, asked = downloads
     (tmp_path / "src").mkdir()
     first = fasticcl.convert(name, tmp_path / "src", tmp_path / "shards", download=True, limit=40)
@@ -384,7 +384,7 @@ def test_download_gets_the_archive_with_torchvision_and_only_once(downloads, tmp
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch, name, error):
+def test_a_failed_download_gives_a_clear_error(tmp_path, monkeypatch, name, error):
     def download(*_, **__):
         raise error
 
