@@ -1,4 +1,4 @@
-"""Conversion straight from an archive: one pass, any compression, stops, and damaged downloads."""
+"""Conversion directly from an archive: order, compression, stops, and damaged archives."""
 
 import dataclasses
 import gzip
@@ -21,12 +21,12 @@ from tests.support.trees import modification_times, modify_later, stored_images,
 COUNT, VAL = 23, 5
 CONTENTS = dict(zip((f"images/{i:03d}.jpg" for i in range(COUNT)), jpegs(COUNT, seed=4), strict=True))
 NAMES = list(CONTENTS)
-ORDER = np.random.default_rng(5).permutation(COUNT)  # of the members; the dataset lists them by name
+ORDER = np.random.default_rng(5).permutation(COUNT)  # order of the members; the dataset is sorted by name
 KINDS = ["plain", "gzip", "gzip in pieces"]
 
 
 def write(path, members, kind="plain"):
-    """A tar, compressed as a whole or piece by piece as parallel programs do."""
+    """Write a tar, compressed as a whole or in pieces as parallel compressors do."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in members:
@@ -51,7 +51,7 @@ def listing(names):
 
 
 def source(path, names=NAMES):
-    """The first images to train on and the last to evaluate on, out of an archive."""
+    """Return a source in an archive whose last images are the split val."""
     splits = {"train": listing(names[:-VAL]), "val": listing(names[-VAL:])}
     return Source("folder", ["even", "odd"], splits, archive=path)
 
@@ -167,16 +167,16 @@ def test_continuing_decodes_only_missing_shards_and_reports_every_image(tmp_path
     with pytest.raises(KeyboardInterrupt):
         convert(source(path), tmp_path / "shards", shard_size=4, workers=1, report=stop)
     done = len(list((tmp_path / "shards").rglob("*.tar")))
-    decoded, told = [], []
+    decoded, reports = [], []
     monkeypatch.setattr(
         archive_module,
         "try_prepare",
         lambda content, shrink: decoded.append(content) or try_prepare(content, shrink),
     )
-    convert(source(path), tmp_path / "shards", shard_size=4, report=lambda *each: told.append(each))
+    convert(source(path), tmp_path / "shards", shard_size=4, report=lambda *each: reports.append(each))
     assert done >= 2
     assert len(decoded) == COUNT - 4 * done
-    assert sum(images for images, _ in told) == COUNT
+    assert sum(images for images, _ in reports) == COUNT
 
 
 try_prepare = archive_module.try_prepare
@@ -262,8 +262,8 @@ def test_a_file_that_is_not_an_archive_gives_a_clear_error(tmp_path, content):
         convert(source(path), tmp_path / "shards")
 
 
-def assert_refused_and_mended(tmp_path, path, damaged, whole):
-    """A damaged archive is one sentence that leaves nothing half-written, and the whole one goes on."""
+def assert_refused_and_continued(tmp_path, path, damaged, whole):
+    """Check that a damaged archive gives an error and no partial files, and that the sound one continues."""
     sound = path.read_bytes()
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or cut short"):
@@ -282,7 +282,7 @@ def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_pat
     content = path.read_bytes()
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
     cut = int(len(content.rstrip(b"\0")) * share)
-    assert_refused_and_mended(tmp_path, path, content[:cut], tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, content[:cut], tree(tmp_path / "undisturbed"))
 
 
 def test_an_archive_cut_between_two_members_is_detected(tmp_path):
@@ -290,14 +290,14 @@ def test_an_archive_cut_between_two_members_is_detected(tmp_path):
     with tarfile.open(path) as tar:
         cut = tar.getmembers()[-1].offset
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
-    assert_refused_and_mended(tmp_path, path, path.read_bytes()[:cut], tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, path.read_bytes()[:cut], tree(tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize("kind", ["gzip", "gzip in pieces"])
 def test_a_flipped_byte_anywhere_in_a_compressed_archive_is_detected(tmp_path, kind):
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     content = path.read_bytes()
-    header = 10  # of which gzip checks nothing but the first bytes
+    header = 10  # bytes, of which gzip checks only the first
     for number, place in enumerate(np.linspace(header, len(content) - 1, 12).astype(int)):
         damaged = bytearray(content)
         damaged[place] ^= 0x55
@@ -313,9 +313,9 @@ def test_a_flip_that_only_the_checksum_of_gzip_reveals_is_detected(tmp_path):
     path.write_bytes(gzip.compress(plain, compresslevel=0, mtime=0))
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
     damaged = bytearray(path.read_bytes())
-    comment = damaged.index(b" of 4", len(damaged) // 2)  # in the comment of a JPEG: it still decodes
+    comment = damaged.index(b" of 4", len(damaged) // 2)  # in the comment of a JPEG, which still decodes
     damaged[comment] ^= 1
-    assert_refused_and_mended(tmp_path, path, damaged, tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, damaged, tree(tmp_path / "undisturbed"))
 
 
 def test_memory_holds_a_few_images_and_not_the_archive(tmp_path):

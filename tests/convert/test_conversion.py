@@ -1,4 +1,4 @@
-"""Conversion: the same bytes every time, what is left out, going on after a stop, full and locked disks."""
+"""Conversion: reproducible bytes, stops, other settings, full disks and missing permissions."""
 
 import errno
 import json
@@ -171,10 +171,12 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
 
 
 def test_progress_counts_every_image(tmp_path):
-    told = []
-    convert(jpeg_source(), tmp_path, shard_size=7, report=lambda images, total: told.append((images, total)))
-    assert sum(images for images, _ in told) == 24
-    assert {total for _, total in told} == {24}
+    reports = []
+    convert(
+        jpeg_source(), tmp_path, shard_size=7, report=lambda images, total: reports.append((images, total))
+    )
+    assert sum(images for images, _ in reports) == 24
+    assert {total for _, total in reports} == {24}
 
 
 def test_ctrl_c_prints_a_command_that_continues_the_conversion(tmp_path):
@@ -182,10 +184,10 @@ def test_ctrl_c_prints_a_command_that_continues_the_conversion(tmp_path):
     fifo = images / "train" / "b" / "0039.jpg"
     content = fifo.read_bytes()
     fifo.unlink()
-    os.mkfifo(fifo)  # the conversion waits at this image until somebody writes it
+    os.mkfifo(fifo)  # the conversion blocks at this image until it is written
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 10, "--workers", 1)
     with started(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with open(fifo, "wb") as writer:  # opens when the conversion does
+        with open(fifo, "wb") as writer:  # blocks until the conversion opens it too
             process.send_signal(signal.SIGINT)
             writer.write(content)
         errors = process.stderr.read()
@@ -215,7 +217,7 @@ def test_warnings_of_libraries_are_not_printed(tmp_path):
 
 
 def assert_nothing_half_written(folder, whole):
-    """Every file that a reader would open is as in the undisturbed conversion."""
+    """Check that every file that readers open has its final content."""
     for name, content in tree(folder).items():
         if name.endswith((".tar", ".idx", "index.npy", "manifest.json")) and not name.startswith(".parts"):
             assert content == whole[name], name
@@ -293,7 +295,7 @@ def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_p
     (images / "val" / "a" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image cannot be read"):
         fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300)
-    written = tree(tmp_path / "undisturbed")  # all but the index
+    written = tree(tmp_path / "undisturbed")  # everything except the index
     pages = sum(-(-len(content) // 4096) for content in written.values())
     fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300, max_corrupt=1)
     room = 4096 * (pages // 2 if where == "shard" else pages + 6)
@@ -306,7 +308,7 @@ def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_p
         [*script, str(room), disk, tmp_path / "continued", *convert_there], capture_output=True, text=True
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        pytest.skip("this machine lets nobody mount a file system of its own")
+        pytest.skip("this machine does not allow mounting a file system")
     assert (ended.returncode, ended.stderr) == (
         2,
         f"error: Cannot write {disk / 'shards'}: No space left on device. Free some space or choose another "

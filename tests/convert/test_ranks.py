@@ -1,4 +1,4 @@
-"""Several processes that divide the shards of one conversion among themselves."""
+"""Several processes that divide the shards of one conversion."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from tests.support.children import started
 from tests.support.replicas import write_tar
 from tests.support.trees import lay_out, tree
 
-SIZE = 4  # images a shard
+SIZE = 4  # images per shard
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def source(images):
 
 @pytest.fixture(scope="module")
 def archived(images, tmp_path_factory):
-    """The same images as members of an archive, the last first."""
+    """The same images as members of an archive, in reverse order."""
     contents = tree(images)
     path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
     write_tar(path, [(name, contents[name]) for name in sorted(contents, reverse=True)])
@@ -59,7 +59,7 @@ def labels(contents, split):
 
 @pytest.fixture(scope="module", params=["files", "archive"])
 def kind(request):
-    """A source and what one process makes of it."""
+    """A source of files, and the same images in an archive."""
     return request.getfixturevalue("source" if request.param == "files" else "archived")
 
 
@@ -71,7 +71,7 @@ def alone(kind, tmp_path_factory):
 
 
 def together(source, dest, world_size, delays=(), **options):
-    """Convert with several ranks at once and return what each returned."""
+    """Convert with several ranks in parallel and return their results."""
 
     def work(rank):
         time.sleep(delays[rank] if delays else 0)
@@ -101,7 +101,7 @@ def test_each_rank_decodes_only_its_share(kind, tmp_path, monkeypatch):
         "close",
         lambda self: made.append((threading.current_thread().name, self.number)) or close(self),
     )
-    monkeypatch.setattr(shard_parts.time, "sleep", lambda _: pytest.fail("rank 1 waits for nobody"))
+    monkeypatch.setattr(shard_parts.time, "sleep", lambda _: pytest.fail("rank 1 must not wait"))
     assert convert(kind, tmp_path, shard_size=SIZE, workers=1, rank=1, world_size=2) is None
     assert sorted(number for _, number in made) == [1, 1, 3, 5, 7]
 
@@ -116,7 +116,7 @@ def test_other_ranks_change_nothing_after_the_end(kind, alone, tmp_path):
 
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_another_number_of_ranks_continues_after_a_rank_was_lost(kind, alone, tmp_path, world_size):
-    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never came
+    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never started
     assert not (tmp_path / "manifest.json").exists()
     together(kind, tmp_path, world_size)
     assert tree(tmp_path) == alone
@@ -141,7 +141,7 @@ def test_a_rank_that_starts_while_another_creates_the_folder_is_not_refused(kind
     iterdir = Path.iterdir
 
     def looked_at_late(path):
-        (dest / ".parts" / "train").mkdir(parents=True, exist_ok=True)  # what the other does meanwhile
+        (dest / ".parts" / "train").mkdir(parents=True, exist_ok=True)  # done by the other rank
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", looked_at_late)
@@ -155,7 +155,7 @@ def test_a_rank_that_starts_while_rank_0_finishes_leaves_no_files(kind, alone, t
     def looked_too_early(folder):
         found = read(folder)
         monkeypatch.setattr(Manifest, "read", read)
-        convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)  # what the first does meanwhile
+        convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)  # done by rank 0
         return found
 
     monkeypatch.setattr(Manifest, "read", looked_too_early)
@@ -187,7 +187,7 @@ def test_torchrun_writes_the_bytes_of_one_process_and_prints_one_summary(images,
 
 
 def children(process):
-    """Rank and number of each process that torchrun started."""
+    """Return the process id of each rank that torchrun started."""
     found = {}
     for task in Path(f"/proc/{process.pid}/task").iterdir():
         for child in (task / "children").read_text().split():

@@ -23,7 +23,7 @@ def test_continuing_does_not_repeat_finished_shards(tmp_path, monkeypatch):
         ShardWriter, "add", lambda self, key, *rest: written.append(key) or add(self, key, *rest)
     )
     convert(jpeg_source(), tmp_path, shard_size=5)
-    assert sorted(written) == [f"{i:09d}_{i}" for i in range(15, 20)]  # only the shard with the mended image
+    assert sorted(written) == [f"{i:09d}_{i}" for i in range(15, 20)]  # the shard with the repaired image
 
 
 def test_an_image_that_changes_during_a_stop_is_read_again(tmp_path):

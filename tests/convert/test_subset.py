@@ -1,4 +1,4 @@
-"""Parts of a dataset: images put aside, long tails, small pieces, and all of them at once."""
+"""Subsets of a dataset: validation splits, long tails, limits, and their combination."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ orders = st.randoms(use_true_random=False)
 
 
 def listing(labels):
-    """Images that are named after their class and their place."""
+    """Return images that are named after their class and their position."""
     return ItemList([f"{label}/{i}" for i, label in enumerate(labels)], labels, lambda _, name: name.encode())
 
 
@@ -40,7 +40,7 @@ def mixed(counts, order):
 
 
 def shuffled_classes(labels):
-    """Places of the images of each class: `numpy.random.seed(0)`, then class after class shuffled."""
+    """Return the positions of each class: `numpy.random.seed(0)`, then one shuffle per class."""
     generator = np.random.RandomState(0)
     shuffled = []
     for k in range(max(labels) + 1):
@@ -51,7 +51,7 @@ def shuffled_classes(labels):
 
 
 def profile(head, num_classes, ratio):
-    """The n with n ≤ head · ratio^(-k/(K-1)) < n+1, in whole numbers and so without rounding."""
+    """Return the n with n ≤ head · ratio^(-k/(K-1)) < n+1, computed in integers without rounding."""
     power = num_classes - 1
     counts = []
     for k in range(num_classes):
@@ -184,12 +184,12 @@ def test_a_limit_above_the_number_of_images_keeps_all(labels, most):
 
 
 CLASSES = {"owl": 30, "bee": 24, "cat": 18, "fox": 3}
-"""Images of each class; bee is the first by name and so the head."""
+"""Number of images of each class. The first class by name is bee, so it is the head."""
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder without a split, and the bytes of each class's images in the order of their names."""
+    """A folder without splits, and the bytes of the images of each class, sorted by name."""
     pictures = iter(jpegs(sum(CLASSES.values())))
     contents = {name: [next(pictures) for _ in range(count)] for name, count in CLASSES.items()}
     for name, images in contents.items():
@@ -208,14 +208,14 @@ def test_validation_split_long_tail_and_limit_apply_in_this_order(folder, tmp_pa
         aside.update(members[:share])
     left = [image for place, image in enumerate(everything) if place not in aside]
     val = [image for place, image in enumerate(everything) if place in aside]
-    # Of 18, 14, 2 and 22 images a head of 8 is the largest: 9 · 5^(-2/3) is 3.08.
+    # With 18, 14, 2 and 22 images, 8 is the largest possible head, because 9 · 5^(-2/3) is 3.08.
     assert [profile(8, 4, 5), profile(9, 4, 5)] == [[8, 4, 2, 1], [9, 5, 3, 1]]
     tail = [
         left[place]
         for members, n in zip(shuffled_classes([k for k, _ in left]), [8, 4, 2, 1], strict=True)
         for place in members[:n]
     ]
-    # A limit of 10 takes the places 0, 1, 3, … 13 of 15 and with them no owl, the last.
+    # A limit of 10 selects the positions 0, 1, 3, … 13 of 15, so no image of the last class, owl.
     train = [tail[place] for place in (0, 1, 3, 4, 6, 7, 9, 10, 12, 13)]
     val = [val[i * 19 // 10] for i in range(10)]
     assert manifest.classes == ["bee", "cat", "fox"]

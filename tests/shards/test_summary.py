@@ -1,4 +1,4 @@
-"""What `show` says of shards, and the picture that it draws."""
+"""Summaries of shards and the preview that `fasticcl show --samples` draws."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""`verify`: a flipped byte anywhere, and whatever else no longer fits, is found and named."""
+"""Verification finds and names flipped bytes, missing files and inconsistent indexes."""
 
 import shutil
 import sys
@@ -28,7 +28,7 @@ MASKS = st.integers(1, 255)
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """Fourteen training and six other images in shards of five, and one that could not be read."""
+    """Shards of fourteen training and six other images, five per shard, and one unreadable image."""
     contents = [*jpegs(16, seed=2), PNG, PNG + b" ", PNG + b"  ", b"", *jpegs(1, seed=3)]
     items = [Item(content, i % 3, f"{i} of {len(contents)}.jpg") for i, content in enumerate(contents)]
     folder = tmp_path_factory.mktemp("sound")
@@ -44,12 +44,12 @@ def folder(sound, tmp_path):
 
 @pytest.fixture(scope="module")
 def scratch(sound, tmp_path_factory):
-    """A copy in which single bytes are flipped and flipped back."""
+    """A copy in which tests flip single bytes and flip them back."""
     return shutil.copytree(sound, tmp_path_factory.mktemp("scratch") / "shards")
 
 
 def problems(folder, **options):
-    """What verify says, whichever way it says it."""
+    """Return the problems, or the message of the error, as a list."""
     try:
         return verify(folder, **options).problems
     except UserError as error:
@@ -69,7 +69,7 @@ def found_after_flip(folder, name, place, mask):
 
 
 def image_at(tar, place):
-    """The name of the member whose image a byte of a shard belongs to, or None."""
+    """Return the name of the image that contains a byte of a shard, or None."""
     with tarfile.open(tar) as members:
         for member in members:
             if member.offset_data <= place < member.offset_data + member.size:
@@ -79,7 +79,7 @@ def image_at(tar, place):
 
 def assert_named(folder, name, place, found):
     if name == "manifest.json":
-        # A flip in the number of the format is taken for another version.
+        # A flip in the format number looks like another version.
         assert "manifest.json is damaged" in found[0] or "has shards of format" in found[0]
         return
     assert any(name in sentence for sentence in found), (name, place, found)
@@ -112,7 +112,7 @@ def test_a_flipped_byte_anywhere_is_found_and_named(scratch, data):
 
 
 def places(folder, name):
-    """Bytes of every kind: some all over a file, and of a tar the beginning and end of all its pieces."""
+    """Return offsets all over a file, and for a tar those at the start and end of each of its parts."""
     size = (folder / name).stat().st_size
     if not name.endswith(".tar"):
         return sorted({*range(0, size, 1 + size // 60), size - 1})
@@ -241,7 +241,7 @@ def test_two_swapped_shards_are_named(folder):
 
 
 def signed_again(folder, split, change):
-    """Change the index of a split and make every checksum fit it."""
+    """Change the index of a split and update the checksums."""
     manifest = Manifest.read(folder)
     path = folder / split / INDEX
     index = np.load(path)
@@ -307,7 +307,7 @@ def test_images_that_two_splits_share_are_found_by_content(tmp_path):
 
 
 def test_different_images_of_equal_checksum_and_size_are_not_duplicates(tmp_path):
-    """The remainder of CRC-32 is linear: a difference that is its polynomial leaves it as it is."""
+    """CRC-32 is linear, so adding a multiple of its polynomial does not change it."""
     polynomial = int("100000100110000010001110110110111", 2)  # x^32 + x^26 + … + 1
     difference = int(f"{polynomial:040b}"[::-1], 2).to_bytes(
         5, "little"

@@ -37,7 +37,7 @@ SAMPLES = st.lists(
 
 
 def write(folder, samples, shard_size):
-    """Write samples with the writer of shards, and what belongs beside them."""
+    """Write samples with `ShardWriter`, and the index and the manifest."""
     (folder / "train").mkdir(parents=True)
     infos, rows = [], []
     for number, first in enumerate(range(0, len(samples), shard_size)):
@@ -70,7 +70,7 @@ def write(folder, samples, shard_size):
 
 @pytest.fixture
 def emptied(tmp_path):
-    """A folder for each example."""
+    """A function that returns a new folder for each example."""
     numbers = iter(range(10**6))
     return lambda: tmp_path / str(next(numbers))
 

@@ -1,4 +1,4 @@
-"""CIFAR-10-LT and CIFAR-100-LT: the subset, to the image, and how carefully the pickles are read."""
+"""CIFAR-10-LT and CIFAR-100-LT: the exact subset, and safe reading of the pickles."""
 
 import hashlib
 import http.client
@@ -36,7 +36,7 @@ FACTOR = {100: 0.01, 50: 0.02, 10: 0.1}
 
 
 def ldam_drw(labels, num_classes, imbalance):
-    """The training images of LDAM-DRW, as `IMBALANCECIFAR10` chooses them, written from its description."""
+    """Return the training images that `IMBALANCECIFAR10` of LDAM-DRW selects, reimplemented here."""
     generator = np.random.RandomState(0)
     chosen = []
     for k in range(num_classes):
@@ -52,7 +52,7 @@ def md5_sums(contents):
 
 
 def make_official(monkeypatch, name, md5):
-    """Have torchvision take the files with these MD5 sums for the official ones."""
+    """Make torchvision accept files with these MD5 sums as the official ones."""
     official = OFFICIAL[name]
     for files in ("train_list", "test_list"):
         monkeypatch.setattr(official, files, [[file, md5[file]] for file, _ in getattr(official, files)])
@@ -67,13 +67,13 @@ def labels_of(name, per_class, tests_per_class, seed=0):
 
 @pytest.fixture(scope="module")
 def pixels():
-    """[60000, 3072], as many as the real ones."""
+    """Pixels [60000, 3072], as many as in the real dataset."""
     return np.random.default_rng(0).integers(0, 256, (60_000, 3072), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def full(request, pixels, tmp_path_factory):
-    """Name, folder, MD5 sums and labels of a replica of full size."""
+    """Name, folder, MD5 sums and labels of a replica of the full size."""
     name = request.param
     labels = labels_of(name, 50_000 // CLASSES[name], 10_000 // CLASSES[name])
     contents = cifar(OFFICIAL[name].__name__, pixels, labels, tests=10_000)
@@ -84,7 +84,7 @@ def full(request, pixels, tmp_path_factory):
 
 @pytest.fixture(params=NAMES)
 def small(request, monkeypatch):
-    """Name, contents, pixels and labels of a replica with a few images of each class."""
+    """Name, contents, pixels and labels of a replica with a few images per class."""
     name = request.param
     labels = labels_of(name, 6, 2)
     rows = np.random.default_rng(1).integers(0, 256, (len(labels), 3072), dtype=np.uint8)
@@ -98,7 +98,7 @@ def archive_name(name):
 
 
 def listed(source):
-    """Every image of a source, with its bytes."""
+    """Return every image of a source with its bytes."""
     return {
         split: [(item.name, item.label, item.read()) for item in items]
         for split, items in source.splits.items()
@@ -106,7 +106,7 @@ def listed(source):
 
 
 def picture(row):
-    """[32, 32, 3] from a row of a pickle: a plane of red, one of green, one of blue, each row by row."""
+    """Return [32, 32, 3] from a row of a pickle, which has a red, a green and a blue plane."""
     image = np.empty((32, 32, 3), np.uint8)
     for channel in range(3):
         image[:, :, channel] = row[1024 * channel : 1024 * (channel + 1)].reshape(32, 32)
@@ -131,7 +131,7 @@ def test_the_subset_is_exactly_that_of_ldam_drw(full, pixels, monkeypatch):
         assert test.labels.tolist() == labels[50_000:].tolist()
         for place in np.random.default_rng(imbalance).integers(0, len(expected), 60):
             assert (decoded(train[int(place)].read()) == picture(pixels[expected[place][0]])).all()
-        # The pixels of 60 images prove what the names say of all.
+        # Names are compared for all images, pixels for 60.
         assert [int(train.name(place).rsplit("/", 1)[1]) for place in range(len(train))] == [
             row for row, _ in expected
         ]
@@ -296,7 +296,7 @@ def test_an_archive_with_a_folder_or_link_in_place_of_a_file_gives_a_clear_error
 
 
 class Evil:
-    """Runs a command when it is unpickled by a trusting reader."""
+    """An object that runs a command when `pickle.load` reads it."""
 
     def __init__(self, command):
         self.command = command
@@ -311,7 +311,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(small, tmp_path, mo
     sign = tmp_path / "sign"
     evil = pickle.dumps({"data": Evil(f"touch {sign}")}, protocol)
     pickle.loads(evil)
-    assert sign.exists()  # a trusting reader does run it
+    assert sign.exists()  # `pickle.load` does run it
     sign.unlink()
     for i, path in enumerate(contents):
         changed = contents | {path: evil}
@@ -348,7 +348,7 @@ def test_only_objects_that_rebuild_arrays_are_loaded(small, tmp_path, monkeypatc
 
 @pytest.fixture
 def downloads(small, monkeypatch):
-    """Have torchvision "download" a replica; the list fills with what it was asked for."""
+    """Make torchvision "download" a replica, and record the requested addresses in the list."""
     name, contents, _, _ = small
     asked = []
 

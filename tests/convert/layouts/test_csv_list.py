@@ -1,4 +1,4 @@
-"""Images that a CSV file names: paths, labels and splits as a person may write them."""
+"""Images that are listed in a CSV file: forms of paths, labels and splits, and invalid files."""
 
 import csv
 import io
@@ -12,14 +12,14 @@ from fasticcl.convert.layouts import csv_list
 from tests.support.replicas import jpegs, write_files
 from tests.support.trees import stored_images
 
-PICTURES = jpegs(40)
+IMAGES = jpegs(40)
 
 
 def write_table(folder, rows, header="path,label,split", encoding="utf-8"):
-    """The rows as `images.csv`; every path that they name becomes an image."""
+    """Write the rows as `images.csv`, and an image for each path in them."""
     buffer = io.StringIO()
     csv.writer(buffer).writerows(rows)
-    for row, picture in zip(rows, PICTURES, strict=False):
+    for row, picture in zip(rows, IMAGES, strict=False):
         write_files(folder, {row[0]: picture})
     file = folder / "images.csv"
     file.write_bytes(f"{header}\n{buffer.getvalue()}".encode(encoding))
@@ -79,9 +79,7 @@ def test_names_may_contain_all_that_csv_can_quote(tmp_path):
     ]
     file = write_table(tmp_path, lines)
     assert fasticcl.convert("list", file, tmp_path / "shards").classes == ["a b", "café, noir", "鳥"]
-    assert stored_images(tmp_path / "shards", "train") == list(
-        enumerate([PICTURES[1], PICTURES[0], PICTURES[2]])
-    )
+    assert stored_images(tmp_path / "shards", "train") == list(enumerate([IMAGES[1], IMAGES[0], IMAGES[2]]))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -95,14 +93,14 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path, encodin
 
 def test_paths_are_relative_to_the_file_or_absolute(tmp_path, monkeypatch):
     (tmp_path / "lists").mkdir()
-    elsewhere = write_files(tmp_path / "elsewhere", {"b.jpg": PICTURES[1]})
-    write_files(tmp_path, {"beside.jpg": PICTURES[2], "lists/a.jpg": PICTURES[0]})
+    elsewhere = write_files(tmp_path / "elsewhere", {"b.jpg": IMAGES[1]})
+    write_files(tmp_path, {"beside.jpg": IMAGES[2], "lists/a.jpg": IMAGES[0]})
     file = tmp_path / "lists" / "images.csv"
     file.write_text(f"path,label,split\na.jpg,x,train\n{elsewhere / 'b.jpg'},y,train\n../beside.jpg,y,val\n")
     monkeypatch.chdir(elsewhere)
     fasticcl.convert("list", os.path.relpath(file), tmp_path / "shards")
-    assert stored_images(tmp_path / "shards", "train") == [(0, PICTURES[0]), (1, PICTURES[1])]
-    assert stored_images(tmp_path / "shards", "val") == [(1, PICTURES[2])]
+    assert stored_images(tmp_path / "shards", "train") == [(0, IMAGES[0]), (1, IMAGES[1])]
+    assert stored_images(tmp_path / "shards", "val") == [(1, IMAGES[2])]
 
 
 def test_a_missing_image_is_listed(tmp_path):
@@ -124,7 +122,7 @@ def test_val_fraction_uses_a_fraction_of_every_class_as_val(tmp_path):
         "val": [2, 4],
     }
     stored = stored_images(tmp_path / "shards", "train") + stored_images(tmp_path / "shards", "val")
-    assert sorted(stored) == sorted((int(i < 20), PICTURES[i]) for i in range(30))
+    assert sorted(stored) == sorted((int(i < 20), IMAGES[i]) for i in range(30))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +154,7 @@ def test_val_fraction_uses_a_fraction_of_every_class_as_val(tmp_path):
         (b'path,label,split\n"a"b,cat,train\n', "is not a CSV file"),
         ("path,label,split\né.jpg,cat,train\n".encode("latin1"), "is not a CSV file: 'utf-8' codec"),
         ("path,label,split\na.jpg,cat,train\n".encode("utf-16"), "is not a CSV file: 'utf-8' codec"),
-        (PICTURES[0], "is not a CSV file"),
+        (IMAGES[0], "is not a CSV file"),
         (b'path,label,split\n"' + b"a" * 200_000 + b'",cat,train\n', "is not a CSV file: field larger"),
     ],
     ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else "",

@@ -11,14 +11,14 @@ from fasticcl.shards.reader import Shards
 from tests.support.images import encode, noise
 from tests.support.replicas import jpegs, write_files
 
-PICTURE = encode(noise(np.random.default_rng(0)))
+IMAGE = encode(noise(np.random.default_rng(0)))
 
 
 def lay_out(root, names):
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PICTURE)
+        path.write_bytes(IMAGE)
     return root
 
 
@@ -135,12 +135,12 @@ def test_a_class_may_be_a_link(tmp_path):
         ("train/a/1.jpg", 0),
         ("train/b/2.jpg", 1),
     ]
-    assert source.splits["train"][0].read() == PICTURE
+    assert source.splits["train"][0].read() == IMAGE
 
 
 def test_names_that_are_not_utf8_are_stored_and_listed(tmp_path):
     lay_out(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"])
-    for name, content in ((b"sound\xff.jpg", PICTURE), (b"broken\xff.jpg", PICTURE[:-2])):
+    for name, content in ((b"sound\xff.jpg", IMAGE), (b"broken\xff.jpg", IMAGE[:-2])):
         with open(os.path.join(os.fsencode(tmp_path / "train" / "b"), name), "wb") as file:
             file.write(content)
     manifest = fasticcl.convert("folder", tmp_path, tmp_path / "shards", max_corrupt=1)

@@ -1,4 +1,4 @@
-"""ImageNet-LT: ILSVRC-2012 in its usual layouts, and the lists that choose from it."""
+"""ImageNet-LT: ILSVRC-2012 in its usual layouts, and the lists that select from it."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def val_name(label, number, flat):
 
 
 def lists(flat=True, newline=True):
-    """The three lists by their file names."""
+    """Return the three lists by file name."""
     lines = {
         "train": [f"{train_name(*image)} {image[0]}" for image in TRAIN],
         "val": [f"{train_name(*image)} {image[0]}" for image in VAL],
@@ -41,14 +41,14 @@ def lists(flat=True, newline=True):
 
 
 def images(flat=True):
-    """Every image of the replica of ILSVRC-2012, more than the lists name, by its path."""
+    """Return all images of the replica of ILSVRC-2012 by path, including some that are not in the lists."""
     names = [train_name(label, number) for label in range(3) for number in range(50)]
     names += [val_name(label, number, flat) for label, number in [*TEST, (0, 99)]]
     return dict(zip(names, jpegs(len(names)), strict=True))
 
 
 def expected(flat_on_disk):
-    """Label and bytes of each split's images, by class and then as listed."""
+    """Return label and bytes of the images of each split, by class and then in the order of the list."""
     contents = images(flat_on_disk)
     listed = {
         "train": [(label, contents[train_name(label, number)]) for label, number in TRAIN],

@@ -29,7 +29,7 @@ def quarantined(shards):
 
 
 def changed(change, split="train"):
-    """The replica's annotations after ``change`` had its way with one of them."""
+    """Return the annotations of the replica, with ``change`` applied to one split."""
     annotations = copy.deepcopy(REPLICA.annotations)
     change(annotations[split])
     return {f"{split}2018.json": json.dumps(each).encode() for split, each in annotations.items()}
@@ -160,7 +160,7 @@ def test_an_image_that_the_annotations_list_twice_gives_an_error(tmp_path):
 
 
 def length_of_members(contents):
-    """Bytes of a tar before its end marker: a header of 512 and the content in blocks of 512 each."""
+    """Return the size of a tar without its end marker: headers of 512 bytes and content in blocks of 512."""
     return sum(512 + -(-len(content) // 512) * 512 for content in contents.values())
 
 
