@@ -190,8 +190,8 @@ CLASSES = {"owl": 30, "bee": 24, "cat": 18, "fox": 3}
 @pytest.fixture
 def folder(tmp_path):
     """A folder without splits, and the bytes of the images of each class, sorted by name."""
-    pictures = iter(jpegs(sum(CLASSES.values())))
-    contents = {name: [next(pictures) for _ in range(count)] for name, count in CLASSES.items()}
+    images = iter(jpegs(sum(CLASSES.values())))
+    contents = {name: [next(images) for _ in range(count)] for name, count in CLASSES.items()}
     for name, images in contents.items():
         write_files(tmp_path / "src" / name, {f"{i:03d}.jpg": image for i, image in enumerate(images)})
     return tmp_path / "src", contents

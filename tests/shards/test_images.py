@@ -74,9 +74,9 @@ def png(lines, bits, color, extra=()):
     )
 
 
-def deep(picture):
+def deep(image):
     """Return the lines of a 16-bit PNG whose upper bytes are the image. Its lower bytes would round up."""
-    return (np.asarray(picture).astype(int) * 256 + 255).astype(">u2")
+    return (np.asarray(image).astype(int) * 256 + 255).astype(">u2")
 
 
 def nibbles():
@@ -165,7 +165,7 @@ KEPT = {
         for kind in ("444", "422", "420", "440", "411")
     },
     "trailing bytes": (JPEG + b"trailing bytes", decoded(JPEG)),
-    "several pictures": (encode(IMAGE, "MPO", save_all=True, append_images=[TURNED]), PIXELS),
+    "several images": (encode(IMAGE, "MPO", save_all=True, append_images=[TURNED]), PIXELS),
     "upright exif": (with_exif(JPEG, ifd(orientation(1))), decoded(JPEG)),
     "png": (PNG, PIXELS),
     "grey png": (encode(GREY, "PNG"), GREY_PIXELS),
@@ -343,9 +343,9 @@ def test_an_invalid_orientation_is_ignored(value, trained_on):
 
 
 @pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
-@pytest.mark.parametrize("picture", [IMAGE, GREY], ids=["rgb", "grey"])
-def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marker, picture):
-    content = with_frame(encode(picture, quality=90), marker)
+@pytest.mark.parametrize("image", [IMAGE, GREY], ids=["rgb", "grey"])
+def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marker, image):
+    content = with_frame(encode(image, quality=90), marker)
     image = try_prepare(content)
     assert isinstance(image, UnreadableImage) or (image.content != content and image.reencoding_reason)
 

@@ -81,14 +81,14 @@ def test_a_drawn_stream_equals_that_of_the_mixed_batch(photo_shards):
 
 def test_the_preview_shows_the_pixels_of_the_batch(digit_shards, tmp_path):
     fasticcl.show(digit_shards, samples=tmp_path / "seen.png", seed=5)
-    picture = np.asarray(Image.open(tmp_path / "seen.png"))
+    preview = np.asarray(Image.open(tmp_path / "seen.png"))
     config = fasticcl.configure("demo", data=digit_shards, seed=5)
     shards = Shards(digit_shards, "train")
     plan = Plan(shards.index, shards.counts, config.data, batch_size=8, seed=5)
     batch = next(Loader(shards, plan, threads=1).batches("interpolative"))
     seen = ((batch.x_f[0].permute(1, 2, 0).numpy() * config.data.std + config.data.mean) * 255).round()
     enlarged = np.kron(seen.clip(0, 255).astype(np.uint8), np.ones((8, 8, 1), np.uint8))
-    windows = np.lib.stride_tricks.sliding_window_view(picture, enlarged.shape)[:, :, 0]
+    windows = np.lib.stride_tricks.sliding_window_view(preview, enlarged.shape)[:, :, 0]
     assert (np.abs(windows[:, 8].astype(int) - enlarged).max(axis=(1, 2, 3)) <= 1).any()
 
 

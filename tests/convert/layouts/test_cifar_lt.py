@@ -105,7 +105,7 @@ def listed(source):
     }
 
 
-def picture(row):
+def pixel_array(row):
     """Return [32, 32, 3] from a row of a pickle, which has a red, a green and a blue plane."""
     image = np.empty((32, 32, 3), np.uint8)
     for channel in range(3):
@@ -130,7 +130,7 @@ def test_the_subset_is_exactly_that_of_ldam_drw(full, pixels, monkeypatch):
         assert train.labels.tolist() == [label for _, label in expected]
         assert test.labels.tolist() == labels[50_000:].tolist()
         for place in np.random.default_rng(imbalance).integers(0, len(expected), 60):
-            assert (decoded(train[int(place)].read()) == picture(pixels[expected[place][0]])).all()
+            assert (decoded(train[int(place)].read()) == pixel_array(pixels[expected[place][0]])).all()
         # Names are compared for all images, pixels for 60.
         assert [int(train.name(place).rsplit("/", 1)[1]) for place in range(len(train))] == [
             row for row, _ in expected
@@ -146,7 +146,7 @@ def test_torchvision_reads_the_same_pixels_from_the_replica(small, tmp_path):
     assert peer.targets == [item.label for item in items] == labels[-len(peer) :].tolist()
     for place, item in enumerate(items):
         assert (decoded(item.read()) == peer.data[place]).all()
-        assert (peer.data[place] == picture(rows[len(rows) - len(peer) + place])).all()
+        assert (peer.data[place] == pixel_array(rows[len(rows) - len(peer) + place])).all()
 
 
 def test_converted_images_have_exactly_the_original_pixels(full, pixels, monkeypatch, tmp_path):
@@ -175,7 +175,7 @@ def test_converted_images_have_exactly_the_original_pixels(full, pixels, monkeyp
         wanted = sorted(images, key=lambda image: image[0])
         assert shards.index["label"].tolist() == [label for label, _ in wanted]
         for content, (_, row) in zip(shards.read(np.arange(len(shards))), wanted, strict=True):
-            assert (decoded(content.tobytes()) == picture(pixels[row])).all()
+            assert (decoded(content.tobytes()) == pixel_array(pixels[row])).all()
 
 
 @pytest.mark.parametrize("place", ["folder", "sub-folder", "archive", "archive itself"])

@@ -19,8 +19,8 @@ def write_table(folder, rows, header="path,label,split", encoding="utf-8"):
     """Write the rows as `images.csv`, and an image for each path in them."""
     buffer = io.StringIO()
     csv.writer(buffer).writerows(rows)
-    for row, picture in zip(rows, IMAGES, strict=False):
-        write_files(folder, {row[0]: picture})
+    for row, image in zip(rows, IMAGES, strict=False):
+        write_files(folder, {row[0]: image})
     file = folder / "images.csv"
     file.write_bytes(f"{header}\n{buffer.getvalue()}".encode(encoding))
     return file
