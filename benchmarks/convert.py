@@ -50,14 +50,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
-from _result import keep, machine, summary
-from peers._pictures import make
+from _runs import hardware, summarize, write_result
+from peers._photo_crops import write_jpegs
 from PIL import Image
 from webdataset import ShardWriter
 
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import folder as folder_layout
-from fasticcl.shards.images import Shrink
+from fasticcl.shards.shrink import Shrink
 
 SPLITS = ("train", "val")
 SHORT_SIDE, QUALITY = 256, 90
@@ -73,7 +73,7 @@ TINY_CLASSES, TINY_SIDE = 20, 16
 # The peak of a process is not taken from getrusage: that of a child starts at the peak of its parent.
 PEAK_OF_COMMAND = """
 import sys
-from fasticcl.cli import main
+from fasticcl.cli.main import main
 try:
     main()
 finally:
@@ -104,12 +104,12 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         result = (memory if options.memory else speed)(options, Path(folder))
-    result["machine"] = machine() | {"load_average": round(load, 2)}
+    result["machine"] = hardware() | {"load_average": round(load, 2)}
     if load > QUIET:
         result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
     (show_memory if options.memory else show)(result)
     print(result.get("note", "the machine was quiet"))
-    keep(result, options.json)
+    write_result(result, options.json)
 
 
 def parse() -> argparse.Namespace:
@@ -153,12 +153,12 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "benchmark": "convert",
         "settings": settings(options, "images", "shard_size") | {"file_system": file_system(folder)},
         "images": {"count": len(sizes), "mean_bytes": round(statistics.mean(sizes))},
-        "images_per_second": {name: summary(values) for name, values in rates.items()},
+        "images_per_second": {name: summarize(values) for name, values in rates.items()},
         "cpu_ms_per_image": {
-            name: summary([1000 * run.cpu_seconds / run.images for run in samples])
+            name: summarize([1000 * run.cpu_seconds / run.images for run in samples])
             for name, samples in runs.items()
         },
-        "ratios": {name: summary(values) for name, values in ratios(rates).items()},
+        "ratios": {name: summarize(values) for name, values in ratios(rates).items()},
     }
 
 
@@ -197,7 +197,7 @@ def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 def write_images(least: int, source: Path, warm: Path) -> list[int]:
     """Write the images in the layout of folders, and a few of them once more; return the bytes of each."""
-    make(source, least)
+    write_jpegs(source, least)
     first = sorted((source / "train").glob("*/*.jpg"))[:WARM_IMAGES]
     for split in SPLITS:
         for path in first:
@@ -348,9 +348,9 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "benchmark": "convert: memory",
         "settings": settings(options) | {"command": shown_command(), "classes": TINY_CLASSES},
-        "peak_mib": {str(count): summary(values) for count, values in peaks.items()},
-        "difference_mib": summary([b - a for a, b in zip(few, many, strict=True)]),
-        "seconds": {str(count): summary(values) for count, values in seconds.items()},
+        "peak_mib": {str(count): summarize(values) for count, values in peaks.items()},
+        "difference_mib": summarize([b - a for a, b in zip(few, many, strict=True)]),
+        "seconds": {str(count): summarize(values) for count, values in seconds.items()},
     }
 
 

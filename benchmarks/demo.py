@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _result import keep, machine
+from _runs import hardware, write_result
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +28,9 @@ def main() -> None:
         runs = [run(method, seed, project) for seed in options.seeds for method in options.methods]
     summary = summarise(runs)
     show(summary)
-    keep({"machine": machine(), "seeds": options.seeds, "summary": summary, "runs": runs}, options.json)
+    write_result(
+        {"machine": hardware(), "seeds": options.seeds, "summary": summary, "runs": runs}, options.json
+    )
 
 
 def parse() -> argparse.Namespace:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _result import keep, machine
+from _runs import hardware, write_result
 from rich.console import Console
 
 from fasticcl.config import Config
@@ -64,10 +64,10 @@ def main() -> None:
         "benchmark": "engine",
         "clock": given.clock,
         "cases": {encoder: case(encoder, given) for encoder in given.cases},
-        "machine": machine(),
+        "machine": hardware(),
     }
     print(json.dumps(result, indent=1))
-    keep(result, given.json)
+    write_result(result, given.json)
 
 
 def case(encoder: str, given: argparse.Namespace) -> dict[str, Any]:

@@ -31,13 +31,13 @@ from pathlib import Path
 
 import torch
 from _gpu.bench import FULL, SMALL, Bench, Found, prepare
-from _gpu.corrupt import corrupt
-from _gpu.decode import decode
-from _gpu.engine import modes, training
-from _gpu.page import markdown
+from _gpu.damaged_images import corrupt
+from _gpu.loader import decode
+from _gpu.markdown import markdown
 from _gpu.parity import graph, step
 from _gpu.peers import peers
-from _result import keep
+from _gpu.training import modes, training
+from _runs import write_result
 
 from fasticcl.system.allocator import keep_freed_memory
 from fasticcl.system.hardware import hardware
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
 
 
 def write(result: Found, folder: Path) -> None:
-    keep(result, folder / "gpu.json")
+    write_result(result, folder / "gpu.json")
     (folder / "gpu.md").write_text(markdown(result, PARTS), encoding="utf-8")
 
 

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _result import keep, machine
+from _runs import hardware, write_result
 from isal.isal_zlib import crc32
 from nvidia.dali import Pipeline
-from peers._pictures import make
+from peers._photo_crops import write_jpegs
 
 import fasticcl
 from fasticcl.config import Data
@@ -45,7 +45,7 @@ from fasticcl.data.loader import Loader, graph_inputs
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 from fasticcl.system.allocator import keep_freed_memory
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 STAGES = ("feed", "decode", "resize", "normalise", "mix", "loader")
 BATCHES = 16  # that the constant plan repeats
@@ -70,9 +70,9 @@ def main() -> None:
             **measure(stages(shards, plan, options), options),
             "python_us_per_image": python(shards, plan),
         }
-    result["machine"] = machine() | {"load_average": round(load, 2)}
+    result["machine"] = hardware() | {"load_average": round(load, 2)}
     print(json.dumps(result, indent=1))
-    keep(result, options.json)
+    write_result(result, options.json)
 
 
 def parse() -> argparse.Namespace:
@@ -88,7 +88,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_shards(options: argparse.Namespace, folder: Path) -> Shards:
-    make(folder / "files", options.images)
+    write_jpegs(folder / "files", options.images)
     fasticcl.convert("folder", folder / "files", folder / "shards", short_side=options.short_side)
     return Shards(folder / "shards", "train")
 

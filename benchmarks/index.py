@@ -49,7 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _result import keep, machine
+from _runs import hardware, write_result
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
@@ -93,11 +93,11 @@ def main() -> None:
             "open": opening(options, Path(folder)),
             "draws": {title: drawing(options, Path(folder) / title, CLASSES[title]) for title in CLASSES},
         }
-    result["machine"] = machine() | {"load_average": round(load, 2)}
+    result["machine"] = hardware() | {"load_average": round(load, 2)}
     if load > QUIET:
         result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
     show(result)
-    keep(result, options.json)
+    write_result(result, options.json)
 
 
 def parse() -> argparse.Namespace:

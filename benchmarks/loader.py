@@ -25,19 +25,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _result import keep, machine, spread, summary
-from _turns import busy_cores, in_order, locked, over
+from _runs import alternating, busy_cores, format_spread, hardware, locked, ratios, summarize, write_result
 
 OURS = "ours"
 PEERS = {  # name: script in peers/; ours goes first and makes the images
-    OURS: "ours.py",
-    "ours_short_side": "ours_short_side.py",
-    "bare_dali": "bare_dali.py",
+    OURS: "fasticcl_loader.py",
+    "ours_short_side": "fasticcl_short_side.py",
+    "bare_dali": "dali_graph.py",
     "torch_pillow": "torch_pillow.py",
     "torch_jpeg": "torch_jpeg.py",
-    "webdataset": "wds.py",
-    "litdata": "lit.py",
-    "ffcv": "ffcv_jit.py",
+    "webdataset": "webdataset_loader.py",
+    "litdata": "litdata_loader.py",
+    "ffcv": "ffcv_loader.py",
 }
 MEASURED = ("pairs_per_second", "pairs_per_cpu_second", "busy_cores_before")
 SKIPPED = 3  # exit status of a peer whose package is missing
@@ -63,12 +62,12 @@ def main() -> None:
         result = {
             "benchmark": "loader",
             "settings": {name: getattr(options, name) for name in ("batch_size", "seconds", "repeats")},
-            "images": json.loads((folder / "pictures.json").read_text(encoding="utf-8")),
-            "machine": machine(),
+            "images": json.loads((folder / "images.json").read_text(encoding="utf-8")),
+            "machine": hardware(),
             "systems": _compared(peers, runs),
         }
     _show(result)
-    keep(result, options.json)
+    write_result(result, options.json)
 
 
 def _parse() -> argparse.Namespace:
@@ -157,7 +156,7 @@ def _in_turns(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[st
 
 
 def _round(peers: Mapping[str, Peer], runs: dict[str, dict[str, list[float]]], repeat: int) -> None:
-    for name in in_order(list(peers), repeat):
+    for name in alternating(list(peers), repeat):
         time.sleep(SETTLE)
         found = {"busy_cores_before": busy_cores(LISTEN)} | peers[name].measure()
         for each in MEASURED:
@@ -170,10 +169,10 @@ def _compared(peers: Mapping[str, Peer], runs: Mapping[str, dict[str, list[float
     """Return what is known of every peer, its runs, and how many times as fast ours was, run by run."""
     systems = {}
     for name, found in runs.items():
-        systems[name] = peers[name].about | {each: summary(values) for each, values in found.items()}
+        systems[name] = peers[name].about | {each: summarize(values) for each, values in found.items()}
         if OURS in runs:
             for each in ("pairs_per_second", "pairs_per_cpu_second"):
-                systems[name][f"ours_divided_by_it_{each}"] = summary(over(runs[OURS][each], found[each]))
+                systems[name][f"ours_divided_by_it_{each}"] = summarize(ratios(runs[OURS][each], found[each]))
     return systems
 
 
@@ -182,7 +181,7 @@ def _show(result: Mapping[str, Any]) -> None:
         print(name)
         for key, found in system.items():
             if isinstance(found, dict) and "median" in found:
-                print(f"    {key:40} {spread(found, 2)}")
+                print(f"    {key:40} {format_spread(found, 2)}")
 
 
 if __name__ == "__main__":

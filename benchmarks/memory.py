@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _result import keep, machine
+from _runs import hardware, write_result
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def main() -> None:
         "options": given.options,
         "resident_mib": found,
         "late_over_early": round(late / early, 4),
-        "machine": machine(),
+        "machine": hardware(),
     }
     print(json.dumps(result, indent=1))
-    keep(result, given.json)
+    write_result(result, given.json)
 
 
 def resident(folder: Path, given: argparse.Namespace) -> dict[int, float]:

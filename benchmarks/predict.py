@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _result import keep, machine, spread, summary
-from _turns import in_order, locked, over
-from peers._pictures import CLASSES, make
+from _runs import alternating, format_spread, hardware, locked, ratios, summarize, write_result
+from peers._photo_crops import CLASSES, write_jpegs
 
 from fasticcl.config import Engine
 from fasticcl.convert.conversion import convert
@@ -67,7 +66,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        images = make(folder / "files", given.images)
+        images = write_jpegs(folder / "files", given.images)
         convert(layout.read(folder / "files"), folder / "shards")
         systems = _systems(folder, given.batch_size)
         stack.enter_context(locked(given.lock))
@@ -76,12 +75,12 @@ def main() -> None:
         "benchmark": "predict",
         "settings": {"batch_size": given.batch_size, "repeats": given.repeats},
         "images": images,
-        "machine": machine(),
+        "machine": hardware(),
         "systems": _compared(runs),
     }
     for name, found in result["systems"].items():
-        print(f"{name:<11} " + "   ".join(f"{key} {spread(each, 2)}" for key, each in found.items()))
-    keep(result, given.json)
+        print(f"{name:<11} " + "   ".join(f"{key} {format_spread(each, 2)}" for key, each in found.items()))
+    write_result(result, given.json)
 
 
 def _systems(folder: Path, batch_size: int) -> dict[str, Callable[[], int]]:
@@ -114,7 +113,7 @@ def _in_turns(systems: dict[str, Callable[[], int]], repeats: int) -> Runs:
     """Measure, run by run; the first run of each, which warms it up, does not count."""
     runs: Runs = {measure: {name: [] for name in systems} for measure in CLOCKS}
     for repeat in range(-1, repeats):
-        for name in in_order([*systems], repeat):
+        for name in alternating([*systems], repeat):
             began = {measure: clock() for measure, clock in CLOCKS.items()}
             images = systems[name]()
             for measure, clock in CLOCKS.items():
@@ -126,9 +125,9 @@ def _in_turns(systems: dict[str, Callable[[], int]], repeats: int) -> Runs:
 def _compared(runs: Runs) -> dict[str, Any]:
     """Return each system's figures, and run by run their ratio to those of the evaluation."""
     return {
-        name: {measure: summary(values[name]) for measure, values in runs.items()}
+        name: {measure: summarize(values[name]) for measure, values in runs.items()}
         | {
-            f"{measure} / evaluation": summary(over(values[name], values["evaluation"]))
+            f"{measure} / evaluation": summarize(ratios(values[name], values["evaluation"]))
             for measure, values in runs.items()
         }
         for name in runs["images/s"]

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _result import keep, machine, spread, summary
-from _turns import busy_cores, in_order, locked, over
+from _runs import alternating, busy_cores, format_spread, hardware, locked, ratios, summarize, write_result
 from torch.nn import functional as F
 
 from fasticcl.config import Config
@@ -52,8 +51,8 @@ def main() -> None:
     for name in options.only:
         cases[name] = _case(name, options)
         _show(name, cases[name])
-    result = {"benchmark": "step", "machine": machine(), "threads": torch.get_num_threads(), "cases": cases}
-    keep(result, options.json)
+    result = {"benchmark": "step", "machine": hardware(), "threads": torch.get_num_threads(), "cases": cases}
+    write_result(result, options.json)
 
 
 def _parse() -> argparse.Namespace:
@@ -78,7 +77,7 @@ def _case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     for repeat in range(options.repeats):
         with locked(options.lock):
             busy.append(busy_cores(LISTEN))
-            for which in in_order(list(both), repeat):
+            for which in alternating(list(both), repeat):
                 seconds, cpu_seconds = _seconds_per_step(both[which], batches, steps)
                 rates[which].append(size / seconds)
                 cpu_rates[which].append(size / cpu_seconds)
@@ -88,13 +87,13 @@ def _case(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": size,
         "classes": classes,
         "steps": steps,
-        "pairs_per_second": {which: summary(values) for which, values in rates.items()},
-        "pairs_per_cpu_second": {which: summary(values) for which, values in cpu_rates.items()},
+        "pairs_per_second": {which: summarize(values) for which, values in rates.items()},
+        "pairs_per_cpu_second": {which: summarize(values) for which, values in cpu_rates.items()},
         "ours_divided_by_plain": {
-            "pairs_per_second": summary(over(rates["ours"], rates["plain"])),
-            "pairs_per_cpu_second": summary(over(cpu_rates["ours"], cpu_rates["plain"])),
+            "pairs_per_second": summarize(ratios(rates["ours"], rates["plain"])),
+            "pairs_per_cpu_second": summarize(ratios(cpu_rates["ours"], cpu_rates["plain"])),
         },
-        "busy_cores_before": summary(busy),
+        "busy_cores_before": summarize(busy),
     }
 
 
@@ -191,7 +190,7 @@ def _show(name: str, case: dict[str, Any]) -> None:
     for measured in ("pairs_per_second", "pairs_per_cpu_second"):
         rows = {**case[measured], "ours / plain": case["ours_divided_by_plain"][measured]}
         for which, row in rows.items():
-            print(f"{name}   {measured:20}   {which:12}   {spread(row, 2)}", flush=True)
+            print(f"{name}   {measured:20}   {which:12}   {format_spread(row, 2)}", flush=True)
 
 
 if __name__ == "__main__":

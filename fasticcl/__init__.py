@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.reader import Shards
     from fasticcl.shards.summary import Summary
-    from fasticcl.shards.verify import Findings
-    from fasticcl.sweep.outcome import Sweep
+    from fasticcl.shards.verify import VerificationResult
+    from fasticcl.sweep.result import SweepResult
 
 _LAZY = {
     "BenchmarkResult": "bench.result.Result",
     "ExportResult": "export.exporter.ExportResult",
     "Finding": "doctor.facts.Finding",
-    "Findings": "shards.verify.Findings",
     "Loader": "data.loader.Loader",
     "Manifest": "shards.manifest.Manifest",
     "Plan": "data.plan.Plan",
@@ -46,7 +45,8 @@ _LAZY = {
     "Report": "engine.results.Report",
     "Shards": "shards.reader.Shards",
     "Summary": "shards.summary.Summary",
-    "Sweep": "sweep.outcome.Sweep",
+    "SweepResult": "sweep.result.SweepResult",
+    "VerificationResult": "shards.verify.VerificationResult",
 }
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "ExportResult",
     "FasticclError",
     "Finding",
-    "Findings",
     "Loader",
     "Manifest",
     "Plan",
@@ -65,9 +64,10 @@ __all__ = [
     "Shards",
     "Stopped",
     "Summary",
-    "Sweep",
+    "SweepResult",
     "TrainingFailed",
     "UserError",
+    "VerificationResult",
     "__version__",
     "benchmark",
     "configure",

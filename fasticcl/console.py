@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+ProgressCallback = Callable[[int, int], None]
+"""Called with the number of images just finished and the total number."""
 _LIVE_SECONDS = 0.1  # between updates of the bar
 _LINE_SECONDS = 30  # between lines, without a terminal
 

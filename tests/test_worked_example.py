@@ -63,7 +63,7 @@ def test_what_was_added_converts_and_trains(copy):
 
 def test_the_added_loss_falls_with_confidence_faster_than_cross_entropy(copy):
     script = (
-        "import torch; from fasticcl.method.class_losses import Classification as C; "
+        "import torch; from fasticcl.method.class_losses import ClassificationLoss as C; "
         "z = torch.tensor([[3.0, 0.0]]); y = torch.tensor([0]); n = torch.ones(2); p = z.softmax(1)[0, 0]; "
         "print((C('focal', n)(z, y) / C('cross_entropy', n)(z, y) - (1 - p) ** 2).abs().item() < 1e-6)"
     )

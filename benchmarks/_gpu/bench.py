@@ -10,8 +10,8 @@ import torch
 from fasticcl.bench.synthetic_images import SyntheticImages, generate_images, write_shards
 from fasticcl.bench.workload import Workload, open_workload
 from fasticcl.data.plan import Phase
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import Mode
+from fasticcl.system.resources import available_cores
 
 CLASSES = {"imagenet-lt": 1000, "cifar100-lt": 100}
 BOTH: tuple[Phase, ...] = ("warmup", "interpolative")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from _gpu.bench import NO_JITTER, Bench, Found
-from _gpu.plain import AHEAD, EagerStep, two_samplers
+from _gpu.torch_baseline import AHEAD, EagerStep, two_samplers
 from fasticcl.bench.measure import Task, interleaved_throughput
 from fasticcl.bench.synthetic_images import write_files
 from fasticcl.bench.training import loader_task, loader_warmup, step_task
@@ -35,7 +35,7 @@ def peers(bench: Bench) -> Found:
             repeats=sizes.repeats,
             seconds=sizes.seconds,
             warmup=before,
-            synchronize=workload.machine.settle,
+            synchronize=workload.machine.synchronize,
         )
         found[title] = {name: each.to_dict() for name, each in rates.items()}
         for name in [name for name in rates if name != "ours"]:

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-import _pictures
+import _photo_crops
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def main(variants: Callable[[Settings], Variants], packages: Sequence[str]) -> N
     os.dup2(2, 1)
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _pictures.make(folder, options.images)
+        _photo_crops.write_jpegs(folder, options.images)
         settings = Settings(folder, options.batch_size, options.side, options.cores)
         name, batches, trials = _fastest(variants(settings), settings)
         versions = {package: version(package) for package in packages}

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from _peer import Pairs, Settings, Variants, main
-from _torch import decoded, each_way, of_tensor_v2, two_loaders
+from _torch_loaders import decoded, each_way, of_tensor_v2, two_loaders
 from torchvision.datasets import ImageFolder
 from torchvision.io import read_file
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from _peer import Pairs, Settings, Variants, main
-from _torch import each_way, of_pillow_to_tensor_v2, of_pillow_v1, of_pillow_v2, two_loaders
+from _torch_loaders import each_way, of_pillow_to_tensor_v2, of_pillow_v1, of_pillow_v2, two_loaders
 from torchvision.datasets import ImageFolder
 
 TRANSFORMS = {

@@ -12,7 +12,7 @@ from fasticcl.resolve import configure
 if TYPE_CHECKING:
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
-    from fasticcl.shards.verify import Findings
+    from fasticcl.shards.verify import VerificationResult
 
 Shards = Annotated[str | Path, Option("Folder of the shards.", metavar="DEST")]
 Threads = Annotated[int | None, Option("Number of threads. None: one per available core.", min=1)]
@@ -87,11 +87,11 @@ def convert(
     """
     from fasticcl.convert import conversion
     from fasticcl.convert.layouts import registry
-    from fasticcl.shards.images import shrink_to
+    from fasticcl.shards.shrink import Shrink
 
-    shrink = shrink_to(short_side, max_side, quality)
+    shrink = Shrink.from_options(short_side, max_side, quality)
     with ImageProgress(console if console and not rank else Console(quiet=True), "converting") as progress:
-        dataset = registry.read(
+        dataset = registry.read_source(
             layout,
             Path(source),
             long_tail=long_tail,
@@ -122,7 +122,7 @@ def verify(
     decode: Annotated[bool, Option("Also decode every image.")] = False,
     workers: Threads = None,
     console: Progress = None,
-) -> "Findings":
+) -> "VerificationResult":
     """Check shards against their checksums, indexes and manifest, and return the findings.
 
     Raises:
@@ -150,9 +150,9 @@ def show(
     Raises:
         UserError: there are no shards, or invalid input.
     """
-    from fasticcl.shards.summary import summarise
+    from fasticcl.shards.summary import read_summary
 
-    summary = summarise(Path(dest))
+    summary = read_summary(Path(dest))
     if samples:
         from fasticcl.data.preview import write_samples
 

@@ -118,9 +118,9 @@ def report(
     Raises:
         UserError: no run, a run without a finished epoch, or a folder that is not writable.
     """
-    from fasticcl.report.report_files import report_run, report_runs
+    from fasticcl.report.report import report_comparison, report_run
 
     folders, target = [Path(run) for run in runs], Path(output) if output else None
     if len(folders) == 1:
         return report_run(folders[0], target, device=device, workers=workers)
-    return report_runs(folders, target or Path("comparison"))
+    return report_comparison(folders, target or Path("comparison"))

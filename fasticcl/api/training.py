@@ -23,7 +23,7 @@ from fasticcl.system import rank_environment
 
 if TYPE_CHECKING:
     from fasticcl.engine.results import Report
-    from fasticcl.sweep.outcome import Sweep
+    from fasticcl.sweep.result import SweepResult
 
 TrainedRun = Annotated[str | Path, Option("Folder of a run whose representation stage is finished.")]
 
@@ -120,7 +120,7 @@ def sweep(
     device: RunDevice = None,
     workers: RunWorkers = None,
     console: Progress = None,
-) -> "Sweep":
+) -> "SweepResult":
     """Run the rebalancing stage with several settings on the representation stage of one run.
 
     The best setting has the highest mean per-class accuracy on training images that the stage withholds,
@@ -163,7 +163,7 @@ def _stage_settings(set: Settings, device: str | None, workers: int | None) -> d
 def _write_report(report: "Report", console: Console | None) -> "Report":
     """Write the report page of a finished run if it is enabled."""
     if rank_environment.rank() == 0:  # the process group has ended
-        from fasticcl.report.report_files import report_finished
+        from fasticcl.report.report import report_finished_run
 
-        report_finished(report.run, console)
+        report_finished_run(report.run, console)
     return report

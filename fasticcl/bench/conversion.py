@@ -10,8 +10,8 @@ from fasticcl.bench.synthetic_images import generate_images, write_files
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import registry
 from fasticcl.convert.source import Source
-from fasticcl.shards.images import Shrink
-from fasticcl.system.cores import available_cores
+from fasticcl.shards.shrink import Shrink
+from fasticcl.system.resources import available_cores
 
 _IMAGES = 256
 _WARMUP = 1  # conversions
@@ -68,7 +68,7 @@ def open_source(path: Path, limit: int) -> Source:
     """
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     fraction = None if names & {"val", "test"} else 0.1
-    return registry.read("folder", path, long_tail=None, limit=limit, val_fraction=fraction)
+    return registry.read_source("folder", path, long_tail=None, limit=limit, val_fraction=fraction)
 
 
 def conversion_task(source: Source, shrink: Shrink | None, workers: int, dest: Path) -> Task:

@@ -101,7 +101,7 @@ def measure_phase(
     warmup = {"loader": loader, "step": step, "train": max(loader, step)}
     tasks = {f"{name} {phase}": makers[name](workload, phase) for name in names}
     counts = {f"{name} {phase}": warmup[name] for name in names}
-    return timing(tasks, counts, synchronize=workload.machine.settle)
+    return timing(tasks, counts, synchronize=workload.machine.synchronize)
 
 
 def situation(workload: Workload, rates: list[float], cores: int) -> Situation:

@@ -144,7 +144,7 @@ def measure_parts(
 ) -> dict[str, Measurement]:
     """Return the milliseconds per step of each of `PARTS`, over about ``seconds``: 3 to 50 steps."""
     loader = workload.loader()
-    stopwatch = Stopwatch("backward", workload.machine.settle, clock)
+    stopwatch = Stopwatch("backward", workload.machine.synchronize, clock)
     milliseconds: dict[str, list[float]] = defaultdict(list)
     with open_loop(workload, phase, loader) as loop, ExitStack() as instrumented:
         for owner, function, part in _instrumented(loader, loop):

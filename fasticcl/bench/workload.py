@@ -14,7 +14,8 @@ from fasticcl.config import Config
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.engine.compile_trial import try_modes, wants_trial
-from fasticcl.engine.dataset import Dataset, build_loader, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
@@ -23,8 +24,8 @@ from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import as_layer, preset_names, resolve
 from fasticcl.shards.manifest import Manifest
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import MODES, Machine, choose_machine
+from fasticcl.system.resources import available_cores
 
 # Number of classes K of the real datasets: classifier and centroids get this size even on synthetic images.
 _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
@@ -82,7 +83,7 @@ class Workload:
     @cached_property
     def _rebalancing(self) -> Stage:
         network = Network(self.config.method.encoder, self.num_classes)
-        self.machine.place(network)
+        self.machine.to_device(network)
         return Rebalancing(self.config, network, self.machine)
 
     def settings(self) -> dict[str, Any]:

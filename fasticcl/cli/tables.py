@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fasticcl.export.exporter import ExportResult
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
-    from fasticcl.sweep.outcome import Sweep
+    from fasticcl.sweep.result import SweepResult
 
 _FEW_STEPS = 8  # an epoch of fewer is hardly one
 _MOST = 20  # lines of one kind before the rest is only counted
@@ -45,7 +45,7 @@ def accuracies(report: "Report") -> Table:
     return table
 
 
-def swept(sweep: "Sweep") -> Table:
+def swept(sweep: "SweepResult") -> Table:
     """Return the table of a sweep: both figures of every setting, the chosen one and the run's marked."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
@@ -54,22 +54,22 @@ def swept(sweep: "Sweep") -> Table:
     without = f",\nrebalanced without {fewer:,} held-back images that the run itself had" if fewer else ""
     table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}{without}")
     table.title_justify = "left"
-    keys = [*sweep.tried[0].values]
+    keys = [*sweep.entries[0].values]
     for key in keys:
         table.add_column(key.removeprefix("rebalance.").replace("_", "\n"), justify="right")
     for column in ("overall", "many", "medium", "few", "held back", ""):
         table.add_column(column, justify="right")
     before = [percent(sweep.before[key]) for key in METRICS]
-    table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.before_held_back), "")
-    for each in sweep.tried:
+    table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.holdout_before), "")
+    for each in sweep.entries:
         figures = [percent(each.metrics[key]) for key in METRICS]
-        marks = ["the run's setting"] * each.own + ["chosen"] * (each is sweep.best)
+        marks = ["the run's setting"] * each.same_as_run + ["chosen"] * (each is sweep.best)
         values = map(str, each.values.values())
-        table.add_row(*values, *figures, percent(each.held_back), ", ".join(marks))
+        table.add_row(*values, *figures, percent(each.holdout_accuracy), ", ".join(marks))
     return table
 
 
-def chosen(sweep: "Sweep") -> Iterator[str]:
+def chosen(sweep: "SweepResult") -> Iterator[str]:
     """Yield what the table of a sweep rests on, which setting is best and what makes a run of it."""
     holdout = sweep.holdout
     yield f"Figure: {sweep.folder / 'sweep.svg'}    data: sweep.json, sweep.csv"
@@ -202,8 +202,8 @@ def layouts() -> Iterator[str]:
 
     for name, layout in LAYOUTS.items():
         yield name
-        yield f"  what     {layout.what}"
-        if layout.where:
-            yield f"  get      {layout.where}"
+        yield f"  what     {layout.description}"
+        if layout.download:
+            yield f"  get      {layout.download}"
         yield f"  licence  {layout.licence}"
-        yield f"  next     {layout.command}"
+        yield f"  next     {layout.example}"

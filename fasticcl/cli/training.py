@@ -52,10 +52,10 @@ def train(
     """Train both stages on a dataset."""
     rank = rank_environment.rank()
     console = Console() if print_config else lasting_console(quiet=quiet or rank > 0)
-    if nproc and not print_config and not rank_environment.is_ranked():
-        from fasticcl.system.launch import start_ranks
+    if nproc and not print_config and not rank_environment.is_launched_rank():
+        from fasticcl.system.launch import launch_ranks
 
-        start_ranks(nproc, sys.argv[1:])
+        launch_ranks(nproc, sys.argv[1:])
     if print_config:
         typer.echo(configure(**options).to_toml(), nl=False)
         return

@@ -1,8 +1,8 @@
-"""Conversion straight from a tar, compressed or not, in one pass.
+"""Conversion directly from a tar, compressed or not, in one pass.
 
-A compressed tar can be read only from its beginning. So the images are stored in the order in which they
-come, and the index puts them into the order of the dataset. A conversion that goes on reads the archive
-again, but decodes only what is missing.
+A compressed tar can be read only from its beginning. So the images are stored in the order of the archive,
+and only the index has the order of the dataset. A conversion that continues reads the archive again, but
+decodes only the images of missing shards.
 """
 
 import tarfile
@@ -15,153 +15,159 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fasticcl.convert.jobs import Job, Work
-from fasticcl.convert.shard_parts import Part, PartWriter, load_part, wait_for_part
+from fasticcl.convert.jobs import Conversion, ShardJob
+from fasticcl.convert.shard_parts import ShardPart, ShardPartWriter, load_part, wait_for_part
 from fasticcl.convert.source import Item
 from fasticcl.convert.tar_stream import open_tar
 from fasticcl.errors import UserError
-from fasticcl.shards.images import SoundImage, UnreadableImage, prepared
+from fasticcl.shards.images import PreparedImage, UnreadableImage, try_prepare
 
-_AHEAD = 4  # images a worker may have waiting
+_MAX_PENDING = 4  # images per worker
 
 
-def convert_archive(work: Work, archive: Path) -> tuple[list[tuple[str, Part]], list[dict[str, str]]]:
-    """Convert this process's share of the images in an archive.
+def convert_archive(
+    conversion: Conversion, archive: Path
+) -> tuple[list[tuple[str, ShardPart]], list[dict[str, str]]]:
+    """Convert the shards of an archive that are assigned to this process.
 
     Returns:
-        The parts of all shards, or, where another process finishes, none; and what the archive lacks.
+        The split and part of every shard on rank 0 (an empty list on other ranks), and the quarantine
+        entries of images that the archive does not contain.
 
     Raises:
-        UserError: a damaged archive, or one without any of the images.
+        UserError: the archive is damaged or contains none of the images.
     """
-    wanted = {
-        item.name: (split, place)
-        for split, items in work.source.splits.items()
-        for place, item in enumerate(items)
+    source = conversion.source
+    missing = {
+        item.name: (split, ordinal)
+        for split, items in source.splits.items()
+        for ordinal, item in enumerate(items)
     }
-    shards = _OpenShards(work)
-    waiting: deque[_Arrival] = deque()
-    if len(wanted) < work.total:
-        names = Counter(item.name for items in work.source.splits.values() for item in items)
-        twice = names.most_common(1)[0][0]
-        raise UserError(f"The dataset lists {twice} more than once; download the list again.")
-    with ThreadPoolExecutor(work.workers) as pool:
+    shards = _OpenShards(conversion)
+    pending: deque[_PendingImage] = deque()
+    if len(missing) < conversion.total:
+        names = Counter(item.name for items in source.splits.values() for item in items)
+        repeated = names.most_common(1)[0][0]
+        raise UserError(f"The dataset lists {repeated} more than once. Download the list again.")
+    with ThreadPoolExecutor(conversion.workers) as pool:
         try:
-            for name, content in _members(archive, wanted):
-                split, place = wanted.pop(name)
+            for name, read in _members(archive, missing):
+                split, ordinal = missing.pop(name)
                 if (job := shards.next_job(split)) is None:
-                    work.tell(1)
+                    conversion.report_progress(1)
                     continue
-                image = pool.submit(prepared, content(), work.shrink)
-                waiting.append(_Arrival(job, place, work.source.splits[split][place], image))
-                if len(waiting) > _AHEAD * work.workers:
-                    shards.add(waiting.popleft())
-            for arrival in waiting:
-                shards.add(arrival)
+                image = pool.submit(try_prepare, read(), conversion.shrink)
+                pending.append(_PendingImage(job, ordinal, source.splits[split][ordinal], image))
+                if len(pending) > _MAX_PENDING * conversion.workers:
+                    shards.add(pending.popleft())
+            for image in pending:
+                shards.add(image)
             shards.close()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             shards.abandon()
             raise
-    if len(wanted) == work.total:
-        raise UserError(f"{archive} holds none of the images; there should be {next(iter(wanted))!r}.")
-    missing = [{"image": name, "reason": f"not in {archive.name}"} for name in wanted]
-    return ([] if work.rank else shards.parts()), missing
+    if len(missing) == conversion.total:
+        raise UserError(
+            f"{archive} contains none of the images, for example no {next(iter(missing))!r}. "
+            "Download the archive again."
+        )
+    failures = [{"image": name, "reason": f"not in {archive.name}"} for name in missing]
+    return ([] if conversion.rank else shards.parts()), failures
 
 
 @dataclass(frozen=True)
-class _Arrival:
-    """An image that came out of the archive and is being decoded."""
+class _PendingImage:
+    """An image from the archive that is being decoded."""
 
-    job: Job
-    place: int
+    job: ShardJob
+    ordinal: int
     item: Item
-    image: Future[SoundImage | UnreadableImage]
+    image: Future[PreparedImage | UnreadableImage]
 
 
 class _OpenShards:
-    """The shards of an archive: at most one of each split is being written."""
+    """Shards of an archive, of which at most one per split is open for writing."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self._arrived: Counter[str] = Counter()
-        self._done: dict[tuple[str, int], Part] = {}
-        self._open: dict[str, PartWriter] = {}
+    def __init__(self, conversion: Conversion) -> None:
+        self.conversion = conversion
+        self._images: Counter[str] = Counter()
+        self._finished: dict[tuple[str, int], ShardPart] = {}
+        self._writers: dict[str, ShardPartWriter] = {}
 
-    def next_job(self, split: str) -> Job | None:
-        """Return which shard takes the next image of a split; None: one that is done or not ours."""
-        number, place = divmod(self._arrived[split], self.work.shard_size)
-        self._arrived[split] += 1
-        job = Job(split, number, 0, ())
-        if not self.work.is_mine(number):
+    def next_job(self, split: str) -> ShardJob | None:
+        """Return the shard of the next image of a split, or None if it is finished or not assigned here."""
+        number, position = divmod(self._images[split], self.conversion.shard_size)
+        self._images[split] += 1
+        job = ShardJob(split, number, 0, ())
+        if not self.conversion.is_assigned(number):
             return None
-        if place == 0:
-            made_from = self.work.fingerprint(job)
-            if part := load_part(self.work, job, made_from):
-                self._done[split, number] = part
-        return None if (split, number) in self._done else job
+        if position == 0 and (part := load_part(self.conversion, job, self.conversion.fingerprint(job))):
+            self._finished[split, number] = part
+        return None if (split, number) in self._finished else job
 
-    def add(self, arrival: _Arrival) -> None:
-        """Write an image into its shard; the one before it is complete when the first of the next comes."""
-        job = arrival.job
-        writer = self._open.get(job.split)
+    def add(self, pending: _PendingImage) -> None:
+        """Write an image into its shard. The first image of a shard closes the previous shard."""
+        job = pending.job
+        writer = self._writers.get(job.split)
         if writer and writer.number != job.number:
             self._close(job.split)
             writer = None
         if writer is None:
-            made_from = self.work.fingerprint(job)
-            writer = self._open[job.split] = PartWriter(self.work.dest, job, made_from)
-        writer.add(arrival.place, arrival.item, arrival.image.result())
-        self.work.tell(1)
+            fingerprint = self.conversion.fingerprint(job)
+            writer = ShardPartWriter(self.conversion.dest, job, fingerprint)
+            self._writers[job.split] = writer
+        writer.add(pending.ordinal, pending.item, pending.image.result())
+        self.conversion.report_progress(1)
 
     def close(self) -> None:
-        """Put the last shard of each split in place."""
-        for split in list(self._open):
+        """Move the last shard of each split into place."""
+        for split in list(self._writers):
             self._close(split)
 
     def _close(self, split: str) -> None:
-        writer = self._open.pop(split)
-        self._done[split, writer.number] = writer.close()
+        writer = self._writers.pop(split)
+        self._finished[split, writer.number] = writer.close()
 
     def abandon(self) -> None:
-        """Remove what is not complete."""
-        for writer in self._open.values():
+        """Remove the unfinished shards."""
+        for writer in self._writers.values():
             writer.abandon()
 
-    def parts(self) -> list[tuple[str, Part]]:
-        """Return the parts of all shards in order; those of other processes are waited for."""
+    def parts(self) -> list[tuple[str, ShardPart]]:
+        """Return the parts of all shards in order, waiting for those of other processes."""
         parts = []
-        for split, images in sorted(self._arrived.items()):
-            for number in range(-(-images // self.work.shard_size)):
-                part = self._done.get((split, number))
-                parts.append((split, part or wait_for_part(self.work, Job(split, number, 0, ()))))
+        for split, images in sorted(self._images.items()):
+            for number in range(-(-images // self.conversion.shard_size)):
+                part = self._finished.get((split, number))
+                parts.append((split, part or wait_for_part(self.conversion, ShardJob(split, number, 0, ()))))
         return parts
 
 
-def _members(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the wanted files of a tar, each with what reads it before the next one is asked for."""
-    with _refusing_damage(archive), open_tar(archive) as tar:
+def _members(archive: Path, names: Container[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the members of a tar with these names, each with a function that reads it before the next one."""
+    with _damage_as_user_error(archive), open_tar(archive) as tar:
         for member in tar:
-            tar.members.clear()  # pyrefly: ignore[missing-attribute]  # else it remembers them all
+            tar.members.clear()  # pyrefly: ignore[missing-attribute]  # tarfile would keep all members
             name = member.name.removeprefix("./")
-            if member.isfile() and name in wanted:
+            if member.isfile() and name in names:
                 yield name, partial(_content, archive, tar, member)
 
 
 @contextmanager
-def _refusing_damage(archive: Path) -> Iterator[None]:
+def _damage_as_user_error(archive: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"Cannot read {archive}: {error.strerror}.") from None
         raise UserError(
-            f"{archive} is damaged or cut short ({error}); download it again, as .tar or .tar.gz."
+            f"{archive} is damaged or cut short ({error}). Download it again, as .tar or .tar.gz."
         ) from None
 
 
 def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    with _refusing_damage(archive):
+    with _damage_as_user_error(archive):
         file = tar.extractfile(member)
         assert file is not None, "members are checked to be files"
         return file.read()

@@ -1,8 +1,7 @@
-"""Conversion: a source's images, each checked by decoding it once, into shards.
+"""Conversion of a source dataset into shards. Each image is decoded once to check it.
 
-Each shard is a unit of work that is either whole or absent, so a conversion that was stopped goes on
-with the shards that are missing when the same command is given again, and several processes that share
-a file system can divide the shards among themselves.
+Each shard is either complete or absent. So a stopped conversion continues with the missing shards when the
+same command is run again, and several processes that share a file system can divide the shards.
 """
 
 import os
@@ -10,15 +9,23 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fasticcl.console import ProgressCallback
 from fasticcl.convert.archive import convert_archive
-from fasticcl.convert.finalize import finish
-from fasticcl.convert.jobs import Job, Progress, Work
-from fasticcl.convert.shard_parts import FOLDER, Part, PartWriter, load_part, wait_for_part
+from fasticcl.convert.finalize import finalize
+from fasticcl.convert.jobs import Conversion, ShardJob
+from fasticcl.convert.shard_parts import (
+    PARTS_FOLDER,
+    ShardPart,
+    ShardPartWriter,
+    load_part,
+    wait_for_part,
+)
 from fasticcl.convert.source import Source
 from fasticcl.errors import UserError
-from fasticcl.shards.images import Shrink, UnreadableImage, prepared
+from fasticcl.shards.images import UnreadableImage, try_prepare
 from fasticcl.shards.manifest import MANIFEST, Manifest
-from fasticcl.system.cores import available_cores
+from fasticcl.shards.shrink import Shrink
+from fasticcl.system.resources import available_cores
 
 
 def convert(
@@ -31,126 +38,145 @@ def convert(
     max_corrupt: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    report: Progress | None = None,
+    report: ProgressCallback | None = None,
 ) -> Manifest | None:
-    """Write the shards of a source; the same source gives the same bytes, whoever and how many make them.
+    """Write the shards of a source. Their bytes do not depend on the number of threads or processes.
 
     Args:
-        source: what to convert.
-        dest: folder of the shards; created if need be.
+        source: dataset to convert.
+        dest: folder for the shards, created if necessary.
         shard_size: images per shard.
-        shrink: images above a size are made smaller; None: all keep their size.
-        workers: threads; None: one per core.
-        max_corrupt: unreadable images that are accepted; all are listed in ``dest/quarantine.jsonl``.
-        rank, world_size: which of several processes this is; they divide the shards. Rank 0 waits for
-            the others and finishes, the others return None.
-        report: told of progress.
+        shrink: limit on the size of images, or None to keep all sizes.
+        workers: number of threads, or None for one per core.
+        max_corrupt: number of unreadable images to accept. All are listed in ``dest/quarantine.jsonl``.
+        rank: rank of this process. Rank 0 waits for the other processes and finishes the conversion, and
+            the others return None.
+        world_size: number of processes, which divide the shards.
+        report: progress callback.
 
     Raises:
-        UserError: ``dest`` holds something else, too many images are unreadable, or the disk is full.
+        UserError: ``dest`` contains other files, too many images are unreadable, or the disk is full.
     """
     threads = workers or available_cores()
-    work = Work(source, dest, shard_size, shrink, threads, rank, world_size, report)
-    if existing := _finished(work):
+    conversion = Conversion(source, dest, shard_size, shrink, threads, rank, world_size, report)
+    if finished := _finished_manifest(conversion):
         _remove_parts(dest)
-        return None if rank else existing
+        return None if rank else finished
     try:
         for split in source.splits:
-            (dest / FOLDER / split).mkdir(parents=True, exist_ok=True)
+            (dest / PARTS_FOLDER / split).mkdir(parents=True, exist_ok=True)
             (dest / split).mkdir(exist_ok=True)
         if source.archive:
-            parts, missing = convert_archive(work, source.archive)
+            parts, missing = convert_archive(conversion, source.archive)
         else:
-            parts, missing = _convert_files(work), []
-        manifest = None if rank else finish(work, parts, missing, max_corrupt)
+            parts, missing = _convert_files(conversion), []
+        manifest = None if rank else finalize(conversion, parts, missing, max_corrupt)
         if manifest or Manifest.read(dest):
             _remove_parts(dest)
         return manifest
     except OSError as error:
         raise UserError(
-            f"Cannot write {error.filename or dest}: {error.strerror}; make room or choose another folder, "
-            "then give the same command to continue."
+            f"Cannot write {error.filename or dest}: {error.strerror}. Free some space or choose another "
+            "folder, then run the same command to continue."
         ) from None
 
 
-def _finished(work: Work) -> Manifest | None:
-    dest = work.dest
-    existing = Manifest.read(dest)
-    if existing is None and dest.is_dir() and (names := os.listdir(dest)) and FOLDER not in names:
-        existing = Manifest.read(dest)  # another process may just have finished
-        if existing is None:
-            raise UserError(f"{dest} holds other files; choose an empty folder or a new one for the shards.")
-    if existing:
-        fingerprints = [work.fingerprint(job) for job in work.jobs()]
-        made = (dest / MANIFEST).stat().st_mtime_ns
-        if existing.source_sha256 != work.source_sha256(fingerprints):
+def _finished_manifest(conversion: Conversion) -> Manifest | None:
+    """Return the manifest if this conversion is already finished, or None.
+
+    Raises:
+        UserError: the destination contains another conversion or other files.
+    """
+    dest = conversion.dest
+    manifest = Manifest.read(dest)
+    if manifest is None and dest.is_dir() and (names := os.listdir(dest)) and PARTS_FOLDER not in names:
+        manifest = Manifest.read(dest)  # another process may have finished in the meantime
+        if manifest is None:
+            raise UserError(f"{dest} contains other files. Choose an empty or new folder for the shards.")
+    if manifest:
+        fingerprints = [conversion.fingerprint(job) for job in conversion.jobs()]
+        if manifest.source_sha256 != conversion.source_sha256(fingerprints):
             raise UserError(
-                f"{dest} already holds another conversion: {_difference(work, existing)}; "
-                "choose another folder or delete this one."
+                f"{dest} already contains another conversion: {_difference(conversion, manifest)}. "
+                "Choose another folder or delete this one."
             )
-        if any(each.changed > made for each in fingerprints):
-            raise UserError(f"Images were changed after {dest} was made; delete it or choose another folder.")
-    return existing
+        finished_at = (dest / MANIFEST).stat().st_mtime_ns
+        if any(fingerprint.modified > finished_at for fingerprint in fingerprints):
+            raise UserError(
+                f"Images were changed after the conversion into {dest}. "
+                "Choose another folder or delete this one."
+            )
+    return manifest
 
 
-def _difference(work: Work, made: Manifest) -> str:
-    """Return in what a finished conversion is another than the one that is asked for."""
-    if made.dataset != work.source.dataset:
-        return f"it is of {made.dataset}"
-    settings, wanted = made.settings, work.settings
-    differing = [key for key in {**settings, **wanted} if settings.get(key) != wanted.get(key)]
+def _difference(conversion: Conversion, manifest: Manifest) -> str:
+    """Return a description of how a finished conversion differs from the requested one."""
+    if manifest.dataset != conversion.source.dataset:
+        return f"it is of {manifest.dataset}"
+    before, now = manifest.settings, conversion.settings
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:
-        words = (
-            f"with {_option(key)} {settings[key]}" if key in settings else f"without {_option(key)}"
+        options = (
+            f"with {_option(key)} {before[key]}" if key in before else f"without {_option(key)}"
             for key in differing
         )
-        return f"it was made {' and '.join(words)}"
-    return "it has other classes" if made.classes != work.source.classes else "it was made of other images"
+        return f"it was made {' and '.join(options)}"
+    if manifest.classes != conversion.source.classes:
+        return "it has other classes"
+    return "it was made of other images"
 
 
 def _option(setting: str) -> str:
-    """Return the option of the command line that a setting in the manifest comes from."""
+    """Return the command-line option of a setting in the manifest."""
     return "--max-side" if setting == "long_side" else f"--{setting.replace('_', '-')}"
 
 
 def _remove_parts(dest: Path) -> None:
-    """Remove what only an unfinished conversion needs; a process that comes late may have made it anew."""
-    shutil.rmtree(dest / FOLDER, ignore_errors=True)
+    """Remove the parts of a finished conversion, which a late process may have created again."""
+    shutil.rmtree(dest / PARTS_FOLDER, ignore_errors=True)
 
 
-def _convert_files(work: Work) -> list[tuple[str, Part]]:
-    """Convert this process's shards; return the parts of all, or, where another finishes, of these."""
-    jobs = list(work.jobs())
-    with ThreadPoolExecutor(work.workers) as pool:
-        mine = {id(job): pool.submit(_convert_shard, work, job) for job in jobs if work.is_mine(job.number)}
+def _convert_files(conversion: Conversion) -> list[tuple[str, ShardPart]]:
+    """Convert the shards assigned to this process. Return the parts of all shards on rank 0."""
+    jobs = list(conversion.jobs())
+    with ThreadPoolExecutor(conversion.workers) as pool:
+        futures = {
+            id(job): pool.submit(_convert_shard, conversion, job)
+            for job in jobs
+            if conversion.is_assigned(job.number)
+        }
         try:
-            for future in mine.values():
+            for future in futures.values():
                 future.result()
         except BaseException:
-            work.stopped.set()
+            conversion.cancelled.set()
             pool.shutdown(cancel_futures=True)
             raise
-    if work.rank:
+    if conversion.rank:
         return []
     return [
-        (job.split, mine[id(job)].result() if id(job) in mine else wait_for_part(work, job)) for job in jobs
+        (
+            job.split,
+            futures[id(job)].result() if id(job) in futures else wait_for_part(conversion, job),
+        )
+        for job in jobs
     ]
 
 
-def _convert_shard(work: Work, job: Job) -> Part:
-    made_from = work.fingerprint(job)
-    if part := load_part(work, job, made_from):
-        work.tell(len(job.items))
+def _convert_shard(conversion: Conversion, job: ShardJob) -> ShardPart:
+    fingerprint = conversion.fingerprint(job)
+    if part := load_part(conversion, job, fingerprint):
+        conversion.report_progress(len(job.items))
         return part
-    writer = PartWriter(work.dest, job, made_from)
+    writer = ShardPartWriter(conversion.dest, job, fingerprint)
     try:
-        for place, item in enumerate(job.items, start=job.first):
+        for ordinal, item in enumerate(job.items, start=job.first):
             try:
-                image = prepared(item.read(), work.shrink)
+                image = try_prepare(item.read(), conversion.shrink)
             except OSError as error:
                 image = UnreadableImage(str(error.strerror))
-            writer.add(place, item, image)
-            work.tell(1)
+            writer.add(ordinal, item, image)
+            conversion.report_progress(1)
         return writer.close()
     except BaseException:
         writer.abandon()

@@ -1,51 +1,51 @@
-"""What a conversion has to do: which images make up which shard, and who makes it."""
+"""Division of a conversion into jobs, one for each shard, and the fingerprints of their input images."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Event
 
+from fasticcl.console import ProgressCallback
 from fasticcl.convert.source import Item, Source
-from fasticcl.shards.images import JPEG_QUALITY, Shrink
+from fasticcl.shards.images import JPEG_QUALITY
 from fasticcl.shards.manifest import FORMAT
-
-Progress = Callable[[int, int], None]
-"""Called with how many images were just done, and how many there are in all."""
+from fasticcl.shards.shrink import Shrink
 
 
-class Abandoned(Exception):
-    """Ends a thread whose work is no longer wanted."""
+class Cancelled(Exception):
+    """Ends a worker thread after another thread has failed or the conversion was interrupted."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a shard is made from."""
+    """Identification of the images of a shard without reading them."""
 
     identity: str
-    """Digest of settings, names, labels and sizes; a copy of the dataset has the same."""
-    changed: int
-    """When the newest of its files was last changed, in nanoseconds; 0: it is made from no file."""
+    """Digest of settings, names, labels and sizes. A copy of the dataset has the same identity."""
+    modified: int
+    """Modification time of the newest image file in nanoseconds, or 0 if there are no image files."""
     stamp: str
-    """Digest of the identity and of when each file was last changed."""
+    """Digest of the identity and the modification time of each file."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """The images of one shard; from an archive, as many as fit into it, in the archive's order."""
+class ShardJob:
+    """The images of one shard. A shard from an archive gets its images in the order of the archive."""
 
     split: str
     number: int
     first: int
-    """Place of the first image in its split."""
+    """Position of the first image in its split."""
     items: Sequence[Item]
+    """Empty if the dataset is an archive."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is converted, where to, how, and by which of several processes."""
+class Conversion:
+    """Input, output and settings of a conversion in one of its processes."""
 
     source: Source
     dest: Path
@@ -54,12 +54,12 @@ class Work:
     workers: int
     rank: int
     world_size: int
-    report: Progress | None
-    stopped: Event = field(default_factory=Event)
+    report: ProgressCallback | None
+    cancelled: Event = field(default_factory=Event)
 
     @cached_property
     def settings(self) -> dict[str, int | float | str | None]:
-        """What the bytes of the shards depend on beside the images; the manifest records it."""
+        """Settings that, in addition to the images, determine the bytes of the shards (in the manifest)."""
         shrink = self.shrink
         resized = {f"{shrink.side}_side": shrink.pixels, "quality": shrink.quality} if shrink else {}
         basic = {"shard_size": self.shard_size, "jpeg_quality": JPEG_QUALITY}
@@ -67,55 +67,55 @@ class Work:
 
     @cached_property
     def total(self) -> int:
-        """Images of all splits."""
+        """Number of images in all splits."""
         return sum(map(len, self.source.splits.values()))
 
-    def jobs(self) -> Iterator[Job]:
-        """Yield the shards of all splits, in order."""
+    def jobs(self) -> Iterator[ShardJob]:
+        """Yield the jobs of all splits, in order."""
         for split, items in self.source.splits.items():
             for number, first in enumerate(range(0, len(items), self.shard_size)):
-                yield Job(split, number, first, items[first : first + self.shard_size])
+                yield ShardJob(split, number, first, items[first : first + self.shard_size])
 
-    def is_mine(self, number: int) -> bool:
-        """Return whether a shard is this process's share."""
+    def is_assigned(self, number: int) -> bool:
+        """Return True if this process converts the shards with this number."""
         return number % self.world_size == self.rank
 
-    def fingerprint(self, job: Job) -> Fingerprint:
-        """Return what a shard is made from, without reading the images."""
+    def fingerprint(self, job: ShardJob) -> Fingerprint:
+        """Return the fingerprint of the images of a shard."""
         if archive := self.source.archive:
             status = archive.stat()
-            found = [(f"{job.number} {status.st_size}", status.st_mtime_ns)]
+            images = [(f"{job.number} {status.st_size}", status.st_mtime_ns)]
         else:
-            found = [item.fingerprint() for item in job.items]
-        identity = _digest([self._salt, job.split, *(line for line, _ in found)])
-        times = [changed for _, changed in found]
+            images = [item.fingerprint() for item in job.items]
+        identity = _digest([self._common_digest, job.split, *(line for line, _ in images)])
+        times = [modified for _, modified in images]
         return Fingerprint(identity, max(times), _digest([identity, *map(str, times)]))
 
     def source_sha256(self, fingerprints: Iterable[Fingerprint]) -> str:
-        """Return the digest of the whole source from those of its shards, in order."""
-        return _digest([self._salt, *(each.identity for each in fingerprints)])
+        """Return the digest of the whole source from the fingerprints of its shards, in order."""
+        return _digest([self._common_digest, *(fingerprint.identity for fingerprint in fingerprints)])
 
-    def tell(self, images: int) -> None:
-        """Report progress.
+    def report_progress(self, images: int) -> None:
+        """Report that this number of images was converted.
 
         Raises:
-            Abandoned: another thread failed, or the conversion was interrupted.
+            Cancelled: another thread failed, or the conversion was interrupted.
         """
-        if self.stopped.is_set():
-            raise Abandoned
+        if self.cancelled.is_set():
+            raise Cancelled
         if self.report:
             self.report(images, self.total)
 
     @cached_property
-    def _salt(self) -> str:
-        """A digest of what holds for all shards; from an archive that is also which images are wanted."""
+    def _common_digest(self) -> str:
+        """Digest of everything that all shards share. For an archive this includes the list of images."""
         source = self.source
-        wanted = (
+        images = (
             f"{split} {item.label} {item.name}"
             for split, items in source.splits.items()
             for item in (items if source.archive else ())
         )
-        return _digest([json.dumps([FORMAT, source.dataset, source.classes, self.settings]), *wanted])
+        return _digest([json.dumps([FORMAT, source.dataset, source.classes, self.settings]), *images])
 
 
 def _digest(lines: Iterable[str]) -> str:

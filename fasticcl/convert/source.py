@@ -1,4 +1,4 @@
-"""Original dataset layouts, one file each, all read as a `Source`."""
+"""Source datasets: lists of images and labels, before any image is read."""
 
 import copy
 import errno
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from fasticcl.errors import UserError
 
-_TRIED = 20  # images that are looked for before a folder is called wrong
+_CHECKED_FILES = 20  # of which at least one must exist
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of an original dataset."""
+    """One image of a source dataset."""
 
     content: Path | bytes
-    """The image file, or its bytes."""
+    """The path of the image file, or the encoded image."""
     label: int
     name: str
-    """What a person would call it: the path below the source folder."""
+    """Path of the image below the source folder, which identifies it for the user."""
 
     def read(self) -> bytes:
         """Return the encoded image.
@@ -39,26 +39,27 @@ class Item:
             raise OSError(errno.EINVAL, str(error)) from None
 
     def fingerprint(self) -> tuple[str, int]:
-        """Return what changes when the image does, without reading it, and when its file was last changed.
+        """Return a text that identifies the image, and the modification time of its file in nanoseconds.
 
-        The first holds for a copy of the file too. The second is 0 for bytes and for a missing file.
+        A file is not read. A copy of the file has the same text. The time is 0 for bytes and missing files.
         """
         if isinstance(self.content, bytes):
             return f"{self.name} {self.label} {zlib.crc32(self.content)}", 0
         try:
             status = self.content.stat()
-        except (OSError, ValueError):  # ValueError: no file can have this name
+        except (OSError, ValueError):  # ValueError: the name is not valid for a file
             return f"{self.name} {self.label} missing", 0
         return f"{self.name} {self.label} {status.st_size}", status.st_mtime_ns
 
 
-class Listing(Sequence[Item]):
-    """The images of a split, about 25 bytes each beside their names: a list of objects would take 500.
+class ItemList(Sequence[Item]):
+    """The images of a split. An image needs about 25 bytes plus its name, and as an object it would need 500.
 
     Args:
         names: name of each image.
         labels: label of each image.
-        content: called with the place of an image in ``names`` and its name; returns its file or bytes.
+        content: function of the position of an image in ``names`` and its name. It returns the path or the
+            bytes of the image.
     """
 
     def __init__(
@@ -74,61 +75,64 @@ class Listing(Sequence[Item]):
         self.labels: NDArray[np.int64] = np.fromiter(labels, dtype=np.int64)
         """[N] label of each image."""
 
-    def take(self, places: NDArray[np.integer] | slice) -> Self:
-        """Return a listing of some of the images, in the order of ``places``."""
-        part = copy.copy(self)
-        part._rows, part.labels = self._rows[places], self.labels[places]
-        return part
+    def take(self, positions: NDArray[np.integer] | slice) -> Self:
+        """Return a list of the images at these positions, in the same order."""
+        taken = copy.copy(self)
+        taken._rows, taken.labels = self._rows[positions], self.labels[positions]
+        return taken
 
     def relabelled(self, labels: NDArray[np.int64]) -> Self:
-        """Return a listing of the same images with other labels."""
-        part = copy.copy(self)
-        part.labels = labels
-        return part
+        """Return a list of the same images with other labels."""
+        relabelled = copy.copy(self)
+        relabelled.labels = labels
+        return relabelled
 
-    def name(self, place: int) -> str:
-        """Return the name of the image at a place."""
-        row = self._rows[place]
+    def name(self, position: int) -> str:
+        """Return the name of the image at a position."""
+        row = self._rows[position]
         return self._blob[self._ends[row] : self._ends[row + 1]].decode("utf-8", "surrogateescape")
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @overload
-    def __getitem__(self, place: int) -> Item: ...
+    def __getitem__(self, position: int) -> Item: ...
     @overload
-    def __getitem__(self, place: slice) -> Self: ...
-    def __getitem__(self, place: int | slice) -> Item | Self:
-        if isinstance(place, slice):
-            return self.take(place)
-        name = self.name(place)
-        return Item(self._content(int(self._rows[place]), name), int(self.labels[place]), name)
+    def __getitem__(self, position: slice) -> Self: ...
+    def __getitem__(self, position: int | slice) -> Item | Self:
+        if isinstance(position, slice):
+            return self.take(position)
+        name = self.name(position)
+        return Item(self._content(int(self._rows[position]), name), int(self.labels[position]), name)
 
 
-def files(root: Path, names: Iterable[str], labels: Iterable[int]) -> Listing:
-    """Return a listing of the image files ``root/name``.
+def list_files(root: Path, names: Iterable[str], labels: Iterable[int]) -> ItemList:
+    """Return a list of the image files ``root/name``.
 
     Raises:
-        UserError: a name that leads out of ``root``, which no official list has.
+        UserError: a name points outside ``root``, which never happens in an official list.
     """
-    return Listing(map(_inside, names), labels, lambda _, name: root / name)
+    return ItemList(map(_checked_name, names), labels, lambda _, name: root / name)
 
 
-def _inside(name: str) -> str:
+def _checked_name(name: str) -> str:
     if name.startswith("/") or ".." in name.split("/"):
-        raise UserError(f"The list names {name!r}, which is outside the dataset; get the list again.")
+        raise UserError(f"The list contains {name!r}, which is outside the dataset. Download the list again.")
     return name
 
 
-def some_file_exists(listing: Listing, root: Path) -> None:
-    """Check that a listing is not about another folder; single missing files are found when they are read.
+def check_some_file_exists(items: ItemList, root: Path) -> None:
+    """Check that the list belongs to this folder. A single missing file is reported when it is read.
 
     Raises:
-        UserError: none of the first images is there.
+        UserError: none of the first images exists.
     """
-    names = [listing.name(place) for place in range(min(len(listing), _TRIED))]
+    names = [items.name(position) for position in range(min(len(items), _CHECKED_FILES))]
     if names and not any((root / name).is_file() for name in names):
-        raise UserError(f"There is no {names[0]} in {root}, nor the next images; is it the right folder?")
+        raise UserError(
+            f"{root} has neither {names[0]} nor any of the next images of the list. "
+            "Give the folder that contains them."
+        )
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,12 @@ class Source:
 
     dataset: str
     classes: list[str]
-    """Class names; a label is a place in this list."""
+    """Class names. A label is an index into this list."""
     splits: Mapping[str, Sequence[Item]]
-    """train and at least one of val and test, in the order in which they are stored."""
+    """The images of train and of val, test or both, in the order in which they are stored."""
     archive: Path | None = None
-    """The tar whose members the images are, by name; None: they are files or bytes."""
+    """The tar that contains the images as members of the same names, or None for files and bytes."""
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
-    """What was chosen among the layout's options; the manifest records it."""
+    """Values of the options of the layout, for the manifest."""
     notes: Sequence[str] = ()
-    """What a person should know of how the layout was read."""
+    """Remarks for the user, for example that a list is not the published one."""

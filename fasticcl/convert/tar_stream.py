@@ -1,4 +1,4 @@
-"""Tars, gzipped or not, read once from their beginning to their end."""
+"""Sequential reading of tars, gzipped or not, with a check that they are complete."""
 
 import tarfile
 import zlib
@@ -13,16 +13,16 @@ _GZIP = b"\x1f\x8b"
 
 @contextmanager
 def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar, gzipped or not, to be read once from its beginning, and check that its end is there.
+    """Open a tar, gzipped or not, for one sequential pass, and check at its end that it is complete.
 
-    Left to itself tarfile takes a tar that is cut short for one that ends there, reads only the first of
-    the pieces that some programs compress one by one, and ignores gzip's checksum.
+    ``tarfile`` alone accepts a tar that is cut short, reads only the first member of a gzip file with
+    several members, and ignores the checksum of gzip.
 
     Raises:
-        OSError, EOFError, zlib.error, tarfile.TarError: the file cannot be read, or is not whole.
+        OSError, EOFError, zlib.error, tarfile.TarError: the file cannot be read or is not complete.
     """
     with open(path, "rb") as raw:
-        file = _Gunzip(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw
+        file = _GunzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw
         with tarfile.open(fileobj=file, mode="r|") as tar:
             yield tar
             while file.read(2**20):
@@ -31,8 +31,8 @@ def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
                 raise tarfile.ReadError("unexpected end of data")
 
 
-class _Gunzip(igzip.IGzipFile):
-    """A gzipped file, twice as fast as the standard library's; damage is the same error."""
+class _GunzipFile(igzip.IGzipFile):
+    """A gzip reader that is twice as fast as the standard library's and raises the same errors."""
 
     def read(self, size: int | None = -1) -> bytes:
         try:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from fasticcl.data import graph
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.cgroups import memory_left
-from fasticcl.system.cores import available_cores
 from fasticcl.system.rank_environment import local_world_size
+from fasticcl.system.resources import available_cores, memory_left
 
 CacheLocation = Literal["off", "host", "device"]
 """Where decoded images are: nowhere, in the memory of the machine, or in that of the device."""

@@ -19,7 +19,7 @@ from fasticcl.data.dali_pipeline import GraphPipeline
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 
 class Loader:

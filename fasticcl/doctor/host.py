@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 from fasticcl.doctor.facts import Limits, Software
-from fasticcl.system.cgroups import cpu_quota, memory_limit
 from fasticcl.system.hardware import cpu_model
+from fasticcl.system.resources import cpu_quota, memory_limit
 from fasticcl.version import __version__
 
 _SHARED_MEMORY = Path("/dev/shm")

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from fasticcl.doctor.facts import Gpu, Nvidia
-from fasticcl.system.hardware import ask_nvidia_smi
+from fasticcl.system.hardware import query_nvidia_smi
 
 _VENDOR = "0x10de"
 _DISPLAY_CLASSES = ("0x0300", "0x0302")  # PCI classes of VGA and 3D controllers
@@ -18,7 +18,7 @@ def read_nvidia() -> Nvidia:
     """Return the driver and the GPUs. All fields are empty on a machine without them."""
     smi_error, rows = "", []
     try:
-        rows = ask_nvidia_smi(["driver_version", "name", "memory.total"])
+        rows = query_nvidia_smi(["driver_version", "name", "memory.total"])
     except subprocess.CalledProcessError as error:  # nvidia-smi reports errors on its standard output
         smi_error = (error.stdout or error.stderr or "").strip().partition("\n")[0] or str(error)
     except subprocess.SubprocessError as error:

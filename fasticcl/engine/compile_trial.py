@@ -127,7 +127,7 @@ def time_modes(
     expected = None
     for mode in modes:
         try:
-            taken, loss = _time(start(mode), machine.settle, clock)
+            taken, loss = _time(start(mode), machine.synchronize, clock)
         except UserError:
             raise
         except Exception as error:  # compilers, drivers and memory fail in many ways; other modes may work

@@ -31,11 +31,11 @@ def evaluate(
         machine: where it runs.
     """
     network.eval()
-    (right,), seen = count_right(network.encoder, [network.classifier], batches, len(train_counts), machine)
+    (right,), seen = count_correct(network.encoder, [network.classifier], batches, len(train_counts), machine)
     return accuracies(right, seen, train_counts)
 
 
-def count_right(
+def count_correct(
     encoder: nn.Module,
     classifiers: Sequence[nn.Module],
     batches: Iterable[StreamBatch],
@@ -57,7 +57,7 @@ def count_right(
         for of_class, each in zip(right, predicted, strict=True):
             of_class.index_add_(0, y, (each == y).long())
         seen.index_add_(0, y, torch.ones_like(y))
-    totals = machine.ranks.sum(counts).cpu().numpy()
+    totals = machine.ranks.all_reduce(counts).cpu().numpy()
     return totals[:-1], totals[-1]
 
 

@@ -55,20 +55,22 @@ class Meter:
 
     def partial(self) -> dict[str, Any]:
         """Return what a checkpoint in the middle of an epoch has to keep: the sums of every rank."""
-        sums = {name: self.ranks.gather(value.reshape(1)) for name, value in self.sums.items()}
+        sums = {name: self.ranks.all_gather(value.reshape(1)) for name, value in self.sums.items()}
         return {"sums": sums, "steps": self.steps}
 
     def bad_step(self) -> int | None:
         """Return the first step of this process in which some rank's loss was not finite, or None."""
         if self.first_bad is None:
             return None
-        first = int(self.ranks.gather(self.first_bad.reshape(1)).min())
+        first = int(self.ranks.all_gather(self.first_bad.reshape(1)).min())
         return first if first < _NEVER else None
 
     def record(self) -> Record:
         """Return the means so far over all ranks; this is where the host waits for the device."""
         seconds = time.perf_counter() - self.began
-        means = self.ranks.sum(torch.stack([*self.sums.values()])) / (self.steps * self.ranks.world_size)
+        means = self.ranks.all_reduce(torch.stack([*self.sums.values()])) / (
+            self.steps * self.ranks.world_size
+        )
         return {
             **{f"train/{name}": mean for name, mean in zip(self.sums, means.tolist(), strict=True)},
             "throughput/images_per_sec": self.ranks.world_size * self.images / seconds,
@@ -137,11 +139,11 @@ class Loop:
                 if (step + 1) % self.log_every == 0:
                     self.log(stage, epoch, step + 1, meter)
                 due = self.clock.due() and self.ranks.is_main  # one clock for all
-                signum, due = self.ranks.agree(self.stop.signum or 0, due)
+                signum, due = self.ranks.delayed_max(self.stop.signum or 0, due)
                 saved = (signum or due) and self._save(stage, epoch, step + 1, meter)
                 if signum:
                     raise self._stopped(signum, bool(saved))
-            if signum := (self.ranks.settle() or [0])[0]:  # what the last step asked for
+            if signum := (self.ranks.flush_delayed_max() or [0])[0]:  # what the last step asked for
                 raise self._stopped(signum, self._save(stage, epoch, self.steps, meter))
             self._finish_epoch(stage, epoch, meter)
             meter, first_step = Meter(self.ranks, device), 0
@@ -164,7 +166,7 @@ class Loop:
         """
         record = self._record(stage, epoch, step, meter)
         self.run.log(record)
-        self.display.running(record, stage.epochs, self.steps)
+        self.display.show_step(record, stage.epochs, self.steps)
 
     def _record(self, stage: Stage, epoch: int, step: int, meter: Meter) -> Record:
         self._check(stage, epoch, meter)
@@ -176,7 +178,7 @@ class Loop:
         if (step := meter.bad_step()) is None:
             return
         mine = self.loader.names(stage.phase(epoch), epoch, step)
-        names = [name for each in self.ranks.collect(mine) for name in each]
+        names = [name for each in self.ranks.all_gather_object(mine) for name in each]
         listed = self.run.list_images(names)
         raise TrainingFailed(
             f"The loss was not finite at step {step + 1} of {stage.name} epoch {epoch + 1}, on {names[0]} "
@@ -219,10 +221,10 @@ class Loop:
             self.run.save_best(stage.network, record)
         self.run.save(stage, epoch + 1, 0, {}, self.loader.bad_samples.rows)
         self.clock.restart()
-        self.display.epoch(record, stage.epochs)
+        self.display.show_epoch(record, stage.epochs)
 
     def _share_bad_samples(self) -> None:
         """Have every rank know the unreadable images that any has met."""
         self.loader.bad_samples.merge(
-            row for rows in self.ranks.collect(self.loader.bad_samples.rows) for row in rows
+            row for rows in self.ranks.all_gather_object(self.loader.bad_samples.rows) for row in rows
         )

@@ -10,11 +10,61 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from fasticcl.console import print_lines
 from fasticcl.data.plan import Phase
-from fasticcl.engine.estimate import Estimate
 from fasticcl.engine.evaluate import METRICS
 
 _ESTIMATED_AFTER = 50  # steps
 _QUIET_SECONDS = 60  # without a terminal, a long epoch reports at this interval
+RELATIVE_COST: Mapping[Phase, float] = {"warmup": 1.0, "interpolative": 2.0, "rebalance": 0.5}
+"""What a step of a phase costs until one was measured: passes with gradient, a frozen encoder's for half."""
+_SKIPPED = 2  # first steps of a phase, in which pipelines fill and kernels are chosen or compiled
+
+
+class TimeEstimate:
+    """The seconds that are left, by phase: each is counted at its own pace, evaluations with it.
+
+    Args:
+        steps: steps of the whole run by phase, in order.
+        done: steps that earlier processes took.
+    """
+
+    def __init__(self, steps: Mapping[Phase, int], done: int = 0) -> None:
+        self.left = dict(steps)
+        for phase, count in self.left.items():
+            taken = min(done, count)
+            self.left[phase] -= taken
+            done -= taken
+        self._measured: dict[Phase, tuple[int, float]] = {}
+        self._phase: Phase | None = None
+        self._before, self._skip = 0.0, 0
+
+    def step(self, phase: Phase, now: float) -> None:
+        """Count a step that ended ``now`` (seconds)."""
+        if phase != self._phase:
+            self._phase, self._skip = phase, _SKIPPED
+        elif self._skip:
+            self._skip -= 1
+        else:
+            count, seconds = self._measured.get(phase, (0, 0.0))
+            self._measured[phase] = (count + 1, seconds + now - self._before)
+        self._before = now
+        if self.left.get(phase):
+            self.left[phase] -= 1
+
+    def seconds(self) -> float | None:
+        """Return the seconds that are left; None before anything was measured."""
+        if not self._measured:
+            return None
+        # A phase that has not begun is expected at the pace of the last one that was measured.
+        known = list(self._measured)[-1]
+        count, total = self._measured[known]
+        unit = total / count / RELATIVE_COST[known]
+        return sum(left * self._pace(phase, unit) for phase, left in self.left.items())
+
+    def _pace(self, phase: Phase, unit: float) -> float:
+        if phase not in self._measured:
+            return unit * RELATIVE_COST[phase]
+        count, total = self._measured[phase]
+        return total / count
 
 
 class Display:
@@ -30,7 +80,7 @@ class Display:
         self.console, self.done, self.start = console, done, done
         self.total = sum(steps.values())
         self.phase = next(iter(steps))
-        self.estimate = Estimate(steps, done)
+        self.estimate = TimeEstimate(steps, done)
         self.spoke = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -57,9 +107,9 @@ class Display:
         self.estimate.step(self.phase, time.monotonic())
         self._bar.update(self._task, completed=self.done)
         if self.done - self.start == _ESTIMATED_AFTER and self.done < self.total:
-            self.line(f"estimate {self.eta()} to go, after {_ESTIMATED_AFTER} steps")
+            self.print(f"estimate {self.eta()} to go, after {_ESTIMATED_AFTER} steps")
 
-    def running(self, record: Mapping[str, Any], epochs: int, steps: int) -> None:
+    def show_step(self, record: Mapping[str, Any], epochs: int, steps: int) -> None:
         """Show the state inside an epoch: a record of the loop's log."""
         place = f"{_place(record, epochs)} step {record['step']}/{steps}"
         state = f"{_losses(record)}  {_speed(record)}  ETA {self.eta()}"
@@ -67,15 +117,15 @@ class Display:
         now = time.monotonic()
         if not self.console.is_terminal and now - self.spoke > _QUIET_SECONDS:
             self.spoke = now
-            self.line(f"{place}  {state}")
+            self.print(f"{place}  {state}")
 
-    def epoch(self, record: Mapping[str, Any], epochs: int) -> None:
+    def show_epoch(self, record: Mapping[str, Any], epochs: int) -> None:
         """Print the line of a finished epoch."""
         self.spoke = time.monotonic()
         parts = [_place(record, epochs), _losses(record), _accuracy(record), _speed(record)]
-        self.line("  ".join([*parts, f"ETA {self.eta()}"]))
+        self.print("  ".join([*parts, f"ETA {self.eta()}"]))
 
-    def line(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line above the bar."""
         print_lines(self.console, [text])
 

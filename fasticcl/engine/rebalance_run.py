@@ -111,8 +111,8 @@ def rebalance_run(
     run = Run.open(folder)
     config = _placed(run, changed(run, settings), name)
     machine = choose_machine(config.engine)
-    with machine.ranks.together():
-        config = machine.ranks.from_main(lambda: _begin(run, config, machine))
+    with machine.ranks.report_lost_rank():
+        config = machine.ranks.run_on_main(lambda: _begin(run, config, machine))
     return train(config, resume=True, console=console)
 
 
@@ -126,9 +126,9 @@ def _placed(run: Run, config: Config, name: str | None) -> Config:
 
 def _begin(run: Run, config: Config, machine: Machine) -> Config:
     """Make a run that stands between its stages, on this rank alone."""
-    dataset = open_dataset(config, machine.gpu, insist=False)
+    dataset = open_dataset(config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset)
-    machine.place(first.network)
+    machine.to_device(first.network)
     # The other ranks are not here: a learner that is shared with them would wait for them.
     stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()))
     new = Run.create(config)

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from fasticcl.config import Config
 from fasticcl.data.batch import StreamBatch
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
+from fasticcl.engine.loaders import evaluation_split_batches
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.engine.run.folder import Run
 from fasticcl.engine.run.weights import WEIGHTS
@@ -87,14 +88,14 @@ class Saved:
     def networks(self) -> Iterator[tuple[str, Network]]:
         """Yield each name and its network: one module that changes its weights."""
         network = Network(self.config.method.encoder, self.dataset.num_classes)
-        self.machine.place(network)
+        self.machine.to_device(network)
         for name, state in self.weights.items():
             network.load_state_dict(state)
             yield name, network
 
     def batches(self) -> Iterable[StreamBatch]:
         """Return the images that are evaluated, each once."""
-        return batches_to_evaluate(self.config, self.dataset, self.machine)
+        return evaluation_split_batches(self.config, self.dataset, self.machine)
 
 
 def open_saved(
@@ -116,7 +117,7 @@ def open_saved(
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} is not finished; {run.way_on}")
     machine = choose_machine(config.engine, alone)
-    dataset = open_dataset(config, machine.gpu, insist=False)
+    dataset = open_dataset(config, machine.gpu, require_cache=False)
     run.data_sha256 = dataset.train.manifest.source_sha256
     last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
     weights = {"before": last["teacher"]} if "teacher" in last else {}

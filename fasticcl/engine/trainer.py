@@ -14,8 +14,9 @@ from fasticcl.config import Config
 from fasticcl.console import print_lines
 from fasticcl.engine.banner import banner, phase_epochs, resumed
 from fasticcl.engine.compile_trial import try_modes, wants_trial
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
+from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
+from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
@@ -51,7 +52,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     """
     run = _run_to_continue(config, resume)
     machine = choose_machine((run.config if run else config).engine)
-    with machine.ranks.together(), ExitStack() as until_the_end:
+    with machine.ranks.report_lost_rank(), ExitStack() as until_the_end:
         return _train(config, run, machine, console, until_the_end)
 
 
@@ -60,13 +61,13 @@ def _train(
 ) -> Report:
     ranks = machine.ranks
     # On several machines torchrun says on one only that it started the ranks again.
-    if any(ranks.collect(run is not None)) and run is None:
+    if any(ranks.all_gather_object(run is not None)) and run is None:
         run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
     config = run.config if run else config
     console = console if console and ranks.is_main else Console(quiet=True)
     # Makes the demo's shards if need be, before the others look for them.
     insist = run is None
-    ranks.from_main(lambda: open_dataset(config, machine.gpu, insist) and None)
+    ranks.run_on_main(lambda: open_dataset(config, machine.gpu, insist) and None)
     dataset = open_dataset(config, machine.gpu, insist)
     require(config.engine.logger)
     shortened = config.shortened() if config.engine.fast_dev_run else config
@@ -81,7 +82,7 @@ def _train(
         torch.backends.cudnn.benchmark = True
     trial = None
     if wants_trial(config, machine):
-        trial = ranks.from_main(lambda: try_modes(config, dataset.num_classes, machine))
+        trial = ranks.run_on_main(lambda: try_modes(config, dataset.num_classes, machine))
         machine = replace(machine, mode=trial.fastest)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     # Last, so that bad input leaves no folder behind.
@@ -108,7 +109,7 @@ def _train(
             config.engine.log_every,
         )
         final = _train_stages(loop, representation, checkpoint)
-        ranks.settle()
+        ranks.flush_delayed_max()
     final.network.projection = None
     run.release(final.network, Description.of(config, dataset.train.manifest.classes, dataset.train.counts))
     return report_of(run, dataset.evaluated.split)
@@ -125,14 +126,14 @@ def _open_run(
     """Return the run, made if it is new, and the checkpoint that it goes on from, the same on all ranks."""
     continued = run is not None
     if run is None:
-        folder = ranks.from_main(lambda: Run.create(config).folder)
+        folder = ranks.run_on_main(lambda: Run.create(config).folder)
         run = Run(folder, config)
     hold = held(run.folder)
-    ranks.from_main(lambda: until_the_end.enter_context(hold))
+    ranks.run_on_main(lambda: until_the_end.enter_context(hold))
     run.files = LateFiles(run.folder, ranks.is_main, warn)
     run.data_sha256 = dataset.train.manifest.source_sha256
     checkpoint = run.resume() if continued else {}
-    reached = ranks.collect([checkpoint.get(key) for key in ("stage", "epoch", "step")])
+    reached = ranks.all_gather_object([checkpoint.get(key) for key in ("stage", "epoch", "step")])
     if any(each != reached[0] for each in reached):
         raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
     return run, checkpoint
@@ -187,12 +188,12 @@ def _train_stage(loop: Loop, stage: Stage, checkpoint: Any) -> None:
     if not checkpoint:
         loop.train(stage)
         return
-    stage.restore(checkpoint)
+    stage.load_state_dict(checkpoint)
     loop.train(stage, checkpoint["epoch"], checkpoint["step"], checkpoint["partial"])
 
 
 def _evaluate(config: Config, dataset: Dataset, machine: Machine, stage: Stage) -> Metrics:
-    batches = batches_to_evaluate(config, dataset, machine)
+    batches = evaluation_split_batches(config, dataset, machine)
     return evaluate(stage.network, batches, dataset.train.counts, machine)
 
 

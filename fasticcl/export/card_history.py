@@ -12,23 +12,23 @@ from fasticcl.engine.results import TITLES
 from fasticcl.engine.run.environment import PACKAGES
 from fasticcl.engine.run.weights import WEIGHTS, Description, Model
 from fasticcl.errors import UserError
-from fasticcl.report.run_record import RunRecord, read_record
+from fasticcl.report.run_history import RunHistory, read_history
 from fasticcl.shards.manifest import Manifest
 from fasticcl.version import __version__
 
 
-def read_run_record(model: Model) -> RunRecord | None:
+def read_run_record(model: Model) -> RunHistory | None:
     """Return the records of the run that produced a model, or None if there are none."""
     # A file of another name may hold weights that the records do not describe.
     if model.run is None or model.path.name != WEIGHTS:
         return None
     try:
-        return read_record(model.run)
+        return read_history(model.run)
     except UserError:
         return None
 
 
-def training_section(description: Description, record: RunRecord | None) -> Iterator[str]:
+def training_section(description: Description, record: RunHistory | None) -> Iterator[str]:
     """Yield method, schedule, settings, speed and environment as Markdown."""
     if record is None:
         yield (
@@ -50,13 +50,13 @@ def training_section(description: Description, record: RunRecord | None) -> Iter
         versions = ", ".join(
             f"{name} {environment[name]}" for name in ("fasticcl", *PACKAGES) if environment.get(name)
         )
-        yield f"Trained on {environment['machine']} with {versions}, Python {environment['python']}."
+        yield f"Trained on: {environment['machine']}. Versions: {versions}, Python {environment['python']}."
     else:
         yield "The machine and the package versions used for training are not recorded."
     yield f"Exported with fasticcl {__version__} and torch {torch.__version__}."
 
 
-def _settings(record: RunRecord) -> Iterator[str]:
+def _settings(record: RunHistory) -> Iterator[str]:
     config = record.config.shortened() if record.config.engine.fast_dev_run else record.config
     optim, rebalance = config.optim, config.rebalance
     rebalancing = (
@@ -82,16 +82,16 @@ def _settings(record: RunRecord) -> Iterator[str]:
         yield f"| `{key}` | {value} | {preset} |"
 
 
-def exported_accuracies(record: RunRecord | None, best: bool) -> Metrics:
+def exported_accuracies(record: RunHistory | None, best: bool) -> Metrics:
     """Return the accuracies of the exported weights, or an empty mapping if they are not known."""
     return record.accuracies[_exported_row(record, best)][1] if record else {}
 
 
-def _exported_row(record: RunRecord, best: bool) -> str:
+def _exported_row(record: RunHistory, best: bool) -> str:
     return "best" if best else "after" if "after" in record.accuracies else "last"
 
 
-def accuracy_section(description: Description, record: RunRecord | None, best: bool) -> Iterator[str]:
+def accuracy_section(description: Description, record: RunHistory | None, best: bool) -> Iterator[str]:
     """Yield the accuracies of the run as Markdown, with the row of the exported weights marked."""
     if record is None:
         yield "The accuracies are not known because the file was exported without the records of its run."

@@ -45,8 +45,8 @@ def model_card(model: Model, file: str, format: str, input: InputType, best: boo
         "Accuracy": card_history.accuracy_section(description, record, best),
         "Limits": _limits(card_history.exported_accuracies(record, best)),
         "Licence": [
-            f"Licence of the training images: {_licence(description.dataset)}. Check yourself whether "
-            "it extends to weights trained on them. This card grants no rights."
+            f"Licence of the training images: {_licence(description.dataset)}. You need to determine "
+            "whether it also applies to weights trained on them. This card grants no rights."
         ],
         "Citation": ["```bibtex", _CITATION, "```"],
     }
@@ -88,9 +88,9 @@ def _title(model: Model, file: str) -> Iterator[str]:
 def _use(description: Description, file: str, format: str, input: InputType) -> Iterator[str]:
     side, short_side = description.image_size, description.eval_resize
     resized = (
-        f"resized to a short side of {short_side} pixels and cropped to {side} × {side} pixels at the centre"
+        f", resized to a short side of {short_side} pixels and centre-cropped to {side} × {side} pixels"
         if short_side
-        else f"resized to {side} × {side} pixels without cropping"
+        else f" and resized to {side} × {side} pixels without cropping"
     )
     yield f"Requires {REQUIREMENTS[format]}. Run the program in the folder of the file:"
     yield ""
@@ -99,13 +99,13 @@ def _use(description: Description, file: str, format: str, input: InputType) -> 
     yield "```"
     yield ""
     if format == "safetensors":
-        yield "The file holds only weights. `Classifier` adds normalisation and softmax and has"
+        yield "The file holds only weights. `Classifier` adds normalisation and softmax."
         yield ""
     yield f"- input `{input_signature(description, input)}`, with any batch size"
     yield f"- output `{output_signature(description)}`"
     yield (
-        "- preprocessing: images are rotated upright according to their EXIF orientation, converted to RGB "
-        f"and {resized} (bilinear, antialiased)"
+        "- preprocessing: images are rotated upright according to their EXIF orientation, converted to RGB"
+        f"{resized} (bilinear, antialiased)"
     )
     yield (
         f"- normalisation is included: the model subtracts the mean {list(description.mean)} and divides by "
@@ -135,7 +135,7 @@ def _data(description: Description) -> Iterator[str]:
 
 def _limits(accuracies: Metrics) -> Iterator[str]:
     many, few = accuracies.get("val/many"), accuracies.get("val/few")
-    measured = f" ({few:.1f} % compared to {many:.1f} % for many)" if None not in (many, few) else ""
+    measured = f" (few {few:.1f} %, many {many:.1f} %)" if None not in (many, few) else ""
     yield f"- Classes with few training images are usually recognised less reliably{measured}."
     yield "- Every image is assigned to one of these classes, even if it shows none of them."
     yield "- Probabilities are the softmax of the logits. Their calibration was not evaluated."
@@ -150,4 +150,4 @@ def _licence(dataset: str) -> str:
     if dataset == "demo":
         return digits.TERMS
     layout = LAYOUTS.get(dataset)
-    return layout.licence if layout and layout.where else _UNKNOWN_LICENCE
+    return layout.licence if layout and layout.download else _UNKNOWN_LICENCE

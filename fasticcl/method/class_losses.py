@@ -32,7 +32,7 @@ CLASS_LOSSES: Registry[ClassLoss] = Registry(
 )
 
 
-class Classification:
+class ClassificationLoss:
     """The loss of a name, over batches.
 
     Args:

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 # Prediction accepts the same image suffixes and tar archives as conversion.
-from fasticcl.convert.layouts.folder import SUFFIXES
 from fasticcl.convert.tar_stream import open_tar
 from fasticcl.errors import UserError
-from fasticcl.shards.images import UnreadableImage
+from fasticcl.shards.images import IMAGE_SUFFIXES, UnreadableImage
 from fasticcl.shards.manifest import MANIFEST, Manifest
 from fasticcl.shards.reader import INDEX, DamagedImages, Shards
 
@@ -121,7 +120,7 @@ def _in_tar(path: Path) -> Iterator[ImageInput]:
 
 def _has_image_suffix(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _raise_unreadable(error: Exception) -> bytes:

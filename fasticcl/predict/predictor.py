@@ -8,8 +8,8 @@ from fasticcl.engine.run.weights import Model
 from fasticcl.predict.batches import image_batches
 from fasticcl.predict.inputs import ImageInput
 from fasticcl.predict.predictions import Prediction
-from fasticcl.system.cores import available_cores
 from fasticcl.system.machine import Machine
+from fasticcl.system.resources import available_cores
 
 
 def predict(
@@ -31,7 +31,7 @@ def predict(
         batch_size: number of images per batch.
         threads: number of threads that decode, or None for one per core.
     """
-    network, classes = machine.place(model.network), model.description.classes
+    network, classes = machine.to_device(model.network), model.description.classes
     batches = image_batches(
         images,
         model.description.data,

@@ -1,1 +1,1 @@
-"""What a run achieved, as a page, figures and tables."""
+"""Reports on one run or on several: an HTML page, figures, and tables as JSON, CSV and LaTeX."""

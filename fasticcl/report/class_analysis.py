@@ -1,4 +1,4 @@
-"""What the weights of a run tell beyond its records: class by class, its norms, and what it mistakes."""
+"""Per-class results of a finished run, computed from its weights: accuracy, norms and confusions."""
 
 import base64
 import io
@@ -20,102 +20,108 @@ from fasticcl.files import file_sha256
 from fasticcl.shards.reader import Shards
 
 FORMAT = 1
-_WORST, _MISTAKES, _PICTURES, _SIDE = 8, 3, 4, 96
+_CLASSES, _CONFUSED_WITH, _EXAMPLES = 8, 3, 4  # most classes shown, confusions and examples of each
+_THUMBNAIL = 96  # pixels a side
 
 
-class _Record(BaseModel):
+class _Model(BaseModel):
+    """Base of the parts of ``report.json``. Field names are its keys, so renaming one needs a new FORMAT."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class Picture(_Record):
-    """An image of the evaluated split that was mistaken."""
+class ExampleImage(_Model):
+    """A misclassified image of the evaluated split."""
 
     predicted: int
     png: str
-    """Its base64-encoded PNG, at most 96 pixels a side."""
+    """Base64-encoded PNG thumbnail of at most 96 pixels a side."""
     small: bool
-    """Whether the image itself is so small that its pixels should be seen."""
+    """True if the image has so few pixels that it should be enlarged without smoothing."""
 
 
-class Confusion(_Record):
-    """What one class is mistaken for."""
+class Confusion(_Model):
+    """The most frequent misclassifications of one class."""
 
     label: int
     mistaken: list[tuple[int, int]]
-    """The most frequent wrong classes, each with its count."""
-    pictures: list[Picture]
+    """The most frequent wrong predictions as (class, number of images)."""
+    pictures: list[ExampleImage]
 
 
-class Details(_Record):
-    """A finished run, class by class; K classes in the order of the labels."""
+class ClassAnalysis(_Model):
+    """Per-class results of a finished run, for K classes in label order."""
 
     format: int = FORMAT
     weights_sha256: str
-    """Of the file of weights that was measured."""
+    """Checksum of the analysed weights file."""
     split: str
+    """The evaluated split."""
     classes: list[str]
+    """[K] class names."""
     train_counts: list[int]
+    """[K] training images."""
     seen: list[int]
     """[K] evaluated images."""
     right: dict[str, list[int]]
-    """[K] images that are right, by name of the weights: before, after, last, best."""
+    """[K] correctly classified images, by name of the weights: before, after, last, best."""
     weight_norms: dict[str, list[float]]
-    """[K] L2 norms of the classifier's weights, by the same names."""
+    """[K] L2 norms of the classifier weights, by the same names."""
     centroid_norms: list[float] | None
-    """[K] L2 norms of the centroids at the end of the representation stage; None: it had none."""
+    """[K] L2 norms of the centroids at the end of the representation stage. None for methods without them."""
     confusions: list[Confusion]
-    """The classes with the lowest accuracy of the last epoch, the worst first."""
+    """The classes with the lowest accuracy at the last epoch, the lowest first."""
     bad_samples: list[str]
-    """Training images that could no longer be read, and were replaced by others of their class."""
+    """Unreadable training images, which were replaced by others of their class."""
 
     @property
-    def final(self) -> str:
-        """Which weights are those of the last epoch."""
+    def final_weights(self) -> str:
+        """Name of the weights of the last epoch."""
         return "after" if "after" in self.right else "last"
 
     def accuracy(self, name: str) -> NDArray[np.float64]:
-        """Return [K] accuracies in percent; not a number where no image was evaluated."""
+        """Return the accuracy [K] of the named weights in percent, NaN for classes without images."""
         seen = np.array(self.seen, dtype=np.float64)
         seen[seen == 0] = np.nan
         return 100 * np.array(self.right[name]) / seen
 
     @classmethod
-    def read(cls, values: Any, weights: Path) -> Self | None:
-        """Return what an earlier report kept, or None where that does not fit these weights."""
+    def stored(cls, values: Any, weights: Path) -> Self | None:
+        """Return the analysis stored in an earlier report, or None if it does not fit the weights file."""
         try:
-            details = cls.model_validate(values)
+            analysis = cls.model_validate(values)
         except ValidationError:
             return None
-        fits = details.format == FORMAT and weights.is_file()
-        return details if fits and details.weights_sha256 == file_sha256(weights) else None
+        usable = analysis.format == FORMAT and weights.is_file()
+        return analysis if usable and analysis.weights_sha256 == file_sha256(weights) else None
 
 
-def measure(folder: Path, *, device: str | None = None, workers: int | None = None) -> Details:
-    """Evaluate the saved weights of a finished run class by class.
+def evaluate_classes(folder: Path, *, device: str | None = None, workers: int | None = None) -> ClassAnalysis:
+    """Evaluate the saved weights of a finished run per class.
 
     Args:
         folder: the run folder.
-        device: auto, cpu or gpu; None: as the run was started.
-        workers: threads; None: as the run was started.
+        device: auto, cpu or gpu. None uses the run's setting.
+        workers: number of threads. None uses the run's setting.
 
     Raises:
-        UserError: no finished run, or its shards are gone.
+        UserError: the folder holds no finished run, or the shards are missing.
     """
     saved = open_saved(folder, device=device, workers=workers, alone=True)
     train, evaluated = saved.dataset.train, saved.dataset.evaluated
-    labels, answers, norms = _answers(saved)
-    final = answers["after" if "after" in answers else "last"]
-    classes = saved.dataset.num_classes
+    labels, predicted, norms = _predict(saved)
+    num_classes = saved.dataset.num_classes
     right = {
-        name: np.bincount(labels[labels == each], minlength=classes).tolist()
-        for name, each in answers.items()
+        name: np.bincount(labels[labels == classes], minlength=num_classes).tolist()
+        for name, classes in predicted.items()
     }
-    return Details(
+    final = predicted["after" if "after" in predicted else "last"]
+    return ClassAnalysis(
         weights_sha256=file_sha256(folder / WEIGHTS),
         split=evaluated.split,
         classes=train.manifest.classes,
         train_counts=train.counts.tolist(),
-        seen=np.bincount(labels, minlength=classes).tolist(),
+        seen=np.bincount(labels, minlength=num_classes).tolist(),
         right=right,
         weight_norms=norms,
         centroid_norms=_centroid_norms(folder / CENTROIDS),
@@ -124,16 +130,16 @@ def measure(folder: Path, *, device: str | None = None, workers: int | None = No
     )
 
 
-def _answers(
+def _predict(
     saved: Saved,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]], dict[str, list[float]]]:
     """Return the labels [N] and, by name of the weights, predicted classes [N] and weight norms [K]."""
-    labels, answers, norms = np.empty(0, np.int64), {}, {}
+    labels, predicted, norms = np.empty(0, np.int64), {}, {}
     for name, network in saved.networks():
         pairs = [torch.stack(pair).cpu() for pair in predictions(network, saved.batches())]
-        labels, answers[name] = torch.cat(pairs, dim=1).numpy()
+        labels, predicted[name] = torch.cat(pairs, dim=1).numpy()
         norms[name] = network.classifier.weight.detach().norm(dim=1).tolist()
-    return labels, answers, norms
+    return labels, predicted, norms
 
 
 def _centroid_norms(path: Path) -> list[float] | None:
@@ -143,38 +149,37 @@ def _centroid_norms(path: Path) -> list[float] | None:
 
 
 def _confusions(labels: NDArray[np.int64], predicted: NDArray[np.int64], shards: Shards) -> list[Confusion]:
-    """Return the classes with the most mistakes per image; the images are in the order of the index."""
+    """Return the classes with the highest error rates. Labels [N] and predictions [N] are in index order."""
     wrong = labels != predicted
-    seen, mistakes = np.bincount(labels), np.bincount(labels[wrong], minlength=labels.max() + 1)
-    rate = mistakes / np.maximum(seen, 1)
-    worst = [label for label in np.argsort(-rate, kind="stable")[:_WORST].tolist() if mistakes[label]]
+    seen, errors = np.bincount(labels), np.bincount(labels[wrong], minlength=labels.max() + 1)
+    rates = errors / np.maximum(seen, 1)
+    worst = [label for label in np.argsort(-rates, kind="stable")[:_CLASSES].tolist() if errors[label]]
     return [
         Confusion(
             label=label,
-            mistaken=Counter(predicted[wrong & (labels == label)].tolist()).most_common(_MISTAKES),
-            pictures=_pictures(np.flatnonzero(wrong & (labels == label)), predicted, shards),
+            mistaken=Counter(predicted[wrong & (labels == label)].tolist()).most_common(_CONFUSED_WITH),
+            pictures=_examples(np.flatnonzero(wrong & (labels == label)), predicted, shards),
         )
         for label in worst
     ]
 
 
-def _pictures(rows: NDArray[np.integer], predicted: NDArray[np.int64], shards: Shards) -> list[Picture]:
-    chosen = rows[np.linspace(0, len(rows) - 1, min(_PICTURES, len(rows))).astype(int)]
-    images = shards.read(chosen)
+def _examples(rows: NDArray[np.integer], predicted: NDArray[np.int64], shards: Shards) -> list[ExampleImage]:
+    chosen = rows[np.linspace(0, len(rows) - 1, min(_EXAMPLES, len(rows))).astype(int)]
     return [
-        Picture(
+        ExampleImage(
             predicted=int(predicted[row]),
-            png=_thumbnail(image.tobytes()),
-            small=bool(shards.index[row]["width"] < _SIDE // 2),
+            png=_thumbnail(content.tobytes()),
+            small=bool(shards.index[row]["width"] < _THUMBNAIL // 2),
         )
-        for row, image in zip(chosen, images, strict=True)
+        for row, content in zip(chosen, shards.read(chosen), strict=True)
     ]
 
 
 def _thumbnail(content: bytes) -> str:
     with Image.open(io.BytesIO(content)) as image:
-        small = image.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
-    packed = io.BytesIO()
-    small.save(packed, "PNG")
-    return base64.b64encode(packed.getvalue()).decode()
+        thumbnail = image.convert("RGB")
+        thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    encoded = io.BytesIO()
+    thumbnail.save(encoded, "PNG")
+    return base64.b64encode(encoded.getvalue()).decode()

@@ -3,12 +3,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const up = head.getAttribute("aria-sort") !== "ascending";
     const key = (row) => {
-      const cell = row.cells[column], value = cell.dataset.key;
+      const cell = row.cells[column], value = cell.dataset.sortKey;
       return value === undefined ? cell.textContent : value === "" ? null : Number(value);
     };
     const compare = (one, other) => {
       const [a, b] = [key(one), key(other)];
-      if (a === null || b === null) return (a === null) - (b === null); // what has no value comes last
+      if (a === null || b === null) return (a === null) - (b === null); // missing values come last
       const order = typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true });
       return up ? order : -order;
     };

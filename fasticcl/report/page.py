@@ -1,75 +1,77 @@
-"""The page: sections of tables, figures and pictures in one HTML file that needs no network."""
+"""The HTML page of a report: sections of tables, figures and images in one self-contained file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 
 import jinja2
 from markupsafe import Markup
 
-_HERE = resources.files("fasticcl.report")
+_FOLDER = resources.files("fasticcl.report")
 
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column."""
+    """The header of a column."""
 
     name: str
     number: bool = False
-    """Whether its cells are numbers, which are set to the right."""
+    """If True, its cells are numbers and are right-aligned."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, and by what it is sorted."""
+    """A table cell."""
 
     text: str
-    key: float | str | None = None
-    """A number to sort by, an empty string for none; None: the text itself."""
+    sort_key: float | str | None = None
+    """A number, an empty string for a missing value, which sorts last, or None to sort by the text."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a sortable one is sorted by a click on the head of a column."""
+    """A table."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     sortable: bool = False
+    """If True, a click on a column header sorts the rows."""
     folded: bool = False
-    """Whether it is shown on demand only, by a click on its caption."""
+    """If True, only the caption is shown until it is clicked."""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure, as an SVG element."""
+class PageFigure:
+    """A figure as an SVG element, with its caption."""
 
     svg: str
     caption: str
 
 
 @dataclass(frozen=True)
-class Mistakes:
-    """What one class is taken for: a sentence, and pictures as `details.Picture` has them, by name."""
+class ConfusedClass:
+    """A class with many errors: its name, a sentence, and misclassified images."""
 
     name: str
     text: str
-    pictures: Sequence[dict[str, str | bool]]
+    images: Sequence[dict[str, str | bool]]
+    """The fields of `class_analysis.ExampleImage`, with the predicted class by name."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page."""
+class PageSection:
+    """A section of the page."""
 
     title: str
     text: str = ""
     tables: Sequence[Table] = ()
-    figures: Sequence[Drawing] = ()
-    confusions: Sequence[Mistakes] = field(default_factory=tuple)
+    figures: Sequence[PageFigure] = ()
+    confused_classes: Sequence[ConfusedClass] = ()
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section], footer: str) -> str:
-    """Return the page; every text in it is escaped, whatever a dataset calls its classes."""
+def render_page(title: str, subtitle: str, sections: Sequence[PageSection], footer: str) -> str:
+    """Return the page as HTML. All text is escaped, including class names from the dataset."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_read("page.html.j2"))
     return template.render(
@@ -82,11 +84,16 @@ def render(title: str, subtitle: str, sections: Sequence[Section], footer: str) 
     )
 
 
+def count_cell(value: int) -> Cell:
+    """Return a cell with an integer, with thousands separators."""
+    return Cell(f"{value:,}", value)
+
+
 def percent_cell(value: float | None, text: str | None = None) -> Cell:
-    """Return a cell with a percentage, or a dash where there is none."""
+    """Return a cell with a percentage or the given text, and with a dash if the value is None or NaN."""
     missing = value is None or value != value
     return Cell("–" if missing else text or f"{value:.1f}", "" if missing else value)
 
 
 def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    return (_FOLDER / name).read_text(encoding="utf-8")

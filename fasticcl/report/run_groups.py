@@ -1,4 +1,4 @@
-"""Several runs side by side: those of one configuration and several seeds are one experiment."""
+"""Groups of runs with equal settings, usually repetitions with several seeds."""
 
 import json
 from collections.abc import Iterable
@@ -6,120 +6,74 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from fasticcl.engine.evaluate import METRICS
-from fasticcl.report.drawing import COLORS, PERCENT, canvas, curve
-from fasticcl.report.run_record import RunRecord
+from fasticcl.report.run_history import RunHistory
 
-_LATEX = str.maketrans(
-    {
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-    }
-)
 _NAMES = ("data.dataset", "method.name")
-_EFFORT = ("data.shards", "method.encoder", "optim.epochs", "optim.batch_size")
+_BUDGET = ("data.shards", "method.encoder", "optim.epochs", "optim.batch_size")
 
 
 @dataclass(frozen=True)
-class Group:
-    """Runs of one configuration that differ in seed and name alone."""
+class RunGroup:
+    """Runs that differ only in seed and name."""
 
     label: str
-    """What sets it apart from the other groups."""
-    runs: list[RunRecord]
+    """The settings that distinguish this group from the others."""
+    runs: list[RunHistory]
 
     @property
-    def seeds(self) -> int:
-        """How many different seeds there are."""
+    def num_seeds(self) -> int:
+        """Number of distinct seeds."""
         return len({run.config.engine.seed for run in self.runs})
 
-    def statistics(self, key: str) -> tuple[float, float | None] | None:
-        """Return a last-epoch metric's mean and standard deviation (n - 1) over seeds; of one no deviation.
+    def mean_and_std(self, key: str) -> tuple[float, float | None] | None:
+        """Return the mean and the sample standard deviation (n - 1) of a last-epoch metric over the seeds.
 
-        Runs of the same seed are no further evidence: their mean counts once.
+        Runs with the same seed are not independent, so they count once, with their mean. The standard
+        deviation is None for a single seed. The result is None if no run has the metric.
         """
         by_seed: dict[int, list[float]] = {}
         for run in self.runs:
-            if (value := run.final[key]) is not None:
+            if (value := run.final_accuracies[key]) is not None:
                 by_seed.setdefault(run.config.engine.seed, []).append(value)
-        values = [np.mean(each) for each in by_seed.values()]
-        if not values:
+        means = [np.mean(values) for values in by_seed.values()]
+        if not means:
             return None
-        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else None
 
 
-def group(records: Iterable[RunRecord]) -> list[Group]:
-    """Return the runs by configuration, each group labelled by the settings in which they differ."""
-    members: dict[str, list[RunRecord]] = {}
-    for record in records:
-        members.setdefault(json.dumps(record.group, sort_keys=True), []).append(record)
+def group_runs(histories: Iterable[RunHistory]) -> list[RunGroup]:
+    """Return the runs grouped by their settings, with a label that distinguishes each group."""
+    members: dict[str, list[RunHistory]] = {}
+    for history in histories:
+        members.setdefault(json.dumps(history.settings, sort_keys=True), []).append(history)
     groups = [*members.values()]
-    labels = _labels([each[0].group for each in groups])
-    return [Group(label, runs) for label, runs in zip(labels, groups, strict=True)]
+    labels = _labels([runs[0].settings for runs in groups])
+    return [RunGroup(label, runs) for label, runs in zip(labels, groups, strict=True)]
 
 
 def _labels(settings: list[dict[str, Any]]) -> list[str]:
-    """Return dataset, method, data and effort where these differ; between equals in that, what else does.
+    """Return a label for each group from the settings that differ between groups.
 
-    A baseline differs in many settings, for which its name stands, but not for a longer training.
+    Labels contain dataset, method and training budget. Other settings are added only between groups that
+    are equal in these, because a method's name already stands for its many settings.
     """
-    apart = [*_differing(settings, among=_NAMES), *_differing(settings, among=_EFFORT)]
-    named = [
-        ", ".join(
-            str(each[key]) if key in _NAMES else f"{key.partition('.')[2]} {each[key]}" for key in apart
-        )
-        for each in settings
+    main_keys = [*_differing(settings, _NAMES), *_differing(settings, _BUDGET)]
+    main_labels = [
+        ", ".join(str(values[key]) if key in _NAMES else _describe(values, key) for key in main_keys)
+        for values in settings
     ]
     labels = []
-    for name, each in zip(named, settings, strict=True):
-        peers = [other for label, other in zip(named, settings, strict=True) if label == name]
-        further = [f"{key.partition('.')[2]} {each[key]}" for key in _differing(peers, among=each)]
-        labels.append(", ".join([name] * bool(name) + further) or str(each["method.name"]))
+    for main_label, values in zip(main_labels, settings, strict=True):
+        peers = [other for label, other in zip(main_labels, settings, strict=True) if label == main_label]
+        details = [_describe(values, key) for key in _differing(peers, values)]
+        labels.append(", ".join([main_label] * bool(main_label) + details) or str(values["method.name"]))
     return labels
 
 
-def _differing(settings: list[dict[str, Any]], among: Iterable[str]) -> list[str]:
-    return [key for key in among if len({json.dumps(each.get(key)) for each in settings}) > 1]
+def _describe(values: dict[str, Any], key: str) -> str:
+    return f"{key.partition('.')[2]} {values[key]}"
 
 
-def overlaid(groups: list[Group], key: str, title: str) -> Figure:
-    """Draw a metric of all runs against the epoch, a colour for each group."""
-    with canvas(title, "epoch", "%") as (figure, axes):
-        for number, each in enumerate(groups):
-            for place, run in enumerate(each.runs):
-                values = [np.nan if record[key] is None else record[key] for record in run.epochs]
-                curve(
-                    axes,
-                    values,
-                    color=COLORS[number % len(COLORS)],
-                    alpha=0.75,
-                    linewidth=1.1,
-                    label=f"{each.label} ({len(each.runs)})" if place == 0 else None,
-                )
-        axes.set_ylim(PERCENT)
-    return figure
-
-
-def latex(groups: list[Group]) -> str:
-    """Return rows of a LaTeX table: label, overall, many, medium, few, as mean ± deviation in percent."""
-    rows = ["% top-1, %: overall & many & medium & few; mean and standard deviation over seeds"]
-    for each in groups:
-        cells = [_cell(each.statistics(key)) for key in METRICS]
-        unfinished = "" if all(run.finished for run in each.runs) else " (unfinished)"
-        rows.append(" & ".join([_escaped(each.label + unfinished), *cells]) + " \\\\")
-    return "\n".join(rows) + "\n"
-
-
-def _cell(found: tuple[float, float | None] | None) -> str:
-    if found is None:
-        return "--"
-    mean, deviation = found
-    return f"{mean:.1f}" if deviation is None else f"${mean:.1f} \\pm {deviation:.1f}$"
-
-
-def _escaped(text: str) -> str:
-    return text.translate(_LATEX)
+def _differing(settings: list[dict[str, Any]], keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if len({json.dumps(values.get(key)) for values in settings}) > 1]

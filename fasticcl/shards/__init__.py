@@ -1,1 +1,1 @@
-"""The shard format: writing, reading, verifying and summarising."""
+"""The shard format: write, read, verify and summarise shards."""

@@ -1,48 +1,71 @@
-"""Whether the first bytes of an image are those of the JPEG or PNG that was stored.
+"""Headers of encoded images: a JPEG segment walker, and the size that a JPEG or PNG header declares.
 
-An image whose header cannot be read must not reach DALI's decoder in a large batch: version 2.4 reads
-headers on several threads, and the first that fails ends the batch while the others still work on what
-it then frees. The process dies.
+DALI's decoder must not receive an image whose header cannot be parsed as part of a large batch. DALI 2.4
+parses headers on several threads, and the first failure ends the batch while the other threads still use
+memory that it then frees, which crashes the process.
 """
+
+from collections.abc import Iterator
+from itertools import islice
 
 from numpy import uint8
 from numpy.typing import NDArray
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
-_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive: the kinds that are stored
-_EIGHT_BIT = {b"\x08\x00\x00\x00", b"\x08\x02\x00\x00"}  # grey and RGB, deflate, adaptive filters
-_MOST_SEGMENTS = 200  # a colour profile may take dozens
+JPEG_START = b"\xff\xd8\xff"
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Start-of-frame markers: their number tells how the JPEG is encoded."""
+COMMON_JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+"""Baseline, extended and progressive Huffman JPEG, which every decoder reads. Only these are stored."""
+_SCAN = 0xDA
+_MAX_JPEG_SEGMENTS = 200  # a colour profile may use dozens
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_EIGHT_BIT_PNG = {b"\x08\x00\x00\x00", b"\x08\x02\x00\x00"}  # grey and RGB, deflate, adaptive filters
 
 
-def declares(image: NDArray[uint8], height: int, width: int) -> bool:
-    """Return whether an encoded image [size] has a header that names these sides in pixels."""
+def jpeg_segments(content: bytes | memoryview, *, strict: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield the marker (its second byte) and the offset of each JPEG segment before the first scan.
+
+    Fill bytes (0xFF) before a marker are skipped. Any other byte between two segments is skipped too, as
+    libjpeg does, or ends the iteration if ``strict``.
+    """
+    offset = 2
+    while offset + 4 <= len(content):
+        marker = content[offset + 1]
+        if content[offset] != 0xFF and strict:
+            return
+        if content[offset] != 0xFF or marker == 0xFF:
+            offset += 1
+        elif marker == _SCAN:
+            return
+        else:
+            yield marker, offset
+            offset += 2 + int.from_bytes(content[offset + 2 : offset + 4], "big")
+
+
+def declares_size(image: NDArray[uint8], height: int, width: int) -> bool:
+    """Return True if the header of an encoded image [size] is sound and declares this size in pixels."""
     content = image.data
-    sides = _jpeg_sides(content) if bytes(content[:3]) == _JPEG else _png_sides(content)
-    return sides == (height, width)
+    size = _jpeg_size(content) if bytes(content[:3]) == JPEG_START else _png_size(content)
+    return size == (height, width)
 
 
-def _jpeg_sides(content: memoryview) -> tuple[int, int] | None:
-    """Return height and width as the frame header of a JPEG has them, or None where there is none."""
-    at = 2
-    for _ in range(_MOST_SEGMENTS):
-        start = bytes(content[at : at + 9])
-        if len(start) < 9 or start[0] != 0xFF:
-            return None
-        if start[1] in _FRAMES:
-            return start[5] << 8 | start[6], start[7] << 8 | start[8]
-        # Fill bytes may precede a marker.
-        at += 1 if start[1] == 0xFF else 2 + (start[2] << 8 | start[3])
+def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
+    """Return height and width from the frame header of a JPEG, or None if there is no such header."""
+    for marker, offset in islice(jpeg_segments(content, strict=True), _MAX_JPEG_SEGMENTS):
+        if marker in COMMON_JPEG_FRAMES:
+            frame = bytes(content[offset : offset + 9])
+            return (frame[5] << 8 | frame[6], frame[7] << 8 | frame[8]) if len(frame) == 9 else None
     return None
 
 
-def _png_sides(content: memoryview) -> tuple[int, int] | None:
-    """Return height and width of an 8-bit PNG whose chunks lead to its end, as DALI follows them, or None."""
+def _png_size(content: memoryview) -> tuple[int, int] | None:
+    """Return height and width of an 8-bit PNG, or None if its chunks do not lead to its end."""
     start = bytes(content[:28])
-    if start[:16] != _PNG or start[24:28] not in _EIGHT_BIT:
+    if start[:16] != _PNG_START or start[24:28] not in _EIGHT_BIT_PNG:
         return None
-    at, end = 33, len(content)
-    while at + 12 <= end:
-        if content[at + 4 : at + 8] == b"IEND":
+    offset, end = 33, len(content)
+    while offset + 12 <= end:
+        if content[offset + 4 : offset + 8] == b"IEND":
             return int.from_bytes(start[20:24]), int.from_bytes(start[16:20])
-        at += 12 + int.from_bytes(content[at : at + 4])
+        offset += 12 + int.from_bytes(content[offset : offset + 4])
     return None

@@ -1,4 +1,4 @@
-"""What a folder of shards says of itself: ``manifest.json``."""
+"""The manifest of a folder of shards: ``manifest.json``."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ class _Record(BaseModel):
 
 
 class ShardInfo(_Record):
-    """One tar file as the manifest lists it."""
+    """One tar file in the manifest."""
 
     name: Annotated[str, Field(pattern=r"^shard-[0-9]{6,}\.tar$")]
     images: int
@@ -31,23 +31,23 @@ class ShardInfo(_Record):
 
     @property
     def number(self) -> int:
-        """The number in its name."""
+        """Number of the shard in its name."""
         return int(self.name.removeprefix("shard-").removesuffix(".tar"))
 
 
 class SplitInfo(_Record):
-    """One split as the manifest lists it."""
+    """One split in the manifest."""
 
     class_counts: list[Annotated[int, Field(ge=0, lt=2**48)]]
-    """[K] images per class."""
+    """[K] number of images per class."""
     shards: list[ShardInfo]
     index_sha256: str
 
 
 class Manifest(_Record):
-    """What a folder of shards holds (``manifest.json``); written last, it marks a whole conversion.
+    """Content of a folder of shards. It is written last, so its existence implies a complete conversion.
 
-    The last entry of the file is the SHA-256 of all that stands before it.
+    The last entry of the file is the SHA-256 of everything before it.
     """
 
     format: int = FORMAT
@@ -56,19 +56,19 @@ class Manifest(_Record):
     splits: dict[Annotated[str, Field(pattern=f"^({'|'.join(SPLITS)})$")], SplitInfo]
     settings: dict[str, int | float | str | None]
     source_sha256: str
-    """Of the names, labels and sizes of the source's images and of the settings."""
+    """Digest of the names, labels and sizes of the source images and of the settings."""
     reencoded: dict[str, int]
-    """Images whose bytes were not kept as they were, by reason."""
+    """Number of re-encoded images by reason."""
     quarantined: int
-    """Unreadable images that were left out; ``quarantine.jsonl`` lists them."""
+    """Number of unreadable images, which are left out and listed in ``quarantine.jsonl``."""
     quarantine_sha256: str
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """Return the manifest of a folder, or None where there is none.
+        """Return the manifest of a folder, or None if there is none.
 
         Raises:
-            UserError: a damaged manifest, or one that a newer version wrote.
+            UserError: the manifest is damaged or was written by another version of the format.
         """
         path = folder / MANIFEST
         try:
@@ -86,11 +86,11 @@ class Manifest(_Record):
             if content != _signed(body):
                 raise ValueError("the checksum differs")
             return cls.model_validate(values)
-        except (ValueError, RecursionError):  # also what json and pydantic raise
-            raise UserError(f"{path} is damaged; convert the dataset again.") from None
+        except (ValueError, RecursionError):  # includes the errors of json and pydantic
+            raise UserError(f"{path} is damaged. Convert the dataset again.") from None
 
     def write(self, folder: Path) -> None:
-        """Put ``manifest.json`` in place, whole or not at all."""
+        """Write ``manifest.json`` atomically."""
         body = self.model_dump_json(indent=1).encode().removesuffix(b"\n}")
         write_file(folder / MANIFEST, _signed(body))
 
@@ -98,15 +98,15 @@ class Manifest(_Record):
 def _check_format(folder: Path, version: Any) -> None:
     if isinstance(version, int) and version > FORMAT:
         raise UserError(
-            f"{folder} has shards of format {version}, newer than this fasticcl ({FORMAT}); update fasticcl."
+            f"{folder} has shards of format {version}, newer than this fasticcl ({FORMAT}). Update fasticcl."
         )
     if isinstance(version, int) and version < FORMAT:
         raise UserError(
-            f"{folder} has shards of format {version}, which this fasticcl ({FORMAT}) no longer reads; "
-            "delete the folder and convert again."
+            f"{folder} has shards of format {version}, but this fasticcl reads format {FORMAT}. "
+            "Delete the folder and convert the dataset again."
         )
 
 
 def _signed(body: bytes) -> bytes:
-    """Return the text of a manifest with the checksum of its beginning at its end."""
+    """Return the content of a manifest file: its body and the checksum of the body."""
     return body + _CHECKSUM_ENTRY + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'

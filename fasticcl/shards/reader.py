@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fasticcl.errors import UserError
 from fasticcl.files import file_sha256
-from fasticcl.shards.image_headers import declares
+from fasticcl.shards.image_headers import declares_size
 from fasticcl.shards.manifest import Manifest, SplitInfo
 
 INDEX = "index.npy"
@@ -120,7 +120,7 @@ class Shards:
         wrong = [
             int(rows[place])
             for place, (height, width) in zip(new, sides, strict=True)
-            if not declares(images[place], height, width)
+            if not declares_size(images[place], height, width)
         ]
         if wrong:
             raise DamagedImages([self.name(row) for row in wrong], wrong, "cannot be decoded")

@@ -1,4 +1,4 @@
-"""What a folder of shards holds, in numbers."""
+"""Summary of a folder of shards: splits, image sizes, class counts and class groups."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from fasticcl.shards.manifest import MANIFEST, Manifest
 from fasticcl.shards.reader import Shards
 
 _EDGES = (1, 2, 5, 10, 20, 50, 101, 200, 500, 1000, 2000, 5000, 10_000)
-_MEASURED = 1_000_000  # images whose sizes are looked at; a larger split is sampled evenly
+_MAX_MEASURED = 1_000_000  # images; the sizes of a larger split are sampled evenly
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split in numbers."""
+    """Summary of one split."""
 
     images: int
     shards: int
@@ -30,21 +30,21 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A folder of shards in numbers."""
+    """Summary of a folder of shards."""
 
     manifest: Manifest
     splits: dict[str, SplitSummary]
     counts: NDArray[np.int64]
-    """[K] training images per class."""
+    """[K] number of training images per class."""
 
     @property
     def imbalance(self) -> float:
-        """Largest over smallest class."""
+        """Size of the largest class divided by that of the smallest."""
         return float(self.counts.max() / self.counts.min())
 
     @property
     def groups(self) -> dict[str, tuple[int, int]]:
-        """Classes and training images of many, medium and few (section 4.2)."""
+        """Numbers of classes and of training images in many, medium and few (section 4.2 of the paper)."""
         return {
             name: (int(members.sum()), int(self.counts[members].sum()))
             for name, members in class_groups(self.counts).items()
@@ -52,16 +52,16 @@ class Summary:
 
     @property
     def histogram(self) -> list[tuple[int, int, int]]:
-        """Classes by size, smallest first: from so many images, to so many, how many classes."""
+        """Bars (first size, last size, number of classes) of the class sizes, smallest first."""
         smallest = max(edge for edge in _EDGES if edge <= self.counts.min())
         edges = [edge for edge in _EDGES if smallest <= edge <= self.counts.max()]
-        found, _ = np.histogram(self.counts, bins=[*edges, np.inf])
+        classes, _ = np.histogram(self.counts, bins=[*edges, np.inf])
         lasts = [edge - 1 for edge in edges[1:]] + [int(self.counts.max())]
-        return list(zip(edges, lasts, found.tolist(), strict=True))
+        return list(zip(edges, lasts, classes.tolist(), strict=True))
 
 
-def summarise(dest: Path) -> Summary:
-    """Read manifest and indexes.
+def read_summary(dest: Path) -> Summary:
+    """Read the manifest and the indexes.
 
     Raises:
         UserError: there are no shards, or they are damaged.
@@ -69,22 +69,22 @@ def summarise(dest: Path) -> Summary:
     manifest = Manifest.read(dest)
     if manifest is None:
         raise UserError(f"There are no shards in {dest}: it has no {MANIFEST}.")
-    opened = {split: Shards(dest, split) for split in manifest.splits}
-    found = {split: _summarise_split(shards) for split, shards in opened.items()}
-    return Summary(manifest, found, opened["train"].counts)
+    shards = {split: Shards(dest, split) for split in manifest.splits}
+    splits = {split: _split_summary(split_shards) for split, split_shards in shards.items()}
+    return Summary(manifest, splits, shards["train"].counts)
 
 
-def _summarise_split(shards: Shards) -> SplitSummary:
-    measured = shards.index[:: -(-len(shards) // _MEASURED)]
+def _split_summary(shards: Shards) -> SplitSummary:
+    measured = shards.index[:: -(-len(shards) // _MAX_MEASURED)]
     infos = shards.manifest.splits[shards.split].shards
     return SplitSummary(
         images=len(shards),
         shards=len(infos),
         bytes=sum(info.bytes for info in infos),
-        heights=_extent(measured["height"]),
-        widths=_extent(measured["width"]),
+        heights=_min_median_max(measured["height"]),
+        widths=_min_median_max(measured["width"]),
     )
 
 
-def _extent(values: NDArray[np.integer]) -> tuple[int, int, int]:
+def _min_median_max(values: NDArray[np.integer]) -> tuple[int, int, int]:
     return int(values.min()), int(np.median(values)), int(values.max())

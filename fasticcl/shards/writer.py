@@ -1,4 +1,4 @@
-"""Writing shards: tars in WebDataset's layout, and DALI's indexes beside them."""
+"""Writer of shards: tars in the WebDataset layout, each with an index for DALI."""
 
 import hashlib
 import re
@@ -16,9 +16,9 @@ from fasticcl.shards.reader import INDEX_DTYPE, shard_name
 
 
 class ShardWriter:
-    """Writes one shard and its DALI index; nothing is visible before `close`.
+    """Writes one shard and its DALI index, which appear under their names only in `close`.
 
-    The same images give the same bytes: headers carry no time, user or mode of the machine.
+    The same images give the same bytes, because the tar headers contain no time and no user.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -33,7 +33,7 @@ class ShardWriter:
         return len(self._rows)
 
     def add(self, key: str, suffix: str, image: bytes, label: int, height: int, width: int) -> None:
-        """Append an encoded image, stored as ``key.suffix`` and ``key.cls``."""
+        """Append an encoded image as ``key.suffix`` and its label as ``key.cls``."""
         offset = self._member(f"{key}.{suffix}", image)
         text = str(label).encode()
         label_offset = self._member(f"{key}.cls", text)
@@ -55,7 +55,7 @@ class ShardWriter:
         self._size += len(content)
 
     def close(self) -> tuple[ShardInfo, NDArray[np.void]]:
-        """Put the shard in place and return what the manifest and the index say of it."""
+        """Move the shard into place and return its entry in the manifest and its rows of the index."""
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._write(bytes(-self._size % tarfile.RECORDSIZE))
         name = shard_name(self.number)
@@ -70,25 +70,26 @@ class ShardWriter:
         return info, np.array(self._rows, dtype=INDEX_DTYPE)
 
     def abandon(self) -> None:
-        """Remove what was written so far."""
+        """Remove the unfinished shard."""
         self._tar.abandon()
 
 
 def idx_line(image: str, offset: int, size: int, label_offset: int, label_size: int) -> str:
-    """Return one sample's line of a DALI index, from the name of its image and where image and label lie."""
+    """Return the line of one sample in a DALI index. Offsets and sizes are in bytes."""
     key, _, suffix = image.rpartition(".")
     return f"{suffix} {offset} {size} {image} cls {label_offset} {label_size} {key}.cls"
 
 
 def idx_text(lines: Sequence[str]) -> str:
-    """Return a DALI index with these lines, in the format v1.2 of ``wds2idx``."""
+    """Return the text of a DALI index with these lines, in the format v1.2 of ``wds2idx``."""
     return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
 
 
 def member_key(ordinal: int, name: str) -> str:
-    """Return a key that is unique, sorts in storage order and still names its source.
+    """Return a unique key that sorts in the order of the dataset and contains the name of the source file.
 
-    WebDataset cuts a key at its first dot and the tar header holds 100 ASCII characters, hence the cleaning.
+    The name is cleaned because WebDataset ends a key at its first dot and a tar header has room for only 100
+    ASCII characters.
     """
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return f"{ordinal:09d}_{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:60]}"

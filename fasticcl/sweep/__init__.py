@@ -1,1 +1,1 @@
-"""Sweeps of the rebalancing stage: many settings from one first stage."""
+"""Sweeps over settings of the rebalancing stage, all from the same representation stage."""

@@ -1,4 +1,4 @@
-"""The figure of a sweep: accuracy against what is swept, as the paper's Figure 4."""
+"""The figure of a sweep: accuracy against a swept setting, as in Figure 4 of the paper."""
 
 import itertools
 import math
@@ -8,72 +8,73 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fasticcl.report.drawing import COLORS, SPLIT_COLORS, canvas
-from fasticcl.report.figures import KEYS
-from fasticcl.sweep.outcome import Sweep, Tried
+from fasticcl.report.plotting import COLORS, GROUP_COLORS, styled_figure
+from fasticcl.report.run_figures import METRIC_KEYS
+from fasticcl.sweep.result import SweepEntry, SweepResult
 
-_WIDE = 8  # a range that is this many times its least value is drawn on a logarithmic axis
+_LOG_RATIO = 8  # a value range with at least this ratio gets a logarithmic axis
 
 
-def draw(sweep: Sweep) -> Figure:
-    """Return overall, many, medium and few against the swept key; of several keys, overall against the first.
+def sweep_figure(sweep: SweepResult) -> Figure:
+    """Plot accuracy against the first swept setting, and circle the chosen entry.
 
-    With one key the accuracy on the held-back images is there too, in a broken line. A ring marks the
-    setting that these chose.
+    With one setting, the curves are the accuracies overall, of the class groups and, dashed, on the holdout
+    images. With several settings, there is one curve of the overall accuracy per combination of the others.
     """
-    key, *others = sweep.tried[0].values
-    with canvas(f"After rebalancing, on {sweep.split}", key, "top-1, %") as (figure, axes):
-        places = _places(axes, [each.values[key] for each in sweep.tried])
-        lines = _by_the_others(sweep.tried, others) if others else _by_split(sweep.tried)
-        for label, color, line, values in lines:
-            drawn = sorted(
-                (places[each.values[key]], value) for each, value in zip(line, values, strict=True)
+    key, *other_keys = sweep.entries[0].values
+    title = f"Accuracy after rebalancing ({sweep.split} split)"
+    with styled_figure(title, key, "top-1 accuracy (%)") as (figure, axes):
+        positions = _set_axis(axes, [entry.values[key] for entry in sweep.entries])
+        curves = (
+            _curves_by_setting(sweep.entries, other_keys) if other_keys else _curves_by_group(sweep.entries)
+        )
+        for label, color, entries, values in curves:
+            points = sorted(
+                (positions[entry.values[key]], value) for entry, value in zip(entries, values, strict=True)
             )
-            style = "--" if label == "held back" else "-"
-            axes.plot(*zip(*drawn, strict=True), style, marker="o", ms=3, color=color, label=label)
+            style = "--" if label == "holdout" else "-"
+            axes.plot(*zip(*points, strict=True), style, marker="o", ms=3, color=color, label=label)
         if sweep.best:
-            x, y = places[sweep.best.values[key]], _number(sweep.best.metrics["val/top1"])
+            x, y = positions[sweep.best.values[key]], _nan_if_none(sweep.best.metrics["val/top1"])
             axes.plot(x, y, "o", ms=11, mfc="none", mec="#7f7f7f", mew=1.5, ls="", label="chosen")
     return figure
 
 
-Line = tuple[str, str, Sequence[Tried], list[float]]
-"""Label, colour, settings and the accuracy of each."""
+Curve = tuple[str, str, Sequence[SweepEntry], list[float]]
+"""Label, colour, entries, and the accuracy of each entry."""
 
 
-def _by_split(tried: Sequence[Tried]) -> Iterator[Line]:
-    for name, metric in KEYS.items():
-        if all(each.metrics[metric] is None for each in tried):
-            continue  # the split has no class
-        yield name, SPLIT_COLORS[name], tried, [_number(each.metrics[metric]) for each in tried]
-    if any(each.held_back is not None for each in tried):
-        yield "held back", COLORS[3], tried, [_number(each.held_back) for each in tried]
+def _curves_by_group(entries: Sequence[SweepEntry]) -> Iterator[Curve]:
+    for name, key in METRIC_KEYS.items():
+        if all(entry.metrics[key] is None for entry in entries):
+            continue  # the dataset has no class in this group
+        yield name, GROUP_COLORS[name], entries, [_nan_if_none(entry.metrics[key]) for entry in entries]
+    if any(entry.holdout_accuracy is not None for entry in entries):
+        yield "holdout", COLORS[3], entries, [_nan_if_none(entry.holdout_accuracy) for entry in entries]
 
 
-def _by_the_others(tried: Sequence[Tried], others: Sequence[str]) -> Iterator[Line]:
-    def of(each: Tried) -> str:
-        return ", ".join(f"{name.partition('.')[2]} {each.values[name]}" for name in others)
-
-    # Stable: lines and their settings stay in the order of the grid.
-    names = dict.fromkeys(map(of, tried))
-    for name, color in zip(names, itertools.cycle(COLORS), strict=False):
-        line = [each for each in tried if of(each) == name]
-        yield name, color, line, [_number(each.metrics["val/top1"]) for each in line]
+def _curves_by_setting(entries: Sequence[SweepEntry], keys: Sequence[str]) -> Iterator[Curve]:
+    curves: dict[str, list[SweepEntry]] = {}
+    for entry in entries:
+        label = ", ".join(f"{key.partition('.')[2]} {entry.values[key]}" for key in keys)
+        curves.setdefault(label, []).append(entry)
+    for (label, members), color in zip(curves.items(), itertools.cycle(COLORS), strict=False):
+        yield label, color, members, [_nan_if_none(entry.metrics["val/top1"]) for entry in members]
 
 
-def _places(axes: Axes, values: Sequence[Any]) -> dict[Any, float]:
-    """Return where each value lies on the horizontal axis, which is told about its scale."""
+def _set_axis(axes: Axes, values: Sequence[Any]) -> dict[Any, float]:
+    """Set the scale and the ticks of the x-axis, and return the position of each value on it."""
     numbers = [value for value in values if isinstance(value, int | float)]
     distinct = [*dict.fromkeys(values)]
     if len(numbers) < len(values):
         axes.set_xticks(range(len(distinct)), [str(value) for value in distinct])
-        return {value: float(place) for place, value in enumerate(distinct)}
-    if 0 < min(numbers) * _WIDE <= max(numbers):
+        return {value: float(position) for position, value in enumerate(distinct)}
+    if 0 < min(numbers) * _LOG_RATIO <= max(numbers):
         axes.set_xscale("log")
     axes.set_xticks(sorted(distinct), [f"{value:g}" for value in sorted(distinct)])
     axes.set_xticks([], minor=True)
     return {value: float(value) for value in distinct}
 
 
-def _number(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     return math.nan if value is None else value

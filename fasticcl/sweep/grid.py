@@ -1,4 +1,4 @@
-"""The settings that a sweep tries: every combination of the values that are given."""
+"""The grid of a sweep: all combinations of the values to try."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -12,65 +12,67 @@ from fasticcl.errors import UserError
 from fasticcl.resolve import Layer, assignment
 
 Over = Mapping[str, Any] | Iterable[str]
-"""Values by setting, or ``["rebalance.key=value,value"]``; one alone need not be in a list."""
+"""Values by setting, or ``["rebalance.key=value,value"]``. A single value needs no list."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One combination."""
+class GridPoint:
+    """One combination of values."""
 
     values: dict[str, Any]
-    """By ``rebalance.key``, of the keys that are swept."""
+    """Values of the swept settings, by ``rebalance.key``."""
     config: Config
     """The run's configuration with these values."""
-    own: bool
-    """Whether the whole stage is the run's own, also in what is not swept."""
+    same_as_run: bool
+    """True if the run itself was rebalanced with the same settings, including those that are not swept."""
 
 
-def grid(run: Run, over: Over, settings: Layer) -> list[Setting]:
-    """Return every combination once, the last key changing fastest.
+def build_grid(run: Run, over: Over, settings: Layer) -> list[GridPoint]:
+    """Return all combinations without duplicates. The last setting changes fastest.
 
     Args:
         run: the run whose rebalancing stage is swept.
-        over: keys of ``rebalance`` and their values.
-        settings: what else is changed, for all combinations alike.
+        over: settings of ``rebalance`` and their values.
+        settings: other changes, common to all combinations.
 
     Raises:
-        UserError: a key of another section, an unknown one, or a value out of its range.
+        UserError: a setting is unknown or of another section, or a value is out of range.
     """
     axes = _axes(over)
-    found: dict[tuple[Any, ...], Setting] = {}
-    for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
-        rebalance = {**settings.get("rebalance", {}), **{key: chosen[key] for key in axes}}
+    points: dict[tuple[Any, ...], GridPoint] = {}
+    for combination in itertools.product(*axes.values()):
+        rebalance = {**settings.get("rebalance", {}), **dict(zip(axes, combination, strict=True))}
         config = changed(run, {**settings, "rebalance": rebalance})
-        resolved = {f"rebalance.{key}": getattr(config.rebalance, key) for key in axes}
-        own = config.rebalance == run.config.rebalance
-        found[tuple(resolved.values())] = Setting(resolved, config, own)
-    return [*found.values()]
+        values = {f"rebalance.{key}": getattr(config.rebalance, key) for key in axes}
+        same_as_run = config.rebalance == run.config.rebalance
+        points[tuple(values.values())] = GridPoint(values, config, same_as_run)
+    return [*points.values()]
 
 
 def _axes(over: Over) -> dict[str, list[Any]]:
-    """Return the values of each key of rebalance, without its section."""
-    pairs = over.items() if isinstance(over, Mapping) else map(_split, map(str, _listed(over)))
+    """Return the values of each swept setting, by its key in ``rebalance``."""
+    pairs = over.items() if isinstance(over, Mapping) else map(_split, map(str, _as_list(over)))
     axes: dict[str, list[Any]] = {}
     for path, values in pairs:
         section, _, key = str(path).partition(".")
         if section != "rebalance" or not key:
             raise UserError(
-                f"--over takes settings of the rebalancing stage, rebalance.KEY=VALUE,VALUE, got {path!r}."
+                "--over requires settings of the rebalancing stage, as rebalance.KEY=VALUE,VALUE, "
+                f"but got {path!r}."
             )
         if key in axes:
-            raise UserError(f"--over {path} is given twice; put all of its values into one, with commas.")
-        axes[key] = _listed(values)
+            raise UserError(
+                f"--over {path} is given twice. Give all its values at once, separated by commas."
+            )
+        axes[key] = _as_list(values)
     if not axes or not all(axes.values()):
         raise UserError(
-            "Say what is swept, for example: --over rebalance.distillation_temperature=1,2,5,10,20"
+            "Give the values to try, for example: --over rebalance.distillation_temperature=1,2,5,10,20"
         )
     return axes
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return [value] if isinstance(value, str) or not isinstance(value, Iterable) else [*value]
 
 

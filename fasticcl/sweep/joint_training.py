@@ -1,4 +1,4 @@
-"""Several settings of the rebalancing stage, trained in one pass over the images."""
+"""Joint training of several rebalancing stages in one pass over the images."""
 
 import copy
 import time
@@ -15,12 +15,12 @@ from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
 
 
-def together(config: Config) -> tuple[object, ...]:
-    """Return what settings must have in common to be trained side by side.
+def joint_key(config: Config) -> tuple[object, ...]:
+    """Return the settings in which configurations must agree to be trained jointly.
 
-    The plan draws the same images, windows and colours at every step whatever is learnt from them; γ'
-    alone changes which. A frozen encoder therefore makes the same features of them for every setting.
-    A tuned one does not: each of its settings is on its own.
+    The plan draws the same images, crops and colours for all configurations with the same γ'. A frozen
+    encoder then computes the same features for all of them. A tuned encoder does not, so its
+    configurations are trained one by one.
     """
     settings = config.rebalance
     if settings.encoder == "frozen":
@@ -28,28 +28,29 @@ def together(config: Config) -> tuple[object, ...]:
     return (settings,)
 
 
-def build_stages(configs: Sequence[Config], first: Network, machine: Machine) -> list[Rebalancing]:
-    """Return a stage for each configuration; frozen, they share the one encoder.
+def build_stages(configs: Sequence[Config], network: Network, machine: Machine) -> list[Rebalancing]:
+    """Return one stage per configuration. Stages with a frozen encoder share it.
 
     Args:
-        configs: configurations that are alike in `together`.
-        first: the network that the representation stage ended with; it is left as it is.
-        machine: where they run.
+        configs: configurations with the same `joint_key`.
+        network: the network at the end of the representation stage, which is not modified.
+        machine: the machine that trains.
     """
-    shared = {id(first.encoder): first.encoder} if configs[0].rebalance.encoder == "frozen" else {}
-    return [Rebalancing(config, copy.deepcopy(first, {**shared}), machine) for config in configs]
+    encoder = network.encoder
+    shared = {id(encoder): encoder} if configs[0].rebalance.encoder == "frozen" else {}
+    return [Rebalancing(config, copy.deepcopy(network, {**shared}), machine) for config in configs]
 
 
-def train_together(stages: Sequence[Rebalancing], loader: Loader, display: Display, title: str) -> None:
-    """Train the stages to their end: every image is decoded and encoded once, for all of them.
+def train_jointly(stages: Sequence[Rebalancing], loader: Loader, display: Display, title: str) -> None:
+    """Train the stages for all their epochs. Each image is decoded and encoded once for all stages.
 
-    What each learns is to the bit what it learns alone (on a CPU).
+    On a CPU, the weights are bit-identical to those of separate training.
 
     Args:
-        stages: as `build_stages` makes them.
-        loader: their class-aware batches.
-        display: what a person sees.
-        title: what the stages are called there.
+        stages: the stages from `build_stages`.
+        loader: the loader of their class-aware batches.
+        display: the progress display.
+        title: the name of the stages in the display.
     """
     batches = loader.batches("rebalance")
     epochs = stages[0].epochs
@@ -57,21 +58,21 @@ def train_together(stages: Sequence[Rebalancing], loader: Loader, display: Displ
         for stage in stages:
             stage.train_mode()
             set_lr(stage.optimizer, stage.lr(epoch))
-        began, images = time.perf_counter(), 0
+        started, images = time.perf_counter(), 0
         for _ in range(loader.steps):
             batch = cast(StreamBatch, next(batches))
-            _step(stages, batch)
+            _take_step(stages, batch)
             images += batch.images
             display.step()
-        speed = images / (time.perf_counter() - began)
-        place = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
-        display.line(f"rebalance     {place}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
+        speed = images / (time.perf_counter() - started)
+        position = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
+        display.print(f"rebalance     {position}  {title}  {speed:.0f} images/s  ETA {display.eta()}")
 
 
-def _step(stages: Sequence[Rebalancing], batch: StreamBatch) -> None:
+def _take_step(stages: Sequence[Rebalancing], batch: StreamBatch) -> None:
     features = stages[0].encode(batch)
     for stage in stages:
         stage.optimizer.zero_grad(set_to_none=True)
-        loss = stage.losses_from(features, batch)["loss"]
+        loss = stage.losses_from_features(features, batch)["loss"]
         loss.backward()
         stage.optimizer.step()

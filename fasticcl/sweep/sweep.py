@@ -1,4 +1,4 @@
-"""A sweep of the rebalancing stage: train every setting, evaluate, choose, write."""
+"""A sweep over settings of the rebalancing stage: train, evaluate, choose the best, write the files."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,25 +10,26 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
-from fasticcl.engine.dataset import Dataset, batches_to_evaluate, build_loader, open_dataset
-from fasticcl.engine.evaluate import METRICS, Metrics, accuracies, count_right
+from fasticcl.engine.dataset import Dataset, open_dataset
+from fasticcl.engine.evaluate import METRICS, accuracies, count_correct
+from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
 from fasticcl.engine.run.folder import Run
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
-from fasticcl.report.drawing import png, svg
+from fasticcl.report.plotting import to_png, to_svg
 from fasticcl.resolve import Layer, validate
-from fasticcl.sweep.figure import draw
-from fasticcl.sweep.grid import Over, Setting, grid
-from fasticcl.sweep.holdout_set import HeldBack
-from fasticcl.sweep.joint_training import build_stages, together, train_together
-from fasticcl.sweep.outcome import Holdout, Sweep, Tried
+from fasticcl.sweep.figure import sweep_figure
+from fasticcl.sweep.grid import GridPoint, Over, build_grid
+from fasticcl.sweep.holdout_set import HoldoutSet
+from fasticcl.sweep.joint_training import build_stages, joint_key, train_jointly
+from fasticcl.sweep.result import Holdout, SweepEntry, SweepResult
 from fasticcl.system import rank_environment
 from fasticcl.system.machine import Machine, choose_machine
 
-_SHARE = 0.1  # held back where nobody says how much
+_DEFAULT_HOLDOUT = 0.1  # share of each class
 
 
 def sweep_run(
@@ -38,61 +39,62 @@ def sweep_run(
     holdout: float | None = None,
     settings: Layer | None = None,
     console: Console | None = None,
-) -> Sweep:
-    """Try settings of the rebalancing stage on the first stage of a run, and choose one.
+) -> SweepResult:
+    """Rebalance the representation stage of a run with several settings and choose the best.
 
-    The choice is made on training images that are held back, never on the split that is reported. With a
-    frozen encoder, settings that see the same images train side by side; each ends with the weights that
-    `rebalance_run` gives it when as much is held back.
+    The best is chosen on holdout images, never on the evaluated split. With a frozen encoder, combinations
+    that draw the same images are trained jointly. The resulting weights are those of `rebalance_run` with
+    the same holdout.
 
     Args:
-        folder: the run folder; ``sweep-N`` is made inside it.
-        over: keys of ``rebalance`` and their values.
-        holdout: training images that the sweep leaves out: a share of each class, or from 1 on images per
-            class; None: those that the run has held back (``data.holdout``), else a tenth. 0 chooses nothing.
-        settings: what else is changed, for all settings alike.
-        console: where progress is shown; None: nowhere.
+        folder: the run folder. The sweep creates ``sweep-N`` in it.
+        over: settings of ``rebalance`` and their values.
+        holdout: training images withheld from rebalancing. Below 1 this is a share of each class, from 1 on
+            the images per class. None uses the run's holdout (``data.holdout``), or else a tenth. 0 disables
+            the choice.
+        settings: other changes, common to all combinations.
+        console: shows progress, if given.
 
     Raises:
-        UserError: no run, an unfinished first stage, a setting of something else, or a folder that
-            cannot be made or written.
+        UserError: the folder holds no run or an unfinished representation stage, a setting does not belong to
+            the stage, or the folder of the sweep cannot be created or written.
         TrainingFailed: too many images cannot be read.
-        KeyboardInterrupt: Ctrl-C; settings that were finished are written.
+        KeyboardInterrupt: Ctrl-C. The results of the finished combinations are already written.
     """
     if rank_environment.world_size() > 1:
-        raise UserError("A sweep runs in one process; start it without torchrun.")
+        raise UserError("A sweep runs in a single process. Start it without torchrun.")
     run = Run.open(folder)
     console = console or Console(quiet=True)
     run.files.warn = lambda text: print_lines(console, [text])
-    kept = _holdout(run, holdout)
+    share = _choose_holdout(run, holdout)
     shorten = run.config.engine.fast_dev_run
-    tries = [
-        replace(each, config=_with_holdout(each.config.shortened() if shorten else each.config, kept))
-        for each in grid(run, over, settings or {})
+    grid = [
+        replace(point, config=_with_holdout(point.config.shortened() if shorten else point.config, share))
+        for point in build_grid(run, over, settings or {})
     ]
-    machine = choose_machine(tries[0].config.engine)
+    machine = choose_machine(grid[0].config.engine)
     if machine.compiled:
-        # CUDA graphs keep the outputs of one network, not of several; no step is taken as a whole here.
+        # CUDA graphs reuse the output buffers of one network, but joint training needs those of several.
         machine = replace(machine, mode="on")
-    dataset = open_dataset(tries[0].config, machine.gpu, insist=False)
+    dataset = open_dataset(grid[0].config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset)
-    machine.place(first.network.eval())
-    held_back = HeldBack.readable(tries[0].config, dataset, machine, first.bad_rows, run.files.warn)
-    sweep = _begin(run, tries, dataset.evaluated.split, first, held_back, settings or {})
+    machine.to_device(first.network.eval())
+    holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, run.files.warn)
+    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, settings or {})
     try:
-        return _Work(tries, dataset, held_back, first, machine, console).finish(sweep)
+        return _GridTrainer(grid, dataset, holdout_set, first, machine, console).train(sweep)
     finally:
         with suppress(OSError):
-            sweep.folder.rmdir()  # only where it is empty: no setting was finished
+            sweep.folder.rmdir()  # succeeds only if the folder is empty because nothing was finished
 
 
-def _holdout(run: Run, holdout: float | None) -> float:
-    own = run.config.data.holdout
-    if own and holdout is not None:
+def _choose_holdout(run: Run, holdout: float | None) -> float:
+    run_holdout = run.config.data.holdout
+    if run_holdout and holdout is not None:
         raise UserError(
-            f"{run.folder} has held back images of its own (data.holdout {own:g}); leave out --holdout."
+            f"{run.folder} already has a holdout (data.holdout {run_holdout:g}). Leave out --holdout."
         )
-    return own or (_SHARE if holdout is None else holdout)
+    return run_holdout or (_DEFAULT_HOLDOUT if holdout is None else holdout)
 
 
 def _with_holdout(config: Config, holdout: float) -> Config:
@@ -100,31 +102,38 @@ def _with_holdout(config: Config, holdout: float) -> Config:
     return validate({**values, "data": {**values["data"], "holdout": holdout}})
 
 
-def _begin(
+def _start(
     run: Run,
-    tries: Sequence[Setting],
+    grid: Sequence[GridPoint],
     split: str,
     first: FirstStage,
-    held_back: HeldBack,
+    holdout_set: HoldoutSet,
     settings: Layer,
-) -> Sweep:
-    """Return a sweep in which nothing is tried yet, with a folder of its own."""
+) -> SweepResult:
+    """Create the folder of the sweep and return a result without entries."""
     holdout = Holdout(
-        tries[0].config.data.holdout,
-        len(held_back.rows),
-        held_back.classes,
+        grid[0].config.data.holdout,
+        len(holdout_set.rows),
+        holdout_set.num_classes,
         seen=not run.config.data.holdout,
     )
-    before = {key: first.epochs[-1][key] for key in METRICS}
     network = first.network
-    (on_held_back,) = held_back.accuracies(network.encoder, [network.classifier])
-    fixed = {f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()}
-    place = _make_folder(run.folder)
-    return Sweep(run.folder, place, split, holdout, fixed, before, on_held_back, [], len(tries))
+    (holdout_before,) = holdout_set.accuracies(network.encoder, [network.classifier])
+    return SweepResult(
+        run=run.folder,
+        folder=_create_folder(run.folder),
+        split=split,
+        holdout=holdout,
+        fixed={f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()},
+        before={key: first.epochs[-1][key] for key in METRICS},
+        holdout_before=holdout_before,
+        entries=[],
+        planned=len(grid),
+    )
 
 
-def _make_folder(run: Path) -> Path:
-    """Make ``sweep-N`` in a run folder, with a number that no other sweep has, be it at work or done."""
+def _create_folder(run: Path) -> Path:
+    """Create ``sweep-N`` in a run folder, with the first free number."""
     for number in itertools.count(1):
         folder = run / f"sweep-{number}"
         try:
@@ -133,97 +142,95 @@ def _make_folder(run: Path) -> Path:
             continue
         except OSError as error:
             raise UserError(
-                f"Cannot make {folder}: {error.strerror}; make room or let it be written, then sweep again."
+                f"Cannot create {folder}: {error.strerror}. Free disk space or make the run folder writable, "
+                "then sweep again."
             ) from None
         return folder
-    raise AssertionError  # counting does not end
+    raise AssertionError  # unreachable: itertools.count is infinite
 
 
-class _Work:
-    """What every group of settings is trained with.
+class _GridTrainer:
+    """Trains and evaluates all points of a grid.
 
     Args:
-        tries: the grid.
+        grid: the points.
         dataset: the opened splits.
-        held_back: the images that settings are chosen on.
-        first: the first stage that all go on from.
-        machine: where they run.
-        console: where progress is shown.
+        holdout_set: the holdout images.
+        first: the representation stage from which all points continue.
+        machine: the machine that trains.
+        console: shows progress.
     """
 
     def __init__(
         self,
-        tries: Sequence[Setting],
+        grid: Sequence[GridPoint],
         dataset: Dataset,
-        held_back: HeldBack,
+        holdout_set: HoldoutSet,
         first: FirstStage,
         machine: Machine,
         console: Console,
     ) -> None:
-        self.tries, self.dataset, self.first, self.machine = tries, dataset, first, machine
-        self.held_back, self.console = held_back, console
-        self.groups: dict[tuple[object, ...], list[int]] = {}
-        for number, each in enumerate(tries):
-            self.groups.setdefault(together(each.config), []).append(number)
+        self.grid, self.dataset, self.holdout_set = grid, dataset, holdout_set
+        self.first, self.machine, self.console = first, machine, console
+        self.joint_groups: dict[tuple[object, ...], list[int]] = {}
+        for number, point in enumerate(grid):
+            self.joint_groups.setdefault(joint_key(point.config), []).append(number)
 
-    def finish(self, sweep: Sweep) -> Sweep:
-        """Return the sweep with every setting tried; after each group of them the files are written."""
-        steps = build_loader(self.tries[0].config, self.dataset, self.machine).steps
-        epochs = [self.tries[numbers[0]].config.rebalance.epochs for numbers in self.groups.values()]
-        done: dict[int, Tried] = {}
+    def train(self, sweep: SweepResult) -> SweepResult:
+        """Return the sweep with the entries of all points. Files are written after each joint training."""
+        steps = build_loader(self.grid[0].config, self.dataset, self.machine).steps
+        epochs = [self.grid[numbers[0]].config.rebalance.epochs for numbers in self.joint_groups.values()]
+        finished: dict[int, SweepEntry] = {}
         with Display(self.console, {"rebalance": sum(epochs) * steps}) as display:
             try:
-                for numbers in self.groups.values():
-                    done.update(zip(numbers, self._try(numbers, display), strict=True))
-                    sweep = replace(sweep, tried=[done[number] for number in sorted(done)])
+                for numbers in self.joint_groups.values():
+                    finished.update(zip(numbers, self._train_jointly(numbers, display), strict=True))
+                    sweep = replace(sweep, entries=[finished[number] for number in sorted(finished)])
                     _write(sweep)
             except KeyboardInterrupt:
-                where = f", in {sweep.folder}" if done else ""
-                display.line(f"{len(done)} of {len(self.tries)} settings are finished{where}")
+                place = f", in {sweep.folder}" if finished else ""
+                display.print(f"{len(finished)} of {len(self.grid)} settings are finished{place}")
                 raise
         return sweep
 
-    def _try(self, numbers: Sequence[int], display: Display) -> list[Tried]:
-        settings = [self.tries[number] for number in numbers]
-        config = settings[0].config
-        loader = build_loader(config, self.dataset, self.machine, display.line)
+    def _train_jointly(self, numbers: Sequence[int], display: Display) -> list[SweepEntry]:
+        points = [self.grid[number] for number in numbers]
+        config = points[0].config
+        loader = build_loader(config, self.dataset, self.machine, display.print)
         loader.bad_samples.merge(self.first.bad_rows)
-        stages = build_stages([each.config for each in settings], self.first.network, self.machine)
-        named = ", ".join(str(number + 1) for number in numbers)
-        title = f"setting{'s' * (len(numbers) > 1)} {named} of {len(self.tries)}"
-        train_together(stages, loader, display, title)
-        return [*map(_tried, settings, *self._accuracies(config, stages), map(_is_finite, stages))]
+        stages = build_stages([point.config for point in points], self.first.network, self.machine)
+        listed = ", ".join(str(number + 1) for number in numbers)
+        title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
+        train_jointly(stages, loader, display, title)
+        return self._evaluate(points, stages)
 
-    def _accuracies(
-        self, config: Config, stages: Sequence[Rebalancing]
-    ) -> tuple[list[Metrics], list[float | None]]:
-        """Return what each stage's network reaches on the evaluated split, and on the held-back images."""
+    def _evaluate(self, points: Sequence[GridPoint], stages: Sequence[Rebalancing]) -> list[SweepEntry]:
         encoder = stages[0].network.eval().encoder
         classifiers = [stage.network.classifier for stage in stages]
-        held_back = self.held_back.accuracies(encoder, classifiers)
+        holdout_accuracies = self.holdout_set.accuracies(encoder, classifiers)
         counts = self.dataset.train.counts
-        batches = batches_to_evaluate(config, self.dataset, self.machine)
-        right, seen = count_right(encoder, classifiers, batches, len(counts), self.machine)
-        return [accuracies(each, seen, counts) for each in right], held_back
+        batches = evaluation_split_batches(points[0].config, self.dataset, self.machine)
+        right, seen = count_correct(encoder, classifiers, batches, len(counts), self.machine)
+        entries = []
+        for point, stage, correct, holdout in zip(points, stages, right, holdout_accuracies, strict=True):
+            metrics = accuracies(correct, seen, counts)
+            if not _is_finite(stage):  # diverged weights predict the first class for all images
+                metrics, holdout = dict.fromkeys(METRICS), None
+            entries.append(SweepEntry(point.values, point.same_as_run, metrics, holdout))
+        return entries
 
 
 def _is_finite(stage: Rebalancing) -> bool:
     return all(bool(value.isfinite().all()) for value in stage.network.parameters())
 
 
-def _tried(setting: Setting, metrics: Metrics, held_back: float | None, finite: bool) -> Tried:
-    if not finite:  # such weights predict the first class, which is no accuracy
-        metrics, held_back = dict.fromkeys(METRICS), None
-    return Tried(setting.values, setting.own, metrics, held_back)
-
-
-def _write(sweep: Sweep) -> None:
+def _write(sweep: SweepResult) -> None:
     try:
         sweep.write()
-        figure = draw(sweep)
-        write_file(sweep.folder / "sweep.svg", svg(figure, "sweep"))
-        write_file(sweep.folder / "sweep.png", png(figure))
+        figure = sweep_figure(sweep)
+        write_file(sweep.folder / "sweep.svg", to_svg(figure, "sweep"))
+        write_file(sweep.folder / "sweep.png", to_png(figure))
     except OSError as error:
         raise UserError(
-            f"Cannot write into {sweep.folder}: {error.strerror}; make room, then sweep again."
+            f"Cannot write into {sweep.folder}: {error.strerror}. Free disk space, then sweep again."
         ) from None

@@ -48,14 +48,14 @@ def gpu() -> dict[str, str | float]:
     What nvidia-smi does not know is left out.
     """
     try:
-        rows = ask_nvidia_smi(_GPU)
+        rows = query_nvidia_smi(_GPU)
     except (OSError, subprocess.SubprocessError):
         return {}
     described = zip(_GPU.values(), rows[0] if rows else (), strict=False)
     return {name: _number(value) for name, value in described if value and not value.startswith("[")}
 
 
-def ask_nvidia_smi(fields: Iterable[str]) -> list[list[str]]:
+def query_nvidia_smi(fields: Iterable[str]) -> list[list[str]]:
     """Return what nvidia-smi says of every GPU, in the order of ``fields``.
 
     Raises:

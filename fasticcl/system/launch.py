@@ -9,19 +9,19 @@ from typing import NoReturn
 
 from fasticcl.errors import TrainingFailed
 from fasticcl.system import rank_environment
-from fasticcl.system.cores import available_cores
+from fasticcl.system.resources import available_cores
 
 _TIME_TO_SAVE = "300"  # seconds that ranks have after a signal; torchrun gives 30, too few for slow disks
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # torchrun leaves out SIGUSR1, which would end it alone
 
 
-def ranks_here() -> list[str]:
+def nproc_option() -> list[str]:
     """Return the words that start as many ranks as there are, if all are on this machine."""
     here = rank_environment.local_world_size()
     return ["--nproc", str(here)] if here == rank_environment.world_size() != 1 else []
 
 
-def start_ranks(count: int, arguments: list[str]) -> NoReturn:
+def launch_ranks(count: int, arguments: list[str]) -> NoReturn:
     """Run ``fasticcl ARGUMENTS`` on ranks of this machine; leave with the exit code of the first that ends.
 
     It is `torchrun --standalone --nproc-per-node COUNT -m fasticcl ARGUMENTS` without torchrun's traceback.

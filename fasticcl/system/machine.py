@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fasticcl.config import Engine
 from fasticcl.errors import UserError
 from fasticcl.system.rank_environment import local_rank, world_size
-from fasticcl.system.ranks import Ranks, join
+from fasticcl.system.ranks import Ranks, join_process_group
 
 # Running statistics are averaged after the step. The name of the option changed after torch 2.11.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -50,7 +50,7 @@ class Machine:
         """Whether forward passes in training go through torch.compile."""
         return self.mode != "off"
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
         if self.gpu is not None:
             torch.cuda.synchronize(self.gpu)
@@ -68,39 +68,41 @@ class Machine:
         """Return the context for a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
-    def place(self, module: torch.nn.Module) -> torch.nn.Module:
+    def to_device(self, module: torch.nn.Module) -> torch.nn.Module:
         """Move a module to the device, its weights in the memory format of the images."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
-    def forward_of(self, module: torch.nn.Module) -> Callable[..., Any]:
+    def compile_forward(self, module: torch.nn.Module) -> Callable[..., Any]:
         """Return what computes a module's forward pass: the module, or what it is compiled to."""
         if self.mode in ("off", "step"):
             return module
         # Inductor captures in the mode "thread_local", which leaves DALI's threads alone.
         return torch.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
 
-    def losses_of(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_losses(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """Return what computes the losses of a stage: the function, or what the whole of it is compiled to.
 
         Not with CUDA graphs: what the next step needs of this one, the centroids, they would overwrite.
         """
         return torch.compile(compute) if self.mode == "step" else compute
 
-    def learner(self, module: torch.nn.Module, unused: bool = False) -> Callable[..., Any]:
+    def wrap_for_training(
+        self, module: torch.nn.Module, find_unused_parameters: bool = False
+    ) -> Callable[..., Any]:
         """Return what computes the forward pass of a module that learns, with the gradients of all ranks.
 
         Args:
             module: the module.
-            unused: whether some of its parameters may get no gradient in a step.
+            find_unused_parameters: whether some of its parameters may get no gradient in a step.
         """
-        forward = self.forward_of(module)
+        forward = self.compile_forward(module)
         if self.ranks.world_size == 1:
             return forward
         return DistributedDataParallel(
             forward,
             device_ids=None if self.gpu is None else [self.gpu],
             gradient_as_bucket_view=True,
-            find_unused_parameters=unused,
+            find_unused_parameters=find_unused_parameters,
             **_NO_BUFFERS,
         )
 
@@ -152,7 +154,7 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         raise UserError("engine.compile=step is for one rank; use --set engine.compile=on.")
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
-        ranks=Ranks() if alone else join(use_gpu),
+        ranks=Ranks() if alone else join_process_group(use_gpu),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         mode=_mode(engine.compile, use_gpu),
     )

@@ -3,7 +3,7 @@
 import os
 
 
-def is_ranked() -> bool:
+def is_launched_rank() -> bool:
     """Return whether this process was started as a rank."""
     return "RANK" in os.environ
 

@@ -40,7 +40,7 @@ class Ranks:
         """Whether this process writes the files and talks to the person."""
         return self.rank == 0
 
-    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensors [B, ...] of all ranks in order, [world_size · B, ...], without gradient."""
         if self.world_size == 1:
             return tensor.detach()
@@ -49,7 +49,7 @@ class Ranks:
         dist.all_gather(parts, tensor)
         return torch.cat(parts)
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over the ranks."""
         if self.world_size == 1:
             return tensor
@@ -70,7 +70,7 @@ class Ranks:
         for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Return what each rank passed, in order."""
         if self.world_size == 1:
             return [value]
@@ -78,7 +78,7 @@ class Ranks:
         dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return what rank 0 passed."""
         if self.world_size == 1:
             return value
@@ -86,7 +86,7 @@ class Ranks:
         dist.broadcast_object_list(box, group=self._control)
         return box[0]
 
-    def from_main(self, work: Callable[[], Any]) -> Any:
+    def run_on_main(self, work: Callable[[], Any]) -> Any:
         """Return what ``work`` returns on rank 0; its UserError there is raised on every rank."""
         outcome = None
         if self.is_main:
@@ -94,13 +94,13 @@ class Ranks:
                 outcome = work()
             except UserError as error:
                 outcome = error
-        outcome = self.broadcast(outcome)
+        outcome = self.broadcast_object(outcome)
         if isinstance(outcome, UserError):
             raise outcome
         return outcome
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def report_lost_rank(self) -> Iterator[None]:
         """Work that every rank takes part in.
 
         Raises:
@@ -117,7 +117,7 @@ class Ranks:
                 "torchrun says of the reason, then go on from the last checkpoint with --resume."
             ) from None
 
-    def agree(self, *numbers: int) -> list[int]:
+    def delayed_max(self, *numbers: int) -> list[int]:
         """Return the largest of the numbers that any rank passed, one by one: all ranks get the same.
 
         Among several ranks these are the numbers of the call before: they are asked for now and fetched
@@ -125,13 +125,13 @@ class Ranks:
         """
         if self.world_size == 1:
             return [*numbers]
-        agreed = self.settle() or [0] * len(numbers)
+        agreed = self.flush_delayed_max() or [0] * len(numbers)
         asked = torch.tensor(numbers)
         work = dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._control, async_op=True)
         self._asked = work, asked
         return agreed
 
-    def settle(self) -> list[int] | None:
+    def flush_delayed_max(self) -> list[int] | None:
         """Fetch the answer that is under way, or None."""
         if self._asked is None:
             return None
@@ -141,7 +141,7 @@ class Ranks:
         return asked.tolist()
 
 
-def join(gpu: bool) -> Ranks:
+def join_process_group(gpu: bool) -> Ranks:
     """Return this process's place among those that ``torchrun`` started, after they have met.
 
     Raises:
@@ -151,7 +151,7 @@ def join(gpu: bool) -> Ranks:
     world_size = rank_environment.world_size()
     if world_size == 1:
         return Ranks()
-    if not rank_environment.is_ranked():
+    if not rank_environment.is_launched_rank():
         raise UserError(
             f"WORLD_SIZE is {world_size} and there is no RANK: start the ranks with torchrun or --nproc."
         )

@@ -34,7 +34,7 @@ def run(monkeypatch, tmp_path):
     loader = importlib.import_module("loader")
 
     def call(**scripts: str):
-        (tmp_path / "pictures.json").write_text('{"count": 0}')
+        (tmp_path / "images.json").write_text('{"count": 0}')
         for name, script in scripts.items():
             (tmp_path / f"{name}.py").write_text(script)
         monkeypatch.setattr(loader, "PEERS", {name: tmp_path / f"{name}.py" for name in scripts})

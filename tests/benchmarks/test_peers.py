@@ -27,14 +27,14 @@ COUNTS = (40, 12, 6, 2)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 LEVELS = 4 / 255 / 0.224  # what JPEG may do to a plain colour, normalised
 PEERS = {  # module: package without which it is left out
-    "ours": "fasticcl",
-    "ours_short_side": "fasticcl",
-    "bare_dali": "fasticcl",
+    "fasticcl_loader": "fasticcl",
+    "fasticcl_short_side": "fasticcl",
+    "dali_graph": "fasticcl",
     "torch_pillow": "torchvision",
     "torch_jpeg": "torchvision",
-    "wds": "webdataset",
-    "lit": "litdata",
-    "ffcv_jit": "ffcv",
+    "webdataset_loader": "webdataset",
+    "litdata_loader": "litdata",
+    "ffcv_loader": "ffcv",
 }
 
 
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("least", [1, 600, 3000])
 def test_the_images_have_the_long_tail_that_fasticcl_itself_makes(monkeypatch, least):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
-    made = importlib.import_module("_pictures")
+    made = importlib.import_module("_photo_crops")
     counts = made.long_tail(least)
     assert counts == exponential_counts(counts[0], made.CLASSES, made.IMBALANCE).tolist()
     assert sum(counts) >= least
@@ -108,10 +108,9 @@ def test_two_batches_have_different_lambdas(variants):
 @pytest.mark.parametrize("package", ["ffcv", "litdata", "webdataset"])
 def test_a_peer_that_is_not_installed_ends_with_a_sentence_that_says_how_to_get_it(package, tmp_path):
     (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} is not there')")
-    script = {"ffcv": "ffcv_jit", "litdata": "lit", "webdataset": "wds"}[package]
     root = BENCHMARKS.parent
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "peers" / f"{script}.py", "--serve"],
+        [sys.executable, BENCHMARKS / "peers" / f"{package}_loader.py", "--serve"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"},
         capture_output=True,
         text=True,

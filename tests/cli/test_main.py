@@ -126,7 +126,7 @@ def test_one_class_and_a_batch_too_large_are_named(fasticcl_command, tmp_path):
     assert code == 0
     assert "Next: fasticcl train folder --data shards" in out
     code, _, err = fasticcl_command("train", "folder", "--data", "shards")
-    assert (code, err) == (2, "error: shards has only the class 'a'; a classifier needs at least two.\n")
+    assert (code, err) == (2, "error: shards has only one class, 'a'. A classifier needs at least two.\n")
 
 
 def test_a_batch_larger_than_the_dataset_is_named(fasticcl_command, digit_shards):
@@ -275,7 +275,7 @@ def test_pictures_given_as_shards_lead_to_their_conversion(fasticcl_command, tmp
     (tmp_path / "begun/train").mkdir(parents=True)
     (tmp_path / "begun/train/shard-000000.tar").write_bytes(b"")
     _, _, err = fasticcl_command("train", "folder", "--data", "begun")
-    assert "There are no shards of folder in begun; make them with: fasticcl convert folder SRC begun" in err
+    assert "no shards of folder in begun. Create them with: fasticcl convert folder SRC begun" in err
 
 
 def test_what_follows_a_small_conversion_can_be_typed(fasticcl_command, tmp_path):

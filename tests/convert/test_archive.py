@@ -15,7 +15,7 @@ import pytest
 import fasticcl
 from fasticcl.convert import archive as archive_module
 from fasticcl.convert.conversion import convert
-from fasticcl.convert.source import Listing, Source, files
+from fasticcl.convert.source import ItemList, Source, list_files
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 from tests.support.replicas import jpegs
@@ -50,7 +50,7 @@ def shuffled():
 
 
 def listing(names):
-    return Listing(names, [int(name[7:10]) % 2 for name in names], lambda _, name: name)
+    return ItemList(names, [int(name[7:10]) % 2 for name in names], lambda _, name: name)
 
 
 def source(path, names=NAMES):
@@ -103,7 +103,7 @@ def test_the_index_is_the_one_of_the_unpacked_images(tmp_path):
         source(path),
         archive=None,
         splits={
-            split: files(tmp_path / "unpacked", [item.name for item in items], items.labels)
+            split: list_files(tmp_path / "unpacked", [item.name for item in items], items.labels)
             for split, items in source(path).splits.items()
         },
     )
@@ -184,8 +184,8 @@ def test_going_on_decodes_only_what_is_missing_and_tells_of_every_image(tmp_path
     decoded, told = [], []
     monkeypatch.setattr(
         archive_module,
-        "prepared",
-        lambda content, shrink: decoded.append(content) or archive_module_prepared(content, shrink),
+        "try_prepare",
+        lambda content, shrink: decoded.append(content) or try_prepare(content, shrink),
     )
     convert(source(path), tmp_path / "shards", shard_size=4, report=lambda *each: told.append(each))
     assert done >= 2
@@ -193,7 +193,7 @@ def test_going_on_decodes_only_what_is_missing_and_tells_of_every_image(tmp_path
     assert sum(images for images, _ in told) == COUNT
 
 
-archive_module_prepared = archive_module.prepared
+try_prepare = archive_module.try_prepare
 
 
 def test_a_finished_conversion_is_left_alone_and_another_archive_refused(tmp_path):
@@ -205,7 +205,7 @@ def test_a_finished_conversion_is_left_alone_and_another_archive_refused(tmp_pat
     with pytest.raises(UserError, match="Images were changed after"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     write(path, [*shuffled(), ("images/more.jpg", bytes(20_000))])
-    with pytest.raises(UserError, match="already holds another conversion: it was made of other images"):
+    with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     assert times(tmp_path / "shards") == before
 
@@ -253,7 +253,7 @@ def test_an_image_that_two_splits_name_is_not_lost_in_silence(tmp_path):
 
 def test_an_archive_without_the_images_is_named(tmp_path):
     path = write(tmp_path / "images.tar", [("other/1.jpg", b"x")])
-    with pytest.raises(UserError, match=r"images\.tar holds none of the images; there should be 'images/"):
+    with pytest.raises(UserError, match=r"images\.tar contains none of the images, for example no 'images/"):
         convert(source(path), tmp_path / "shards")
 
 
@@ -271,7 +271,7 @@ def test_what_is_no_archive_is_one_sentence(tmp_path, content):
     path = tmp_path / "images.tar.gz"
     path.write_bytes(content)
     with pytest.raises(
-        UserError, match=r"images\.tar\.gz (is damaged or cut short|holds none of the images)"
+        UserError, match=r"images\.tar\.gz (is damaged or cut short|contains none of the images)"
     ):
         convert(source(path), tmp_path / "shards")
 

@@ -15,9 +15,9 @@ import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
 from fasticcl.errors import UserError
-from fasticcl.shards.images import Shrink
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import Shards
+from fasticcl.shards.shrink import Shrink
 from fasticcl.shards.writer import ShardWriter
 from tests.support.children import started
 from tests.support.images import encode, noise
@@ -227,7 +227,7 @@ SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
 def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made, wanted, difference):
     convert(source(), tmp_path, **{"shard_size": 5, **made})
     before = tree(tmp_path), times(tmp_path)
-    with pytest.raises(UserError, match=f"already holds another conversion: it was made {difference};"):
+    with pytest.raises(UserError, match=f"already contains another conversion: it was made {difference}\\."):
         convert(source(), tmp_path, **{"shard_size": 5, **wanted})
     assert (tree(tmp_path), times(tmp_path)) == before
 
@@ -249,7 +249,7 @@ def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made
 def test_shards_of_something_else_are_not_overwritten(tmp_path, other, difference):
     convert(source(), tmp_path)
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=f"already holds another conversion: it {difference}; choose"):
+    with pytest.raises(UserError, match=f"already contains another conversion: it {difference}\\. Choose"):
         convert(other, tmp_path)
     assert tree(tmp_path) == before
 
@@ -261,7 +261,7 @@ def test_an_image_that_changed_after_the_conversion_is_noticed_at_the_same_size(
     changed = images / "train" / "a" / "0000.jpg"
     changed.write_bytes(changed.read_bytes()[:-1] + b"\0")
     later(changed)
-    with pytest.raises(UserError, match=r"Images were changed after .* was made"):
+    with pytest.raises(UserError, match=r"Images were changed after the conversion"):
         fasticcl.convert("folder", images, tmp_path / "shards")
     assert tree(tmp_path / "shards") == before
 
@@ -270,7 +270,7 @@ def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
     images = lay_out(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
-    with pytest.raises(UserError, match="already holds another conversion: it was made of other images"):
+    with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
         fasticcl.convert("folder", images, tmp_path / "shards")
 
 
@@ -302,7 +302,7 @@ def test_an_unfinished_conversion_with_another_split_leaves_nothing(tmp_path):
 
 def test_a_folder_of_other_things_is_not_written_into(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(JPEG)
-    with pytest.raises(UserError, match="holds other files; choose an empty folder or a new one"):
+    with pytest.raises(UserError, match=r"contains other files\. Choose an empty or new folder"):
         convert(source(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
@@ -456,7 +456,7 @@ def test_a_small_disk_that_is_full_is_one_sentence_and_with_room_the_next_run_co
 
 def test_a_destination_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"Cannot write .*file.*then give the same command"):
+    with pytest.raises(UserError, match=r"Cannot write .*file.*then run the same command"):
         convert(source(), tmp_path / "file" / "shards")
 
 

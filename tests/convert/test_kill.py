@@ -11,7 +11,7 @@ import pytest
 
 import fasticcl
 from fasticcl.convert.conversion import convert
-from fasticcl.convert.source import Listing, Source
+from fasticcl.convert.source import ItemList, Source
 from tests.support.children import started
 from tests.support.replicas import write_tar
 from tests.support.trees import command, lay_out, tree
@@ -66,8 +66,8 @@ def test_a_conversion_killed_again_and_again_ends_with_the_bytes_of_an_undisturb
 AT_EVERY_ACT = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from fasticcl.data.convert import convert
-from test_kill import archived
+from fasticcl.convert.conversion import convert
+from tests.convert.test_kill import archived
 from fasticcl.convert.layouts import folder
 
 kind, source, root, stride = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
@@ -112,7 +112,7 @@ def archived(path):
     names = [f"train/{'ab'[i % 2]}/{i:04d}.jpg" for i in range(10)]
     names += [f"val/{'ab'[i % 2]}/{i:04d}.jpg" for i in range(10, 13)]
     splits = {
-        split: Listing(each, ["ab".index(name.split("/")[1]) for name in each], lambda _, name: name)
+        split: ItemList(each, ["ab".index(name.split("/")[1]) for name in each], lambda _, name: name)
         for split, each in (("train", names[:10]), ("val", names[10:]))
     }
     return Source("folder", ["a", "b"], splits, archive=path)

@@ -15,7 +15,7 @@ import fasticcl
 from fasticcl.convert import shard_parts
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import folder
-from fasticcl.convert.source import Listing, Source
+from fasticcl.convert.source import ItemList, Source
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import Manifest
 from tests.support.children import started
@@ -27,7 +27,7 @@ SIZE = 4  # images a shard
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(shard_parts, "_POLL", 0.01)
+    monkeypatch.setattr(shard_parts, "_POLL_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def archived(images, tmp_path_factory):
     path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
     write_tar(path, [(name, contents[name]) for name in sorted(contents, reverse=True)])
     splits = {
-        split: Listing([n for n in contents if n.startswith(split)], labels(contents, split), lambda _, n: n)
+        split: ItemList([n for n in contents if n.startswith(split)], labels(contents, split), lambda _, n: n)
         for split in ("train", "val")
     }
     return Source("folder", ["a", "b"], splits, archive=path)
@@ -95,9 +95,9 @@ def test_ranks_make_the_bytes_of_one_process_whoever_comes_first(kind, alone, tm
 
 def test_each_rank_decodes_its_share_only(kind, tmp_path, monkeypatch):
     made = []
-    close = shard_parts.PartWriter.close
+    close = shard_parts.ShardPartWriter.close
     monkeypatch.setattr(
-        shard_parts.PartWriter,
+        shard_parts.ShardPartWriter,
         "close",
         lambda self: made.append((threading.current_thread().name, self.number)) or close(self),
     )

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import fasticcl
 from fasticcl import UserError
-from fasticcl.convert.source import Listing, Source
-from fasticcl.convert.subset import limited, split_validation, with_long_tail
+from fasticcl.convert.source import ItemList, Source
+from fasticcl.convert.subset import limit_images, make_long_tailed, split_validation
 from fasticcl.shards.reader import Shards
 from tests.support.replicas import jpegs, write_files
 
@@ -21,7 +21,7 @@ orders = st.randoms(use_true_random=False)
 
 def listing(labels):
     """Images that are named after their class and their place."""
-    return Listing([f"{label}/{i}" for i, label in enumerate(labels)], labels, lambda _, name: name.encode())
+    return ItemList([f"{label}/{i}" for i, label in enumerate(labels)], labels, lambda _, name: name.encode())
 
 
 def source(train, val):
@@ -107,10 +107,10 @@ def test_a_long_tail_has_the_exact_profile_and_the_largest_head_that_fits(counts
     wanted = profile(fitting[-1], len(counts), ratio) if fitting else [0]
     if min(wanted) < 1:
         with pytest.raises(UserError, match=f"--long-tail {ratio}: .* lower the imbalance ratio"):
-            with_long_tail(source(labels, [0]), ratio)
+            make_long_tailed(source(labels, [0]), ratio)
         return
     before = source(labels, [0, 1])
-    cut = with_long_tail(before, ratio)
+    cut = make_long_tailed(before, ratio)
     expected = [
         f"{k}/{place}" for k, members in enumerate(shuffled_classes(labels)) for place in members[: wanted[k]]
     ]
@@ -124,7 +124,7 @@ def test_a_long_tail_has_the_exact_profile_and_the_largest_head_that_fits(counts
 @pytest.mark.parametrize("ratio", [10, 50, 100, 12.5])
 def test_balanced_classes_keep_all_of_the_first(num_classes, ratio):
     labels = np.repeat(np.arange(num_classes), 500)
-    counts = np.bincount(with_long_tail(source(labels, [0]), ratio).splits["train"].labels)
+    counts = np.bincount(make_long_tailed(source(labels, [0]), ratio).splits["train"].labels)
     assert counts[0] == 500
     assert counts[-1] == 500 / ratio
     assert (np.diff(counts) <= 0).all()
@@ -133,17 +133,19 @@ def test_balanced_classes_keep_all_of_the_first(num_classes, ratio):
 @pytest.mark.parametrize("ratio", [0.5, 0, -1, float("nan")])
 def test_an_imbalance_below_one_is_one_sentence(ratio):
     with pytest.raises(UserError, match="--long-tail "):
-        with_long_tail(source([0] * 9 + [1] * 9, [0]), ratio)
+        make_long_tailed(source([0] * 9 + [1] * 9, [0]), ratio)
 
 
 def test_one_class_has_no_tail():
     with pytest.raises(UserError, match=r"--long-tail 10: .*at least two classes"):
-        with_long_tail(source([0] * 9, [0]), 10)
+        make_long_tailed(source([0] * 9, [0]), 10)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 70))
 def test_a_limit_is_spread_evenly(labels, most):
-    taken = [int(name.split("/")[1]) for name in names(limited(source(labels, labels), most).splits["train"])]
+    taken = [
+        int(name.split("/")[1]) for name in names(limit_images(source(labels, labels), most).splits["train"])
+    ]
     assert len(taken) == min(most, len(labels))
     assert taken[0] == 0
     gaps = [after - before for before, after in pairwise([*taken, len(labels)])]
@@ -162,10 +164,10 @@ def test_a_limit_leaves_out_classes_without_training_images_and_numbers_the_othe
     val_places = [i * len(val) // most for i in range(most)] if most < len(val) else range(len(val))
     val_kept = [place for place in val_places if val[place] in kept]
     if not val_kept:
-        with pytest.raises(UserError, match=r"--limit leaves no image of val/ .*raise it"):
-            limited(source(train, val), most)
+        with pytest.raises(UserError, match=r"--limit leaves no image of val/ .*Increase the limit"):
+            limit_images(source(train, val), most)
         return
-    part = limited(source(train, val), most)
+    part = limit_images(source(train, val), most)
     assert part.classes == [name for k, name in enumerate(classes) if k in kept]
     assert set(part.splits["train"].labels) == set(range(len(part.classes)))
     for split in ("train", "val"):
@@ -177,7 +179,7 @@ def test_a_limit_leaves_out_classes_without_training_images_and_numbers_the_othe
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(30, 99))
 def test_a_limit_that_is_not_reached_takes_everything(labels, most):
-    part = limited(source(labels, labels), most)
+    part = limit_images(source(labels, labels), most)
     assert names(part.splits["val"]) == names(listing(labels))
 
 
@@ -244,7 +246,7 @@ def test_other_options_make_other_shards(folder, tmp_path):
     fasticcl.convert("folder", path, tmp_path / "shards", val_fraction=0.25, limit=16)
     others = {"--limit 16": {"val_fraction": 0.25}, "--val-fraction 0.25": {"val_fraction": 0.5, "limit": 16}}
     for difference, options in others.items():
-        with pytest.raises(UserError, match=f"another conversion: it was made with {difference};"):
+        with pytest.raises(UserError, match=f"another conversion: it was made with {difference}\\."):
             fasticcl.convert("folder", path, tmp_path / "shards", **options)
 
 
@@ -286,7 +288,7 @@ def test_an_option_that_a_layout_does_not_have_is_one_sentence(tmp_path, layout,
     with pytest.raises(UserError) as refused:
         fasticcl.convert(layout, tmp_path / "nowhere", tmp_path / "shards", **{option: OPTIONS[option]})
     sentence = str(refused.value)
-    assert sentence.startswith(f"--{option.replace('_', '-')} is for ")
-    assert sentence.endswith(f"; leave it out for {layout}.")
+    assert sentence.startswith(f"--{option.replace('_', '-')} applies only to ")
+    assert sentence.endswith(f". Leave it out for {layout}.")
     assert all(user in sentence for user in users)
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ import torch
 
 from fasticcl.config import Engine
 from fasticcl.data.batch import StreamBatch
-from fasticcl.engine.evaluate import accuracies, count_right, evaluate
+from fasticcl.engine.evaluate import accuracies, balanced_accuracy, count_correct, evaluate
 from fasticcl.system.machine import choose_machine
 
 TRAIN = np.array([500, 101, 100, 20, 19, 2])  # many, many, medium, medium, few, few
@@ -56,7 +56,12 @@ def test_each_of_several_classifiers_is_counted_on_its_own():
     truth, answer, batches = answers()
     machine = choose_machine(Engine(device="cpu"))
     classifiers = [torch.nn.Identity(), lambda features: features.flip(1)]  # the other says 5 - k
-    right, seen = count_right(Parrot.read, classifiers, batches, 6, machine)
+    right, seen = count_correct(Parrot.read, classifiers, batches, 6, machine)
     assert seen.tolist() == [int((truth == k).sum()) for k in range(6)]
     for of_class, said in zip(right, (answer, 5 - answer), strict=True):
         assert of_class.tolist() == [int(((truth == k) & (said == k)).sum()) for k in range(6)]
+
+
+def test_balanced_accuracy_is_the_mean_over_classes_with_images():
+    assert balanced_accuracy(np.array([9, 0, 1, 0]), np.array([10, 1, 2, 0])) == pytest.approx(100 * 1.4 / 3)
+    assert balanced_accuracy(np.array([0, 0]), np.array([0, 0])) is None

@@ -4,7 +4,7 @@ import torch
 
 from fasticcl.errors import UserError
 from fasticcl.method import losses
-from fasticcl.method.class_losses import CLASS_LOSSES, Classification
+from fasticcl.method.class_losses import CLASS_LOSSES, ClassificationLoss
 
 COUNTS = torch.tensor([100, 10, 1, 5])
 
@@ -30,7 +30,7 @@ def oracle(name, logits, y):
 @pytest.mark.parametrize("name", CLASS_LOSSES)
 def test_a_loss_is_the_mean_over_the_batch_and_mixes_as_equation_7_does(name, batch):
     logits, y_h, y_t, lam = batch
-    loss = Classification(name, COUNTS)
+    loss = ClassificationLoss(name, COUNTS)
     assert loss(logits, y_h).item() == pytest.approx(oracle(name, logits, y_h).mean(), rel=1e-6)
     share = lam.double().numpy()
     mixed = share * oracle(name, logits, y_h) + (1 - share) * oracle(name, logits, y_t)
@@ -41,7 +41,7 @@ def test_a_loss_is_the_mean_over_the_batch_and_mixes_as_equation_7_does(name, ba
 
 def test_cross_entropy_is_that_of_the_paper_s_equations(batch):
     logits, y_h, y_t, lam = batch
-    loss = Classification("cross_entropy", COUNTS)
+    loss = ClassificationLoss("cross_entropy", COUNTS)
     assert torch.equal(loss(logits, y_h), losses.cross_entropy(logits, y_h))
     wanted = losses.interpolative_cross_entropy(logits, y_h, y_t, lam)
     assert torch.equal(loss.interpolative(logits, y_h, y_t, lam), wanted)
@@ -49,10 +49,10 @@ def test_cross_entropy_is_that_of_the_paper_s_equations(batch):
 
 def test_half_precision_logits_are_computed_in_float32(batch):
     logits, y_h, *_ = batch
-    loss = Classification("balanced_softmax", COUNTS)
+    loss = ClassificationLoss("balanced_softmax", COUNTS)
     assert loss(logits.bfloat16(), y_h).dtype == torch.float32
 
 
 def test_an_unknown_loss_is_one_sentence():
     with pytest.raises(UserError, match=r"no loss 'balanced'. Did you mean balanced_softmax\?"):
-        Classification("balanced", COUNTS)
+        ClassificationLoss("balanced", COUNTS)

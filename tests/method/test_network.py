@@ -114,7 +114,7 @@ def two_passes_and_one(encoder, streams):
     apart = Network(encoder, num_classes=5, embedding_dim=8).double()
     joint = Network(encoder, num_classes=5, embedding_dim=8, split_bn=True).double()
     joint.load_state_dict(copy.deepcopy(apart.state_dict()))
-    joint.use_streams(streams)
+    joint.set_num_streams(streams)
     a, b = (images(4, side=16, seed=seed, dtype=torch.float64) for seed in (1, 2))
     b = 3 + 2 * b
     passes = [apart(a), apart(b)]
@@ -149,7 +149,7 @@ def test_one_pass_without_splitting_differs_from_two_separate_passes():
 def test_a_network_that_was_not_asked_to_split_does_not():
     network, x = Network("resnet8", num_classes=5), images(4)
     before = network(x).logits
-    network.use_streams(2)
+    network.set_num_streams(2)
     assert torch.equal(network(x).logits, before)
 
 
@@ -165,7 +165,7 @@ def test_evaluation_ignores_streams(size):
     network.eval()
     state = copy.deepcopy(network.state_dict())
     expected = network(x)
-    network.use_streams(2)
+    network.set_num_streams(2)
     ours = network(x)
     torch.testing.assert_close(ours.logits, expected.logits)
     torch.testing.assert_close(ours.embedding, expected.embedding)
@@ -176,7 +176,7 @@ def test_evaluation_ignores_streams(size):
 def test_parts_of_an_output_are_the_halves_of_the_batch(embedding_dim):
     out = Network("resnet8", num_classes=5, embedding_dim=embedding_dim).eval()(images(6))
     for stream, rows in ((0, slice(0, 3)), (1, slice(3, 6))):
-        part = out.part(stream)
+        part = out.half(stream)
         assert torch.equal(part.logits, out.logits[rows])
         if embedding_dim:
             assert torch.equal(part.embedding, out.embedding[rows])

@@ -1,4 +1,4 @@
-"""Which pictures a person means, in which order, and what is said of those that are not there."""
+"""Images found in files, folders, shards and tar archives, and their order."""
 
 import io
 import os
@@ -13,8 +13,8 @@ from fasticcl.shards.images import UnreadableImage
 from fasticcl.shards.reader import Shards
 
 
-def names(*paths):
-    return [picture.name for picture in find_images(paths)]
+def image_names(*paths):
+    return [image.name for image in find_images(paths)]
 
 
 @pytest.fixture
@@ -35,15 +35,23 @@ def folder(tmp_path):
     return tmp_path / "album"
 
 
-def test_a_folder_gives_its_pictures_sorted_by_name_whatever_their_depth(folder):
-    found = [os.path.relpath(name, folder) for name in names(folder)]
-    assert found == ["a.webp", "b/10.png", "b/2.JPG", "b/deep/x.jpeg", "c.tif"]
+def write_tar(path, contents, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
-def test_pictures_come_in_the_order_of_the_arguments_with_their_bytes(folder):
-    found = list(find_images([folder / "notes.txt", folder / "b", folder / "a.webp"]))
-    assert [picture.read() for picture in found] == [
-        b"notes.txt",  # named by a person, it is taken for a picture
+def test_folder_is_searched_recursively_and_sorted_by_name(folder):
+    names = [os.path.relpath(name, folder) for name in image_names(folder)]
+    assert names == ["a.webp", "b/10.png", "b/2.JPG", "b/deep/x.jpeg", "c.tif"]
+
+
+def test_images_have_the_order_of_the_arguments(folder):
+    images = find_images([folder / "notes.txt", folder / "b", folder / "a.webp"])
+    assert [image.read() for image in images] == [
+        b"notes.txt",  # a file that is named explicitly counts as an image
         b"b/10.png",
         b"b/2.JPG",
         b"b/deep/x.jpeg",
@@ -51,8 +59,8 @@ def test_pictures_come_in_the_order_of_the_arguments_with_their_bytes(folder):
     ]
 
 
-def test_links_to_pictures_count_and_links_to_folders_do_not_lead_in_circles(folder):
-    (folder / "b" / "round").symlink_to(folder)
+def test_links_to_images_are_followed_but_links_to_folders_are_not(folder):
+    (folder / "b" / "loop").symlink_to(folder)
     (folder / "d.jpg").symlink_to(folder / "a.webp")
     (folder / "e.jpg").symlink_to(folder / "gone")
     *_, linked, broken = find_images([folder])
@@ -61,35 +69,29 @@ def test_links_to_pictures_count_and_links_to_folders_do_not_lead_in_circles(fol
         broken.read()
 
 
-def test_shards_are_read_as_a_whole_or_by_split(photo_shards):
+def test_shards_are_read_completely_or_by_split(photo_shards):
     train, val = (Shards(photo_shards, split) for split in ("train", "val"))
-    found = names(photo_shards)
-    assert len(found) == len(train) + len(val)
-    assert names(photo_shards / "val") == [str(photo_shards / val.name(row)) for row in range(len(val))]
-    assert [name for name in found if "/val/" in name] == names(photo_shards / "val")
+    names = image_names(photo_shards)
+    assert len(names) == len(train) + len(val)
+    val_names = image_names(photo_shards / "val")
+    assert val_names == [str(photo_shards / val.name(row)) for row in range(len(val))]
+    assert [name for name in names if "/val/" in name] == val_names
     *_, last = find_images([photo_shards / "val"])
     assert last.read() == val.read(np.array([len(val) - 1]))[0].tobytes()
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_a_tar_gives_its_pictures_in_its_order(tmp_path, suffix):
-    path = tmp_path / f"pictures{suffix}"
-    with tarfile.open(path, "w:gz" if suffix.endswith("gz") else "w") as tar:
-        for name in ("z.jpg", "label.cls", "a/b.png", "a/.hidden.png"):
-            member = tarfile.TarInfo(name)
-            member.size = len(name)
-            tar.addfile(member, io.BytesIO(name.encode()))
-    found = [(picture.name, picture.read()) for picture in find_images([path])]
-    assert found == [(f"{path}/z.jpg", b"z.jpg"), (f"{path}/a/b.png", b"a/b.png")]
+def test_images_in_a_tar_keep_its_order(tmp_path, suffix):
+    path = tmp_path / f"images{suffix}"
+    names = ("z.jpg", "label.cls", "a/b.png", "a/.hidden.png")
+    write_tar(path, {name: name.encode() for name in names}, "w:gz" if suffix.endswith("gz") else "w")
+    images = [(image.name, image.read()) for image in find_images([path])]
+    assert images == [(f"{path}/z.jpg", b"z.jpg"), (f"{path}/a/b.png", b"a/b.png")]
 
 
-def test_a_tar_that_is_cut_short_gives_what_it_has_and_then_says_so(tmp_path):
-    path = tmp_path / "cut.tar"
-    with tarfile.open(path, "w") as tar:
-        for name in ("1.jpg", "2.jpg"):
-            member = tarfile.TarInfo(name)
-            member.size = 5000
-            tar.addfile(member, io.BytesIO(bytes(5000)))
+def test_truncated_tar_yields_its_complete_images_and_then_an_error(tmp_path):
+    path = tmp_path / "truncated.tar"
+    write_tar(path, {"1.jpg": bytes(5000), "2.jpg": bytes(5000)})
     path.write_bytes(path.read_bytes()[:7000])
     first, broken = find_images([path])
     assert first.read() == bytes(5000)
@@ -98,7 +100,7 @@ def test_a_tar_that_is_cut_short_gives_what_it_has_and_then_says_so(tmp_path):
         broken.read()
 
 
-def test_what_is_not_there_is_named_before_anything_is_listed(folder, tmp_path):
+def test_missing_paths_and_empty_folders_raise_before_the_first_image(folder, tmp_path):
     with pytest.raises(UserError, match=r"gone\.jpg does not exist"):
         find_images([folder, tmp_path / "gone.jpg"])
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
@@ -107,11 +109,11 @@ def test_what_is_not_there_is_named_before_anything_is_listed(folder, tmp_path):
         find_images([folder, tmp_path / "empty"])
 
 
-def test_a_long_listing_is_not_read_ahead(tmp_path, monkeypatch):
+def test_folders_are_listed_lazily(tmp_path, monkeypatch):
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
-    seen, scandir = [], os.scandir
-    monkeypatch.setattr("os.scandir", lambda path: seen.append(os.path.basename(path)) or scandir(path))
+    scanned, scandir = [], os.scandir
+    monkeypatch.setattr("os.scandir", lambda path: scanned.append(os.path.basename(path)) or scandir(path))
     next(find_images([tmp_path]))
-    assert seen == [tmp_path.name, "a"]
+    assert scanned == [tmp_path.name, "a"]

@@ -1,4 +1,4 @@
-"""Rows as programs read them back."""
+"""Output formats of predictions, parsed again."""
 
 import csv
 import io
@@ -8,54 +8,59 @@ import pytest
 
 from fasticcl.predict.predictions import Prediction, write_predictions
 
-ROWS = [
+PREDICTIONS = [
     Prediction('a "b", c.jpg', ("cat, tabby", 'the "dog"'), (0.75, 0.125)),
     Prediction("new\nline.jpg", ("ünïcode", "x"), (1.0, 1.17549435e-38)),
-    Prediction("bad.jpg", error="cut short, the end is missing"),
+    Prediction("bad.jpg", error="truncated, the end is missing"),
 ]
 
 
 def written(format):
     file = io.StringIO(newline="")
-    assert write_predictions(iter(ROWS), file, format) == (3, 1)
+    assert write_predictions(iter(PREDICTIONS), file, format) == (3, 1)
     return file.getvalue()
 
 
-def test_csv_reads_back_to_the_same_rows():
-    found = [*csv.DictReader(io.StringIO(written("csv"), newline=""))]
+def test_csv_round_trip():
+    rows = [*csv.DictReader(io.StringIO(written("csv"), newline=""))]
     expected = [
-        (row.image, rank, name, value)
-        for row in ROWS[:2]
-        for rank, (name, value) in enumerate(zip(row.classes, row.probabilities, strict=True), start=1)
+        (prediction.image, rank, name, probability)
+        for prediction in PREDICTIONS[:2]
+        for rank, (name, probability) in enumerate(
+            zip(prediction.classes, prediction.probabilities, strict=True), start=1
+        )
     ]
-    parsed = [(row["image"], int(row["rank"]), row["class"], float(row["probability"])) for row in found[:-1]]
-    assert parsed == [(*fields, pytest.approx(value, rel=1e-6)) for *fields, value in expected]
+    parsed = [(row["image"], int(row["rank"]), row["class"], float(row["probability"])) for row in rows[:-1]]
+    assert parsed == [(*fields, pytest.approx(probability, rel=1e-6)) for *fields, probability in expected]
     empty = dict.fromkeys(("rank", "class", "probability"), "")
-    assert found[-1] == {"image": "bad.jpg", "error": "cut short, the end is missing"} | empty
+    assert rows[-1] == {"image": "bad.jpg", "error": "truncated, the end is missing"} | empty
 
 
-def test_jsonl_reads_back_to_the_same_rows():
-    found = [json.loads(line) for line in written("jsonl").splitlines()]
-    for read, row in zip(found, ROWS, strict=True):
-        assert read["probabilities"] == pytest.approx(row.probabilities, rel=1e-6)
-        assert read | {"probabilities": row.probabilities, "classes": tuple(read["classes"])} == vars(row)
+def test_jsonl_round_trip():
+    rows = [json.loads(line) for line in written("jsonl").splitlines()]
+    for row, prediction in zip(rows, PREDICTIONS, strict=True):
+        assert row["probabilities"] == pytest.approx(prediction.probabilities, rel=1e-6)
+        exact = {"probabilities": prediction.probabilities, "classes": tuple(row["classes"])}
+        assert row | exact == vars(prediction)
 
 
-def test_the_table_has_a_line_for_every_image_in_percent():
+def test_table_has_one_line_per_image_with_percentages():
     lines = written("table").replace("new\nline", "new line").splitlines()
     assert lines[0].split("  ") == ['a "b", c.jpg', "cat, tabby 75.0%", 'the "dog" 12.5%']
-    assert lines[2].split() == ["bad.jpg", "error:", "cut", "short,", "the", "end", "is", "missing"]
+    assert lines[2].split() == ["bad.jpg", "error:", "truncated,", "the", "end", "is", "missing"]
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "jsonl"])
-def test_a_row_is_written_before_the_next_is_asked_for(format):
+def test_each_prediction_is_written_before_the_next_is_requested(format):
     file = io.StringIO()
 
-    def rows():
-        for row in ROWS:
-            yield row
-            assert row.image.partition("\n")[0].replace('"', "") in file.getvalue().replace('"', "").replace(
-                "\\", ""
-            )
+    def without_escapes(text):
+        return text.replace('"', "").replace("\\", "")
 
-    write_predictions(rows(), file, format)
+    def predictions():
+        for prediction in PREDICTIONS:
+            yield prediction
+            first_line = prediction.image.partition("\n")[0]
+            assert without_escapes(first_line) in without_escapes(file.getvalue())
+
+    write_predictions(predictions(), file, format)

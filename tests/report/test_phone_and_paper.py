@@ -112,7 +112,7 @@ def test_no_figure_is_split_and_no_heading_ends_a_page(report, tmp_path, size):
     pages = [re.sub(r"\s+", " ", page).strip() for page in words(pdf).split("\f")]
     assert len(pages) > 2, "there are page breaks to be tested"
     captions = re.findall(r"</svg>\s*<figcaption>(.*?)</figcaption>", report)
-    titles = ("Top-1 accuracy", "Training loss", "Accuracy of each class", "Norms", "Throughput")
+    titles = ("Top-1 accuracy", "Training loss", "Per-class accuracy", "Class norms", "Throughput")
     assert len(captions) == len(titles)
     for title, caption in zip(titles, captions, strict=True):
         begin = " ".join(caption.split()[:4])  # what wraps is mixed with the caption beside it

@@ -18,10 +18,10 @@ from fasticcl.convert.source import Item, Source
 from fasticcl.errors import UserError
 from fasticcl.files import file_sha256
 from fasticcl.shards import reader as shards_module
-from fasticcl.shards.images import UnreadableImage, decode, prepared
+from fasticcl.shards.images import UnreadableImage, decode, try_prepare
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import INDEX_DTYPE, DamagedImages, Shards
-from fasticcl.shards.summary import summarise
+from fasticcl.shards.summary import read_summary
 from fasticcl.shards.verify import verify
 from tests.support.images import encode, noise
 from tests.support.replicas import jpegs
@@ -155,7 +155,7 @@ def test_any_damage_of_any_file_is_told_or_leaves_the_right_images(scratch, rows
     name = data.draw(st.sampled_from(sorted(files)))
     with Damage(scratch, {name: data.draw(damages(files[name]))}):
         told_or_right(scratch, rows.images)
-        found = outcome(summarise, scratch)
+        found = outcome(read_summary, scratch)
         if isinstance(found, UserError):
             assert_clear(found, scratch)
 
@@ -259,7 +259,7 @@ MANIFESTS = {
 @pytest.mark.parametrize("content", MANIFESTS.values(), ids=MANIFESTS.keys())
 def test_a_manifest_that_is_none_is_refused_in_one_sentence(scratch, content):
     with Damage(scratch, {"manifest.json": content}):
-        for read in (Manifest.read, summarise, verify, lambda folder: Shards(folder, "train")):
+        for read in (Manifest.read, read_summary, verify, lambda folder: Shards(folder, "train")):
             with pytest.raises(UserError, match=r"manifest\.json is damaged|has shards of format"):
                 read(scratch)
 
@@ -457,15 +457,15 @@ def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_secon
             damaged[int(rng.integers(within))] = int(rng.integers(256))
         if rng.random() < 0.2:
             del damaged[int(rng.integers(len(content))) :]
-        image = prepared(bytes(damaged))
+        image = try_prepare(bytes(damaged))
         assert reason(decode, bytes(damaged)) == (str(image) if isinstance(image, UnreadableImage) else None)
         if isinstance(image, UnreadableImage):
             assert str(image)
             assert " at 0x" not in str(image)  # an address would differ from run to run
             refused += 1
             continue
-        again = prepared(image.content)
-        assert (again.content, again.reencoded) == (image.content, None)
+        again = try_prepare(image.content)
+        assert (again.content, again.reencoding_reason) == (image.content, None)
         assert (again.height, again.width) == (image.height, image.width)
     assert refused > 5
 

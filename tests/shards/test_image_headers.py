@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from fasticcl.shards.image_headers import declares
+from fasticcl.shards.image_headers import declares_size
 from tests.support.images import noise, photographs
 
 WIDE = noise(np.random.default_rng(0), 37, 53)
@@ -43,26 +43,26 @@ def view(content):
 
 @pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
 def test_a_sound_image_names_its_own_sides_and_no_others(content):
-    assert declares(view(content), 37, 53)
-    assert not declares(view(content), 53, 37)
-    assert not declares(view(content), 37, 54)
+    assert declares_size(view(content), 37, 53)
+    assert not declares_size(view(content), 53, 37)
+    assert not declares_size(view(content), 37, 54)
 
 
 def test_fill_bytes_before_a_marker_are_passed_over():
     content = SOUND["baseline"]
-    assert declares(view(content[:2] + b"\xff\xff" + content[2:]), 37, 53)
+    assert declares_size(view(content[:2] + b"\xff\xff" + content[2:]), 37, 53)
 
 
 def test_photographs_are_accepted():
     for content in photographs(8, seed=3):
         with Image.open(io.BytesIO(content)) as image:
-            assert declares(view(content), image.height, image.width)
+            assert declares_size(view(content), image.height, image.width)
 
 
 @pytest.mark.parametrize("name", ["PNG", "PNG with text"])
 def test_a_png_that_is_cut_short_anywhere_is_refused(name):
     content = SOUND[name]
-    assert not any(declares(view(content[:size]), 37, 53) for size in range(len(content) - 8))
+    assert not any(declares_size(view(content[:size]), 37, 53) for size in range(len(content) - 8))
 
 
 def test_kinds_that_are_not_stored_are_refused():
@@ -74,11 +74,11 @@ def test_kinds_that_are_not_stored_are_refused():
         encoded(Image.new("I;16", WIDE.size), "PNG"),
         b"",
     ]
-    assert not any(declares(view(content), 37, 53) for content in others)
+    assert not any(declares_size(view(content), 37, 53) for content in others)
 
 
 @given(
     st.sampled_from([b"", b"\xff\xd8\xff", SOUND["PNG"][:28], SOUND["baseline"][:20]]), st.binary(max_size=80)
 )
 def test_anything_at_all_gets_an_answer(begin, rest):
-    assert declares(view(begin + rest), 2**20, 2**20) is False
+    assert declares_size(view(begin + rest), 2**20, 2**20) is False

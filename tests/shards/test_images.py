@@ -15,7 +15,8 @@ from PIL import Image
 
 from fasticcl.errors import UserError
 from fasticcl.shards import images
-from fasticcl.shards.images import Shrink, UnreadableImage, decode, prepare, prepared, shrink_to
+from fasticcl.shards.images import UnreadableImage, decode, prepare, try_prepare
+from fasticcl.shards.shrink import Shrink
 from tests.support.images import encode, noise, photographs
 
 NOISY = encode(noise(np.random.default_rng(0), 48, 64), quality=90)
@@ -246,7 +247,10 @@ def test_sound_rgb_and_grey_images_keep_their_bytes_and_training_decodes_them(ca
     content, shown = case
     image = prepare(content)
     assert image.content == content
-    assert (image.suffix, image.reencoded) == ("png" if content.startswith(b"\x89PNG") else "jpg", None)
+    assert (image.suffix, image.reencoding_reason) == (
+        "png" if content.startswith(b"\x89PNG") else "jpg",
+        None,
+    )
     assert (image.height, image.width) == shown.shape[:2]
     assert apart(trained_on(image.content), shown) < (LOSSLESS if image.suffix == "png" else 2 * LOSSY)
 
@@ -258,7 +262,7 @@ def test_what_decoders_read_differently_is_stored_again_and_training_sees_what_a
     content, reason, shown = case
     image = prepare(content)
     jpeg = content.startswith(b"\xff\xd8")
-    assert image.reencoded == reason
+    assert image.reencoding_reason == reason
     assert image.suffix == ("jpg" if jpeg else "png")
     assert (image.height, image.width) == shown.shape[:2]
     assert apart(trained_on(image.content), shown) < (7 if jpeg else LOSSLESS)
@@ -288,7 +292,7 @@ def test_what_is_stored_again_is_plain_rgb_and_comes_out_of_a_second_look_unchan
     assert "transparency" not in stored.info
     assert not stored.getexif()
     again = prepare(image.content)
-    assert (again.content, again.reencoded) == (image.content, None)
+    assert (again.content, again.reencoding_reason) == (image.content, None)
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -299,7 +303,7 @@ def test_exif_orientation_is_applied_once(turn, kind, trained_on):
     options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
     image = prepare(encode(PICTURE, kind, exif=exif, **options))
     shown = upright(turn)
-    assert (image.reencoded is None) == (turn == 1 and kind in ("JPEG", "PNG"))
+    assert (image.reencoding_reason is None) == (turn == 1 and kind in ("JPEG", "PNG"))
     assert (image.height, image.width) == shown.shape[:2]
     assert apart(trained_on(image.content), shown) < (LOSSY if kind == "JPEG" else LOSSLESS)
     assert Image.open(io.BytesIO(image.content)).getexif().get(0x0112, 1) == 1
@@ -314,7 +318,7 @@ def test_exif_orientation_is_applied_once(turn, kind, trained_on):
 def test_exif_that_says_nothing_costs_no_image_its_bytes(body):
     content = with_exif(JPEG, body)
     image = prepare(content)
-    assert (image.content, image.reencoded) == (content, None)
+    assert (image.content, image.reencoding_reason) == (content, None)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +335,7 @@ def test_exif_that_says_nothing_costs_no_image_its_bytes(body):
 def test_exif_of_wrong_types_beside_the_orientation_does_not_matter(odd, trained_on):
     entries = sorted([odd, orientation(6)])
     image = prepare(with_exif(JPEG, ifd(*entries)))
-    assert image.reencoded == "EXIF orientation"
+    assert image.reencoding_reason == "EXIF orientation"
     assert apart(trained_on(image.content), upright(6)) < LOSSY
 
 
@@ -345,8 +349,8 @@ def test_an_orientation_that_does_not_exist_turns_nothing(value, trained_on):
 @pytest.mark.parametrize("picture", [PICTURE, GREY], ids=["rgb", "grey"])
 def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marker, picture):
     content = with_frame(encode(picture, quality=90), marker)
-    image = prepared(content)
-    assert isinstance(image, UnreadableImage) or (image.content != content and image.reencoded)
+    image = try_prepare(content)
+    assert isinstance(image, UnreadableImage) or (image.content != content and image.reencoding_reason)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +404,7 @@ CUT = {
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning", "ignore:Truncated File:UserWarning")
 def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
     cuts = {1, 2, 3, 12, 13, len(case) // 2, *range(20, len(case), max(1, len(case) // 40))}
-    accepted = [cut for cut in sorted(cuts) if not isinstance(prepared(case[:-cut]), UnreadableImage)]
+    accepted = [cut for cut in sorted(cuts) if not isinstance(try_prepare(case[:-cut]), UnreadableImage)]
     assert not accepted
     for cut in cuts:
         with pytest.raises(UnreadableImage):
@@ -411,9 +415,9 @@ def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
 def test_a_gif_cut_short_is_refused_unless_all_its_pixels_are_there():
     content, _, shown = AGAIN["gif"]
     for length in range(0, len(content), 7):
-        image = prepared(content[:length])
+        image = try_prepare(content[:length])
         assert isinstance(image, UnreadableImage) or (decoded(image.content) == shown).all()
-    assert isinstance(prepared(content[: len(content) // 2]), UnreadableImage)
+    assert isinstance(try_prepare(content[: len(content) // 2]), UnreadableImage)
 
 
 def scan(jpeg):
@@ -436,7 +440,7 @@ def test_a_flipped_bit_that_leaves_undecodable_data_is_refused_and_flips_that_le
     begin, end = scan(NOISY)
     rng = np.random.default_rng(2)
     flips = [changed(NOISY, place, 1 << rng.integers(8)) for place in rng.integers(begin, end, 300)]
-    found = [prepared(flip) for flip in flips]
+    found = [try_prepare(flip) for flip in flips]
     refused = [image for image in found if isinstance(image, UnreadableImage)]
     assert all(str(image) for image in refused)
     assert 30 < len(refused) < 270
@@ -445,7 +449,7 @@ def test_a_flipped_bit_that_leaves_undecodable_data_is_refused_and_flips_that_le
             with pytest.raises(UnreadableImage):
                 decode(flip)
         else:
-            assert image.content == flip or image.reencoded
+            assert image.content == flip or image.reencoding_reason
             assert trained_on(image.content).shape == (48, 64, 3)
 
 
@@ -454,7 +458,7 @@ def test_a_flipped_bit_anywhere_in_a_png_is_refused_or_changes_nothing(trained_o
     whole = trained_on(SMALL_PNG)
     rng = np.random.default_rng(3)
     for place in range(len(SMALL_PNG)):
-        image = prepared(changed(SMALL_PNG, place, 1 << rng.integers(8)))
+        image = try_prepare(changed(SMALL_PNG, place, 1 << rng.integers(8)))
         if isinstance(image, UnreadableImage):
             assert str(image)
         else:
@@ -498,13 +502,13 @@ def test_bombs_are_refused_without_decoding_them(tmp_path):
     script = """
 import resource, sys, warnings
 from pathlib import Path
-from fasticcl.shards.images import prepare, prepared
+from fasticcl.shards.images import prepare, try_prepare
 warnings.simplefilter("ignore")
 *bombs, sound = (Path(name).read_bytes() for name in sys.argv[1:])
 prepare(sound)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for bomb in bombs:
-    print(prepared(bomb))
+    print(try_prepare(bomb))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     paths = []
@@ -533,7 +537,7 @@ def test_the_limit_of_pixels_is_the_last_number_that_is_allowed(monkeypatch):
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
 @pytest.mark.parametrize("size", [(1_000_000, 1), (1_000_001, 1), (1, 1_000_001)])
 def test_a_side_that_no_decoder_takes_is_refused(kind, size, trained_on):
-    image = prepared(encode(Image.new("RGB", size), kind))
+    image = try_prepare(encode(Image.new("RGB", size), kind))
     if max(size) > 1_000_000:  # libpng's limit
         assert isinstance(image, UnreadableImage)
         assert "1000001" in str(image)
@@ -563,7 +567,7 @@ def photo(mode="RGB"):
     ],
 )
 def test_sizes_follow_one_side_and_nothing_is_enlarged(side, wanted, height, width, size):
-    assert Shrink(side, wanted, 90).size(height, width) == size
+    assert Shrink(side, wanted, 90).new_size(height, width) == size
 
 
 LARGE = {
@@ -594,7 +598,7 @@ def test_large_images_become_small_jpegs_of_what_pillow_resizes_them_to(case, si
     assert (stored.format, stored.mode, stored.size) == ("JPEG", mode, (width, height))
     small = original.resize((width, height), Image.Resampling.BICUBIC)
     assert apart(trained_on(image.content), decoded(encode(small, quality=100, subsampling=2))) < 1
-    assert image.reencoded
+    assert image.reencoding_reason
 
 
 def test_a_rotated_cmyk_image_is_shrunk_upright(trained_on):
@@ -647,16 +651,16 @@ def test_damage_is_refused_when_images_are_made_smaller_too(content):
     ],
 )
 def test_the_options_say_how_images_are_made_smaller(options, shrink):
-    assert shrink_to(*options) == shrink
+    assert Shrink.from_options(*options) == shrink
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ((256, 512, None), "Give --short-side or --max-side, not both"),
-        ((None, None, 90), "--quality is for images that are made smaller"),
+        ((256, 512, None), "--short-side and --max-side exclude each other"),
+        ((None, None, 90), "--quality needs --short-side or --max-side"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, sentence):
     with pytest.raises(UserError, match=sentence):
-        shrink_to(*options)
+        Shrink.from_options(*options)

@@ -121,5 +121,5 @@ def test_every_layout_says_where_to_get_it_and_what_to_type():
     lines = list(tables.layouts())
     for name, layout in LAYOUTS.items():
         assert name in lines
-        assert f"  next     {layout.command}" in lines
-        assert layout.command.split()[:3] == ["fasticcl", "convert", name]
+        assert f"  next     {layout.example}" in lines
+        assert layout.example.split()[:3] == ["fasticcl", "convert", name]

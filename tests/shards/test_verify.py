@@ -165,13 +165,13 @@ def test_every_damaged_image_is_named(folder):
 def test_a_shard_cut_short_is_named(folder, cut):
     path = folder / "train" / "shard-000001.tar"
     path.write_bytes(path.read_bytes()[:cut])
-    assert verify(folder).problems == ["train/shard-000001.tar is missing, or longer or shorter than it was"]
+    assert verify(folder).problems == ["train/shard-000001.tar is missing, or has another length than it had"]
 
 
 def test_a_shard_that_grew_is_named(folder):
     path = folder / "train" / "shard-000001.tar"
     path.write_bytes(path.read_bytes() + bytes(10240))
-    assert verify(folder).problems == ["train/shard-000001.tar is missing, or longer or shorter than it was"]
+    assert verify(folder).problems == ["train/shard-000001.tar is missing, or has another length than it had"]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_decode_finds_an_image_of_another_size_than_the_index_says(folder, field
     shard = f"train/shard-{row['shard']:06d}.tar"
     image = image_at(folder / shard, int(row["offset"]))
     assert verify(folder).problems == []
-    assert verify(folder, decode=True).problems == [f"{shard}: {image} has another size than the index says"]
+    assert verify(folder, decode=True).problems == [f"{shard}: {image} has another size than in the index"]
 
 
 @pytest.mark.parametrize("field", ["shard", "offset", "size", "label", "crc32"])

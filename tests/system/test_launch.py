@@ -17,10 +17,9 @@ import fasticcl
 from fasticcl.cli.main import main
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import TrainingFailed
-from fasticcl.system.launch import start_ranks
+from fasticcl.system.launch import launch_ranks
 from tests.support.children import started
-from tests.support.processes import Child, command_line, on_ranks
-from tests.support.processes import start_ranks as start_ranks_alone
+from tests.support.processes import Child, command_line, on_ranks, start_ranks
 from tests.support.small_runs import TINY, differences, start_tiny
 
 SLURM = Path(__file__).parents[2] / "tools/slurm.sbatch"
@@ -143,7 +142,7 @@ def test_a_rank_that_is_killed_ends_the_others_with_its_number_and_the_reason(ti
 def test_a_rank_that_loses_another_says_so_in_one_sentence(tiny_shards, tmp_path):
     """On another machine no torchrun ends it first."""
     arguments, marker = words(tiny_shards, tmp_path), tmp_path / "marker"
-    left, lost = start_ranks_alone(tmp_path / "log", 2, dying, arguments, marker, 11)
+    left, lost = start_ranks(tmp_path / "log", 2, dying, arguments, marker, 11)
     assert lost.exit_code() == -9
     assert left.exit_code() == 1
     assert "error: Another rank is gone" in left.printed()
@@ -234,7 +233,7 @@ def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What `start_ranks` would start, by torchrun's own machinery, which ends as it is told to."""
+    """What `launch_ranks` would start, by torchrun's own machinery, which ends as it is told to."""
     started, ends = [], []
 
     def launch(config, entry):
@@ -254,7 +253,7 @@ def launched(monkeypatch):
 @pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
 def test_nproc_starts_the_other_words_on_every_rank(launched, given):
     with pytest.raises(SystemExit) as left:
-        start_ranks(2, ["train", "demo", *given, "--lr", "0.1"])
+        launch_ranks(2, ["train", "demo", *given, "--lr", "0.1"])
     assert left.value.code == 0
     assert launched[0] == [(2, sys.executable, "-m", "fasticcl", "train", "demo", "--lr", "0.1")]
 
@@ -263,7 +262,7 @@ def test_a_rank_that_a_signal_ended_is_one_sentence(launched):
     failures = {0: failure(0, -15, later=1), 1: failure(1, -9, later=0)}
     launched[1].append(ChildFailedError("fasticcl", failures))
     with pytest.raises(TrainingFailed, match=r"Rank 1 was ended by SIGKILL.*--nproc 2 --resume"):
-        start_ranks(2, ["train", "demo"])
+        launch_ranks(2, ["train", "demo"])
 
 
 def failure(rank, exit_code, later):
@@ -276,7 +275,7 @@ def failure(rank, exit_code, later):
 def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, given, tmp_path, capsys):
     """torchrun hands the words on; a rank that read --nproc must not start ranks of its own."""
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("fasticcl.system.launch.start_ranks", lambda *_: pytest.fail("ranks were started"))
+    monkeypatch.setattr("fasticcl.system.launch.launch_ranks", lambda *_: pytest.fail("ranks were started"))
     monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *given, "--print-config"])
     with pytest.raises(SystemExit) as left:
         main()

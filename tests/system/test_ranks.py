@@ -5,11 +5,11 @@ from torch import nn
 
 from fasticcl.data.batch import Batch
 from fasticcl.engine.stages.representation import Representation
+from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank
-from fasticcl.method.network import SyncBatchNorm2d, synchronise_batch_norm
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
-from fasticcl.system.ranks import Ranks, join
+from fasticcl.system.ranks import Ranks, join_process_group
 from tests.support.processes import on_ranks
 
 WORLD = 2
@@ -17,7 +17,9 @@ WORLD = 2
 
 def _enter(work):
     # Shared memory, by which torch would send tensors, ends with the process.
-    return {name: torch.as_tensor(value).numpy() for name, value in work(join(gpu=False)).items()}
+    return {
+        name: torch.as_tensor(value).numpy() for name, value in work(join_process_group(gpu=False)).items()
+    }
 
 
 def heard_on_ranks(work, folder):
@@ -35,14 +37,14 @@ def talk(ranks):
     module = nn.BatchNorm2d(4)
     module.running_mean.fill_(float(ranks.rank))
     ranks.average_buffers(module)
-    asked = [ranks.agree(*numbers) for numbers in ((ranks.rank, 0), (0, 5 - ranks.rank), (0, 0))]
+    asked = [ranks.delayed_max(*numbers) for numbers in ((ranks.rank, 0), (0, 5 - ranks.rank), (0, 0))]
     return {
-        "gathered": ranks.gather(mine),
-        "sum": ranks.sum(mine),
+        "gathered": ranks.all_gather(mine),
+        "sum": ranks.all_reduce(mine),
         "mean": module.running_mean,
         "batches": module.num_batches_tracked,
-        "agreed": torch.tensor([*asked, ranks.settle()]),
-        "said": int(ranks.broadcast(f"4{ranks.rank}")),
+        "agreed": torch.tensor([*asked, ranks.flush_delayed_max()]),
+        "said": int(ranks.broadcast_object(f"4{ranks.rank}")),
     }
 
 
@@ -58,20 +60,20 @@ def test_ranks_hear_the_same(tmp_path):
 
 def test_a_process_on_its_own_is_answered_at_once():
     alone = Ranks()
-    assert alone.agree(15, 1) == [15, 1]
-    assert alone.settle() is None
+    assert alone.delayed_max(15, 1) == [15, 1]
+    assert alone.flush_delayed_max() is None
     assert alone.is_main
 
 
 def normalise(ranks):
     layer = nn.BatchNorm2d(5)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(3))
-    synchronise_batch_norm(layer)
+    layer = replace_batch_norm(layer, SyncBatchNorm2d)
     assert type(layer) is SyncBatchNorm2d
     x = (tensors(8, 5, 3, 3) * 2 + 1).chunk(WORLD)[ranks.rank].clone().requires_grad_()
     out = layer(x)
     (out * tensors(8, 5, 3, 3, seed=1).chunk(WORLD)[ranks.rank]).sum().backward()
-    grads = {name: ranks.sum(parameter.grad) for name, parameter in layer.named_parameters()}
+    grads = {name: ranks.all_reduce(parameter.grad) for name, parameter in layer.named_parameters()}
     return {"out": out.detach(), "x": x.grad, **grads, **dict(layer.named_buffers())}
 
 

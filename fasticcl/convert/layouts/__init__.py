@@ -1,1 +1,1 @@
-"""Original dataset layouts, one per file; each reads a dataset as a `fasticcl.convert.source.Source`."""
+"""Dataset layouts, one per file. Each reads an original dataset as a `fasticcl.convert.source.Source`."""

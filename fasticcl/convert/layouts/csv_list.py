@@ -1,52 +1,59 @@
-"""Anybody's own images, named in a CSV file with the columns path, label and split."""
+"""The user's own images, listed in a CSV file with the columns path, label and split."""
 
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fasticcl.convert.layouts.layout import OWN_IMAGES, Layout
-from fasticcl.convert.source import Listing, Source
+from fasticcl.convert.layouts.layout import OWN_IMAGE_OPTIONS, Layout
+from fasticcl.convert.source import ItemList, Source
 from fasticcl.convert.subset import split_validation
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import SPLITS
 
 
 def read(file: Path, val_fraction: float | None = None) -> Source:
-    """List the images that a CSV file names, relative to the folder that the file is in.
+    """List the images of a CSV file. Their paths are relative to the folder of the file.
 
-    Labels are class names; where all are whole numbers they sort as numbers. The column split says
-    train, val or test. With ``val_fraction`` it may be left out: that share of every class becomes val.
+    Labels are class names. If all labels are whole numbers, classes are sorted by number.
+
+    Args:
+        file: CSV file with the columns path and label. Without ``val_fraction`` it also has the column
+            split with the values train, val and test.
+        val_fraction: fraction of every class to use as val if the file has no column split.
 
     Raises:
-        UserError: a missing column, an unknown split, or a split or class without images.
+        UserError: a column is missing, a split is unknown, or a split or class has no images.
     """
     rows = _read(file)
     columns = rows[0][1]
     if val_fraction is not None and "split" in columns:
-        raise UserError(f"{file} has a column split; leave out --val-fraction or the column.")
+        raise UserError(f"{file} has a column split. Leave out --val-fraction or remove the column.")
     if val_fraction is None and "split" not in columns:
-        raise UserError(f"{file} has no column split; add it, or give --val-fraction 0.1.")
+        raise UserError(f"{file} has no column split. Add it, or give --val-fraction 0.1.")
     members: dict[str, list[Mapping[str, str]]] = {}
     for number, row in rows:
         split = row.get("split", "train")
         if split not in SPLITS:
-            raise UserError(f"{file}, line {number}: the split is train, val or test, got {split!r}.")
+            raise UserError(f"{file}, line {number}: the split must be train, val or test, not {split!r}.")
         members.setdefault(split, []).append(row)
     if "train" not in members:
-        raise UserError(f"{file} has no image with the split train.")
+        raise UserError(f"{file} has no image with the split train. Add at least one.")
     if val_fraction is None and len(members) == 1:
-        raise UserError(f"{file} has no image with the split val or test to evaluate on.")
-    classes = _classes(row["label"] for row in members["train"])
-    places = {name: label for label, name in enumerate(classes)}
-    if strangers := [row for split in members.values() for row in split if row["label"] not in places]:
         raise UserError(
-            f"{file}: {strangers[0]['path']} has the label {strangers[0]['label']!r}, "
-            "which no training image has; add one or remove it."
+            f"{file} has no image with the split val or test for evaluation. Add at least one, or remove the "
+            "column split and give --val-fraction 0.1."
+        )
+    classes = _classes(row["label"] for row in members["train"])
+    labels = {name: label for label, name in enumerate(classes)}
+    if unknown := [row for rows in members.values() for row in rows if row["label"] not in labels]:
+        raise UserError(
+            f"{file}: {unknown[0]['path']} has the label {unknown[0]['label']!r}, "
+            "which no training image has. Add a training image with this label or remove the line."
         )
     splits = {
-        split: Listing(
+        split: ItemList(
             [row["path"] for row in members[split]],
-            [places[row["label"]] for row in members[split]],
+            [labels[row["label"]] for row in members[split]],
             lambda _, name: file.parent / name,
         )
         for split in SPLITS
@@ -59,7 +66,7 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
 
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows, each with the number of the line that it ends in."""
+    """Return the rows, each with the number of its last line."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
@@ -69,13 +76,15 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} is not a CSV file: {error}.") from None
     if not rows:
-        raise UserError(f"{file} names no images; it needs a line `path,label,split` and one line an image.")
+        raise UserError(
+            f"{file} lists no images. It needs a first line `path,label,split` and one line per image."
+        )
     for column in ("path", "label"):
         if column not in rows[0][1]:
-            raise UserError(f"{file} has no column {column}; its first line should be `path,label,split`.")
+            raise UserError(f"{file} has no column {column}. Its first line must be `path,label,split`.")
     for number, row in rows:
         if None in row or None in row.values() or not row["path"] or not row["label"]:
-            raise UserError(f"{file}, line {number}: it has too few or too many fields.")
+            raise UserError(f"{file}, line {number}: too few or too many fields. Give one for each column.")
     return rows
 
 
@@ -88,7 +97,7 @@ def _classes(labels: Iterable[str]) -> list[str]:
 
 LAYOUT = Layout(
     read=read,
-    what="your images: a CSV file with the columns path, label and split",
-    command="fasticcl convert list IMAGES.csv data/folder",
-    options=OWN_IMAGES,
+    description="your images, listed in a CSV file with the columns path, label and split",
+    example="fasticcl convert list IMAGES.csv data/folder",
+    options=OWN_IMAGE_OPTIONS,
 )

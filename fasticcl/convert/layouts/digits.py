@@ -1,8 +1,8 @@
-"""The demonstration data: scikit-learn's 1,797 handwritten digits, made long-tailed."""
+"""The demonstration dataset: the 1,797 handwritten digits of scikit-learn, reduced to a long tail."""
 
 import numpy as np
 
-from fasticcl.convert.layouts.pixel_arrays import pictures
+from fasticcl.convert.layouts.pixel_arrays import png_items
 from fasticcl.convert.source import Source
 from fasticcl.errors import UserError
 from fasticcl.longtail import exponential_counts
@@ -13,13 +13,13 @@ TERMS = (
     "the digits are those of UCI's Optical Recognition of Handwritten Digits, whose terms are at "
     "archive.ics.uci.edu/dataset/80"
 )
-_SPLIT_SEED = 0  # which images are put aside is part of the data, not of a run
+_SPLIT_SEED = 0  # the test split is part of the dataset and not of a run
 
 
 def read() -> Source:
-    """Put a stratified fifth aside as the test split and cut the rest to an exponential profile.
+    """Use a stratified fifth as the test split and reduce the rest to an exponential profile.
 
-    The profile starts from all remaining zeros: 142 images down to 2 nines.
+    The profile starts with all 142 remaining images of the digit 0 and ends with 2 images of the digit 9.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -27,20 +27,23 @@ def read() -> Source:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("The demo needs scikit-learn's digits: pip install 'fasticcl[demo]'.") from None
+        raise UserError(
+            "The demo needs scikit-learn for its digits. Install it with: pip install 'fasticcl[demo]'"
+        ) from None
     digits = load_digits()
     rng = np.random.default_rng(_SPLIT_SEED)
     members = [rng.permutation(np.flatnonzero(digits.target == digit)) for digit in range(10)]
-    held_out = [round(len(rows) * TEST_SHARE) for rows in members]
-    counts = exponential_counts(len(members[0]) - held_out[0], 10, IMBALANCE)
-    test = [rows[:aside] for rows, aside in zip(members, held_out, strict=True)]
+    test_counts = [round(len(rows) * TEST_SHARE) for rows in members]
+    train_counts = exponential_counts(len(members[0]) - test_counts[0], 10, IMBALANCE)
+    test = [rows[:count] for rows, count in zip(members, test_counts, strict=True)]
     train = [
-        rows[aside : aside + count] for rows, aside, count in zip(members, held_out, counts, strict=True)
+        rows[start : start + count]
+        for rows, start, count in zip(members, test_counts, train_counts, strict=True)
     ]
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # scikit-learn stores 0 to 16
     names = [str(digit) for digit in range(10)]
     splits = {
-        split: pictures(images, digits.target, np.concatenate(rows), names, split)
+        split: png_items(images, digits.target, np.concatenate(rows), names, split)
         for split, rows in (("train", train), ("test", test))
     }
     return Source("demo", names, splits)

@@ -1,4 +1,4 @@
-"""iNaturalist 2018: the official COCO-style annotations, images in train_val2018/ or its .tar.gz."""
+"""iNaturalist 2018: the official COCO-style annotations, with images in train_val2018/ or its .tar.gz."""
 
 import json
 import tarfile
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fasticcl.convert.layouts.layout import Layout
-from fasticcl.convert.source import Listing, Source, files, some_file_exists
+from fasticcl.convert.source import ItemList, Source, check_some_file_exists, list_files
 from fasticcl.convert.tar_stream import open_tar
 from fasticcl.errors import UserError
 
@@ -17,38 +17,41 @@ _IMAGES = "train_val2018"
 def read(source: Path) -> Source:
     """List the images of train2018.json and val2018.json (or their .tar.gz), joined by ``image_id``.
 
-    Classes are the categories by ascending id; categories.json, where it is there, gives their real names.
+    Classes are the categories by ascending id. If categories.json exists, it provides their real names.
+
+    Args:
+        source: folder of the downloaded files, unpacked or not.
 
     Raises:
-        UserError: a missing or foreign file, or an image without exactly one category.
+        UserError: a file is missing or invalid, or an image does not have exactly one category.
     """
     annotations = {split: _annotations(source, f"{split}2018") for split in ("train", "val")}
     names = _names(annotations["train"]["categories"])
-    if (real := _find(source, "categories")) is not None:
+    if (path := _find(source, "categories")) is not None:
         try:
-            names |= {each: name for each, name in _names(_load(real)).items() if each in names}
+            names |= {category: name for category, name in _names(_load(path)).items() if category in names}
         except (KeyError, TypeError):
-            raise UserError(f"{real} is no list of categories; download it again or remove it.") from None
+            raise UserError(f"{path} is not a list of categories. Download it again or remove it.") from None
     labels = {category: label for label, category in enumerate(sorted(names))}
-    splits = {split: _listing(source, split, each, labels) for split, each in annotations.items()}
+    splits = {split: _list_images(source, split, content, labels) for split, content in annotations.items()}
     archive = None if (source / _IMAGES).is_dir() else _archive(source)
     if archive is None:
-        for listing in splits.values():
-            some_file_exists(listing, source)
-    return Source("inat2018", [str(names[each]) for each in sorted(names)], splits, archive)
+        for items in splits.values():
+            check_some_file_exists(items, source)
+    return Source("inat2018", [str(names[category]) for category in sorted(names)], splits, archive)
 
 
-def _listing(source: Path, split: str, found: dict[str, Any], labels: dict[int, int]) -> Listing:
-    category = dict(found["annotations"])
-    if len(category) != len(found["annotations"]):
-        raise UserError(f"{split}2018.json gives an image more than one category; download it again.")
-    for image, name in found["images"]:
+def _list_images(source: Path, split: str, content: dict[str, Any], labels: dict[int, int]) -> ItemList:
+    category = dict(content["annotations"])
+    if len(category) != len(content["annotations"]):
+        raise UserError(f"{split}2018.json gives an image more than one category. Download it again.")
+    for image, name in content["images"]:
         if category.get(image) not in labels:
-            raise UserError(f"{split}2018.json gives {name} no known category; download it again.")
-    return files(
+            raise UserError(f"{split}2018.json gives {name} no known category. Download it again.")
+    return list_files(
         source,
-        (name for _, name in found["images"]),
-        (labels[category[image]] for image, _ in found["images"]),
+        (name for _, name in content["images"]),
+        (labels[category[image]] for image, _ in content["images"]),
     )
 
 
@@ -56,24 +59,24 @@ def _annotations(source: Path, stem: str) -> dict[str, Any]:
     path = _find(source, stem)
     if path is None:
         raise UserError(
-            f"{source} has neither {stem}.json nor {stem}.json.tar.gz; "
-            "`fasticcl datasets` says where to get it."
+            f"{source} has neither {stem}.json nor {stem}.json.tar.gz. "
+            "Download it (for its address run: fasticcl datasets)."
         )
-    found = _load(path)
+    content = _load(path)
     try:
-        sound = bool(found["images"]) and all(isinstance(name, str) for _, name in found["images"])
-        dict(found["annotations"])
-        _names(found["categories"])
+        valid = bool(content["images"]) and all(isinstance(name, str) for _, name in content["images"])
+        dict(content["annotations"])
+        _names(content["categories"])
     except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise UserError(f"{path} lacks images, annotations or categories; is it iNaturalist 2018's?")
-    return found
+        valid = False
+    if not valid:
+        raise UserError(f"{path} lacks images, annotations or categories. Use the file of iNaturalist 2018.")
+    return content
 
 
 def _find(source: Path, stem: str) -> Path | None:
-    found = [path for suffix in (".json", ".json.tar.gz") if (path := source / f"{stem}{suffix}").is_file()]
-    return found[0] if found else None
+    paths = (source / f"{stem}{suffix}" for suffix in (".json", ".json.tar.gz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _load(path: Path) -> Any:
@@ -85,23 +88,23 @@ def _load(path: Path) -> Any:
             for member in tar:
                 if member.name.endswith(".json") and (file := tar.extractfile(member)):
                     return _parse(file)
-        raise ValueError("it holds no .json file")
+        raise ValueError("it contains no .json file")
     except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as annotations ({error}); download it again.") from None
+        raise UserError(f"{path} cannot be read as annotations ({error}). Download it again.") from None
 
 
 def _names(categories: Any) -> dict[int, str]:
     if not isinstance(categories, list):
         raise TypeError
-    return {each["id"]: each["name"] for each in categories}
+    return {category["id"]: category["name"] for category in categories}
 
 
 def _parse(file: IO[bytes]) -> Any:
-    return json.load(file, object_hook=_slim)
+    return json.load(file, object_hook=_reduced)
 
 
-def _slim(record: dict[str, Any]) -> Any:
-    """Keep what matters of a record while the file is parsed: half a million dictionaries fill a gigabyte."""
+def _reduced(record: dict[str, Any]) -> Any:
+    """Return the needed fields of a record. Half a million complete dictionaries would fill a gigabyte."""
     if "file_name" in record:
         return record["id"], record["file_name"]
     if "image_id" in record:
@@ -114,16 +117,16 @@ def _archive(source: Path) -> Path:
         if (path := source / f"{_IMAGES}{suffix}").is_file():
             return path
     raise UserError(
-        f"{source} has neither the folder {_IMAGES}/ nor {_IMAGES}.tar.gz; "
-        "`fasticcl datasets` says where to get it."
+        f"{source} has neither the folder {_IMAGES}/ nor {_IMAGES}.tar.gz. "
+        "Download it (for its address run: fasticcl datasets)."
     )
 
 
 LAYOUT = Layout(
     read=read,
-    what="8,142 species, 437,513 training and 24,426 validation images, 120 GB",
-    where="train_val2018.tar.gz, train2018.json.tar.gz, val2018.json.tar.gz and, for real names, "
-    "categories.json: github.com/visipedia/inat_comp, folder 2018",
-    licence="non-commercial research and education; each photograph has its own licence",
-    command="fasticcl convert inat2018 DOWNLOADS data/inat2018",
+    description="8,142 species, 437,513 training and 24,426 validation images, 120 GB",
+    download="train_val2018.tar.gz, train2018.json.tar.gz, val2018.json.tar.gz and, for real names, "
+    "categories.json from github.com/visipedia/inat_comp, folder 2018",
+    licence="non-commercial research and education, and each photograph has its own licence",
+    example="fasticcl convert inat2018 DOWNLOADS data/inat2018",
 )

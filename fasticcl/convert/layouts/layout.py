@@ -1,25 +1,25 @@
-"""How one kind of dataset lies on the disk, and where a person gets it."""
+"""The description of a dataset layout that `fasticcl convert` and `fasticcl datasets` use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fasticcl.convert.source import Source
 
-OWN_IMAGES = frozenset({"val_fraction", "long_tail"})
-"""Options of layouts that hold anybody's images."""
+OWN_IMAGE_OPTIONS = frozenset({"val_fraction", "long_tail"})
+"""Options of the layouts for the user's own images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a file of this folder registers in `layouts`."""
+    """A dataset layout, as a module of this folder provides it to the registry."""
 
     read: Callable[..., Source]
-    """Called with SRC and those of ``options`` that were given, by name."""
-    what: str
-    command: str
-    """The exact next command."""
-    where: str = ""
-    """Where a person gets it; empty: it is theirs."""
+    """Function of SRC and of the given ``options``, which are passed by name."""
+    description: str
+    example: str
+    """A complete command that converts the dataset."""
+    download: str = ""
+    """Files to download and their address. Empty for the user's own images."""
     licence: str = "yours"
     options: frozenset[str] = frozenset()
-    """Which of the options of `fasticcl convert` it takes."""
+    """Options of `fasticcl convert` that apply to this layout in addition to the common ones."""

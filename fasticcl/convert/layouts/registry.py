@@ -1,10 +1,10 @@
-"""The layouts that `fasticcl convert` knows. A new one is a file beside this one and a line here."""
+"""The dataset layouts of `fasticcl convert`. A new layout needs a module in this folder and a line here."""
 
 from pathlib import Path
 
 from fasticcl.convert.layouts.layout import Layout
 from fasticcl.convert.source import Source
-from fasticcl.convert.subset import limited, with_long_tail
+from fasticcl.convert.subset import limit_images, make_long_tailed
 from fasticcl.errors import UserError, nearest
 from fasticcl.registry import Registry
 
@@ -21,36 +21,38 @@ LAYOUTS: Registry[Layout] = Registry(
 )
 
 
-def read(name: str, source: Path, *, long_tail: float | None, limit: int | None, **options: object) -> Source:
-    """Read a dataset in a layout.
+def read_source(
+    name: str, source: Path, *, long_tail: float | None, limit: int | None, **options: object
+) -> Source:
+    """Read the list of images of a dataset.
 
     Args:
-        name: the layout.
+        name: name of the layout.
         source: SRC.
-        long_tail: imbalance ratio to which the training images are cut.
-        limit: most images a split.
-        options: those of the layout; None: not given.
+        long_tail: imbalance ratio to which the training images are reduced, or None.
+        limit: maximum number of images per split, or None.
+        options: other options of the layout. None means not given.
 
     Raises:
-        UserError: bad input, in one sentence.
+        UserError: the dataset or an option is invalid.
     """
-    layout = find(name)
+    layout = find_layout(name)
     given = {option: value for option, value in options.items() if value is not None}
     for option in [*given, *(["long_tail"] if long_tail is not None else [])]:
         if option not in layout.options:
-            users = " and ".join(each for each, other in LAYOUTS.items() if option in other.options)
-            raise UserError(f"--{option.replace('_', '-')} is for {users}; leave it out for {name}.")
-    found = layout.read(source, **given)
+            users = " and ".join(user for user, other in LAYOUTS.items() if option in other.options)
+            raise UserError(f"--{option.replace('_', '-')} applies only to {users}. Leave it out for {name}.")
+    dataset = layout.read(source, **given)
     if long_tail is not None:
-        found = with_long_tail(found, long_tail)
-    return found if limit is None else limited(found, limit)
+        dataset = make_long_tailed(dataset, long_tail)
+    return dataset if limit is None else limit_images(dataset, limit)
 
 
-def find(name: str) -> Layout:
-    """Return a layout.
+def find_layout(name: str) -> Layout:
+    """Return the layout with this name.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: the layout does not exist.
     """
     if name not in LAYOUTS:
         raise UserError(f"There is no layout {name!r}. {nearest(name, LAYOUTS)}")

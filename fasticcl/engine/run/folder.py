@@ -29,7 +29,7 @@ from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import remove_unfinished, write_file
 from fasticcl.method.network import Network
 from fasticcl.resolve import resolve
-from fasticcl.system.launch import ranks_here
+from fasticcl.system.launch import nproc_option
 
 Record = dict[str, Any]
 CENTROIDS = "centroids.npy"
@@ -179,7 +179,7 @@ class Run:
             "data": self.data_sha256,
             "epochs": self.epochs,
             "unwritten": "" if self.files.catch_up() else self._unwritten,
-            **stage.state(),
+            **stage.state_dict(),
         }
         if "metrics.jsonl" not in self.files.waiting:
             self.files.wrote("metrics.jsonl", sync)  # a checkpoint covers lines that are on the disk
@@ -298,4 +298,4 @@ class Run:
         """What continues the run."""
         project = [] if self.project == Path("runs") else ["--project", str(self.project)]
         words = ["fasticcl", "train", self.config.data.dataset, *project, "--name", self.folder.name]
-        return shlex.join([*words, *ranks_here(), "--resume"])
+        return shlex.join([*words, *nproc_option(), "--resume"])

@@ -44,9 +44,11 @@ class Rebalancing:
                 fresh = torch.nn.Linear(network.classifier.in_features, network.classifier.out_features)
             network.classifier.load_state_dict(fresh.state_dict())
         learning = network.classifier if self.frozen else network
-        self.student = machine.learner(learning)
-        self.features = machine.forward_of(self.teacher.encoder)
-        self._losses = machine.losses_of(lambda batch: self.losses_from(self.encode(batch), batch))
+        self.student = machine.wrap_for_training(learning)
+        self.features = machine.compile_forward(self.teacher.encoder)
+        self._losses = machine.compile_losses(
+            lambda batch: self.losses_from_features(self.encode(batch), batch)
+        )
         self.optimizer = build_optimizer(learning.parameters(), config.optim, self.settings.weight_decay)
 
     def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has one phase
@@ -79,7 +81,7 @@ class Rebalancing:
         assert isinstance(batch, StreamBatch)
         return self._losses(batch)
 
-    def losses_from(self, features: torch.Tensor | None, batch: StreamBatch) -> Losses:
+    def losses_from_features(self, features: torch.Tensor | None, batch: StreamBatch) -> Losses:
         """Return the loss of a class-aware batch, given what `encode` made of it."""
         weight = self.settings.distillation_weight
         with self.machine.autocast():
@@ -90,7 +92,7 @@ class Rebalancing:
         total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 
-    def state(self) -> StageState:
+    def state_dict(self) -> StageState:
         """Return weights of student and teacher, and momentum."""
         return {
             "network": self.network.state_dict(),
@@ -98,8 +100,8 @@ class Rebalancing:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self, state: StageState) -> None:
-        """Continue from a `state`."""
+    def load_state_dict(self, state: StageState) -> None:
+        """Continue from a `state_dict`."""
         self.teacher.load_state_dict(state["teacher"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -10,9 +10,10 @@ from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, representation_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
+from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank
-from fasticcl.method.class_losses import Classification
-from fasticcl.method.network import Network, Output, synchronise_batch_norm
+from fasticcl.method.class_losses import ClassificationLoss
+from fasticcl.method.network import Network, Output
 from fasticcl.system.machine import Machine
 
 
@@ -37,18 +38,18 @@ class Representation:
         dim = self.method.embedding_dim if self.method.centroid_contrastive else 0
         split = self.method.bn_mode == "split"
         self.network = Network(self.method.encoder, num_classes, dim, split_bn=split)
-        machine.place(self.network)
+        machine.to_device(self.network)
         sizes = torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
-        self.classification = Classification(self.method.class_loss, sizes.to(machine.device))
+        self.classification = ClassificationLoss(self.method.class_loss, sizes.to(machine.device))
         self.bank = CentroidBank(
             num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
         ).to(machine.device)
         if config.engine.sync_bn:
-            synchronise_batch_norm(self.network)
+            replace_batch_norm(self.network, SyncBatchNorm2d)
         # Equation 8 without ω_u and L_ce^it leaves the classifier without a gradient.
         unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
-        self.forward = machine.learner(self.network, unused)
-        self._losses = machine.losses_of(self._interpolative), machine.losses_of(self._warmup)
+        self.forward = machine.wrap_for_training(self.network, unused)
+        self._losses = machine.compile_losses(self._interpolative), machine.compile_losses(self._warmup)
         self.optimizer = build_optimizer(self.network.parameters(), config.optim)
 
     def phase(self, epoch: int) -> Phase:
@@ -98,7 +99,7 @@ class Representation:
 
     def _move_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
         """Update them from the global batch in slot order: on every rank the same, to the bit."""
-        self.bank.update(self.machine.ranks.gather(z), self.machine.ranks.gather(y))
+        self.bank.update(self.machine.ranks.all_gather(z), self.machine.ranks.all_gather(y))
 
     def _both_branches(self, batch: Batch) -> tuple[Output | None, Output]:
         """Return the outputs for x_h and x_f as ``method.bn_mode`` computes them.
@@ -113,10 +114,10 @@ class Representation:
             with torch.set_grad_enabled(learns_h):
                 h = self._pass(batch.x_h)
             return h, self._pass(batch.x_f)
-        self.network.use_streams(2)
+        self.network.set_num_streams(2)
         both = self._pass(torch.cat([batch.x_h, batch.x_f]))
-        self.network.use_streams(1)
-        return both.part(0), both.part(1)
+        self.network.set_num_streams(1)
+        return both.half(0), both.half(1)
 
     def _pass(self, images: torch.Tensor) -> Output:
         # One context a pass: it keeps the weights that it casts, and those cast where no gradient is wanted
@@ -124,7 +125,7 @@ class Representation:
         with self.machine.autocast():
             return self.forward(images)
 
-    def state(self) -> StageState:
+    def state_dict(self) -> StageState:
         """Return weights, centroids and momentum."""
         return {
             "network": self.network.state_dict(),
@@ -132,8 +133,8 @@ class Representation:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self, state: StageState) -> None:
-        """Continue from a `state`."""
+    def load_state_dict(self, state: StageState) -> None:
+        """Continue from a `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.bank.load_state_dict(state["centroids"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -50,12 +50,12 @@ class Stage(Protocol):
         """Return the losses of a batch; a training step begins with this."""
         ...
 
-    def state(self) -> StageState:
-        """Return tensors and plain values from which `restore` continues."""
+    def state_dict(self) -> StageState:
+        """Return tensors and plain values from which `load_state_dict` continues."""
         ...
 
-    def restore(self, state: StageState) -> None:
-        """Continue from a `state`."""
+    def load_state_dict(self, state: StageState) -> None:
+        """Continue from a `state_dict`."""
         ...
 
 

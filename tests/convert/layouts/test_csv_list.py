@@ -135,24 +135,24 @@ def test_val_fraction_puts_a_share_of_every_class_aside(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "names no images; it needs a line `path,label,split`"),
-        (b"path,label,split\n", "names no images"),
-        (b"\n\n", "names no images"),
+        (b"", "lists no images. It needs a first line `path,label,split`"),
+        (b"path,label,split\n", "lists no images"),
+        (b"\n\n", "lists no images"),
         (b"a.jpg,cat,train\nb.jpg,cat,val\n", "has no column path"),
         (b"label,split\ncat,train\n", "has no column path"),
         (b"path,split\na.jpg,train\n", "has no column label"),
-        (b"path,label\na.jpg,cat\n", "has no column split; add it, or give --val-fraction"),
+        (b"path,label\na.jpg,cat\n", "has no column split. Add it, or give --val-fraction"),
         (b"path;label;split\na.jpg;cat;train\n", "has no column path"),
-        (b"path,label,split\na.jpg,cat,train\nb.jpg,cat\n", "line 3: it has too few or too many fields"),
-        (b"path,label,split\na.jpg,cat,train,1\nb.jpg,cat,val\n", "line 2: it has too few or too many"),
-        (b"path,label,split\na.jpg\n", "line 2: it has too few or too many fields"),
+        (b"path,label,split\na.jpg,cat,train\nb.jpg,cat\n", "line 3: too few or too many fields"),
+        (b"path,label,split\na.jpg,cat,train,1\nb.jpg,cat,val\n", "line 2: too few or too many"),
+        (b"path,label,split\na.jpg\n", "line 2: too few or too many fields"),
         (b"path,label,split\n,cat,train\n", "line 2: "),
         (b"path,label,split\na.jpg,,train\n", "line 2: "),
-        (b"path,label,split\na.jpg,cat,train\nb.jpg,cat,dev\n", "line 3: the split is .* got 'dev'"),
-        (b"path,label,split\na.jpg,cat,\n", "line 2: the split is train, val or test, got ''"),
-        (b"path,label,split\na.jpg,cat,Train\n", "line 2: the split is .* got 'Train'"),
+        (b"path,label,split\na.jpg,cat,train\nb.jpg,cat,dev\n", "line 3: the split must be .* not 'dev'"),
+        (b"path,label,split\na.jpg,cat,\n", "line 2: the split must be train, val or test, not ''"),
+        (b"path,label,split\na.jpg,cat,Train\n", "line 2: the split must be .* not 'Train'"),
         (b"path,label,split\na.jpg,cat,val\n", "has no image with the split train"),
-        (b"path,label,split\na.jpg,cat,train\n", "has no image with the split val or test to evaluate on"),
+        (b"path,label,split\na.jpg,cat,train\n", "has no image with the split val or test for evaluation"),
         (
             b"path,label,split\na.jpg,cat,train\nb.jpg,ant,val\n",
             r"b\.jpg has the label 'ant', which no training image has",
@@ -186,12 +186,14 @@ def test_a_path_that_no_file_can_have_is_one_sentence(tmp_path):
 def test_line_numbers_are_those_of_an_editor(tmp_path, text):
     file = tmp_path / "images.csv"
     file.write_text("path,label,split\n" + text)
-    with pytest.raises(UserError, match=r"images\.csv, line 4: the split is"):
+    with pytest.raises(UserError, match=r"images\.csv, line 4: the split must be"):
         csv_list.read(file)
 
 
 def test_a_split_column_and_val_fraction_do_not_go_together(tmp_path):
-    with pytest.raises(UserError, match="has a column split; leave out --val-fraction or the column"):
+    with pytest.raises(
+        UserError, match=r"has a column split\. Leave out --val-fraction or remove the column"
+    ):
         csv_list.read(write_table(tmp_path, FEW), val_fraction=0.1)
 
 

@@ -116,7 +116,7 @@ def test_a_share_of_every_class_is_put_aside_where_there_is_no_split(tmp_path, t
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_split_and_val_fraction_do_not_go_together(tmp_path, split):
     lay_out(tmp_path, ["train/a/1.jpg", f"{split}/a/1.jpg"])
-    with pytest.raises(UserError, match=rf"has {split}/ to evaluate on; leave out --val-fraction"):
+    with pytest.raises(UserError, match=rf"already has {split}/ for evaluation. Leave out --val-fraction"):
         folder.read(tmp_path, val_fraction=0.1)
 
 

@@ -138,7 +138,7 @@ def test_a_list_that_is_not_the_published_one_is_said_so(tmp_path, monkeypatch):
     )
     assert output.getvalue().splitlines() == [
         "ImageNet_LT_train.txt is the published list",
-        "ImageNet_LT_val.txt is not the published list, but used as it is",
+        "ImageNet_LT_val.txt is used, but it is not the published list",
         "ImageNet_LT_test.txt is the published list",
     ]
 
@@ -211,9 +211,9 @@ def test_an_empty_list_is_one_sentence(tmp_path, split):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        (["train/n01443537/x.JPEG 0"], "gives label 0 to n01440764 and to n01443537"),
-        (["train/n01440764/x.JPEG 3"], "labels and classes do not go together"),
-        (["train/n02999999/x.JPEG 4"], "labels and classes do not go together"),
+        (["train/n01443537/x.JPEG 0"], "gives the label 0 to both n01440764 and n01443537"),
+        (["train/n01440764/x.JPEG 3"], "does not have exactly one label for each class"),
+        (["train/n02999999/x.JPEG 4"], "does not have exactly one label for each class"),
     ],
     ids=["one label, two classes", "one class, two labels", "a label left out"],
 )
@@ -246,7 +246,7 @@ def test_a_label_that_train_does_not_have_is_one_sentence(tmp_path, split):
     mine = lists()
     mine[f"ImageNet_LT_{split}.txt"] += b"val/ILSVRC2012_val_00000099.JPEG 3\n"
     write_files(tmp_path, mine)
-    with pytest.raises(UserError, match="have the label 3, which train does not have"):
+    with pytest.raises(UserError, match="has the label 3, which the list of train does not have"):
         layout.read(tmp_path)
 
 
@@ -266,7 +266,7 @@ def test_a_folder_of_something_else_is_one_sentence(tmp_path, split):
     write_files(tmp_path / "src", there | {f"{split}/readme.txt": b"hello"})
     write_files(tmp_path / "lists", lists())
     first = train_name(*TRAIN[0]) if split == "train" else "val/"
-    with pytest.raises(UserError, match=rf"There is no {first}.*; is it the right folder\?"):
+    with pytest.raises(UserError, match=rf"has neither {first}.* nor any of the next images"):
         layout.read(tmp_path / "src", tmp_path / "lists")
 
 

@@ -8,7 +8,7 @@ import fasticcl
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.run.lock import held, is_held
 from fasticcl.errors import UserError
-from fasticcl.report.run_record import read_record
+from fasticcl.report.run_history import read_history
 from tests.support.processes import Child
 from tests.support.small_runs import resume, start_tiny
 from tests.support.trees import tree
@@ -81,9 +81,9 @@ def test_who_asks_for_its_results_is_told_to_wait(stopped):
 
 def test_lines_that_came_twice_do_not_make_a_run_unfinished(tiny_shards, tmp_path):
     run = start_tiny(tiny_shards, tmp_path).run
-    assert read_record(run).finished
+    assert read_history(run).finished
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     last = next(line for line in reversed(lines) if "val/top1" in json.loads(line))
     with open(run / "metrics.jsonl", "a") as file:
         file.write(last)
-    assert read_record(run).finished
+    assert read_history(run).finished

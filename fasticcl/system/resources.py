@@ -1,14 +1,30 @@
-"""What the kernel's control groups leave to this process: the limits of a container or of a batch job.
+"""CPU cores and memory available to this process, as limited by its affinity and control groups.
 
-The limits of a group hold for all groups in it, so the tightest from here to the root counts. Both
-versions of control groups are read; version 1 has a hierarchy per controller.
+A container or a batch job is limited by control groups. A process is bound by its own group and by all
+ancestors, so the smallest limit applies. Both cgroup versions are supported. Version 1 has a separate
+hierarchy for each controller.
 """
 
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fasticcl.system.rank_environment import local_world_size
+
 _ROOT = Path("/")
 _NO_MEMORY_LIMIT = 2**60  # version 1 writes a number near 2^63 for none
+
+
+def available_cores() -> int:
+    """Return this process's share of the cores: those it may use, divided among the ranks of its machine."""
+    return max(1, usable_cores() // local_world_size())
+
+
+def usable_cores() -> int:
+    """Return how many cores may be kept busy here, by affinity and by control group."""
+    cores, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-import ours
+import fasticcl_loader
 from _peer import main
 
-variants = partial(ours.variants, short_side=256)
+variants = partial(fasticcl_loader.variants, short_side=256)
 
 if __name__ == "__main__":
     main(variants, ["torch", "nvidia-dali-cuda120", "numpy"])

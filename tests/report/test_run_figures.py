@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasticcl.report import figures, sections
-from fasticcl.report.class_analysis import Details
-from fasticcl.report.drawing import png
-from fasticcl.report.run_groups import Group, overlaid
-from fasticcl.report.run_record import read_record
+from fasticcl.report import run_figures, run_sections
+from fasticcl.report.class_analysis import ClassAnalysis
+from fasticcl.report.comparison import metric_curves
+from fasticcl.report.plotting import to_png
+from fasticcl.report.run_groups import RunGroup
+from fasticcl.report.run_history import read_history
 
 PHASES = ("warmup", "interpolative", "rebalance")
 LENGTHS = [(1,), (1, 1), (1, 1, 1), (5, 2, 1), (1, 198, 1), (100, 95, 5), (100, 1, 1), (1, 1, 198)]
-CURVES = [figures.accuracy_curves, figures.loss_curves, figures.speed]
+CURVES = [run_figures.accuracy_curves, run_figures.loss_curves, run_figures.throughput_curves]
 
 
 @pytest.fixture(scope="module")
 def record(reported):
-    return read_record(reported)
+    return read_history(reported)
 
 
 @pytest.fixture(scope="module")
 def details(reported):
-    return Details.model_validate(json.loads((reported / "report.json").read_text())["details"])
+    return ClassAnalysis.model_validate(json.loads((reported / "report.json").read_text())["details"])
 
 
 def of_lengths(record, lengths):
@@ -69,7 +70,7 @@ def test_names_of_phases_lie_apart_between_axes_and_title(record, draw, lengths)
 
 
 def test_the_name_of_a_long_phase_is_at_its_middle(record):
-    figure = figures.accuracy_curves(of_lengths(record, (40, 60, 100)))
+    figure = run_figures.accuracy_curves(of_lengths(record, (40, 60, 100)))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     for text, middle in zip(axes.texts, (20.5, 70.5, 150.5), strict=True):
@@ -89,14 +90,14 @@ def test_epochs_are_whole_numbers(record, draw, lengths):
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_epochs_of_a_comparison_are_whole_numbers(record, lengths):
     runs = [of_lengths(record, lengths)]
-    labels = ticks(overlaid([Group("one", runs)], "val/top1", "one"))
+    labels = ticks(metric_curves([RunGroup("one", runs)], "val/top1", "one"))
     assert labels
     assert all(map(str.isdecimal, labels))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 1000])
 def test_ranks_of_classes_are_whole_numbers_that_begin_with_1(details, count):
-    figure = figures.norms(of_classes(details, [*range(count, 0, -1)]))
+    figure = run_figures.class_norms(of_classes(details, [*range(count, 0, -1)]))
     labels = ticks(figure)
     assert labels
     assert all(map(str.isdecimal, labels))
@@ -105,21 +106,21 @@ def test_ranks_of_classes_are_whole_numbers_that_begin_with_1(details, count):
 
 @pytest.mark.parametrize("sizes", [[60, 30, 22], [142, 10, 2], [5000, 50, 1], [7, 7, 7]])
 def test_sizes_of_classes_are_plain_numbers(details, sizes):
-    labels = ticks(figures.per_class(of_classes(details, sizes)))
+    labels = ticks(run_figures.per_class_accuracy(of_classes(details, sizes)))
     assert labels
     assert all(label.replace(",", "").isdecimal() for label in labels)
 
 
 def test_of_a_single_epoch_every_accuracy_is_seen(record):
     one = dataclasses.replace(record, epochs=[record.epochs[-1]])
-    with Image.open(io.BytesIO(png(figures.accuracy_curves(one)))) as picture:
+    with Image.open(io.BytesIO(to_png(run_figures.accuracy_curves(one)))) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     above_the_legend = pixels[: len(pixels) * 3 // 4].reshape(-1, 3).tolist()
     assert above_the_legend.count([0xD5, 0x5E, 0x00]) > 20, "the few"
 
 
 def test_lines_along_0_and_100_are_seen_whole(record):
-    for draw in (figures.accuracy_curves, figures.speed):
+    for draw in (run_figures.accuracy_curves, run_figures.throughput_curves):
         low, high = draw(record).axes[-1].get_ylim()
         assert low < 0
         assert high > 100
@@ -128,7 +129,7 @@ def test_lines_along_0_and_100_are_seen_whole(record):
 def test_starts_that_are_alike_share_a_column(record):
     starts = [record.environments[0] | {"started": f"day {day}"} for day in range(12)]
     starts[11] = starts[11] | {"torch": "another"}
-    (table,) = sections._environments(dataclasses.replace(record, environments=starts))
+    (table,) = run_sections._environments(dataclasses.replace(record, environments=starts))
     first = ", ".join(f"day {day}" for day in range(11))
     assert [column.name for column in table.columns] == ["started", first, "day 11"]
     (torch,) = [row for row in table.rows if row[0].text == "torch"]

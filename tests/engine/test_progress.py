@@ -1,6 +1,6 @@
 import pytest
 
-from fasticcl.engine.estimate import RELATIVE_COST, Estimate
+from fasticcl.engine.progress import RELATIVE_COST, TimeEstimate
 
 
 def run(estimate, steps, now=0.0):
@@ -13,7 +13,7 @@ def run(estimate, steps, now=0.0):
 
 
 def test_each_phase_is_counted_at_its_own_pace():
-    estimate = Estimate({"warmup": 100, "interpolative": 100, "rebalance": 50})
+    estimate = TimeEstimate({"warmup": 100, "interpolative": 100, "rebalance": 50})
     now = run(estimate, [("warmup", 100, 0.1), ("interpolative", 40, 0.3)])
     unit = 0.3 / RELATIVE_COST["interpolative"]
     assert estimate.seconds() == pytest.approx(60 * 0.3 + 50 * unit * RELATIVE_COST["rebalance"])
@@ -22,13 +22,13 @@ def test_each_phase_is_counted_at_its_own_pace():
 
 
 def test_a_phase_that_has_not_begun_costs_more_than_the_warm_up():
-    estimate = Estimate({"warmup": 10, "interpolative": 10})
+    estimate = TimeEstimate({"warmup": 10, "interpolative": 10})
     run(estimate, [("warmup", 10, 1.0)])
     assert estimate.seconds() == pytest.approx(10 * RELATIVE_COST["interpolative"])
 
 
 def test_slow_first_steps_do_not_count():
-    estimate = Estimate({"warmup": 100})
+    estimate = TimeEstimate({"warmup": 100})
     now = run(estimate, [("warmup", 1, 60.0), ("warmup", 2, 5.0)])
     assert estimate.seconds() is None
     run(estimate, [("warmup", 7, 0.5)], now)
@@ -36,13 +36,13 @@ def test_slow_first_steps_do_not_count():
 
 
 def test_a_resumed_run_has_the_rest_before_it():
-    estimate = Estimate({"warmup": 20, "interpolative": 30, "rebalance": 10}, done=45)
+    estimate = TimeEstimate({"warmup": 20, "interpolative": 30, "rebalance": 10}, done=45)
     assert estimate.left == {"warmup": 0, "interpolative": 5, "rebalance": 10}
     run(estimate, [("interpolative", 4, 2.0)])
     assert estimate.seconds() == pytest.approx(1 * 2.0 + 10 * 1.0 * RELATIVE_COST["rebalance"])
 
 
 def test_at_the_end_nothing_is_left():
-    estimate = Estimate({"warmup": 5})
+    estimate = TimeEstimate({"warmup": 5})
     run(estimate, [("warmup", 5, 1.0)])
     assert estimate.seconds() == 0

@@ -27,11 +27,11 @@ try:
     from ffcv.traversal_order.base import TraversalOrder
     from ffcv.writer import DatasetWriter
 except ImportError:
-    skip("FFCV", "pip install --no-build-isolation ffcv, in an environment as ffcv_jit.py describes it")
+    skip("FFCV", "pip install --no-build-isolation ffcv, in an environment as ffcv_loader.py describes it")
 
 import numpy as np
-from _pictures import QUALITY
-from _torch import each_way, mixed, mixture
+from _photo_crops import QUALITY
+from _torch_loaders import each_way, mixed, mixture
 from PIL import Image
 
 

@@ -17,7 +17,8 @@ from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Source
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.errors import UserError
-from fasticcl.report import class_analysis, report_files
+from fasticcl.report import class_analysis, run_sections
+from fasticcl.report import report as reporting
 from tests.support.small_runs import start_tiny
 
 
@@ -196,7 +197,7 @@ def test_classes_csv_has_every_class(finished):
 
 
 def test_of_very_many_classes_the_page_shows_the_worst(run, monkeypatch):
-    monkeypatch.setattr("fasticcl.report.sections._MOST_ROWS", 4)
+    monkeypatch.setattr(run_sections, "_CLASS_ROWS", 4)
     fasticcl.report(run)
     table = next(table for table in page(run).tables if table[0][0].startswith("class"))
     found = numbers(run)["details"]
@@ -243,24 +244,24 @@ def test_a_report_that_fails_does_not_fail_the_run(tiny_shards, tmp_path, monkey
     def fail(*_):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(report_files, "report_run", fail)
+    monkeypatch.setattr(reporting, "report_run", fail)
     text = io.StringIO()
     console = Console(file=text, width=300)
     found = start_tiny(tiny_shards, tmp_path, {"engine.report": True}, epochs=1, console=console)
-    assert f"no report (no fonts); write it with: fasticcl report {found.run}" in text.getvalue()
+    assert f"no report was written (no fonts). Write it with: fasticcl report {found.run}" in text.getvalue()
     assert found.rows["after"]
 
 
 def test_bad_input_is_one_sentence(run, tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         fasticcl.report(tmp_path)
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given twice"):
         fasticcl.report(run, run, output=tmp_path / "both")
     assert not (tmp_path / "both").exists()
-    with pytest.raises(UserError, match="Name the run folders"):
+    with pytest.raises(UserError, match="Give at least one run folder"):
         fasticcl.report()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="choose another --output"):
+    with pytest.raises(UserError, match="Choose another --output"):
         fasticcl.report(run, output=tmp_path / "file")
     (run / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match="no finished epoch"):
@@ -289,7 +290,7 @@ def test_items_of_a_source_are_what_the_thumbnails_show(finished, tiny_shards):
 def test_an_unfinished_run_is_not_compared(run, finished, tmp_path):
     lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if "rebalancing" not in line]
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=r"is not finished, so it cannot enter the means; .* --resume"):
+    with pytest.raises(UserError, match=r"is not finished, so it cannot be compared; .* --resume"):
         fasticcl.report(run, finished, output=tmp_path / "both")
     assert not (tmp_path / "both").exists()
 
@@ -304,9 +305,9 @@ def test_a_report_that_is_interrupted_leaves_the_run_whole(tiny_shards, tmp_path
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report_files, "report_run", interrupt)
+    monkeypatch.setattr(reporting, "report_run", interrupt)
     text = io.StringIO()
     console = Console(file=text, width=300)
     found = start_tiny(tiny_shards, tmp_path, {"engine.report": True}, epochs=1, console=console)
-    assert "no report (interrupted); write it with: fasticcl report" in text.getvalue()
+    assert "no report was written (interrupted). Write it with: fasticcl report" in text.getvalue()
     assert found.rows["after"]

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from fasticcl.system import cores
-from fasticcl.system.cgroups import cpu_quota, memory_left, memory_limit
+from fasticcl.system import resources
+from fasticcl.system.resources import cpu_quota, memory_left, memory_limit
 
 
 def root(folder, groups, **files):
@@ -70,11 +70,11 @@ def test_a_system_without_control_groups_has_no_limit(tmp_path):
 @pytest.mark.parametrize(("quota", "threads"), [(None, 64), (1.5, 2), (0.2, 1), (100.0, 64)])
 def test_threads_are_no_more_than_the_quota_keeps_busy(monkeypatch, quota, threads):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
-    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(resources, "cpu_quota", lambda: quota)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert cores.available_cores() == threads
+    assert resources.available_cores() == threads
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert cores.available_cores() == max(1, math.floor(threads / 2))
+    assert resources.available_cores() == max(1, math.floor(threads / 2))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
 NOISE = 3.5  # standard deviation; bicubic enlargement alone is smoother, so cheaper to decode, than a photo
 QUALITY = 93  # gives about 70 kB at this size and noise
 
-RECORD = "pictures.json"
+RECORD = "images.json"
 
 
-def make(folder: Path, least: int) -> dict[str, Any]:
+def write_jpegs(folder: Path, least: int) -> dict[str, Any]:
     """Write JPEGs as ``folder``/train/CLASS/NUMBER.jpg and return what they are; again, it only reads that.
 
     Args:

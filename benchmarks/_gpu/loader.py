@@ -32,6 +32,6 @@ def batch_times(workload: Workload, count: int) -> list[float]:
     for _ in range(loader_warmup(workload.config) + count):
         began = time.perf_counter()
         next(batches)
-        workload.machine.settle()
+        workload.machine.synchronize()
         taken.append(1000 * (time.perf_counter() - began))
     return taken[-count:]

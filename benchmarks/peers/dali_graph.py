@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 from _peer import Pairs, Settings, Variants, main
-from ours import loader_of
+from fasticcl_loader import loader_of
 
 from fasticcl.data import graph
 from fasticcl.data.loader import Loader

@@ -21,8 +21,8 @@ except ImportError:
     skip("webdataset", "pip install webdataset")
 
 import torch
-from _torch import decoded, each_way, mixed, of_pillow_to_tensor_v2, of_pillow_v1, of_tensor_v2
-from ours import shards_of
+from _torch_loaders import decoded, each_way, mixed, of_pillow_to_tensor_v2, of_pillow_v1, of_tensor_v2
+from fasticcl_loader import shards_of
 from PIL import Image
 
 SHUFFLED = 500  # encoded images in the shuffle buffer

@@ -17,7 +17,7 @@ try:
 except ImportError:
     skip("litdata", "pip install litdata")
 
-from _torch import decoded, each_way, of_tensor_v2, two_loaders
+from _torch_loaders import decoded, each_way, of_tensor_v2, two_loaders
 from torch.utils.data import Dataset
 
 

@@ -1,0 +1,127 @@
+"""The recorded history of a run, read from its folder: configuration, metrics per epoch, environments."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fasticcl.config import Config
+from fasticcl.engine.evaluate import METRICS, Metrics
+from fasticcl.engine.run.environment import ENVIRONMENT
+from fasticcl.engine.run.folder import Run
+from fasticcl.errors import UserError
+from fasticcl.resolve import preset_names, resolve
+
+_NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings without effect on the trained weights
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """The history of a run, finished or not."""
+
+    folder: Path
+    config: Config
+    epochs: list[dict[str, Any]]
+    """One record per finished epoch, in order: stage, phase, epoch, losses, accuracies and throughput."""
+
+    environments: list[dict[str, Any]] = field(default_factory=list)
+    """One record per start of the run: versions and hardware."""
+
+    @property
+    def title(self) -> str:
+        """Dataset and name of the run."""
+        return f"{self.config.data.dataset}/{self.folder.name}"
+
+    def stage(self, name: str) -> list[dict[str, Any]]:
+        """Return the epochs of a stage."""
+        return [record for record in self.epochs if record["stage"] == name]
+
+    @cached_property
+    def accuracies(self) -> dict[str, tuple[int, Metrics]]:
+        """Epoch (from 1 in its stage) and accuracies, by name: before, after and best, or last and best.
+
+        The best epoch is the first with the highest overall accuracy of the last stage.
+        """
+        before, after = self.stage("representation"), self.stage("rebalancing")
+        final = after or before
+        if not final:
+            return {}
+        last = {"before": before[-1:], "after": after[-1:]} if after else {"last": before[-1:]}
+        records = {name: epochs[0] for name, epochs in last.items() if epochs}
+        records["best"] = max(final, key=lambda record: record["val/top1"])
+        return {
+            name: (record["epoch"], {key: record[key] for key in METRICS}) for name, record in records.items()
+        }
+
+    @property
+    def final_accuracies(self) -> Metrics:
+        """The accuracies of the last epoch, which are the ones to report."""
+        return self.accuracies["after" if "after" in self.accuracies else "last"][1]
+
+    @cached_property
+    def differences(self) -> dict[str, tuple[Any, Any]]:
+        """Settings that differ from the presets: (preset value, run value) by section.key."""
+        method, data = self.config.method.name, self.config.data
+        options = {"data": {"imbalance": data.imbalance}} if data.imbalance else {}
+        known_method = method if method in preset_names("method") else None
+        preset = _result_settings(resolve(data.dataset, method=known_method, options=options))
+        return {
+            key: (preset.get(key), value)
+            for key, value in _result_settings(self.config).items()
+            if preset.get(key) != value
+        }
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings that affect the result, except the seed, and the checksum of the data.
+
+        Runs with equal settings are repetitions of one experiment.
+        """
+        data = self.environments[-1].get("data") if self.environments else None
+        return _result_settings(self.config) | {"data.shards": data}
+
+    @property
+    def finished(self) -> bool:
+        """True if both stages have all their epochs."""
+        config = self.config.shortened() if self.config.engine.fast_dev_run else self.config
+        stages = (self.stage(name) for name in ("representation", "rebalancing"))
+        finished_epochs = [len({record["epoch"] for record in stage}) for stage in stages]
+        return finished_epochs == [config.optim.epochs, config.rebalance.epochs]
+
+
+def _result_settings(config: Config) -> dict[str, Any]:
+    """Return {"section.key": value} of the settings that affect the result, except the seed."""
+    sections = config.model_dump(mode="json", exclude={"engine"})
+    values = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+    engine = {
+        f"engine.{key}": getattr(config.engine, key) for key in ("precision", "sync_bn", "fast_dev_run")
+    }
+    return {key: value for key, value in (values | engine).items() if key not in _NEUTRAL}
+
+
+def read_history(folder: Path) -> RunHistory:
+    """Read the history of a run from its folder.
+
+    Raises:
+        UserError: the folder is not a run folder, or the run has no finished epoch.
+    """
+    run = Run.open(folder)
+    epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
+    if not epochs:
+        raise UserError(f"{folder} has no finished epoch to report; {run.way_on}")
+    return RunHistory(run.folder, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    yield from filter(None, map(_parse, lines))
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}  # truncated by a crash
+    return record if isinstance(record, dict) else {}

@@ -1,0 +1,181 @@
+"""The sections of the page about one run."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.results import TITLES
+from fasticcl.longtail import class_groups
+from fasticcl.report.class_analysis import ClassAnalysis
+from fasticcl.report.page import (
+    Cell,
+    Column,
+    ConfusedClass,
+    PageFigure,
+    PageSection,
+    Table,
+    count_cell,
+    percent_cell,
+)
+from fasticcl.report.run_history import RunHistory
+
+ACCURACY_COLUMNS = [Column(name, number=True) for name in ("overall", "many", "medium", "few")]
+_CLASS_ROWS = 1000  # most rows of the class table; classes.csv lists all classes
+_NO_RESULT = "This run used --fast-dev-run, so it took only a few steps and its accuracies mean nothing. "
+
+
+def run_sections(
+    history: RunHistory, analysis: ClassAnalysis | None, figures: Mapping[str, PageFigure], reason: str
+) -> Iterator[PageSection]:
+    """Yield the sections about one run.
+
+    Args:
+        history: the recorded history of the run.
+        analysis: its per-class results, or None if they could not be computed.
+        figures: its figures, by name.
+        reason: the reason why there are no per-class results.
+    """
+    yield PageSection("Accuracy", _accuracy_note(history), [accuracy_table(history)])
+    yield _settings(history)
+    yield PageSection("Training", figures=[figures[name] for name in ("accuracy", "losses")])
+    if analysis is None:
+        yield PageSection("Per-class results", reason)
+    else:
+        class_figures = [figures[name] for name in ("per-class", "norms")]
+        yield PageSection("Per-class results", tables=[class_table(analysis)], figures=class_figures)
+        if analysis.confusions:
+            yield PageSection(
+                "Most confused classes",
+                f"Predictions of the last epoch's weights on the {analysis.split} split.",
+                confused_classes=[*_confused_classes(analysis)],
+            )
+    yield PageSection("Speed", _speed_note(history), [*_environments(history)], [figures["speed"]])
+    yield PageSection("Unreadable images", _unreadable_note(history, analysis))
+
+
+def accuracy_table(history: RunHistory) -> Table:
+    """Return the accuracies before and after rebalancing, and those of the best epoch."""
+    stage = " of rebalancing" if "after" in history.accuracies else ""
+    rows = [
+        [
+            Cell(TITLES[name] + (stage if name == "best" else "")),
+            count_cell(epoch),
+            *(percent_cell(metrics[key]) for key in METRICS),
+        ]
+        for name, (epoch, metrics) in history.accuracies.items()
+    ]
+    return Table([Column("top-1 accuracy (%)"), Column("epoch", number=True), *ACCURACY_COLUMNS], rows)
+
+
+def class_table(analysis: ClassAnalysis) -> Table:
+    """Return one row per class, limited to the classes with the lowest accuracy if there are very many."""
+    names = [name for name in analysis.right if name != "best"]
+    accuracy = {name: analysis.accuracy(name) for name in names}
+    group_of = {
+        label: group
+        for group, members in class_groups(np.array(analysis.train_counts)).items()
+        for label in np.flatnonzero(members).tolist()
+    }
+    order = np.argsort(accuracy[analysis.final_weights], kind="stable").tolist()[:_CLASS_ROWS]
+    rows = [
+        [
+            Cell(analysis.classes[label]),
+            Cell(group_of[label]),
+            count_cell(analysis.train_counts[label]),
+            count_cell(analysis.seen[label]),
+            *(percent_cell(float(accuracy[name][label])) for name in names),
+        ]
+        for label in order
+    ]
+    columns = [Column("class"), Column("group"), Column("training images", number=True)]
+    columns.append(Column(f"{analysis.split} images", number=True))
+    columns += [Column(f"{TITLES[name]} (%)", number=True) for name in names]
+    caption = (
+        f"The {len(rows):,} classes with the lowest accuracy out of {len(analysis.classes):,}. "
+        "classes.csv lists all of them."
+    )
+    return Table(columns, rows, caption if len(rows) < len(analysis.classes) else "", sortable=True)
+
+
+def _accuracy_note(history: RunHistory) -> str:
+    return (_NO_RESULT if history.config.engine.fast_dev_run else "") + (
+        "Report the accuracies of the last epoch. The best epoch was selected on the images that it is "
+        "evaluated on, so its accuracy is optimistic. Overall is the share of images classified correctly. "
+        "Many (more than 100 training images), medium (20 to 100) and few (fewer than 20) are averages of "
+        "the per-class accuracies in each group."
+    )
+
+
+def _settings(history: RunHistory) -> PageSection:
+    settings = [[Cell(key), Cell(_format_value(value))] for key, value in history.settings.items()]
+    all_settings = Table([Column("setting"), Column("value")], settings, "All settings", folded=True)
+    if not history.differences:
+        presets = f"{history.config.data.dataset} and {history.config.method.name}"
+        return PageSection("Settings", f"All settings are those of the presets {presets}.", [all_settings])
+    rows = [
+        [Cell(key), Cell(_format_value(preset)), Cell(_format_value(value))]
+        for key, (preset, value) in history.differences.items()
+    ]
+    columns = [Column("setting"), Column("preset"), Column("this run")]
+    return PageSection(
+        "Settings", tables=[Table(columns, rows, "Differences from the presets"), all_settings]
+    )
+
+
+def _format_value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_format_value, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _confused_classes(analysis: ClassAnalysis) -> Iterator[ConfusedClass]:
+    classes, accuracy = analysis.classes, analysis.accuracy(analysis.final_weights)
+    for confusion in analysis.confusions:
+        label = confusion.label
+        mistaken = ", ".join(f"{classes[other]} ({count})" for other, count in confusion.mistaken)
+        text = (
+            f"{accuracy[label]:.1f} % of {analysis.seen[label]} images classified correctly, with "
+            f"{analysis.train_counts[label]} training images. Most often predicted as {mistaken}."
+        )
+        images = [
+            {"png": image.png, "small": image.small, "predicted": classes[image.predicted]}
+            for image in confusion.pictures
+        ]
+        yield ConfusedClass(classes[label], text, images)
+
+
+def _speed_note(history: RunHistory) -> str:
+    rates = [record["throughput/images_per_sec"] for record in history.epochs]
+    waits = [record["time/data_wait_pct"] for record in history.epochs]
+    return (
+        f"Median over the epochs: {np.median(rates):,.0f} images/s, with {np.median(waits):.0f} % of the "
+        "time spent waiting for data. The throughput includes the images of both streams but not evaluation."
+    )
+
+
+def _environments(history: RunHistory) -> Iterator[Table]:
+    """Yield a table of versions and hardware with one column for all starts that have the same."""
+    if not history.environments:
+        return
+    started, *keys = history.environments[-1]
+    starts: dict[tuple[str, ...], list[str]] = {}
+    for record in history.environments:
+        values = tuple(_format_value(record.get(key)) for key in keys)
+        starts.setdefault(values, []).append(_format_value(record.get(started)))
+    columns = [Column(started), *(Column(", ".join(times)) for times in starts.values())]
+    rows = [[*map(Cell, row)] for row in zip(keys, *starts, strict=True)]
+    yield Table(
+        columns, rows, "Environment of each start of the run. Starts in the same environment share a column."
+    )
+
+
+def _unreadable_note(history: RunHistory, analysis: ClassAnalysis | None) -> str:
+    count = history.epochs[-1].get("data/bad_samples", 0)
+    if not count:
+        return "None. All training images that were drawn could be read."
+    names = f": {', '.join(analysis.bad_samples)}" if analysis else ""
+    return f"{count} training images could not be read and were replaced by others of their class{names}."

@@ -1,0 +1,115 @@
+"""The result of a sweep, and its files ``sweep.json`` and ``sweep.csv``."""
+
+import csv
+import io
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasticcl.engine.evaluate import METRICS, Metrics
+from fasticcl.files import write_file
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Facts about the holdout images, as in ``sweep.json``."""
+
+    holdout: float
+    """Below 1 the share of each class, from 1 on the number of images per class. 0 means no holdout."""
+    images: int
+    """Number of images."""
+    classes: int
+    """Number of classes with at least one image."""
+    seen: bool
+    """True if the representation stage trained on these images, which makes their accuracy optimistic."""
+
+
+@dataclass(frozen=True)
+class SweepEntry:
+    """One combination of values and its accuracies."""
+
+    values: dict[str, Any]
+    """Values of the swept settings, by ``rebalance.key``."""
+    same_as_run: bool
+    """True if the run itself was rebalanced with the same settings."""
+    metrics: Metrics
+    """Accuracies on the evaluated split at the last epoch. All are None if the weights are not finite."""
+    holdout_accuracy: float | None
+    """Class-balanced accuracy on the holdout images in percent. None if there are no holdout images."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The result of a sweep, which may have been stopped early."""
+
+    run: Path
+    """The run folder."""
+    folder: Path
+    """The folder of sweep.json, sweep.csv, sweep.svg and sweep.png."""
+    split: str
+    """The evaluated split, which is never used to choose."""
+    holdout: Holdout
+    fixed: dict[str, Any]
+    """Other changes to the run's settings, common to all entries, by ``rebalance.key``."""
+    before: Metrics
+    """Accuracies on the evaluated split before rebalancing."""
+    holdout_before: float | None
+    """Class-balanced accuracy on the holdout images before rebalancing, in percent."""
+    entries: list[SweepEntry]
+    """The finished combinations, in grid order."""
+    planned: int
+    """Number of combinations in the grid."""
+
+    @property
+    def best(self) -> SweepEntry | None:
+        """The entry with the highest holdout accuracy.
+
+        Ties go to the run's own settings, then to the first in the grid. None if there are no holdout images
+        or if they cannot distinguish the entries because all have the same accuracy.
+        """
+        rated = [entry for entry in self.entries if entry.holdout_accuracy is not None]
+        if len(rated) > 1 and len({entry.holdout_accuracy for entry in rated}) == 1:
+            return None
+        return max(rated, key=lambda entry: (entry.holdout_accuracy, entry.same_as_run), default=None)
+
+    @property
+    def command(self) -> str | None:
+        """The command that rebalances the run with the best settings. None if there is no best entry."""
+        if self.best is None:
+            return None
+        values = {**self.fixed, **self.best.values}
+        changes = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+        return shlex.join(["fasticcl", "rebalance", str(self.run), *changes])
+
+    def write(self) -> None:
+        """Write ``sweep.json`` and ``sweep.csv``, each atomically.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        write_file(self.folder / "sweep.json", (json.dumps(self.as_dict(), indent=1) + "\n").encode())
+        table = io.StringIO()
+        keys = [*self.entries[0].values] if self.entries else []
+        writer = csv.DictWriter(table, [*keys, *METRICS, "held_back", "chosen"])
+        writer.writeheader()
+        writer.writerows({**entry.values, **self._accuracies(entry)} for entry in self.entries)
+        write_file(self.folder / "sweep.csv", table.getvalue().encode())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of ``sweep.json``."""
+        return {
+            "run": str(self.run),
+            "split": self.split,
+            "holdout": vars(self.holdout),
+            "fixed": self.fixed,
+            "before": {**self.before, "held_back": self.holdout_before},
+            "settings": [{"values": entry.values, **self._accuracies(entry)} for entry in self.entries],
+            "finished": len(self.entries) == self.planned,
+            "best": self.best and self.best.values,
+            "command": self.command,
+        }
+
+    def _accuracies(self, entry: SweepEntry) -> dict[str, Any]:
+        return {**entry.metrics, "held_back": entry.holdout_accuracy, "chosen": entry is self.best}

@@ -1,0 +1,107 @@
+"""Training and accuracy sections of model cards, compared with the records of the run."""
+
+import csv
+import re
+import shutil
+
+import pytest
+
+import fasticcl
+from tests.support.model_cards import card_section, export_card, table_rows
+from tests.support.trained_runs import fresh_weights
+
+
+def accuracies(record):
+    return [f"{float(record[f'val/{key}']):.1f}" for key in ("top1", "many", "medium", "few")]
+
+
+def test_accuracies_are_those_of_the_last_and_best_epochs(run):
+    with open(run / "results.csv", newline="") as file:
+        records = [*csv.DictReader(file)]
+    before, after = (
+        [record for record in records if record["stage"] == stage]
+        for stage in ("representation", "rebalancing")
+    )
+    best = max(after, key=lambda record: float(record["val/top1"]))
+    accuracy = card_section(export_card(run), "Accuracy")
+    assert table_rows(accuracy) == {
+        "before rebalancing, last epoch (2)": accuracies(before[-1]),
+        "after rebalancing, last epoch (2): this file": accuracies(after[-1]),
+        f"best epoch ({best['epoch']}), chosen on these images": accuracies(best),
+    }
+    assert "on the 359 images of the test split" in accuracy
+
+
+def test_card_of_the_best_epoch_marks_it_and_states_its_bias(run):
+    accuracy = card_section(export_card(run, best=True), "Accuracy")
+    assert [title for title in table_rows(accuracy) if "this file" in title] == [
+        f"best epoch ({fasticcl.evaluate(run).best_epoch}), chosen on these images: this file"
+    ]
+    assert "its accuracy on other images is likely to be lower" in accuracy
+
+
+@pytest.fixture
+def run_without_rebalancing(digit_shards, tmp_path):
+    fasticcl.train(
+        "demo",
+        method="ce",
+        data=digit_shards,
+        project=tmp_path,
+        name="ce",
+        epochs=1,
+        batch_size=196,
+        device="cpu",
+        report=False,
+        set={"method.encoder": "resnet8", "data.image_size": 8, "data.crop_padding": 1},
+    )
+    return tmp_path / "demo" / "ce"
+
+
+def test_run_without_rebalancing_has_no_accuracy_before_it(run_without_rebalancing):
+    card = export_card(run_without_rebalancing)
+    assert [*table_rows(card_section(card, "Accuracy"))] == [
+        "last epoch (1): this file",
+        "best epoch (1), chosen on these images",
+    ]
+    assert "no rebalancing" in card_section(card, "Training")
+    assert "rebalance.epochs" not in card  # it equals the preset of the method
+
+
+def test_settings_that_differ_from_the_presets_are_listed(run):
+    assert table_rows(card_section(export_card(run), "Training")) == {
+        "`data.image_size`": ["8", "16"],
+        "`data.crop_padding`": ["1", "2"],
+        "`method.encoder`": ["resnet8", "resnet14"],
+        "`method.warmup_epochs`": ["1", "20"],
+        "`optim.epochs`": ["2", "50"],
+        "`optim.batch_size`": ["98", "32"],
+        "`rebalance.epochs`": ["2", "10"],
+    }
+
+
+def test_weights_without_their_run_have_unknown_accuracies(run, tmp_path):
+    weights = shutil.copy(run / "model.safetensors", tmp_path / "digits.safetensors")
+    card = export_card(weights)
+    assert "The accuracies are not known" in card_section(card, "Accuracy")
+    assert "without the records" in card_section(card, "Training")
+    assert "392 training images of 10 classes" in card_section(card, "Data")
+
+
+def test_other_weights_in_a_run_folder_do_not_get_its_accuracies(run):
+    fresh_weights(run / "other.safetensors")
+    accuracy = card_section(export_card(run / "other.safetensors"), "Accuracy")
+    assert "The accuracies are not known" in accuracy
+
+
+def test_truncated_last_line_of_metrics_is_ignored(run):
+    accuracy = card_section(export_card(run), "Accuracy")
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "rebalancing", "epo')
+    assert card_section(export_card(run), "Accuracy") == accuracy
+
+
+def test_replaced_shards_are_not_described_as_those_of_the_run(run, photo_shards):
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(re.sub(r'^dir = ".*"$', f'dir = "{photo_shards}"', config, flags=re.M))
+    accuracy = card_section(export_card(run), "Accuracy")
+    assert "on the test split, or if there is none the val split:" in accuracy

@@ -1,0 +1,47 @@
+import torch
+from safetensors.torch import load_file
+
+import fasticcl
+from fasticcl.engine.stages.rebalance import Rebalancing
+from tests.support.small_runs import TINY_COUNTS
+
+
+def assert_same_weights(stage, run):
+    weights, expected = stage.network.state_dict(), load_file(run / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_joint_training_is_bit_identical_to_separate_runs(run, trained_stages, monkeypatch):
+    encode, encoded = Rebalancing.encode, []
+
+    def counted(self, batch):
+        encoded.append(batch)
+        return encode(self, batch)
+
+    monkeypatch.setattr(Rebalancing, "encode", counted)
+    over = {
+        "rebalance.distillation_weight": [0.2, 0.5],
+        "rebalance.classifier": ["continue", "reinit"],
+        "rebalance.gamma": [0, 1],
+    }
+    sweep = fasticcl.sweep(run, over=over, holdout=0)
+    assert len(sweep.entries) == len(trained_stages) == 8
+    assert len(encoded) == 2 * 2 * (sum(TINY_COUNTS) // 20)  # one pass of two epochs for each γ'
+    stages = {
+        (stage.settings.distillation_weight, stage.settings.classifier, stage.settings.gamma): stage
+        for stage in trained_stages
+    }
+    for entry in (sweep.entries[0], sweep.entries[3], sweep.entries[6]):
+        separate = fasticcl.rebalance(run, set=entry.values)
+        assert separate.rows["after"] == entry.metrics
+        stage = stages[tuple(entry.values.values())]
+        assert stage.network.state_dict().keys() == load_file(separate.run / "model.safetensors").keys()
+        assert_same_weights(stage, separate.run)
+
+
+def test_settings_with_a_tuned_encoder_are_trained_one_by_one_to_the_same_bits(run, trained_stages):
+    over = {"rebalance.distillation_temperature": [1, 5, 20]}
+    sweep = fasticcl.sweep(run, over=over, set={"rebalance.encoder": "tuned"}, holdout=0)
+    separate = fasticcl.rebalance(run, set={"rebalance.encoder": "tuned", **sweep.entries[1].values})
+    assert_same_weights(trained_stages[1], separate.run)
+    assert separate.rows["after"] == sweep.entries[1].metrics
