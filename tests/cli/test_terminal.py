@@ -42,9 +42,9 @@ def test_training_goes_on_without_a_reader(unread, tiny_shards, tmp_path, togeth
 
 def test_warnings_come_on_standard_error_when_the_output_is_no_longer_read(unread, tiny_shards):
     full = """
-import errno, fasticcl.engine.run.folder
+import errno, fasticcl.engine.run.checkpoint
 def save(*_): raise OSError(errno.ENOSPC, "No space left on device")
-fasticcl.engine.run.folder.save_checkpoint = save"""
+fasticcl.engine.run.checkpoint.save_checkpoint = save"""
     arguments = ["train", "demo", "--data", tiny_shards, "--epochs", 2, "--batch-size", 20, *SETTINGS]
     ended = unread(*arguments, before=full)
     assert "last.pt: No space left on device; make room" in ended.stderr

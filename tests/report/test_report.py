@@ -141,7 +141,7 @@ def test_a_second_report_needs_no_shards_unless_the_weights_changed(run, monkeyp
     def no_shards(*_, **__):
         raise UserError("The shards are gone.")
 
-    monkeypatch.setattr(class_analysis, "open_saved", no_shards)
+    monkeypatch.setattr(class_analysis, "open_saved_run", no_shards)
     fasticcl.report(run)
     assert numbers(run) == before
     weights = (run / "model.safetensors").read_bytes()
