@@ -34,5 +34,5 @@ def test_probabilities_are_the_softmax_of_the_logits(model):
 
 
 def test_unknown_input_type_raises_user_error(model):
-    with pytest.raises(UserError, match="There is no --input 'uint'. Did you mean uint8"):
+    with pytest.raises(UserError, match=r"There is no --input 'uint'\. Did you mean uint8"):
         Classifier(model, "uint")
