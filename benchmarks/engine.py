@@ -28,17 +28,16 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
-from fasticcl.engine.loop import Loop, Meter
+from fasticcl.engine.epoch_stats import EpochStats
+from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
-from fasticcl.engine.run.folder import Run
-from fasticcl.engine.run.save_clock import SaveClock
+from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
-from fasticcl.system.ranks import Ranks
-from fasticcl.system.signals import StopRequest
 
 CASES = {  # encoder: preset, side, pairs, classes, steps a round
     "resnet32": ("cifar100-lt", 32, 128, 100, 3),
@@ -110,17 +109,18 @@ def configuration(
     preset: str, encoder: str, device: str, project: Path, mode: str, frozen: bool = False
 ) -> Config:
     words = [f"method.encoder={encoder}", f"engine.device={device}", f"method.bn_mode={mode}"]
+    words += [f"engine.log_every={LOG_EVERY}", "engine.save_every=1000000m"]
     words += [f"engine.project={str(project)!r}"] + ["rebalance.encoder=frozen"] * frozen
     return resolve(preset, assignments=words)
 
 
 def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callable[[], None]:
     """Return the engine's step, metrics and logging included."""
-    run, ranks = Run.create(config), Ranks()
+    run = RunWriter(RunFolder.create(config))
     display = Display(Console(quiet=True), {"interpolative": 10**9})
     nothing: Any = argparse.Namespace(steps=10**9)
-    loop = Loop(nothing, nothing, run, display, StopRequest(), SaveClock("1000000m"), ranks, LOG_EVERY)
-    meter = Meter(ranks, torch.device(config.engine.device))
+    loop = Loop(nothing, nothing, run, display)
+    stats = EpochStats(run.ranks, torch.device(config.engine.device))
 
     def forever() -> Iterator[Batch | StreamBatch]:
         while True:
@@ -129,9 +129,9 @@ def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callabl
     batches = forever()
 
     def step() -> None:
-        loop.take_step(stage, batches, meter)
-        if meter.steps % LOG_EVERY == 0:
-            loop.log(stage, 0, meter.steps, meter)
+        loop.take_step(stage, batches, stats)
+        if stats.steps % LOG_EVERY == 0:
+            loop.log(stage, 0, stats.steps, stats)
         loop.clock.due()
 
     return step

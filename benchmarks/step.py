@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch
-from fasticcl.engine.loop import Meter
+from fasticcl.engine.epoch_stats import EpochStats
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.resolve import resolve
@@ -119,11 +119,11 @@ def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
     stage = Representation(config, classes, choose_machine(config.engine))
     plain = Plain(copy.deepcopy(stage.network), config, classes)
     stage.train_mode()
-    meter = Meter(stage.machine.ranks, stage.machine.device)
+    stats = EpochStats(stage.machine.ranks, stage.machine.device)
 
     def ours(batch: Batch) -> torch.Tensor:
         losses = learn(stage, batch)
-        meter.add(losses, batch.images, 0.0)
+        stats.add(losses, batch.images, 0.0)
         return losses["loss"].detach()
 
     return ours, plain.step

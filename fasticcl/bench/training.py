@@ -21,12 +21,12 @@ from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
-from fasticcl.engine.loop import Loop, Meter
+from fasticcl.engine.epoch_stats import EpochStats
+from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
-from fasticcl.engine.run.folder import Run
-from fasticcl.engine.run.save_clock import SaveClock
+from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.stage import Stage
-from fasticcl.system.signals import StopRequest
 
 PLAN_WARMUP = 20  # batches
 STEP_WARMUP = 2  # steps; the first one compiles
@@ -93,8 +93,8 @@ def training_task(workload: Workload, phase: Phase) -> Task:
         loader, before = workload.loader(), 0
         with open_loop(workload, phase, loader) as loop:
             for _ in loop.steps(loader.batches(phase), log=True):
-                yield loop.meter.images - before
-                before = loop.meter.images
+                yield loop.stats.images - before
+                before = loop.stats.images
 
     return start
 
@@ -107,29 +107,26 @@ class BenchLoop:
         engine = config.engine.model_copy(update={"project": project})
         self.stage: Stage = workload.stage(phase)
         self.ranks, self.log_every = workload.machine.ranks, engine.log_every
-        self.meter = Meter(self.ranks, workload.machine.device)
+        self.stats = EpochStats(self.ranks, workload.machine.device)
+        folder = RunFolder.create(config.model_copy(update={"engine": engine}))
         self.loop = Loop(
             loader,
             lambda _: {},  # no evaluation
-            Run.create(config.model_copy(update={"engine": engine})),
+            RunWriter(folder, ranks=self.ranks),
             Display(Console(quiet=True), {"interpolative": loader.steps}),
-            StopRequest(),
-            SaveClock(engine.save_every),
-            self.ranks,
-            self.log_every,
         )
 
     def steps(self, batches: Iterator[Batch | StreamBatch], log: bool = False) -> Iterator[int]:
         """Take training steps without end and yield their count. If ``log``, also write log lines."""
         while True:
-            self.loop.take_step(self.stage, batches, self.meter)
-            if log and self.meter.steps % self.log_every == 0:
+            self.loop.take_step(self.stage, batches, self.stats)
+            if log and self.stats.steps % self.log_every == 0:
                 self.log()
-            yield self.meter.steps
+            yield self.stats.steps
 
     def log(self) -> None:
         """Write a log line."""
-        self.loop.log(self.stage, 0, self.meter.steps, self.meter)
+        self.loop.log(self.stage, 0, self.stats.steps, self.stats)
 
 
 @contextmanager
@@ -177,7 +174,7 @@ def _instrumented(loader: Loader, loop: BenchLoop) -> list[tuple[object, str, st
         (stage, "losses", "losses"),
         (stage.optimizer, "zero_grad", "optimiser"),
         (stage.optimizer, "step", "optimiser"),
-        (loop.meter, "add", "metrics"),
+        (loop.stats, "add", "metrics"),
     ]
 
 

@@ -95,7 +95,7 @@ def chosen(sweep: "SweepResult") -> Iterator[str]:
 
 def after_training(report: "Report") -> Iterator[str]:
     """Yield what to type next."""
-    from fasticcl.engine.run.names import free_name
+    from fasticcl.engine.run.folder import free_name
     from fasticcl.resolve import resolve
 
     run = shlex.quote(str(report.run))

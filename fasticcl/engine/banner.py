@@ -1,13 +1,13 @@
 """What a run says before its first step."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.data.plan import Phase
 from fasticcl.engine.dataset import Dataset
+from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
@@ -70,18 +70,18 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
 
 
-def resumed(config: Config, checkpoint: Mapping[str, Any], steps: int) -> str:
+def resumed(config: Config, checkpoint: Checkpoint | None, steps: int) -> str:
     """Return the line on where a run goes on.
 
     Args:
         config: as the run follows it.
-        checkpoint: what it goes on from; empty: from the beginning.
+        checkpoint: what it goes on from; None: from the beginning.
         steps: steps of an epoch.
     """
-    if not checkpoint:
+    if checkpoint is None:
         return "resumed  from the beginning: it had written no checkpoint"
-    stage, epoch = checkpoint["stage"], checkpoint["epoch"]
+    stage, epoch = checkpoint.stage, checkpoint.epoch
     epochs = (config.optim if stage == "representation" else config.rebalance).epochs
     if epoch == epochs:
         return f"resumed  after the last {stage} epoch"
-    return f"resumed  {stage} epoch {epoch + 1} of {epochs}, step {checkpoint['step']:,} of {steps:,}"
+    return f"resumed  {stage} epoch {epoch + 1} of {epochs}, step {checkpoint.step:,} of {steps:,}"

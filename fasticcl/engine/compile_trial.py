@@ -34,7 +34,7 @@ _ALIKE = 0.05  # share by which the losses of two modes may differ; bfloat16 rou
 
 
 @dataclass(frozen=True)
-class Trial:
+class ModeTrial:
     """What came of the modes that were tried."""
 
     milliseconds: Mapping[Mode, float] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def modes_for(ranks: Ranks) -> tuple[Mode, ...]:
 
 def try_modes(
     config: Config, num_classes: int, machine: Machine, modes: tuple[Mode, ...] | None = None
-) -> Trial:
+) -> ModeTrial:
     """Train a few steps of the phase that a run ends its first stage with, in each mode, on this rank alone.
 
     Args:
@@ -110,7 +110,7 @@ def time_modes(
     start: Callable[[Mode], Step],
     machine: Machine,
     clock: Callable[[], float] = time.perf_counter,
-) -> Trial:
+) -> ModeTrial:
     """Return the time of a step in each mode; one that fails or computes another loss is left out.
 
     Args:
@@ -143,7 +143,7 @@ def time_modes(
             milliseconds[mode] = taken
         else:
             failures[mode] = f"its loss is {loss:.3f}, not {expected:.3f}"
-    return Trial(milliseconds, failures)
+    return ModeTrial(milliseconds, failures)
 
 
 def _time(step: Step, settle: Callable[[], None], clock: Callable[[], float]) -> tuple[float, float]:

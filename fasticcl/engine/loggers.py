@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from fasticcl.config import Config
-from fasticcl.engine.run.folder import Record, Run
+from fasticcl.engine.run.checkpoint import Record
+from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 
@@ -160,22 +161,21 @@ class Loggers:
         before = self.config.optim.epochs if stage == "rebalancing" else 0
         return (before + epoch) * self._steps + step
 
-    def open(self, run: Run, first: int) -> None:
-        """Start the loggers and have the run pass them its records.
+    def open(self, run: RunWriter, first: int) -> None:
+        """Start the loggers, to which `log` then passes the records.
 
         Args:
             run: the run; it warns of a logger that fails.
             first: the least global step that is still to be logged. At the end of an epoch that is the step
                 that the run has reached, since the epoch's record is still to come.
         """
-        self._warn = run.files.warn
+        self._warn = run.warn
         kinds: dict[str, Callable[[], Logger]] = {
-            "tensorboard": lambda: TensorBoard(run.folder, first),
-            "wandb": lambda: WandB(run.folder, self.config),
+            "tensorboard": lambda: TensorBoard(run.folder.path, first),
+            "wandb": lambda: WandB(run.folder.path, self.config),
         }
         for name in self.config.engine.logger:
             self._try(name, lambda name=name: self._open.update({name: kinds[name]()}))
-        run.also_log = self.log
 
     def log(self, record: Record) -> None:
         """Pass on the numbers of a record; those of an epoch's last step come with the epoch's accuracies.

@@ -1,17 +1,19 @@
-"""The rebalancing stage of a run once more, with other settings."""
+"""Run the rebalancing stage of a run again with other settings, as a new run."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.results import Report
-from fasticcl.engine.run.folder import CENTROIDS, Record, Run
-from fasticcl.engine.run.names import free_name
+from fasticcl.engine.run.checkpoint import LAST, Checkpoint, Record
+from fasticcl.engine.run.folder import CENTROIDS, CONFIG, RunFolder, free_name
+from fasticcl.engine.run.metrics_log import METRICS_LOG
+from fasticcl.engine.run.weights import without_projection
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.trainer import train
 from fasticcl.errors import TrainingFailed, UserError
@@ -21,126 +23,132 @@ from fasticcl.resolve import Layer, resolve, validate
 from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
 
-_CHANGED = {"engine": ("device", "workers", "report")}  # beside all of rebalance
+_ALLOWED = {"engine": ("device", "workers", "report")}  # in addition to all of rebalance
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What the representation stage of a run ended with."""
+    """The result of the representation stage of a run."""
 
     network: Network
-    """Encoder and classifier, the teacher of equation 9; the projection head is discarded."""
+    """Encoder and classifier, the teacher of equation 9, without the projection head."""
     epochs: list[Record]
     """The records of its epochs."""
     bad_rows: list[int]
-    """Training images that were found unreadable."""
+    """Rows of training images that could not be read."""
 
     @classmethod
-    def of(cls, run: Run, dataset: Dataset) -> "FirstStage":
-        """Read it from a run's checkpoint.
+    def of(
+        cls, run: RunFolder, dataset: Dataset, warn: Callable[[str], None] = lambda _: None
+    ) -> "FirstStage":
+        """Load the result from a checkpoint.
+
+        Args:
+            run: the run.
+            dataset: its data.
+            warn: called with a message if ``last.pt`` is damaged and ``previous.pt`` replaces it.
 
         Raises:
-            UserError: the stage is not finished, the checkpoint is damaged, or the data is another.
+            UserError: the stage is not finished, the checkpoint is damaged, or the training data has changed.
         """
-        run.data_sha256 = dataset.train.manifest.source_sha256
-        checkpoint = run.checkpoint()
+        checkpoint, _ = run.checkpoint(dataset.train.manifest.source_sha256, warn) or (None, None)
         config = run.config.shortened() if run.config.engine.fast_dev_run else run.config
-        if checkpoint.get("stage") == "rebalancing":
-            weights: dict[str, Any] = checkpoint["teacher"]
-        elif checkpoint and checkpoint["epoch"] >= config.optim.epochs:
-            weights = checkpoint["network"]
-        else:
-            raise UserError(f"The representation stage of {run.folder} is not finished; {run.way_on}")
+        if checkpoint is None or (checkpoint.teacher is None and checkpoint.epoch < config.optim.epochs):
+            raise UserError(f"The representation stage of {run.path} is not finished. {run.how_to_finish}")
+        weights = checkpoint.teacher or checkpoint.state["network"]
         network = Network(config.method.encoder, dataset.num_classes)
-        network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("projection.")})
-        epochs = [record for record in checkpoint["epochs"] if record["stage"] == "representation"]
-        return cls(network, epochs, checkpoint["bad_rows"])
+        network.load_state_dict(without_projection(weights))
+        epochs = [record for record in checkpoint.epochs if record["stage"] == "representation"]
+        return cls(network, epochs, checkpoint.bad_rows)
 
 
-def changed(run: Run, settings: Layer) -> Config:
+def with_settings(run: RunFolder, settings: Layer) -> Config:
     """Return the configuration of a run with other settings of its rebalancing stage.
 
     Raises:
-        UserError: a setting of something else, an unknown one, or a value out of its range.
+        UserError: a setting is not allowed here, unknown or out of range.
     """
     for section, values in settings.items():
-        for key in values if section in Config.model_fields and section != "rebalance" else ():
-            if key not in _CHANGED.get(section, ()):
-                changed = [
-                    "-c",
-                    str(run.folder / "config.toml"),
-                    "--name",
-                    "NEW",
-                    "--set",
-                    f"{section}.{key}=...",
-                ]
-                command = ["fasticcl", "train", *changed]
+        if section == "rebalance" or section not in Config.model_fields:
+            continue
+        for key in values:
+            if key not in _ALLOWED.get(section, ()):
+                options = ["-c", str(run.path / CONFIG), "--name", "NEW", "--set", f"{section}.{key}=..."]
+                command = shlex.join(["fasticcl", "train", *options])
                 raise UserError(
-                    f"{section}.{key} is none of what can be set here (rebalance.*, engine.device, "
-                    f"engine.workers, engine.report); start a new run for it: {shlex.join(command)}"
+                    f"{section}.{key} cannot be set here. Only rebalance.*, engine.device, engine.workers "
+                    f"and engine.report can. Start a new run with: {command}"
                 )
-    config = resolve(file=run.folder / "config.toml", options=settings)
+    config = resolve(file=run.path / CONFIG, options=settings)
     if not config.rebalance.epochs:
-        raise UserError("rebalance.epochs is 0, so there is nothing to run; add --set rebalance.epochs=10.")
+        raise UserError("rebalance.epochs is 0, so there is nothing to run. Add --set rebalance.epochs=10.")
     return config
 
 
 def rebalance_run(
     folder: Path, settings: Layer, *, name: str | None = None, console: Console | None = None
 ) -> Report:
-    """Run the rebalancing stage of a run again, into a run of its own, and return its report.
+    """Run the rebalancing stage of a run again as a new run, and return its report.
 
-    The new run lies beside the old one where that lies in a folder of the dataset's name, as runs do; else,
-    when the old one was moved, it goes where its configuration says: <project>/<dataset>. It begins with a
-    checkpoint from between the stages, so that it is the training of any run that goes on from there. It
-    can be stopped and resumed; with unchanged settings it is equal to the bit, on a CPU, to the rebalancing
-    of the run.
+    The new run is created next to the old one if that is in a folder named after its dataset, otherwise in
+    the configured ``<project>/<dataset>``. It starts with a checkpoint from between the stages, from which
+    ordinary training continues, so it can be stopped and resumed. With unchanged settings its result on a CPU
+    is bit-identical to the rebalancing stage of the old run.
 
     Args:
-        folder: the run folder; it is left as it is.
+        folder: the run folder, which is not modified.
         settings: keys of ``rebalance``, and ``engine.device``, ``engine.workers``, ``engine.report``.
-        name: name of the new run; None: that of the old one and the next free number
-            where the new one lies.
-        console: where progress is shown; None: nowhere.
+        name: name of the new run; None: the old name with ``-rebalance`` and the next free number.
+        console: shows the progress; None: no output.
 
     Raises:
-        UserError: no run, an unfinished first stage, a setting that is not its own, or a name that is taken.
-        Stopped: a signal ended the run; it can be resumed.
+        UserError: there is no run, its first stage is not finished, a setting is not allowed, or the name is
+            taken.
+        Stopped: a signal stopped the run, which can be resumed.
         TrainingFailed: as in training.
     """
-    run = Run.open(folder)
-    config = _placed(run, changed(run, settings), name)
+    run = RunFolder.open(folder)
+    config = _with_new_folder(run, with_settings(run, settings), name)
     machine = choose_machine(config.engine)
     with machine.ranks.report_lost_rank():
-        config = machine.ranks.run_on_main(lambda: _begin(run, config, machine))
+        config = machine.ranks.run_on_main(lambda: _create(run, config, machine))
     return train(config, resume=True, console=console)
 
 
-def _placed(run: Run, config: Config, name: str | None) -> Config:
-    """Return a configuration with a run folder of its own, beside that of ``run`` where that can be."""
-    name = name or free_name(run.project / config.data.dataset, f"{run.folder.name}-rebalance")
-    engine = {"project": str(run.project), "name": name}
+def _with_new_folder(run: RunFolder, config: Config, name: str | None) -> Config:
+    """Return a configuration with the folder of the new run."""
+    name = name or free_name(run.project / config.data.dataset, f"{run.path.name}-rebalance")
     values = config.model_dump()
-    return validate({**values, "engine": {**values["engine"], **engine}})
+    return validate({**values, "engine": {**values["engine"], "project": str(run.project), "name": name}})
 
 
-def _begin(run: Run, config: Config, machine: Machine) -> Config:
-    """Make a run that stands between its stages, on this rank alone."""
+def _create(run: RunFolder, config: Config, machine: Machine) -> Config:
+    """Create a run that has finished the first stage. Only rank 0 does this."""
     dataset = open_dataset(config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset)
     machine.to_device(first.network)
-    # The other ranks are not here: a learner that is shared with them would wait for them.
+    # A stage on several ranks would wait for the other ranks, which do not create it.
     stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()))
-    new = Run.create(config)
-    new.data_sha256, new.epochs = run.data_sha256, first.epochs
+    new = RunFolder.create(config).path
+    checkpoint = Checkpoint(
+        stage=stage.name,
+        epoch=0,
+        step=0,
+        data_sha256=dataset.train.manifest.source_sha256,
+        state=stage.state_dict(),
+        bad_rows=first.bad_rows,
+        epochs=first.epochs,
+    )
     try:
-        for name in ("metrics.jsonl", CENTROIDS):  # resuming cuts the lines off at the checkpoint
-            if (run.folder / name).exists():
-                write_file(new.folder / name, (run.folder / name).read_bytes())
+        for name in (METRICS_LOG, CENTROIDS):  # resuming truncates the log at the checkpoint
+            if (run.path / name).exists():
+                write_file(new / name, (run.path / name).read_bytes())
     except OSError as error:
         raise UserError(
-            f"Cannot write into {new.folder}: {error.strerror}; make room and start again."
+            f"Cannot write into {new}: {error.strerror}. Free some space and start again."
         ) from None
-    if not new.save(stage, 0, 0, {}, first.bad_rows):
-        raise TrainingFailed(f"{new.folder}/last.pt could not be written; make room and start again.")
+    try:
+        checkpoint.save(new / LAST)
+    except OSError:
+        raise TrainingFailed(f"Cannot write {new / LAST}. Free some space and start again.") from None
     return config

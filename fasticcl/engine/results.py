@@ -1,4 +1,4 @@
-"""What a run achieved: the accuracies that it ended with, and the same again from its saved weights."""
+"""Final accuracies of a run, from its records or re-evaluated from the saved weights."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
 from fasticcl.engine.loaders import evaluation_split_batches
-from fasticcl.engine.run.checkpoint import load_checkpoint
-from fasticcl.engine.run.folder import Run
-from fasticcl.engine.run.weights import WEIGHTS
+from fasticcl.engine.run.checkpoint import BEST, BestEpoch
+from fasticcl.engine.run.folder import WEIGHTS, RunFolder
+from fasticcl.engine.run.weights import without_projection
+from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import validate
@@ -26,45 +27,46 @@ TITLES = {
     "last": "last epoch",
     "best": "best epoch",
 }
-"""What a person reads for each row of a `Report`."""
+"""Titles of the rows of a `Report`."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The accuracies of a run, by what was evaluated."""
+    """The final accuracies of a run."""
 
     run: Path
+    """The run folder."""
     rows: dict[str, Metrics]
-    """``before`` and ``after`` rebalancing, both at the last epoch of their stage, and ``best``, the
-    epoch with the highest overall accuracy on the evaluated split. Without rebalancing: ``last``
-    and ``best``."""
+    """Accuracies by name: ``before`` and ``after`` rebalancing, both at the last epoch of their stage, and
+    ``best``, the epoch with the highest overall accuracy on the evaluated split. Without rebalancing the
+    names are ``last`` and ``best``."""
     best_epoch: int
-    """The epoch of ``best``, counted from 1 in its stage."""
+    """The epoch of ``best`` in its stage, from 1."""
     split: str
-    """The split that was evaluated."""
+    """The evaluated split."""
 
 
-def report_of(run: Run, split: str) -> Report:
-    """Return the report of a run that has ended, from its records."""
-    before, after = run.last("representation"), run.last("rebalancing")
-    best = run.best("rebalancing" if after else "representation")
+def report_of(run: RunWriter, split: str) -> Report:
+    """Return the report of a finished run from its records."""
+    before, after = run.metrics.last("representation"), run.metrics.last("rebalancing")
+    best = run.metrics.best("rebalancing" if after else "representation")
     rows = {"before": before, "after": after, "best": best} if after else {"last": before, "best": best}
     accuracies = {name: {key: record[key] for key in METRICS} for name, record in rows.items() if record}
-    return Report(run.folder, accuracies, best["epoch"] if best else 0, split)
+    return Report(run.folder.path, accuracies, best["epoch"] if best else 0, split)
 
 
 def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None = None) -> Report:
-    """Evaluate the saved weights of a finished run again.
+    """Evaluate the saved weights of a finished run.
 
     Args:
         folder: the run folder.
-        device: auto, cpu or gpu; None: as the run was started.
-        workers: threads; None: as the run was started.
+        device: auto, cpu or gpu; None: as configured in the run.
+        workers: threads; None: as configured in the run.
 
     Raises:
-        UserError: no run, an unfinished one, or missing shards.
+        UserError: the run or its shards are missing, or the run is not finished.
     """
-    saved = open_saved(folder, device=device, workers=workers)
+    saved = open_saved_run(folder, device=device, workers=workers)
     counts = saved.dataset.train.counts
     rows = {
         name: evaluate(network, saved.batches(), counts, saved.machine) for name, network in saved.networks()
@@ -73,20 +75,21 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A finished run, opened: its data and the weights that it kept."""
+class SavedRun:
+    """A finished run with its data and its saved weights."""
 
-    run: Run
     config: Config
     dataset: Dataset
     machine: Machine
     weights: dict[str, dict[str, torch.Tensor]]
-    """By name, as in the rows of a `Report`; without the projection head."""
+    """State dicts without the projection head, by the names of the rows of a `Report`."""
     best_epoch: int
-    """The epoch of ``best``, counted from 1 in its stage."""
+    """The epoch of ``best`` in its stage, from 1."""
+    bad_rows: list[int]
+    """Rows of training images that could not be read."""
 
     def networks(self) -> Iterator[tuple[str, Network]]:
-        """Yield each name and its network: one module that changes its weights."""
+        """Yield each name with its network. It is one module, whose weights change with each iteration."""
         network = Network(self.config.method.encoder, self.dataset.num_classes)
         self.machine.to_device(network)
         for name, state in self.weights.items():
@@ -94,37 +97,40 @@ class Saved:
             yield name, network
 
     def batches(self) -> Iterable[StreamBatch]:
-        """Return the images that are evaluated, each once."""
+        """Return the evaluated images, each once."""
         return evaluation_split_batches(self.config, self.dataset, self.machine)
 
 
-def open_saved(
+def open_saved_run(
     folder: Path, *, device: str | None = None, workers: int | None = None, alone: bool = False
-) -> Saved:
+) -> SavedRun:
     """Open a finished run.
 
     Args:
         folder, device, workers: as in `evaluate_run`.
-        alone: whether this process evaluates by itself, even where torchrun started others beside it.
+        alone: if True, ignore the other ranks that torchrun may have started.
 
     Raises:
-        UserError: no run, an unfinished one, or missing shards.
+        UserError: the run or its shards are missing, or the run is not finished.
     """
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     values = run.config.model_dump()
     changed = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = validate({**values, "engine": values["engine"] | changed})
     if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} is not finished; {run.way_on}")
+        raise UserError(f"{folder} is not finished. {run.how_to_finish}")
     machine = choose_machine(config.engine, alone)
     dataset = open_dataset(config, machine.gpu, require_cache=False)
-    run.data_sha256 = dataset.train.manifest.source_sha256
-    last, best = run.checkpoint(), load_checkpoint(folder / "best.pt")
-    weights = {"before": last["teacher"]} if "teacher" in last else {}
+    last, _ = run.checkpoint(dataset.train.manifest.source_sha256) or (None, None)
+    best = BestEpoch.load(folder / BEST)
+    weights = {"before": last.teacher} if last and last.teacher else {}
     weights["after" if config.rebalance.epochs else "last"] = load_file(folder / WEIGHTS)
-    weights["best"] = best["network"]
-    without_head = {
-        name: {key: value for key, value in state.items() if not key.startswith("projection.")}
-        for name, state in weights.items()
-    }
-    return Saved(run, config, dataset, machine, without_head, best["record"]["epoch"])
+    weights["best"] = best.network
+    return SavedRun(
+        config,
+        dataset,
+        machine,
+        {name: without_projection(state) for name, state in weights.items()},
+        best.record["epoch"],
+        last.bad_rows if last else [],
+    )

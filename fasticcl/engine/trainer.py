@@ -1,19 +1,18 @@
-"""A run from configuration to report: data, both stages, weights."""
+"""Train a run from its configuration to its report: data, both stages, weights."""
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
+from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resumed
-from fasticcl.engine.compile_trial import try_modes, wants_trial
+from fasticcl.engine.compile_trial import ModeTrial, try_modes, wants_trial
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
@@ -21,187 +20,192 @@ from fasticcl.engine.loggers import Loggers, require
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.results import Report, report_of
-from fasticcl.engine.run.deferred_writes import LateFiles
-from fasticcl.engine.run.environment import environment
-from fasticcl.engine.run.folder import Run
-from fasticcl.engine.run.lock import held
-from fasticcl.engine.run.save_clock import SaveClock
+from fasticcl.engine.run.checkpoint import Checkpoint
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import Description
+from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.system import rank_environment
 from fasticcl.system.machine import Machine, choose_machine
-from fasticcl.system.ranks import Ranks
-from fasticcl.system.signals import StopRequest
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Report:
-    """Run both stages and return the report; the files are in the run folder.
+    """Train both stages into a run folder and return the report.
 
     Args:
         config: the resolved configuration.
-        resume: continue the run that ``config`` names (or the newest) with the settings it was started with.
-        console: where progress is shown; None: nowhere.
+        resume: if True, continue the run that ``config`` names, or else the newest one, with its own
+            settings.
+        console: shows the progress; None: no output.
 
     Raises:
         UserError: bad input.
-        Stopped: a signal ended the run; it can be resumed.
-        TrainingFailed: the loss is not finite, too many images cannot be read, or a rank is gone.
+        Stopped: a signal stopped the run, which can be resumed.
+        TrainingFailed: a loss is not finite, too many images cannot be read, or a rank is gone.
     """
-    run = _run_to_continue(config, resume)
-    machine = choose_machine((run.config if run else config).engine)
-    with machine.ranks.report_lost_rank(), ExitStack() as until_the_end:
-        return _train(config, run, machine, console, until_the_end)
+    folder = _run_to_continue(config, resume)
+    machine = choose_machine((folder.config if folder else config).engine)
+    with machine.ranks.report_lost_rank():
+        return _train(config, folder, machine, console)
 
 
-def _train(
-    config: Config, run: Run | None, machine: Machine, console: Console | None, until_the_end: ExitStack
-) -> Report:
+def _train(config: Config, folder: RunFolder | None, machine: Machine, console: Console | None) -> Report:
     ranks = machine.ranks
-    # On several machines torchrun says on one only that it started the ranks again.
-    if any(ranks.all_gather_object(run is not None)) and run is None:
-        run = Run.newest(config.engine.project, config.data.dataset, config.engine.name)
-    config = run.config if run else config
+    # With several machines, torchrun reports the restart on only one of them.
+    if any(ranks.all_gather_object(folder is not None)) and folder is None:
+        folder = RunFolder.newest(config.engine.project, config.data.dataset, config.engine.name)
+    is_new = folder is None
+    config = folder.config if folder else config
     console = console if console and ranks.is_main else Console(quiet=True)
-    # Makes the demo's shards if need be, before the others look for them.
-    insist = run is None
-    ranks.run_on_main(lambda: open_dataset(config, machine.gpu, insist) and None)
-    dataset = open_dataset(config, machine.gpu, insist)
+    # Rank 0 first, because it may have to create the demo's shards.
+    ranks.run_on_main(lambda: open_dataset(config, machine.gpu, is_new) and None)
+    dataset = open_dataset(config, machine.gpu, is_new)
     require(config.engine.logger)
-    shortened = config.shortened() if config.engine.fast_dev_run else config
     warn = _warner(ranks.rank, console)
-    if run and run.finished:
-        run, _ = _open_run(run, config, dataset, ranks, warn, until_the_end)
-        print_lines(console, [f"run      {run.folder} is finished already: nothing is left to train"])
+    prepared = None if folder and folder.finished else _prepare(config, dataset, machine, warn)
+    # The folder is created last, so that bad input leaves none behind.
+    folder = folder or RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config)
+    log = prepared.loggers.log if prepared else lambda _: None
+    run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
+    with run.locked():
+        checkpoint = None if is_new else run.resume()
+        _check_same_position(run, checkpoint)
+        if prepared:
+            prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
+            run.record_environment(prepared.machine)
+            print_lines(console, _opening(prepared, run, checkpoint, is_new))
+            _fit(prepared, run, checkpoint, console)
+        else:
+            print_lines(console, [f"run      {folder.path} is already finished"])
         return report_of(run, dataset.evaluated.split)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that training needs except its run folder."""
+
+    config: Config
+    """Shortened with ``fast_dev_run``."""
+    dataset: Dataset
+    machine: Machine
+    loader: Loader
+    loggers: Loggers
+    representation: Representation
+    trial: ModeTrial | None
+    """The measured compile modes, if they were tried."""
+
+    def evaluate(self, stage: Stage) -> Metrics:
+        """Return the accuracies of a stage's network."""
+        batches = evaluation_split_batches(self.config, self.dataset, self.machine)
+        return evaluate(stage.network, batches, self.dataset.train.counts, self.machine)
+
+
+def _prepare(config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None]) -> PreparedRun:
+    shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = build_loader(shortened, dataset, machine, warn)
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
     trial = None
     if wants_trial(config, machine):
-        trial = ranks.run_on_main(lambda: try_modes(config, dataset.num_classes, machine))
+        trial = machine.ranks.run_on_main(lambda: try_modes(config, dataset.num_classes, machine))
         machine = replace(machine, mode=trial.fastest)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
-    # Last, so that bad input leaves no folder behind.
-    continued = run is not None
-    run, checkpoint = _open_run(run, config, dataset, ranks, warn, until_the_end)
-    loader.bad_samples.merge(checkpoint.get("bad_rows", []))
-    run.started(environment(machine, run.data_sha256))
-    opening = [*banner(shortened, dataset, representation.network, machine, loader.steps)]
-    opening += [f"mode     {trial.describe()}"] if trial else []
-    opening += [f"run      {run.folder}"]
-    opening += [resumed(shortened, checkpoint, loader.steps)] if continued else []
-    print_lines(console, opening)
-    loggers, done = _start_loggers(shortened, run, loader.steps, checkpoint)
-    steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(shortened).items()}
-    with closing(loggers), StopRequest() as stop, Display(console, steps, done) as display:
-        loop = Loop(
-            loader,
-            partial(_evaluate, shortened, dataset, machine),
-            run,
-            display,
-            stop,
-            SaveClock(config.engine.save_every),
-            ranks,
-            config.engine.log_every,
-        )
-        final = _train_stages(loop, representation, checkpoint)
-        ranks.flush_delayed_max()
+    loggers = Loggers(shortened, loader.steps)
+    return PreparedRun(shortened, dataset, machine, loader, loggers, representation, trial)
+
+
+def _opening(
+    prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, is_new: bool
+) -> Iterator[str]:
+    """Yield the lines that are printed before the first step."""
+    config, steps = prepared.config, prepared.loader.steps
+    yield from banner(config, prepared.dataset, prepared.representation.network, prepared.machine, steps)
+    if prepared.trial:
+        yield f"mode     {prepared.trial.describe()}"
+    yield f"run      {run.folder.path}"
+    if not is_new:
+        yield resumed(config, checkpoint, steps)
+
+
+def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, console: Console) -> None:
+    """Train both stages, or what is left of them after a checkpoint, and write the weights."""
+    config, loader = prepared.config, prepared.loader
+    done = _start_loggers(prepared, run, checkpoint)
+    steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
+    display = Display(console, steps, done)
+    loop = Loop(loader, prepared.evaluate, run, display)
+    with closing(prepared.loggers), loop.stop, display:
+        final = _train_stages(loop, prepared.representation, checkpoint)
+        run.ranks.flush_delayed_max()
     final.network.projection = None
-    run.release(final.network, Description.of(config, dataset.train.manifest.classes, dataset.train.counts))
-    return report_of(run, dataset.evaluated.split)
+    train = prepared.dataset.train
+    run.finish(final.network, Description.of(run.folder.config, train.manifest.classes, train.counts))
 
 
-def _open_run(
-    run: Run | None,
-    config: Config,
-    dataset: Dataset,
-    ranks: Ranks,
-    warn: Callable[[str], None],
-    until_the_end: ExitStack,
-) -> tuple[Run, dict[str, Any]]:
-    """Return the run, made if it is new, and the checkpoint that it goes on from, the same on all ranks."""
-    continued = run is not None
-    if run is None:
-        folder = ranks.run_on_main(lambda: Run.create(config).folder)
-        run = Run(folder, config)
-    hold = held(run.folder)
-    ranks.run_on_main(lambda: until_the_end.enter_context(hold))
-    run.files = LateFiles(run.folder, ranks.is_main, warn)
-    run.data_sha256 = dataset.train.manifest.source_sha256
-    checkpoint = run.resume() if continued else {}
-    reached = ranks.all_gather_object([checkpoint.get(key) for key in ("stage", "epoch", "step")])
-    if any(each != reached[0] for each in reached):
-        raise TrainingFailed(f"The ranks do not read the same checkpoint in {run.folder}; start them again.")
-    return run, checkpoint
+def _train_stages(loop: Loop, first: Representation, checkpoint: Checkpoint | None) -> Stage:
+    """Train both stages, or what is left of them after a checkpoint, and return the last one."""
+    in_first = checkpoint is None or checkpoint.stage == first.name
+    if in_first:
+        loop.train(first, checkpoint)
+        if first.bank.value.numel():
+            loop.run.save_centroids(first.bank.value)
+    if not first.config.rebalance.epochs:
+        return first
+    second = Rebalancing(first.config, first.network, first.machine)
+    loop.train(second, None if in_first else checkpoint)
+    return second
 
 
-def _run_to_continue(config: Config, resume: bool) -> Run | None:
-    """Return the run that goes on: the one that is asked for, or the one that torchrun has started again."""
+def _start_loggers(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None) -> int:
+    """Start the loggers on rank 0 and return the global step that the run has reached."""
+    loggers = prepared.loggers
+    stage, epoch, step = (checkpoint.stage, checkpoint.epoch, checkpoint.step) if checkpoint else (None, 0, 0)
+    done = loggers.step(stage, epoch, step)
+    if run.ranks.is_main:
+        is_epoch_open = step == prepared.loader.steps  # all steps are done, but its record is not written
+        loggers.open(run, done if is_epoch_open else done + 1)
+    return done
+
+
+def _check_same_position(run: RunWriter, checkpoint: Checkpoint | None) -> None:
+    """Raise TrainingFailed unless all ranks have read the same checkpoint."""
+    positions = run.ranks.all_gather_object(checkpoint.position if checkpoint else None)
+    if any(position != positions[0] for position in positions):
+        raise TrainingFailed(
+            f"The ranks do not read the same checkpoint in {run.folder.path}. Start them again."
+        )
+
+
+def _run_to_continue(config: Config, resume: bool) -> RunFolder | None:
+    """Return the run to continue: the requested one, or the one whose ranks torchrun has restarted."""
     engine = config.engine
     restarted = rank_environment.restart_count() > 0
     if not (resume or restarted):
         return None
     try:
-        run = Run.newest(engine.project, config.data.dataset, engine.name)
+        run = RunFolder.newest(engine.project, config.data.dataset, engine.name)
     except UserError:
         if resume:
             raise
-        return None  # it ended before there was a run
+        return None  # the ranks ended before they created a run
     unnamed = run.config.model_copy(
         update={"engine": run.config.engine.model_copy(update={"name": engine.name})}
     )
-    return run if resume or unnamed == config else None  # an older run of other settings is not meant
+    return run if resume or unnamed == config else None  # not an older run with other settings
 
 
 def _warner(rank: int, console: Console) -> Callable[[str], None]:
-    """Return what tells a person of trouble on this rank, where all else is silent on standard error."""
+    """Return a function that prints warnings: on the console or, if that is quiet, on standard error."""
     name = f"rank {rank}: " if rank else ""
 
     def warn(text: str) -> None:
-        if rank == 0 and not console.quiet:  # which it becomes when its reader goes away
+        if rank == 0 and not console.quiet:  # a console becomes quiet when its reader closes the pipe
             print_lines(console, [text])
         else:
             print(name + text, file=sys.stderr)  # noqa: T201  the console is quiet
 
     return warn
-
-
-def _train_stages(loop: Loop, first: Representation, checkpoint: dict[str, Any]) -> Stage:
-    """Train what is left of both stages and return the last."""
-    in_second = checkpoint.get("stage") == "rebalancing"
-    if not in_second:
-        _train_stage(loop, first, checkpoint)
-        if first.bank.value.numel():
-            loop.run.keep_centroids(first.bank.value)
-    if not first.config.rebalance.epochs:
-        return first
-    second = Rebalancing(first.config, first.network, first.machine)
-    _train_stage(loop, second, checkpoint if in_second else {})
-    return second
-
-
-def _train_stage(loop: Loop, stage: Stage, checkpoint: Any) -> None:
-    if not checkpoint:
-        loop.train(stage)
-        return
-    stage.load_state_dict(checkpoint)
-    loop.train(stage, checkpoint["epoch"], checkpoint["step"], checkpoint["partial"])
-
-
-def _evaluate(config: Config, dataset: Dataset, machine: Machine, stage: Stage) -> Metrics:
-    batches = evaluation_split_batches(config, dataset, machine)
-    return evaluate(stage.network, batches, dataset.train.counts, machine)
-
-
-def _start_loggers(config: Config, run: Run, steps: int, checkpoint: dict[str, Any]) -> tuple[Loggers, int]:
-    """Return the loggers, started on rank 0, and the global step that the run has reached."""
-    loggers = Loggers(config, steps)
-    done = loggers.step(checkpoint.get("stage"), checkpoint.get("epoch", 0), checkpoint.get("step", 0))
-    if run.files.is_main:
-        epoch_is_open = checkpoint.get("step") == steps  # its steps are taken, its record is still to come
-        loggers.open(run, done if epoch_is_open else done + 1)
-    return loggers, done

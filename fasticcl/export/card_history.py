@@ -9,8 +9,8 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
 from fasticcl.engine.results import TITLES
-from fasticcl.engine.run.environment import PACKAGES
 from fasticcl.engine.run.weights import WEIGHTS, Description, Model
+from fasticcl.engine.run.writer import PACKAGES
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import RunHistory, read_history
 from fasticcl.shards.manifest import Manifest

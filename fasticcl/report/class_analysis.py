@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fasticcl.engine.evaluate import predictions
-from fasticcl.engine.results import Saved, open_saved
+from fasticcl.engine.results import SavedRun, open_saved_run
 from fasticcl.engine.run.folder import CENTROIDS
 from fasticcl.engine.run.weights import WEIGHTS
 from fasticcl.files import file_sha256
@@ -107,7 +107,7 @@ def evaluate_classes(folder: Path, *, device: str | None = None, workers: int | 
     Raises:
         UserError: the folder holds no finished run, or the shards are missing.
     """
-    saved = open_saved(folder, device=device, workers=workers, alone=True)
+    saved = open_saved_run(folder, device=device, workers=workers, alone=True)
     train, evaluated = saved.dataset.train, saved.dataset.evaluated
     labels, predicted, norms = _predict(saved)
     num_classes = saved.dataset.num_classes
@@ -126,12 +126,12 @@ def evaluate_classes(folder: Path, *, device: str | None = None, workers: int | 
         weight_norms=norms,
         centroid_norms=_centroid_norms(folder / CENTROIDS),
         confusions=_confusions(labels, final, evaluated),
-        bad_samples=[train.name(row) for row in saved.run.checkpoint().get("bad_rows", [])],
+        bad_samples=[train.name(row) for row in saved.bad_rows],
     )
 
 
 def _predict(
-    saved: Saved,
+    saved: SavedRun,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]], dict[str, list[float]]]:
     """Return the labels [N] and, by name of the weights, predicted classes [N] and weight norms [K]."""
     labels, predicted, norms = np.empty(0, np.int64), {}, {}

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fasticcl.console import print_lines
 from fasticcl.engine.loggers import log_figures
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import WEIGHTS
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
@@ -72,7 +72,7 @@ def report_finished_run(folder: Path, console: Console | None) -> None:
 
     Errors only print a warning, because the run itself has succeeded and the report can be written later.
     """
-    config = Run.open(folder).config
+    config = RunFolder.open(folder).config
     if not config.engine.report:
         return
     command = f"fasticcl report {shlex.quote(str(folder))}"
@@ -117,8 +117,8 @@ def report_comparison(folders: Sequence[Path], output: Path) -> Path:
     for history in histories:
         if not history.finished:
             raise UserError(
-                f"{history.folder} is not finished, so it cannot be compared; leave it out, or "
-                f"{Run.open(history.folder).way_on}"
+                f"{history.folder} is not finished, so it cannot be compared. Leave it out, or finish it first. "
+                f"{RunFolder.open(history.folder).how_to_finish}"
             )
     groups = group_runs(histories)
     files, figures = _export(comparison_figures(groups))

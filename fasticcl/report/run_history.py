@@ -9,8 +9,7 @@ from typing import Any
 
 from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics
-from fasticcl.engine.run.environment import ENVIRONMENT
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.resolve import preset_names, resolve
 
@@ -107,11 +106,11 @@ def read_history(folder: Path) -> RunHistory:
     Raises:
         UserError: the folder is not a run folder, or the run has no finished epoch.
     """
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
     if not epochs:
-        raise UserError(f"{folder} has no finished epoch to report; {run.way_on}")
-    return RunHistory(run.folder, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
+        raise UserError(f"{folder} has no finished epoch to report. {run.how_to_finish}")
+    return RunHistory(run.path, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

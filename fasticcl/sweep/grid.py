@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasticcl.config import Config
-from fasticcl.engine.rebalance_run import changed
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.rebalance_run import with_settings
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.errors import UserError
 from fasticcl.resolve import Layer, assignment
 
@@ -27,7 +27,7 @@ class GridPoint:
     """True if the run itself was rebalanced with the same settings, including those that are not swept."""
 
 
-def build_grid(run: Run, over: Over, settings: Layer) -> list[GridPoint]:
+def build_grid(run: RunFolder, over: Over, settings: Layer) -> list[GridPoint]:
     """Return all combinations without duplicates. The last setting changes fastest.
 
     Args:
@@ -42,7 +42,7 @@ def build_grid(run: Run, over: Over, settings: Layer) -> list[GridPoint]:
     points: dict[tuple[Any, ...], GridPoint] = {}
     for combination in itertools.product(*axes.values()):
         rebalance = {**settings.get("rebalance", {}), **dict(zip(axes, combination, strict=True))}
-        config = changed(run, {**settings, "rebalance": rebalance})
+        config = with_settings(run, {**settings, "rebalance": rebalance})
         values = {f"rebalance.{key}": getattr(config.rebalance, key) for key in axes}
         same_as_run = config.rebalance == run.config.rebalance
         points[tuple(values.values())] = GridPoint(values, config, same_as_run)

@@ -15,7 +15,7 @@ from fasticcl.engine.evaluate import METRICS, accuracies, count_correct
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
@@ -63,9 +63,12 @@ def sweep_run(
     """
     if rank_environment.world_size() > 1:
         raise UserError("A sweep runs in a single process. Start it without torchrun.")
-    run = Run.open(folder)
+    run = RunFolder.open(folder)
     console = console or Console(quiet=True)
-    run.files.warn = lambda text: print_lines(console, [text])
+
+    def warn(text: str) -> None:
+        print_lines(console, [text])
+
     share = _choose_holdout(run, holdout)
     shorten = run.config.engine.fast_dev_run
     grid = [
@@ -77,9 +80,9 @@ def sweep_run(
         # CUDA graphs reuse the output buffers of one network, but joint training needs those of several.
         machine = replace(machine, mode="on")
     dataset = open_dataset(grid[0].config, machine.gpu, require_cache=False)
-    first = FirstStage.of(run, dataset)
+    first = FirstStage.of(run, dataset, warn)
     machine.to_device(first.network.eval())
-    holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, run.files.warn)
+    holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, warn)
     sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, settings or {})
     try:
         return _GridTrainer(grid, dataset, holdout_set, first, machine, console).train(sweep)
@@ -88,11 +91,11 @@ def sweep_run(
             sweep.folder.rmdir()  # succeeds only if the folder is empty because nothing was finished
 
 
-def _choose_holdout(run: Run, holdout: float | None) -> float:
+def _choose_holdout(run: RunFolder, holdout: float | None) -> float:
     run_holdout = run.config.data.holdout
     if run_holdout and holdout is not None:
         raise UserError(
-            f"{run.folder} already has a holdout (data.holdout {run_holdout:g}). Leave out --holdout."
+            f"{run.path} already has a holdout (data.holdout {run_holdout:g}). Leave out --holdout."
         )
     return run_holdout or (_DEFAULT_HOLDOUT if holdout is None else holdout)
 
@@ -103,7 +106,7 @@ def _with_holdout(config: Config, holdout: float) -> Config:
 
 
 def _start(
-    run: Run,
+    run: RunFolder,
     grid: Sequence[GridPoint],
     split: str,
     first: FirstStage,
@@ -120,8 +123,8 @@ def _start(
     network = first.network
     (holdout_before,) = holdout_set.accuracies(network.encoder, [network.classifier])
     return SweepResult(
-        run=run.folder,
-        folder=_create_folder(run.folder),
+        run=run.path,
+        folder=_create_folder(run.path),
         split=split,
         holdout=holdout,
         fixed={f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()},

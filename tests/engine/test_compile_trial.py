@@ -149,7 +149,7 @@ def test_the_mode_that_won_is_the_one_that_trains(monkeypatch, tiny_shards, tmp_
     monkeypatch.setattr(torch, "compile", lambda module, **mode: compiled.append(mode) or module)
     monkeypatch.setattr(trainer, "wants_trial", lambda *_: True)
     for mode, expected in (("off", []), ("on", ["default"] * 3), ("cuda-graphs", ["reduce-overhead"] * 3)):
-        monkeypatch.setattr(trainer, "try_modes", lambda *_, mode=mode: compile_trial.Trial({mode: 1.0}))
+        monkeypatch.setattr(trainer, "try_modes", lambda *_, mode=mode: compile_trial.ModeTrial({mode: 1.0}))
         compiled.clear()
         start_tiny(tiny_shards, tmp_path, name=mode)
         assert [each["mode"] for each in compiled] == expected  # network, then classifier and frozen encoder
@@ -161,7 +161,7 @@ def tries(shards, project):
 
     def won(*arguments):
         calls.append(try_modes(*arguments))
-        return compile_trial.Trial({"off": 2.0, "on": 1.0})
+        return compile_trial.ModeTrial({"off": 2.0, "on": 1.0})
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch, "compile", lambda module, **_: compiled.append(1) or module)
@@ -181,7 +181,7 @@ def test_the_bench_measures_in_the_mode_that_training_would_choose(monkeypatch, 
     workload = open_workload(tmp_path, "demo", data=tiny_shards, assignments=["method.encoder=resnet8"])
     assert workload.in_training_mode(print) is workload
     monkeypatch.setattr(bench, "wants_trial", lambda *_: True)
-    monkeypatch.setattr(bench, "try_modes", lambda *_: compile_trial.Trial({"off": 2.0, "on": 1.0}))
+    monkeypatch.setattr(bench, "try_modes", lambda *_: compile_trial.ModeTrial({"off": 2.0, "on": 1.0}))
     measured = workload.in_training_mode(lambda _: None)
     assert measured.machine.mode == "on"
     assert measured.notes[-1] == "mode: compiled: 1.0 ms a step (eager 2.0)"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fasticcl.data.plan import Plan
-from fasticcl.engine.run import folder
+from fasticcl.engine.run import checkpoint, metrics_log
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
@@ -218,7 +218,8 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(begin, undisturbed, tmp_pat
     assert disk.refused
     assert kept["before"] == kept["during"]
     assert heard.warnings() == [
-        f"warning  cannot write {saved}: No space left on device; make room: training goes on and tries again"
+        f"warning  cannot write {saved}: No space left on device. Free some space: training continues and "
+        "will retry"
     ]
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
@@ -246,7 +247,7 @@ def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_done(
         disk.full = count == 12
 
     watch(monkeypatch, after)
-    with pytest.raises(TrainingFailed, match="could not be written; make room, then: fasticcl train"):
+    with pytest.raises(TrainingFailed, match=r"could not be written\. Free some space, then run"):
         begin()
     assert disk.refused
     assert not (tmp_path / "demo/run/model.safetensors").exists()
@@ -285,7 +286,7 @@ def test_the_best_weights_are_written_later_when_the_disk_was_full(begin, monkey
 
 def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6):
     """Refuse to append to metrics.jsonl after some steps."""
-    append, refused, now = folder.append, [], 0
+    append, refused, now = metrics_log.append, [], 0
 
     def counted(count):
         nonlocal now
@@ -298,7 +299,7 @@ def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(path, text)
 
-    monkeypatch.setattr(folder, "append", refusing)
+    monkeypatch.setattr(metrics_log, "append", refusing)
     watch(monkeypatch, counted)
     return refused
 
@@ -348,7 +349,7 @@ def test_lines_that_were_written_after_their_checkpoint_do_not_come_twice(
             begin()
     with monkeypatch.context() as patched:
         patched.setattr(
-            folder, "load_checkpoint", lambda path: load_checkpoint(path.with_name("previous.pt"))
+            checkpoint, "load_checkpoint", lambda path: load_checkpoint(path.with_name("previous.pt"))
         )
         resume(tmp_path)
     assert differences(tmp_path / "demo/run", undisturbed) == []
@@ -364,7 +365,7 @@ def test_a_stop_on_a_full_disk_says_that_nothing_was_saved(begin, undisturbed, t
                 os.kill(os.getpid(), 15)
 
         watch(patched, after)
-        with pytest.raises(TrainingFailed, match=r"^Stopped, and the state could not be saved; make room"):
+        with pytest.raises(TrainingFailed, match=r"^Stopped, but the state could not be saved\. Free some"):
             begin()
     resume(tmp_path)
     assert differences(tmp_path / "demo/run", undisturbed) == []
@@ -377,7 +378,9 @@ def test_weights_that_cannot_be_written_at_the_end_are_one_sentence_and_not_lost
         disk = FullDisk(patched, ["model.safetensors"], errno.EROFS)
         disk.full = True
         heard = Heard()
-        with pytest.raises(TrainingFailed, match=r"^The weights could not be written; make room, then: fast"):
+        with pytest.raises(
+            TrainingFailed, match=r"^The weights could not be written\. Free some space, then"
+        ):
             begin(console=heard.console)
     assert "Read-only file system" in heard.warnings()[0]
     resume(tmp_path)

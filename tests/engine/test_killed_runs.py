@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fasticcl.engine.loop import Loop
-from fasticcl.engine.run import folder as run_module
+from fasticcl.engine.run import metrics_log
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from tests.support.processes import Child, command_line
 from tests.support.small_runs import TINY, differences, resume, start_tiny
@@ -109,7 +109,7 @@ def killed_while_writing(shards, project, number):
         for name in ("fsync", "replace"):
             patched.setattr(os, name, counted(getattr(os, name)))
         patched.setattr(torch, "save", counted(torch.save))
-        patched.setattr(run_module, "append", counted(run_module.append))
+        patched.setattr(metrics_log, "append", counted(metrics_log.append))
         start_tiny(shards, project)
     return count
 

@@ -96,7 +96,7 @@ def test_the_run_itself_is_left_as_it_is_and_the_new_one_is_whole(run):
     assert not same_weights(report.run, run)
     assert fasticcl.evaluate(report.run).rows == report.rows
     assert report.rows["before"] == fasticcl.evaluate(run).rows["before"]
-    with pytest.raises(UserError, match="exists; choose another --name"):
+    with pytest.raises(UserError, match=r"exists\. Choose another --name"):
         fasticcl.rebalance(run, name="balanced")
 
 
@@ -130,7 +130,7 @@ def test_an_unfinished_first_stage_is_refused_with_what_continues_it(tiny_shards
     watch(monkeypatch, lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 4 else None)
     with pytest.raises(Stopped):
         start_tiny(tiny_shards, tmp_path)
-    with pytest.raises(UserError, match=r"is not finished; continue it with: fasticcl train demo .*--resume"):
+    with pytest.raises(UserError, match=r"is not finished. Continue it with: fasticcl train demo .*--resume"):
         fasticcl.rebalance(tmp_path / "demo/run")
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
 
@@ -167,15 +167,15 @@ def test_images_held_back_from_a_run_are_drawn_in_neither_stage(tiny_shards, tmp
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--set", "optim.lr=1"], "optim.lr is none of what can be set here"),
-        (["--set", "engine.seed=1"], "engine.seed is none of what can be set here"),
-        (["--set", "data.holdout=0.1"], "data.holdout is none of what can be set here"),
+        (["--set", "optim.lr=1"], "optim.lr cannot be set here"),
+        (["--set", "engine.seed=1"], "engine.seed cannot be set here"),
+        (["--set", "data.holdout=0.1"], "data.holdout cannot be set here"),
         (["--set", "rebalance.temperature=1"], "Did you mean rebalance.distillation_temperature?"),
         (["--set", "rebalnce.gamma=1"], "There is no section 'rebalnce'. Did you mean rebalance?"),
         (["--set", "rebalance.distillation_weight=2"], "rebalance.distillation_weight: "),
         (["--set", "rebalance.epochs=0"], "rebalance.epochs is 0, so there is nothing to run"),
         (["--name", "../other"], "engine.name: "),
-        (["--name", "run"], "exists; choose another --name"),
+        (["--name", "run"], "exists. Choose another --name"),
         (["--device", "gpu"], "torch sees no GPU here"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

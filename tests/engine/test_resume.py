@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import fasticcl
+from fasticcl.engine.loop import SaveClock
 from fasticcl.engine.run.checkpoint import load_checkpoint, save_checkpoint
-from fasticcl.engine.run.save_clock import SaveClock
 from fasticcl.errors import Stopped, UserError
 from tests.support.small_runs import (
     TINY_STEPS,
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_makes_way_for_the_one_before(crashed, undisturbed,
     said = heard.warnings()
     assert len(said) == 1
     assert f"The checkpoint {crashed / 'last.pt'} cannot be read" in said[0]
-    assert said[0].endswith("going back to previous.pt")
+    assert said[0].endswith("Falling back to previous.pt")
     assert differences(crashed, undisturbed) == []
 
 
@@ -274,7 +274,7 @@ def test_a_checkpoint_cannot_execute_code(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path):
     torch.save({"format": 1}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"has another format than this fasticcl writes \(2\); go on with"):
+    with pytest.raises(UserError, match=r"does not have format 2, .* Continue with"):
         load_checkpoint(tmp_path / "last.pt")
 
 
@@ -367,7 +367,7 @@ def test_a_finished_run_is_left_as_it_is_and_said_to_be_finished(undisturbed, tm
     heard = Heard()
     resume(tmp_path, console=heard.console)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert heard.file.getvalue() == f"run      {folder} is finished already: nothing is left to train\n"
+    assert heard.file.getvalue() == f"run      {folder} is already finished\n"
 
 
 def test_a_run_that_ended_between_its_weights_and_the_last_tidying_is_tidied(undisturbed, tmp_path):

@@ -17,7 +17,7 @@ import fasticcl
 from fasticcl.data.loader import evaluation_batches
 from fasticcl.data.plan import Plan
 from fasticcl.engine.loop import Loop
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import Stopped
 from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
@@ -43,17 +43,17 @@ def spied(call, *arguments, stop=None, **options):
 
     With ``stop`` one of the ranks, a different one each time, is asked to stop after so many steps.
     """
-    seen, saves, step, save = [], [], Loop.take_step, Run.save
+    seen, saves, step, save = [], [], Loop.take_step, RunWriter.save
 
-    def watched(self, stage, batches, meter):
+    def watched(self, stage, batches, stats):
         batch = next(batches)
-        sums = dict(meter.sums)
-        step(self, stage, iter([batch]), meter)
+        sums = dict(stats.sums)
+        step(self, stage, iter([batch]), stats)
         bank = getattr(stage, "bank", None)
         seen.append(
             {
                 "samples": fingerprints(batch),
-                "loss": float(meter.sums["loss"] - sums.get("loss", 0)),
+                "loss": float(stats.sums["loss"] - sums.get("loss", 0)),
                 "centroids": bank.centroids.clone().numpy() if bank else np.zeros(0),
             }
         )
@@ -66,7 +66,7 @@ def spied(call, *arguments, stop=None, **options):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Loop, "take_step", watched)
-        patched.setattr(Run, "save", saving)
+        patched.setattr(RunWriter, "save", saving)
         with contextlib.suppress(Stopped):
             call(*arguments, **options)
     return seen, saves
@@ -192,7 +192,7 @@ def begun(project, shards, settings, steps):
     ids=str,
 )
 def test_every_switch_trains_on_two_ranks(spy, tiny_shards, tmp_path, settings):
-    """Also where a loss leaves parameters without a gradient."""
+    """Also where a loss leaves parastatss without a gradient."""
     seen = spy(2, start_tiny, tiny_shards, tmp_path, settings, epochs=2)
     assert len(seen[0]) == len(seen[1]) == 3 * TINY_STEPS
     assert np.isfinite([step["loss"] for rank in seen for step in rank]).all()

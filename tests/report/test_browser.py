@@ -14,7 +14,8 @@ for (const svg of document.querySelectorAll("figure svg")) {
   const paths = svg.querySelectorAll("path").length;
   results.figures.push([box.width, box.height, document.documentElement.clientWidth, paths]);
 }
-for (const image of document.querySelectorAll("img")) results.images.push([image.complete, image.naturalWidth]);
+for (const image of document.querySelectorAll("img"))
+  results.images.push([image.complete, image.naturalWidth]);
 for (const table of document.querySelectorAll("table.sortable")) {
   [...table.tHead.rows[0].cells].forEach((header, column) => {
     for (const click of ["first", "second"]) {

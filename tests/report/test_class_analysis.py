@@ -68,7 +68,7 @@ def test_the_stored_analysis_is_reused_unless_the_weights_changed(run, monkeypat
     def no_shards(*_, **__):
         raise UserError("The shards are missing.")
 
-    monkeypatch.setattr(class_analysis, "open_saved", no_shards)
+    monkeypatch.setattr(class_analysis, "open_saved_run", no_shards)
     fasticcl.report(run)
     assert read_json(run) == before
     weights = (run / "model.safetensors").read_bytes()

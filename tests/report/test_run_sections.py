@@ -49,7 +49,7 @@ def test_an_unfinished_run_has_no_class_results_and_the_page_says_why(run):
     (run / "report.json").unlink()
     fasticcl.report(run)
     page = read_page(run)
-    assert any("is not finished; continue it with" in text for text in page.texts)
+    assert any("is not finished. Continue it with" in text for text in page.texts)
     assert page.elements.count("svg") == 3
 
 

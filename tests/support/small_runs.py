@@ -118,9 +118,9 @@ def watch(monkeypatch, after=None):
     """Note every step that is taken, as (stage, step); after each, ``after(count)`` may interfere."""
     taken, step = [], Loop.take_step
 
-    def watched(self, stage, batches, meter):
-        step(self, stage, batches, meter)
-        taken.append((stage.name, meter.steps - 1))
+    def watched(self, stage, batches, stats):
+        step(self, stage, batches, stats)
+        taken.append((stage.name, stats.steps - 1))
         if after:
             after(len(taken))
 

@@ -1,53 +1,53 @@
-"""A run's files where the disk takes none now: they wait, and training goes on."""
+"""Deferred writes: if the disk is full or read-only, run files are retried while training continues."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 Write = Callable[[Path], None]
-"""Writes a file whole or not at all, and raises OSError where that cannot be done."""
+"""Writes a file completely or not at all, and raises OSError if it cannot."""
 
 
-class LateFiles:
-    """Writes the files of a folder, late where need be; each that fails is said once until it is written.
+class DeferredWrites:
+    """Writes the files of a folder and retries failed writes later; each failure is reported once.
 
     Args:
-        folder: where they lie.
-        is_main: whether this process writes; other ranks take everything for written.
-        warn: called with what a person should know of files that cannot be written.
+        folder: folder of the files.
+        enabled: False on ranks that write nothing, where every write counts as successful.
+        warn: called with a message when a file cannot be written.
     """
 
     def __init__(
-        self, folder: Path, is_main: bool = True, warn: Callable[[str], None] = lambda _: None
+        self, folder: Path, enabled: bool = True, warn: Callable[[str], None] = lambda _: None
     ) -> None:
-        self.folder, self.is_main, self.warn = folder, is_main, warn
-        self.waiting: dict[str, Write] = {}
-        """What is still to be written, by the name of the file."""
+        self.folder, self.enabled, self.warn = folder, enabled, warn
+        self.pending: dict[str, Write] = {}
+        """Queued writes by file name."""
         self.failing: set[str] = set()
-        """Names of the files that could not be written when that was tried last."""
+        """Names of the files whose last write failed."""
 
-    def put(self, name: str, write: Write) -> None:
-        """Write a file now or, where that cannot be done, when `catch_up` is called."""
-        self.waiting[name] = write
-        if self.wrote(name, write):
-            del self.waiting[name]
+    def write(self, name: str, write: Write) -> None:
+        """Write a file now, or queue it for `flush` if that fails."""
+        self.pending[name] = write
+        if self.try_write(name, write):
+            del self.pending[name]
 
-    def catch_up(self) -> bool:
-        """Write what is still to be written; return whether that is all."""
-        for name, write in [*self.waiting.items()]:
-            self.put(name, write)
-        return not self.waiting
+    def flush(self) -> bool:
+        """Retry the queued writes and return True if none is left."""
+        for name, write in [*self.pending.items()]:
+            self.write(name, write)
+        return not self.pending
 
-    def wrote(self, name: str, write: Write) -> bool:
-        """Write a file now or not at all; return whether it is written."""
-        if not self.is_main:
+    def try_write(self, name: str, write: Write) -> bool:
+        """Write a file now without queueing it, and return True on success."""
+        if not self.enabled:
             return True
         try:
             write(self.folder / name)
         except OSError as error:
             if name not in self.failing:
                 self.warn(
-                    f"warning  cannot write {self.folder / name}: {error.strerror or error}; make room: "
-                    "training goes on and tries again"
+                    f"warning  cannot write {self.folder / name}: {error.strerror or error}. "
+                    "Free some space: training continues and will retry"
                 )
             self.failing.add(name)
             return False

@@ -1,4 +1,4 @@
-"""A run folder in the hands of the one process that trains in it."""
+"""Exclusive lock on a run folder."""
 
 import fcntl
 import os
@@ -10,29 +10,29 @@ from fasticcl.errors import UserError
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep others from training in a run folder; the system lets go of it when the process ends, however.
+def lock_run(folder: Path) -> Iterator[None]:
+    """Lock a run folder; the kernel releases the lock when the process ends for any reason.
 
-    On a file system without locks nobody is kept from it.
+    File systems without ``flock`` give no protection.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     path = folder / "config.toml"
-    with open(path, "rb+" if os.access(path, os.W_OK) else "rb") as file:  # NFS locks what may be written
+    with open(path, "rb+" if os.access(path, os.W_OK) else "rb") as file:  # NFS locks only writable files
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"Another process is training in {folder}; wait for its end, or choose another --name."
+                f"Another process is training in {folder}. Wait until it ends, or choose another --name."
             ) from None
         except OSError:
             pass
         yield
 
 
-def is_held(folder: Path) -> bool:
-    """Return whether a process is training in a run folder at this moment."""
+def is_locked(folder: Path) -> bool:
+    """Return True if a process is training in a run folder."""
     with open(folder / "config.toml", "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Released weights (``model.safetensors``) with what is needed to use them."""
+"""Released weights: ``model.safetensors`` with encoder, classifier and a description."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from fasticcl.config import Config, Data
-from fasticcl.engine.run.checkpoint import load_checkpoint
-from fasticcl.engine.run.names import runs_nearby
+from fasticcl.engine.run.checkpoint import BEST, BestEpoch
+from fasticcl.engine.run.folder import CONFIG, WEIGHTS, RunFolder, nearby_runs
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 
-WEIGHTS = "model.safetensors"
 FORMAT = 1
-_ENTRY = "fasticcl"  # one entry, since safetensors keeps several in no order
+_ENTRY = "fasticcl"  # a single metadata entry, because safetensors does not keep the order of several
+_EXPECTED = f"Expected a run folder, or the {WEIGHTS} of a run"
 
 
 class Description(BaseModel):
-    """What a file of weights says of itself."""
+    """The metadata of a weights file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,19 +33,19 @@ class Description(BaseModel):
     classes: list[str]
     """[K] names, in the order of the logits."""
     train_counts: list[int]
-    """[K] training images per class."""
+    """[K] training images of each class."""
     image_size: int
     """Side of the square images, in pixels."""
     eval_resize: int
-    """Short side before the centre crop; 0: the whole image, resized to image_size."""
+    """Short side before the centre crop, in pixels; 0: the whole image is resized to image_size."""
     mean: tuple[float, float, float]
-    """Channel means on the scale from 0 to 1."""
+    """Channel means, for pixels from 0 to 1."""
     std: tuple[float, float, float]
-    """Channel standard deviations on the same scale."""
+    """Channel standard deviations, for pixels from 0 to 1."""
 
     @classmethod
     def of(cls, config: Config, classes: list[str], train_counts: NDArray[np.integer]) -> "Description":
-        """Describe the weights of a run; neither paths nor the machine are mentioned."""
+        """Describe the weights of a run, without paths or details of the machine."""
         data = config.data
         return cls(
             dataset=data.dataset,
@@ -61,7 +61,7 @@ class Description(BaseModel):
 
     @property
     def data(self) -> Data:
-        """How images are prepared for the network, as the loader of an evaluation takes it."""
+        """The preprocessing of the network, as a configuration of the evaluation loader."""
         return Data(
             dataset=self.dataset,
             dir=Path(),
@@ -74,62 +74,62 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with all that is needed to use it."""
+    """A trained network and its description."""
 
     network: Network
     """Encoder and classifier in evaluation mode, on the CPU, without gradients."""
     description: Description
     path: Path
-    """The file of the weights."""
+    """The weights file."""
     run: Path | None
-    """The run folder that it lies in; None: the file is alone."""
+    """The run folder that contains the file; None: the file is outside of one."""
 
 
 def pack_weights(network: Network, description: Description) -> bytes:
-    """Return the content of ``model.safetensors``: encoder and classifier in plain contiguous tensors."""
+    """Return the content of ``model.safetensors``: encoder and classifier as contiguous tensors."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     return safetensors.torch.save(tensors, {_ENTRY: description.model_dump_json()})
 
 
 def load_model(path: Path, *, best: bool = False) -> Model:
-    """Return the network of a finished run, or of a file of weights that was taken from one.
+    """Load the network of a finished run, or of a weights file copied from one.
 
     Args:
-        path: a run folder, or its ``model.safetensors`` wherever that is now.
-        best: take the weights of the run's best epoch, chosen on the evaluated split, not those of the last.
+        path: a run folder, or a ``model.safetensors`` at any place.
+        best: if True, load the weights of the best epoch, which was chosen on the evaluated split, instead
+            of the last epoch.
 
     Raises:
-        UserError: no such file, a damaged or foreign one, or a run that is not finished.
+        UserError: the file is missing, damaged or not from fasticcl, or the run is not finished.
     """
-    run = path if path.is_dir() else path.parent if (path.parent / "config.toml").is_file() else None
+    run = path if path.is_dir() else path.parent if (path.parent / CONFIG).is_file() else None
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"There are no finished weights in {path}; {_what_to_do(path)}")
+        raise UserError(f"There are no finished weights in {path}. {_advice(path)}")
     description, weights = _read(file)
     if best:
         if run is None:
-            raise UserError(f"{file} has the weights of the last epoch alone; give the run folder instead.")
-        weights = load_checkpoint(run / "best.pt")["network"]
+            raise UserError(f"{file} contains only the last epoch's weights. Use the run folder instead.")
+        weights = BestEpoch.load(run / BEST).network
     network = Network(description.encoder, len(description.classes))
-    kept = {name: value for name, value in weights.items() if not name.startswith("projection.")}
     try:
-        network.load_state_dict(kept)
+        network.load_state_dict(without_projection(weights))
     except RuntimeError:
         raise UserError(
-            f"The tensors in {file} are not those of a {description.encoder}; {_WANTED}."
+            f"The tensors in {file} do not match the encoder {description.encoder}. {_EXPECTED}."
         ) from None
     return Model(network.eval().requires_grad_(False), description, file, run)
 
 
-def _what_to_do(path: Path) -> str:
-    from fasticcl.engine.run.folder import Run  # which writes what is read here
-
-    if not (path / "config.toml").is_file():
-        return f"{_WANTED}.{runs_nearby(path, WEIGHTS)}"
-    return Run.open(path).way_on
+def without_projection(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a network's state dict without its projection head."""
+    return {name: value for name, value in weights.items() if not name.startswith("projection.")}
 
 
-_WANTED = f"give a run folder, or the {WEIGHTS} of a run"
+def _advice(path: Path) -> str:
+    if not (path / CONFIG).is_file():
+        return f"{_EXPECTED}.{nearby_runs(path, WEIGHTS)}"
+    return RunFolder.open(path).how_to_finish
 
 
 def _read(file: Path) -> tuple[Description, dict[str, torch.Tensor]]:
@@ -138,17 +138,15 @@ def _read(file: Path) -> tuple[Description, dict[str, torch.Tensor]]:
             entry = (opened.metadata() or {}).get(_ENTRY)
         weights = safetensors.torch.load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} cannot be read as safetensors ({error}); {_WANTED}.") from None
+        raise UserError(f"{file} cannot be read as safetensors ({error}). {_EXPECTED}.") from None
     if entry is None:
-        raise UserError(f"{file} does not say what it holds, so fasticcl did not write it; {_WANTED}.")
+        raise UserError(f"{file} has no fasticcl metadata, so fasticcl did not write it. {_EXPECTED}.")
     try:
         description = Description.model_validate_json(entry)
     except ValidationError:
-        raise UserError(
-            f"{file} describes itself in a way that this fasticcl does not know; {_WANTED}."
-        ) from None
+        raise UserError(f"The metadata of {file} has unknown or missing fields. {_EXPECTED}.") from None
     if description.format > FORMAT:
         raise UserError(
-            f"{file} was written by a newer fasticcl (format {description.format}); update this one."
+            f"{file} was written by a newer fasticcl (format {description.format}). Update fasticcl."
         )
     return description, weights

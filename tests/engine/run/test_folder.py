@@ -80,7 +80,7 @@ def test_stopped_it_goes_on_there_by_the_command_that_it_names(undisturbed, tiny
     (second / "demo/run").rename(second / "demo/mine")
     with pytest.raises(UserError) as refused:
         fasticcl.evaluate(second / "demo/mine")
-    command = str(refused.value).partition("continue it with: ")[2]
+    command = str(refused.value).partition("Continue it with: ")[2]
     assert command == f"fasticcl train demo --project '{second}' --name mine --resume"
     assert stopped_at(4, lambda: fasticcl.train("demo", project=second, resume=True)) == command
     assert type_in(command) == 0
@@ -112,7 +112,7 @@ def test_the_command_leads_there_from_where_one_is(begun, monkeypatch, here, fol
     with pytest.raises(UserError) as refused:
         fasticcl.evaluate(folder)
     command = f"fasticcl train demo {project.format(begun)}--name run --resume"
-    assert str(refused.value) == f"{folder} is not finished; continue it with: {command}"
+    assert str(refused.value) == f"{folder} is not finished. Continue it with: {command}"
     with pytest.raises(UserError) as refused:
         fasticcl.export(folder)
-    assert str(refused.value) == f"There are no finished weights in {folder}; continue it with: {command}"
+    assert str(refused.value) == f"There are no finished weights in {folder}. Continue it with: {command}"

@@ -6,7 +6,7 @@ import pytest
 
 import fasticcl
 from fasticcl.engine.loop import Loop
-from fasticcl.engine.run.lock import held, is_held
+from fasticcl.engine.run.lock import is_locked, lock_run
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import read_history
 from tests.support.processes import Child
@@ -16,9 +16,9 @@ from tests.support.trees import tree
 
 def hold_to_the_end(folder):
     global kept
-    kept = held(folder)
+    kept = lock_run(folder)
     kept.__enter__()
-    return is_held(folder)
+    return is_locked(folder)
 
 
 @pytest.fixture
@@ -33,27 +33,27 @@ def stopped(tiny_shards, tmp_path, monkeypatch):
 
 def test_it_is_refused_and_left_as_it_is(stopped, tmp_path):
     before = tree(stopped)
-    with held(stopped):
+    with lock_run(stopped):
         with pytest.raises(UserError) as refused:
             resume(tmp_path)
         assert tree(stopped) == before
     assert str(refused.value) == (
-        f"Another process is training in {stopped}; wait for its end, or choose another --name."
+        f"Another process is training in {stopped}. Wait until it ends, or choose another --name."
     )
     assert resume(tmp_path).run == stopped
 
 
 def test_a_run_lets_go_of_its_folder_when_it_is_stopped_and_when_it_ends(stopped, tmp_path):
-    assert not is_held(stopped)
+    assert not is_locked(stopped)
     resume(tmp_path)
-    assert not is_held(stopped)
+    assert not is_locked(stopped)
 
 
 def test_a_run_holds_its_folder(tiny_shards, tmp_path, monkeypatch):
     seen, step = [], Loop.take_step
 
     def looking(*arguments):
-        seen.append(is_held(tmp_path / "demo/run"))
+        seen.append(is_locked(tmp_path / "demo/run"))
         return step(*arguments)
 
     monkeypatch.setattr(Loop, "take_step", looking)
@@ -66,16 +66,16 @@ def test_a_process_that_is_gone_holds_nothing(stopped, tmp_path):
     child = Child(tmp_path / "log", hold_to_the_end, stopped)
     assert child.result()
     assert child.exit_code() == 0
-    with held(stopped):
-        assert is_held(stopped)
+    with lock_run(stopped):
+        assert is_locked(stopped)
 
 
 def test_who_asks_for_its_results_is_told_to_wait(stopped):
     for ask in (fasticcl.evaluate, fasticcl.report, lambda run: fasticcl.predict(run, [run / "config.toml"])):
-        with held(stopped), pytest.raises(UserError) as refused:
+        with lock_run(stopped), pytest.raises(UserError) as refused:
             ask(stopped)
-        assert str(refused.value).endswith("; wait: it is being trained at this moment")
-        with pytest.raises(UserError, match=r"; continue it with: fasticcl train demo .* --resume$"):
+        assert str(refused.value).endswith(". Wait until the process that trains it ends.")
+        with pytest.raises(UserError, match=r"\. Continue it with: fasticcl train demo .* --resume$"):
             ask(stopped)
 
 

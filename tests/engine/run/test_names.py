@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fasticcl
-from fasticcl.engine.run.names import free_name, runs_nearby
+from fasticcl.engine.run.folder import free_name, nearby_runs
 from fasticcl.errors import UserError
 
 
@@ -32,7 +32,7 @@ def runs(here):
     begun(here / "runs/inat2018/other run", 99)
 
 
-NEWEST = "Runs nearby, the newest first: runs/demo/b, runs/demo/c, runs/demo/d, runs/demo/e, runs/demo/f."
+NEWEST = "Nearby runs, newest first: runs/demo/b, runs/demo/c, runs/demo/d, runs/demo/e, runs/demo/f."
 CALLS = {
     "evaluate": fasticcl.evaluate,
     "report": fasticcl.report,
@@ -56,7 +56,7 @@ def test_a_model_that_is_not_there_leads_to_runs_that_have_one(here, call):
     (here / "x.png").touch()
     with pytest.raises(UserError) as refused:
         call("runs/demo/a")
-    assert str(refused.value).endswith(" Runs nearby, the newest first: runs/demo/c, runs/demo/e.")
+    assert str(refused.value).endswith(" Nearby runs, newest first: runs/demo/c, runs/demo/e.")
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_model_that_is_not_there_leads_to_runs_that_have_one(here, call):
 )
 @pytest.mark.usefixtures("runs")
 def test_the_nearest_are_named_as_they_are_typed(path, named):
-    sentence = runs_nearby(Path(path))
-    assert sentence.startswith(f" Runs nearby, the newest first: {named}")
+    sentence = nearby_runs(Path(path))
+    assert sentence.startswith(f" Nearby runs, newest first: {named}")
 
 
 def test_where_there_are_none_nothing_is_said(here):
     (here / "runs/demo/settings").mkdir(parents=True)
     (here / "runs/demo/settings/config.toml").touch()  # of some other program
-    assert runs_nearby(here / "runs/demo/a") == ""
+    assert nearby_runs(here / "runs/demo/a") == ""
 
 
 def test_a_free_name_has_the_smallest_number_that_nothing_has(here):

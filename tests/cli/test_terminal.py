@@ -35,16 +35,16 @@ def test_training_goes_on_without_a_reader(unread, tiny_shards, tmp_path, togeth
     arguments = ["train", "demo", "--data", tiny_shards, "--name", "run", "--epochs", 2, "--batch-size", 20]
     ended = unread(*arguments, *SETTINGS, stderr=subprocess.STDOUT if together else subprocess.PIPE)
     assert ended.returncode == 0
-    said = "warning  nobody reads the output any more; the work goes on without it\n"
+    said = "warning  standard output is closed; the command continues without it\n"
     assert ended.stderr == (None if together else said)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 
 
 def test_warnings_come_on_standard_error_when_the_output_is_no_longer_read(unread, tiny_shards):
     full = """
-import errno, fasticcl.engine.run.folder
+import errno, fasticcl.engine.run.checkpoint
 def save(*_): raise OSError(errno.ENOSPC, "No space left on device")
-fasticcl.engine.run.folder.save_checkpoint = save"""
+fasticcl.engine.run.checkpoint.save_checkpoint = save"""
     arguments = ["train", "demo", "--data", tiny_shards, "--epochs", 2, "--batch-size", 20, *SETTINGS]
     ended = unread(*arguments, before=full)
     assert "last.pt: No space left on device; make room" in ended.stderr

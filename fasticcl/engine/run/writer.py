@@ -1,0 +1,170 @@
+"""The files that a training process writes into its run folder."""
+
+import io
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fasticcl.engine.run.checkpoint import BEST, LAST, PREVIOUS, BestEpoch, Checkpoint, EpochSums, Record
+from fasticcl.engine.run.deferred_writes import DeferredWrites
+from fasticcl.engine.run.folder import CENTROIDS, ENVIRONMENT, WEIGHTS, RunFolder
+from fasticcl.engine.run.lock import lock_run
+from fasticcl.engine.run.metrics_log import MetricsLog, append
+from fasticcl.engine.run.weights import Description, pack_weights
+from fasticcl.engine.stages.stage import Stage
+from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.files import remove_unfinished, write_file
+from fasticcl.method.network import Network
+from fasticcl.system.machine import Machine
+from fasticcl.system.ranks import Ranks
+from fasticcl.version import __version__, package_version
+
+PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy")
+"""Packages whose versions are recorded in ``environment.jsonl``."""
+_FAILED_STEP = "failed_step.txt"
+
+
+class RunWriter:
+    """Writes the files of a run in training. All but the append-only ones are written atomically.
+
+    Args:
+        folder: the run folder.
+        data_sha256: checksum of the training data, which every checkpoint records.
+        ranks: the processes that train together. Only rank 0 writes.
+        warn: called with messages about files that cannot be read or written.
+        on_record: called on rank 0 with every record that is logged.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        data_sha256: str = "",
+        ranks: Ranks | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+        on_record: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.data_sha256, self.ranks, self.warn = folder, data_sha256, ranks or Ranks(), warn
+        self.files = DeferredWrites(folder.path, self.ranks.is_main, warn)
+        self.metrics = MetricsLog(self.files, on_record)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the run folder for this process and the other ranks.
+
+        Raises:
+            UserError: another training holds the lock.
+        """
+        with ExitStack() as lock:
+            self.ranks.run_on_main(lambda: lock.enter_context(lock_run(self.folder.path)))
+            yield
+
+    def resume(self) -> Checkpoint | None:
+        """Restore the files to their state at the newest readable checkpoint, and return it.
+
+        Raises:
+            UserError: every checkpoint is damaged, the training data has changed, or a file cannot be
+                written.
+        """
+        path = self.folder.path
+        checkpoint, source = self.folder.checkpoint(self.data_sha256, self.warn) or (None, None)
+        if checkpoint is None and (path / WEIGHTS).is_file():
+            raise UserError(
+                f"{path} is finished and its checkpoint {LAST} is missing, so it cannot be continued. "
+                "Start a new run."
+            )
+        if source and source.name == PREVIOUS and self.ranks.is_main:
+            (path / LAST).unlink(missing_ok=True)  # the next save would keep the damaged one as previous.pt
+        try:
+            if self.ranks.is_main:
+                remove_unfinished(path)
+            self.metrics.rewind(checkpoint)
+        except OSError as error:
+            raise UserError(
+                f"Cannot write into {path}: {error.strerror}. Free some space and resume again."
+            ) from None
+        return checkpoint
+
+    def record_environment(self, machine: Machine) -> None:
+        """Append versions, hardware, ranks and data checksum of this start to ``environment.jsonl``.
+
+        Host names, user names and paths are not recorded.
+        """
+        environment = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "fasticcl": __version__,
+            "python": platform.python_version(),
+            **{name: package_version(name) for name in PACKAGES},
+            "machine": machine.describe(),
+            "ranks": machine.ranks.world_size,
+            "data": self.data_sha256[:12],
+        }
+        line = json.dumps(environment) + "\n"
+        self.files.write(ENVIRONMENT, lambda path: append(path, line))
+
+    def save(
+        self, stage: Stage, epoch: int, step: int, partial: EpochSums, bad_rows: Sequence[int] = ()
+    ) -> bool:
+        """Write ``last.pt`` and return True on success. The old file becomes ``previous.pt``.
+
+        Args:
+            stage: the current stage.
+            epoch, step: the next step.
+            partial: statistics of the current epoch.
+            bad_rows: rows of training images that could not be read.
+        """
+        checkpoint = Checkpoint(
+            stage=stage.name,
+            epoch=epoch,
+            step=step,
+            data_sha256=self.data_sha256,
+            state=stage.state_dict(),
+            partial=partial,
+            bad_rows=[*bad_rows],
+            epochs=self.metrics.epochs,
+            unwritten="" if self.files.flush() else self.metrics.unwritten,
+        )
+        self.metrics.sync()  # the lines that a checkpoint covers must reach the disk before it does
+        previous = self.folder.path / PREVIOUS
+        return self.files.try_write(LAST, lambda path: checkpoint.save(path, previous))
+
+    def save_best(self, network: Network, record: Record) -> None:
+        """Write ``best.pt`` with the weights of the best epoch so far."""
+        if not self.ranks.is_main:
+            return
+        # Clones, because the write may be deferred.
+        best = BestEpoch({name: value.clone() for name, value in network.state_dict().items()}, record)
+        self.files.write(BEST, best.save)
+
+    def save_centroids(self, centroids: torch.Tensor) -> None:
+        """Write the final centroids [K, D] of the representation stage to ``centroids.npy``."""
+        content = io.BytesIO()
+        np.save(content, centroids.cpu().numpy())
+        self.files.write(CENTROIDS, lambda path: write_file(path, content.getvalue()))
+
+    def write_failed_step(self, names: list[str]) -> Path:
+        """Write the names of a failed step's images to ``failed_step.txt`` and return its path."""
+        lines = "".join(name + "\n" for name in names).encode()
+        self.files.try_write(_FAILED_STEP, lambda path: write_file(path, lines))
+        return self.folder.path / _FAILED_STEP
+
+    def finish(self, network: Network, description: Description) -> None:
+        """Write encoder, classifier and description to ``model.safetensors``, which finishes the run.
+
+        Raises:
+            TrainingFailed: the file cannot be written. The checkpoint contains all that it needs.
+        """
+        content = pack_weights(network, description)
+        # last.pt is required, because it contains the weights from before rebalancing.
+        complete = self.files.flush() and LAST not in self.files.failing
+        if not (complete and self.files.try_write(WEIGHTS, lambda path: write_file(path, content))):
+            raise TrainingFailed(
+                f"The weights could not be written. Free some space, then run: {self.folder.resume_command}"
+            )
+        if self.ranks.is_main:
+            (self.folder.path / PREVIOUS).unlink(missing_ok=True)
