@@ -175,8 +175,8 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
     for title in (
         "before rebalancing",
         "after rebalancing",
-        "its epoch",
-        "best on these images",
+        "rebalancing epoch",
+        "best on test",
         "overall",
         "many",
         "medium",

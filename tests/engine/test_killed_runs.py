@@ -153,7 +153,7 @@ def test_a_signal_saves_at_the_next_step_and_prints_what_continues(
     child = Child(tmp_path / "log", signalled, [signum], after, words(tiny_shards, tmp_path))
     assert child.exit_code() == code
     *_, said, command = child.printed().splitlines()
-    assert said == f"stopped by {signum.name}; the state is saved. Continue with:"
+    assert said == f"stopped by {signum.name}. The state is saved. Continue with:"
     saved = load_checkpoint(tmp_path / "demo/run/last.pt")
     assert (saved["stage"], saved["epoch"], saved["step"]) == {
         2: ("representation", 0, 2),

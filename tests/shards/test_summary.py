@@ -9,12 +9,9 @@ import torch
 from PIL import Image
 
 import fasticcl
-from fasticcl.cli import tables
-from fasticcl.convert.layouts.registry import LAYOUTS
 from fasticcl.data.loader import Loader, draw_stream
 from fasticcl.data.plan import Plan
 from fasticcl.errors import UserError
-from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import Shards
 from fasticcl.shards.summary import Summary
 
@@ -59,13 +56,6 @@ def test_every_class_stands_in_one_bar_of_the_histogram():
     assert all(one[1] + 1 == two[0] for one, two in itertools.pairwise(bars))
 
 
-@pytest.mark.parametrize("counts", [[7], [1, 1], [10_000, 10_000], [12, 12, 12]])
-def test_a_histogram_of_equal_classes_is_one_bar(counts):
-    lines = list(tables.histogram(summary_of(counts)))
-    assert len(lines) == 2
-    assert lines[1].endswith(f"█ {len(counts)}")
-
-
 def test_a_stream_is_drawn_as_the_mixed_batch_has_it(photo_shards):
     config = fasticcl.configure("folder", data=photo_shards, set={"data.image_size": 64})
     shards = Shards(photo_shards, "train")
@@ -107,19 +97,3 @@ def test_a_picture_that_cannot_be_written_is_named(digit_shards, tmp_path):
 def test_a_folder_without_shards_is_named(tmp_path):
     with pytest.raises(UserError, match=r"There are no shards in .*manifest\.json"):
         fasticcl.show(tmp_path)
-
-
-def test_the_summary_is_printed(digit_shards):
-    lines = "\n".join(tables.shards(fasticcl.show(digit_shards)))
-    assert "classes   10: 1 many (142), 4 medium (212), 5 few (38) training images" in lines
-    assert "imbalance 71.0 = 142 / 2" in lines
-    assert "height 8/8/8, width 8/8/8 pixels" in lines
-    assert Manifest.read(digit_shards).dataset in lines
-
-
-def test_every_layout_says_where_to_get_it_and_what_to_type():
-    lines = list(tables.layouts())
-    for name, layout in LAYOUTS.items():
-        assert name in lines
-        assert f"  next     {layout.example}" in lines
-        assert layout.example.split()[:3] == ["fasticcl", "convert", name]
