@@ -45,38 +45,38 @@ class Modes:
 
 
 def test_the_fastest_mode_is_chosen_and_the_others_are_named():
-    found = Modes(off=0.0183, on=0.0142, cuda_graphs=0.0121).tried()
-    assert found.fastest == "cuda-graphs"
-    assert found.describe() == "compiled with CUDA graphs: 12.1 ms a step (eager 18.3; compiled 14.2)"
+    trial = Modes(off=0.0183, on=0.0142, cuda_graphs=0.0121).tried()
+    assert trial.fastest == "cuda-graphs"
+    assert trial.describe() == "compiled with CUDA graphs: 12.1 ms per step (eager 18.3; compiled 14.2)"
 
 
 def test_eager_is_chosen_where_it_is_the_fastest():
-    found = Modes(off=0.010, on=0.011).tried()
-    assert found.fastest == "off"
-    assert found.describe() == "eager: 10.0 ms a step (compiled 11.0)"
+    trial = Modes(off=0.010, on=0.011).tried()
+    assert trial.fastest == "off"
+    assert trial.describe() == "eager: 10.0 ms per step (compiled 11.0)"
 
 
 def test_neither_compiling_nor_one_slow_moment_counts():
     def compiled(step):
         return 60 if step <= 3 else 3 if step == 9 else 0.005
 
-    found = Modes(off=0.010, on=compiled).tried()
-    assert found.fastest == "on"
-    assert found.milliseconds["on"] == pytest.approx(5)
+    trial = Modes(off=0.010, on=compiled).tried()
+    assert trial.fastest == "on"
+    assert trial.milliseconds["on"] == pytest.approx(5)
 
 
 def test_a_mode_that_fails_is_named_and_skipped():
-    found = Modes(off=0.010, on=RuntimeError("no compiler\nand a long story"), cuda_graphs=0.005).tried()
-    assert found.fastest == "cuda-graphs"
-    assert found.describe().endswith("(eager 10.0; compiled failed: RuntimeError: no compiler)")
+    trial = Modes(off=0.010, on=RuntimeError("no compiler\nand a long story"), cuda_graphs=0.005).tried()
+    assert trial.fastest == "cuda-graphs"
+    assert trial.describe().endswith("(eager 10.0; compiled failed: RuntimeError: no compiler)")
 
 
 def test_a_loss_that_is_no_number_is_not_what_the_others_are_held_to():
-    found = Modes(off=0.010, on=0.011)
-    found.losses["off"] = itertools.repeat(math.nan)
-    tried = found.tried()
+    trial = Modes(off=0.010, on=0.011)
+    trial.losses["off"] = itertools.repeat(math.nan)
+    tried = trial.tried()
     assert tried.fastest == "on"
-    assert tried.failures == {"off": "its loss is nan"}
+    assert tried.failures == {"off": "loss is nan"}
 
 
 def test_a_mode_that_fails_in_its_last_step_is_skipped_too():
@@ -85,22 +85,22 @@ def test_a_mode_that_fails_in_its_last_step_is_skipped_too():
             raise RuntimeError("overwritten by a subsequent run")
         return 0.001
 
-    found = Modes(off=0.010, cuda_graphs=breaks).tried()
-    assert found.fastest == "off"
-    assert found.failures == {"cuda-graphs": "RuntimeError: overwritten by a subsequent run"}
+    trial = Modes(off=0.010, cuda_graphs=breaks).tried()
+    assert trial.fastest == "off"
+    assert trial.failures == {"cuda-graphs": "RuntimeError: overwritten by a subsequent run"}
 
 
 def test_a_fast_mode_that_computes_another_loss_is_skipped():
     modes = Modes(off=0.010, on=0.001)
     modes.losses["on"] = [2.0] * 5 + [2.2] * 100
     assert modes.tried().fastest == "off"
-    assert modes.tried().failures["on"] == "its loss is 2.200, not 2.000"
+    assert modes.tried().failures["on"] == "loss is 2.200, not 2.000"
 
 
 def test_where_nothing_works_training_is_eager_and_says_why_itself():
-    found = Modes(off=RuntimeError("out of memory"), on=RuntimeError("out of memory")).tried()
-    assert found.fastest == "off"
-    assert found.describe().startswith("eager (eager failed: RuntimeError: out of memory; compiled failed")
+    trial = Modes(off=RuntimeError("out of memory"), on=RuntimeError("out of memory")).tried()
+    assert trial.fastest == "off"
+    assert trial.describe().startswith("eager (eager failed: RuntimeError: out of memory; compiled failed")
 
 
 def test_bad_input_is_not_taken_for_a_mode_that_fails():
@@ -184,4 +184,4 @@ def test_the_bench_measures_in_the_mode_that_training_would_choose(monkeypatch, 
     monkeypatch.setattr(bench, "try_modes", lambda *_: compile_trial.ModeTrial({"off": 2.0, "on": 1.0}))
     measured = workload.in_training_mode(lambda _: None)
     assert measured.machine.mode == "on"
-    assert measured.notes[-1] == "mode: compiled: 1.0 ms a step (eager 2.0)"
+    assert measured.notes[-1] == "mode: compiled: 1.0 ms per step (eager 2.0)"

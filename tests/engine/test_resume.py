@@ -412,7 +412,7 @@ def test_save_every_takes_nothing_else(every):
     with pytest.raises(UserError) as refused:
         fasticcl.configure("demo", set={"engine.save_every": every})
     assert str(refused.value) == (
-        f"engine.save_every is a number of steps (500) or of minutes (15m), not {every!r}."
+        f"engine.save_every must be a number of steps (500) or minutes (15m), got {every!r}."
     )
 
 
