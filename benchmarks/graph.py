@@ -35,13 +35,14 @@ from typing import Any
 import numpy as np
 from _runs import hardware, write_result
 from isal.isal_zlib import crc32
-from nvidia.dali import Pipeline
 from peers._photo_crops import write_jpegs
 
 import fasticcl
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.loader import Loader, graph_inputs
+from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
+from fasticcl.data.graph_inputs import GraphSpec, input_nodes
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 from fasticcl.system.allocator import keep_freed_memory
@@ -96,32 +97,34 @@ def make_shards(options: argparse.Namespace, folder: Path) -> Shards:
 def stages(shards: Shards, plan: Plan, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """Return for each stage a function that makes one batch."""
     planned = [plan.batch("interpolative", 0, step % plan.steps_per_epoch) for step in range(BATCHES)]
-    fed = [graph_inputs(shards, each, jitter=False) for each in planned]
-    runs = {stage: constant(stage, fed, plan, options) for stage in STAGES[:-1]}
+    spec = GraphSpec.training(plan.data, "interpolative", shards)
+    fed = [spec.values(shards, each) for each in planned]
+    runs = {stage: constant(stage, fed, spec, plan, options) for stage in STAGES[:-1]}
     loader = Loader(shards, plan, threads=options.workers, prefetch=PREFETCH)
     return {**runs, "loader": loader.batches("interpolative").__next__}
 
 
-def constant(stage: str, fed: list[list[Any]], plan: Plan, options: argparse.Namespace) -> Callable[[], Any]:
+def constant(
+    stage: str, fed: list[list[Any]], spec: GraphSpec, plan: Plan, options: argparse.Namespace
+) -> Callable[[], Any]:
     """Return a function that makes one batch up to a stage, from inputs that lie ready."""
 
     def feed(iteration: int) -> list[Any]:
         return fed[iteration % len(fed)]
 
-    common: dict[str, Any] = {"batch_size": plan.batch_size, "prefetch": PREFETCH, "gpu": None}
+    build_options = PipelineOptions(plan.batch_size, options.workers, PREFETCH, gpu=None)
     if stage == "mix":
-        whole = {"mixed": True, "padded": False, "jitter": False, "threads": options.workers}
-        return graph.build(feed, plan.data, **whole, **common).run
-    pipeline = Pipeline(plan.batch_size, options.workers, None, prefetch_queue_depth=PREFETCH)
+        return graph.build(feed, spec, build_options).run
+    pipeline = GraphPipeline(build_options)
     with pipeline:
-        streams, lam = graph.inputs(feed, mixed=True, jitter=False)
+        streams, lam = input_nodes(spec, feed, gpu=None)
         outputs = [lam, *(stream["label"] for stream in streams)]
         for stream in streams:
             image = stream["encoded"]
             if stage != "feed":
                 image = graph.decode(stream, plan.data, None)
             if stage in ("resize", "normalise"):
-                image = graph.resize(image, stream, plan.data, False, options.workers, None)
+                image = graph.resize(image, stream, spec, build_options)
             if stage == "normalise":
                 image = graph.normalise(image, plan.data)
             outputs.append(image)

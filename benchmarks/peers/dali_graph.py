@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from _peer import Pairs, Settings, Variants, main
 from fasticcl_loader import loader_of
 
 from fasticcl.data import graph
+from fasticcl.data.dali_pipeline import PipelineOptions
+from fasticcl.data.graph_inputs import Feed, GraphSpec
 from fasticcl.data.loader import Loader
 
 REPLAYED = 32  # batches
@@ -25,17 +26,16 @@ def variants(settings: Settings) -> Variants:
 def _batches(loader: Loader) -> Iterator[Pairs]:
     pipeline = _replaying_pipeline(loader)
     while True:
-        x_h, y_h, x_f, y_t, lam = (torch.from_dlpack(each.as_tensor()) for each in pipeline.run())
-        yield Pairs(x_h.permute(0, 3, 1, 2), y_h, x_f.permute(0, 3, 1, 2), y_t, lam)
+        yield Pairs(*pipeline.tensors())
 
 
 def _replaying_pipeline(loader: Loader) -> Any:
     """Return the loader's own pipeline, with inputs that were made beforehand."""
     build = graph.build
 
-    def build_replaying(feed: graph.Feed, *arguments: Any, **options: Any) -> Any:
+    def build_replaying(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> Any:
         inputs = [feed(iteration) for iteration in range(REPLAYED)]
-        return build(lambda iteration: inputs[iteration % REPLAYED], *arguments, **options)
+        return build(lambda iteration: inputs[iteration % REPLAYED], spec, options)
 
     with patch.object(graph, "build", build_replaying):
         pipeline, _ = loader._pipeline("interpolative", 0)

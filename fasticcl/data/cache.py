@@ -46,11 +46,11 @@ class Cache:
         location: CacheLocation = "host",
         gpu: int | None = None,
     ) -> None:
-        self.resident = location == "device"
-        """Whether `graph_input` returns tensors on the device and not arrays."""
-        on_gpu = gpu is not None and self.resident
-        self.stream = torch.cuda.Stream(gpu, priority=-1) if on_gpu else None
-        """Where `graph_input` gathers them on a GPU: not behind the training that is queued there."""
+        self.image_format: Literal["decoded", "resident"] = "resident" if location == "device" else "decoded"
+        """Format of what `graph_input` returns: arrays, or tensors on the device."""
+        on_gpu = gpu is not None and location == "device"
+        self.cuda_stream = torch.cuda.Stream(gpu, priority=-1) if on_gpu else None
+        """Stream on which `graph_input` gathers images on a GPU, to not wait for the queued training."""
         heights, widths = (shards.index[side].astype(np.int64) for side in ("height", "width"))
         self._shapes = [*zip(heights.tolist(), widths.tolist(), strict=True)]
         self._uniform = len(set(self._shapes)) == 1
@@ -60,20 +60,20 @@ class Cache:
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             self._fill(batch, _decoded(shards, batch, threads, found_bad))
-        self._host = None if self.resident else self._pixels.numpy()
+        self._host = None if location == "device" else self._pixels.numpy()
         if on_gpu:
             torch.cuda.synchronize(gpu)
 
     def graph_input(self, rows: NDArray[np.integer]) -> Any:
         """Return images, each [height, width, 3] RGB: views into the cache, or a tensor [B, H, W, 3] of all.
 
-        On a GPU they are there when what is queued on `stream` is done.
+        On a GPU they are there when what is queued on `cuda_stream` is done.
         """
         if self._host is not None:
             return [self._image(self._host, row) for row in rows.tolist()]
         if not self._uniform:
             return [self._image(self._pixels, row) for row in rows.tolist()]
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.cuda_stream):
             places = torch.from_numpy(rows.astype(np.int64)).to(self._pixels.device)
             return self._pixels.view(-1, *self._shapes[0], 3).index_select(0, places)
 

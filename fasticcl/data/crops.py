@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from fasticcl.config import Data
+
 _CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 
 
@@ -49,3 +51,26 @@ def _centred(
     height = np.where(aspects < ratio[0], np.rint(widths / ratio[0]), heights).astype(np.int64)
     width = np.where(aspects > ratio[1], np.rint(heights * ratio[1]), widths).astype(np.int64)
     return height.clip(1, heights), width.clip(1, widths)
+
+
+def evaluation_crop(
+    heights: NDArray[np.int64] | int, widths: NDArray[np.int64] | int, data: Data
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return the resized size and the centre crop of evaluated images.
+
+    The short side is resized to ``data.eval_resize``, and the square of ``data.image_size`` is cut from the
+    centre. Both are rounded as in torchvision's Resize and CenterCrop. If ``eval_resize`` is 0, the whole
+    image is resized to the square.
+
+    Args:
+        heights, widths: size of each image in pixels, [B] or scalars.
+        data: the two sides.
+
+    Returns:
+        Sizes [B, 2] as height, width and cuts [B, 2] as top, left, in pixels, or both [2] for scalars.
+    """
+    original = np.stack([heights, widths], axis=-1).astype(np.int64)
+    sizes = np.full_like(original, data.image_size)
+    if data.eval_resize:
+        sizes = original * data.eval_resize // original.min(axis=-1, keepdims=True)
+    return sizes, np.rint((sizes - data.image_size) / 2).astype(np.int32)

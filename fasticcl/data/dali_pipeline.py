@@ -1,48 +1,108 @@
-"""A pipeline of DALI's that may be forgotten anywhere."""
+"""A DALI pipeline whose outputs are torch tensors, and that is safe to garbage-collect from any thread."""
 
 import atexit
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from nvidia.dali import Pipeline
 
 
-class GraphPipeline(Pipeline):
-    """DALI's pipeline, which never ends in a thread of a pipeline.
+@dataclass(frozen=True)
+class PipelineOptions:
+    """The size and the resources of a pipeline."""
 
-    Ending waits for the pipeline's threads. DALI does it where the pipeline is dropped, and that may be
-    anywhere: the garbage collector works in any thread that runs Python, and a graph on a CPU has some that
-    do, for `resizer`. In one of those the end would wait for itself, for ever, and every other graph with
-    it, because DALI runs one Python function at a time. So a pipeline that is dropped in a thread that has
-    made none ends when the next one is made, or with the process.
+    batch_size: int
+    """Largest number of images per stream in a batch."""
+    threads: int
+    """Threads that decode and augment."""
+    prefetch: int
+    """Number of batches prepared ahead."""
+    gpu: int | None
+    """Device number; None: the CPU backend."""
+
+
+class GraphPipeline(Pipeline):
+    """A DALI pipeline that never shuts down in one of its own threads.
+
+    Shutting down waits for the pipeline's threads. DALI does it when the Python object is deleted, and the
+    garbage collector may delete it in any thread that runs Python. A graph on a CPU has such threads,
+    because they call `resizer`. In one of them the shutdown would wait for itself forever, and block every
+    other graph too, because DALI runs one Python function at a time. A pipeline that is deleted in a
+    thread that has created no pipeline therefore shuts down when the next one is created, or at exit.
+
+    Args:
+        options: the size and the resources.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        _thread.makes_pipelines = True
-        _end_dropped()
-        super().__init__(*arguments, **options)
+    def __init__(self, options: PipelineOptions) -> None:
+        _thread.creates_pipelines = True
+        _shut_down_deleted()
+        super().__init__(
+            batch_size=options.batch_size,
+            num_threads=options.threads,
+            device_id=options.gpu,
+            prefetch_queue_depth=options.prefetch,
+        )
+        self._gpu = options.gpu
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Run the graph and return its outputs, which share DALI's memory, with images as [B, 3, S, S].
+
+        Raises:
+            RuntimeError: DALI cannot compute the batch.
+            StopIteration: the source of the inputs is exhausted.
+        """
+        # On a GPU the outputs are ordered with torch's own work, instead of waiting for them here.
+        outputs = self.run() if self._gpu is None else self.run(torch.cuda.current_stream(self._gpu))
+        return [_as_tensor(output) for output in outputs]
 
     def __del__(self) -> None:
-        if not hasattr(_thread, "makes_pipelines"):
-            if pipe := getattr(self, "_pipe", None):
-                _dropped.append(pipe)
-            self._pipe = None
+        if not hasattr(_thread, "creates_pipelines") and not _set_aside(self):
+            return
         super().__del__()
 
 
 _thread = threading.local()
-_dropped: list[Any] = []
+_deleted: list[Any] = []
+_kept_alive: list[Any] = []
 
 
-def _end_dropped() -> None:
+def _set_aside(pipeline: Pipeline) -> bool:
+    """Move the native pipeline out of its Python object, which can then be deleted without a shutdown.
+
+    This needs two private names of DALI, ``Pipeline._pipe`` and its method ``Shutdown``. They exist in DALI
+    2.4. If a later version lacks them, the whole pipeline is kept alive until the process exits. This costs
+    the memory of its batches, but it cannot deadlock.
+
+    Returns:
+        False if the pipeline has to be kept alive, in which case DALI must not shut it down.
+    """
+    native = getattr(pipeline, "_pipe", pipeline)  # the pipeline itself has no Shutdown
+    if native is not None and not hasattr(native, "Shutdown"):
+        _kept_alive.append(pipeline)
+        return False
+    if native is not None:  # None: not built yet
+        _deleted.append(native)
+        pipeline._pipe = None
+    return True
+
+
+def _shut_down_deleted() -> None:
     while True:
         try:
-            pipe = _dropped.pop()
+            native = _deleted.pop()
         except IndexError:
             return
-        with suppress(RuntimeError):  # of a device that failed; whoever still uses it is told
-            pipe.Shutdown()
+        with suppress(RuntimeError):  # the device failed; callers that still use it get their own error
+            native.Shutdown()
 
 
-atexit.register(_end_dropped)
+atexit.register(_shut_down_deleted)
+
+
+def _as_tensor(output: Any) -> torch.Tensor:
+    tensor = torch.from_dlpack(output.as_tensor())
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

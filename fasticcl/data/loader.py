@@ -15,7 +15,8 @@ from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
-from fasticcl.data.dali_pipeline import GraphPipeline
+from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
+from fasticcl.data.graph_inputs import GraphSpec
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
@@ -55,7 +56,8 @@ class Loader:
         self.bad_samples = BadSamples(shards, plan, warn)
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
-        self._options = {"threads": threads or available_cores(), "prefetch": prefetch, "gpu": gpu}
+        batch_size = plan.part.stop - plan.part.start
+        self._options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches from a step on, epoch after epoch, without end.
@@ -69,20 +71,22 @@ class Loader:
         first = epoch * self.steps + step
         pipeline, fed = self._pipeline(phase, first)
         for iteration in itertools.count(first):
-            while (outputs := self._try(pipeline, fed, iteration)) is None:
+            while (tensors := self._try(pipeline, fed, iteration)) is None:
                 pipeline, fed = self._pipeline(phase, iteration)
             del fed[iteration]
-            yield kind(*map(as_tensor, outputs))
+            yield kind(*tensors)
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
         """Return what the images of a step are called in the shards, both streams."""
         rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
         return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
 
-    def _try(self, pipeline: GraphPipeline, fed: dict[int, NDArray[np.integer]], iteration: int) -> Any:
+    def _try(
+        self, pipeline: GraphPipeline, fed: dict[int, NDArray[np.integer]], iteration: int
+    ) -> list[torch.Tensor] | None:
         """Return the next outputs, or None: images that cannot be decoded were found and will be replaced."""
         try:
-            return run_graph(pipeline, self._options["gpu"])
+            return pipeline.tensors()
         except RuntimeError as error:
             # DALI gives up the whole batch and does not always say for which image.
             self.bad_samples.find_undecodable(fed[iteration], error)
@@ -90,42 +94,36 @@ class Loader:
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
         """Return a pipeline that starts at an iteration, and the rows that each batch was made from."""
-        data, fed = self.plan.data, {}
-        jitter = any(data.color_jitter)
-        images = self._source()
+        source, fed = self._source(), {}
+        spec = GraphSpec.training(self.plan.data, phase, source)
 
         def feed(iteration: int) -> list[Any]:
             while True:
                 planned = self._planned(phase, first + iteration)
                 try:
-                    inputs = graph_inputs(images, planned, jitter)
+                    values = spec.values(source, planned)
                 except DamagedImages as error:
                     self.bad_samples.report(error.rows, error.reason)
                 else:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
-                    return inputs
+                    return values
 
-        pipeline = graph.build(
-            feed,
-            data,
-            mixed=phase == "interpolative",
-            padded=data.crop == "pad",
-            jitter=jitter,
-            batch_size=self.plan.part.stop - self.plan.part.start,
-            **_fed_as(images),
-            **self._options,
-        )
-        return pipeline, fed
+        return graph.build(feed, spec, self._options), fed
 
     def _source(self) -> Shards | Cache:
         """Return where images come from: the shards or, once it is filled, the cache."""
         if self._cache_location == "off":
             return self.shards
         if self._cache is None:
-            threads, gpu = self._options["threads"], self._options["gpu"]
             gc.collect()  # DALI's operators refer to themselves: an earlier pipeline's may hold a cache
-            rows, found_bad = self.plan.rows, self.bad_samples.report
-            self._cache = Cache(self.shards, rows, threads, found_bad, location=self._cache_location, gpu=gpu)
+            self._cache = Cache(
+                self.shards,
+                self.plan.rows,
+                self._options.threads,
+                self.bad_samples.report,
+                location=self._cache_location,
+                gpu=self._options.gpu,
+            )
         return self._cache
 
     def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
@@ -159,6 +157,8 @@ def evaluation_batches(
     Raises:
         TrainingFailed: an image cannot be read; an accuracy without it would be another one.
     """
+    source = cache or shards
+    spec = GraphSpec.evaluation(data, source)
     size = len(shards) if rows is None else len(rows)
     mine = range(rank, -(-size // batch_size), world_size)
 
@@ -170,23 +170,13 @@ def evaluation_batches(
         if iteration >= len(mine):
             raise StopIteration
         stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
-        return stream_inputs((cache or shards).graph_input(stream.rows), stream, jitter=False)
+        return spec.values(source, BatchPlan(stream, None, None))
 
-    pipeline = graph.build(
-        feed,
-        data,
-        mixed=False,
-        padded=False,
-        jitter=False,
-        batch_size=batch_size,
-        threads=threads or available_cores(),
-        prefetch=prefetch,
-        gpu=gpu,
-        **_fed_as(cache or shards),
-    )
+    options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+    pipeline = graph.build(feed, spec, options)
     for batch in mine:
         try:
-            outputs = run_graph(pipeline, gpu)
+            tensors = pipeline.tensors()
         except DamagedImages as error:
             raise TrainingFailed(f"{error}; convert {shards.folder.parent} again.") from None
         except RuntimeError as error:
@@ -197,61 +187,12 @@ def evaluation_batches(
             raise TrainingFailed(
                 f"{', '.join(names)} cannot be decoded ({reason}); convert {shards.folder.parent} again."
             ) from None
-        yield StreamBatch(*map(as_tensor, outputs))
+        yield StreamBatch(*tensors)
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
     """Return the images of one stream as its plan has them, through the graph of training, on the CPU."""
-    jitter = any(data.color_jitter)
-    pipeline = graph.build(
-        lambda _: stream_inputs(shards.graph_input(stream.rows), stream, jitter),
-        data,
-        mixed=False,
-        padded=data.crop == "pad",
-        jitter=jitter,
-        batch_size=len(stream.rows),
-        threads=available_cores(),
-        prefetch=1,
-        gpu=None,
-    )
-    return StreamBatch(*map(as_tensor, run_graph(pipeline, None)))
-
-
-def _fed_as(images: Shards | Cache) -> dict[str, Any]:
-    """Return what the graph has to know of where its images come from."""
-    if isinstance(images, Shards):
-        return {}
-    return {"images": "resident" if images.resident else "decoded", "stream": images.stream}
-
-
-def graph_inputs(images: Shards | Cache, planned: BatchPlan, jitter: bool) -> list[Any]:
-    """Return what the graph is fed for a batch.
-
-    Raises:
-        DamagedImages: images that changed since the conversion.
-    """
-    inputs = [
-        value
-        for stream in planned.streams
-        for value in stream_inputs(images.graph_input(stream.rows), stream, jitter)
-    ]
-    return inputs if planned.lam is None else [*inputs, planned.lam]
-
-
-def stream_inputs(images: Any, stream: StreamPlan, jitter: bool) -> list[Any]:
-    """Return what the graph is fed for one stream, whose images are encoded [size] or decoded [H, W, 3]."""
-    window = [np.ascontiguousarray(part) for part in (stream.windows[:, :2], stream.windows[:, 2:])]
-    inputs = [images, stream.labels, *window, stream.sizes, stream.cuts, stream.flips]
-    return [*inputs, stream.colors] if jitter else inputs
-
-
-def run_graph(pipeline: Any, gpu: int | None) -> Any:
-    """Return the next outputs of a pipeline."""
-    # On a GPU the outputs are ordered with torch's own work instead of waiting for them here.
-    return pipeline.run() if gpu is None else pipeline.run(torch.cuda.current_stream(gpu))
-
-
-def as_tensor(output: Any) -> torch.Tensor:
-    """Return a pipeline output as a tensor that shares its memory, images as [B, 3, S, S]."""
-    tensor = torch.from_dlpack(output.as_tensor())
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+    spec = GraphSpec.training(data, "warmup", shards)  # a phase with one stream
+    options = PipelineOptions(len(stream.rows), available_cores(), prefetch=1, gpu=None)
+    pipeline = graph.build(lambda _: spec.values(shards, BatchPlan(stream, None, None)), spec, options)
+    return StreamBatch(*pipeline.tensors())

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.crops import resized_crop_windows, whole
+from fasticcl.data.crops import evaluation_crop, resized_crop_windows, whole
 from fasticcl.data.sampling import AliasTable, class_probabilities, permute
 
 Phase = Literal["warmup", "interpolative", "rebalance"]
@@ -238,32 +238,19 @@ class Plan:
 
 
 def evaluation_stream(index: NDArray[np.void], rows: NDArray[np.int64], data: Data) -> StreamPlan:
-    """Return what happens to images of an evaluation split: nothing random.
+    """Return the plan of images of an evaluation split, which contains nothing random.
 
-    The short side is resized to ``data.eval_resize`` and the centre is cut, sizes and places rounded as
-    torchvision's Resize and CenterCrop round them; with ``eval_resize`` 0 the whole image is resized to
-    the square.
+    Each image is resized and cut as `evaluation_crop` describes.
     """
-    found, count, side = index[rows], len(rows), data.image_size
-    heights, widths = found["height"].astype(np.int64), found["width"].astype(np.int64)
-    sizes = np.full((count, 2), side, dtype=np.int64)
-    if data.eval_resize:
-        short = np.minimum(heights, widths)
-        sizes = np.stack([heights * data.eval_resize // short, widths * data.eval_resize // short], axis=1)
+    entries, count = index[rows], len(rows)
+    heights, widths = entries["height"].astype(np.int64), entries["width"].astype(np.int64)
+    sizes, cuts = evaluation_crop(heights, widths, data)
     return StreamPlan(
         rows,
-        found["label"].astype(np.int64),
+        entries["label"].astype(np.int64),
         whole(heights, widths),
         sizes.astype(np.float32),
-        np.rint((sizes - side) / 2).astype(np.int32),
+        cuts,
         np.zeros(count, dtype=np.int32),
         np.ones((count, 3), dtype=np.float32),
     )
-
-
-def evaluation_place(height: int, width: int, data: Data) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return size (height, width) and cut (top, left), in pixels, as `evaluation_stream` has them."""
-    side, resized = data.image_size, data.eval_resize
-    short = min(height, width)
-    size = (height * resized // short, width * resized // short) if resized else (side, side)
-    return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))

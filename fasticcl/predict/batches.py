@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.loader import as_tensor, run_graph
-from fasticcl.data.plan import evaluation_place
+from fasticcl.data.crops import evaluation_crop
+from fasticcl.data.dali_pipeline import PipelineOptions
+from fasticcl.data.graph_inputs import GraphSpec
 from fasticcl.data.resize import resized_square
 from fasticcl.predict.inputs import ImageInput
 from fasticcl.shards.images import MAX_PIXELS, UnreadableImage, decode
@@ -71,22 +72,12 @@ def image_batches(
         in_graph.append(batch)
         return [batch.squares, np.zeros(len(batch.names), np.int64)]
 
-    pipeline = graph.build(
-        feed,
-        data,
-        mixed=False,
-        padded=False,
-        jitter=False,
-        batch_size=batch_size,
-        threads=threads,
-        prefetch=_PREFETCH,
-        gpu=gpu,
-        images="squares",
-    )
+    options = PipelineOptions(batch_size, threads, _PREFETCH, gpu)
+    pipeline = graph.build(feed, GraphSpec.prediction(data), options)
     try:
         while True:
             try:
-                x, _ = map(as_tensor, run_graph(pipeline, gpu))
+                x, _ = pipeline.tensors()
             except StopIteration:
                 return
             batch = in_graph.popleft()
@@ -115,7 +106,7 @@ def _pending_batches(
 
 
 def _decode_into(square: NDArray[np.uint8], image: ImageInput, data: Data) -> str | None:
-    """Decode an image and resize it into a square [S, S, 3]; return the error message, or None."""
+    """Decode an image and resize it into a square [S, S, 3]. Return the error message, or None."""
     try:
         pixels = decode(image.read())
         _check_aspect_ratio(pixels, data)
@@ -124,7 +115,8 @@ def _decode_into(square: NDArray[np.uint8], image: ImageInput, data: Data) -> st
     except OSError as error:
         return error.strerror or str(error)
     height, width, _ = pixels.shape
-    square[:] = resized_square(pixels, *evaluation_place(height, width, data), False, data.image_size)
+    size, cut = evaluation_crop(height, width, data)
+    square[:] = resized_square(pixels, size.tolist(), cut.tolist(), False, data.image_size)
     return None
 
 

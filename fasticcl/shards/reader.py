@@ -14,6 +14,7 @@ import resource
 import shlex
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from isal.isal_zlib import crc32
@@ -56,6 +57,11 @@ class Shards:
     Raises:
         UserError: no such shards, or they changed since the conversion.
     """
+
+    image_format: Literal["encoded"] = "encoded"
+    """Format of what `graph_input` returns."""
+    cuda_stream: None = None
+    """Encoded images are in host memory."""
 
     def __init__(self, folder: Path, split: str, verify_reads: bool = True) -> None:
         manifest = Manifest.read(folder)

@@ -4,9 +4,7 @@ import dataclasses
 import gzip
 import io
 import json
-import os
 import tarfile
-import time
 import tracemalloc
 
 import numpy as np
@@ -17,9 +15,8 @@ from fasticcl.convert import archive as archive_module
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import ItemList, Source, list_files
 from fasticcl.errors import UserError
-from fasticcl.shards.reader import Shards
 from tests.support.replicas import jpegs
-from tests.support.trees import tree
+from tests.support.trees import modification_times, modify_later, stored_images, tree
 
 COUNT, VAL = 23, 5
 CONTENTS = dict(zip((f"images/{i:03d}.jpg" for i in range(COUNT)), jpegs(COUNT, seed=4), strict=True))
@@ -59,21 +56,8 @@ def source(path, names=NAMES):
     return Source("folder", ["even", "odd"], splits, archive=path)
 
 
-def rows(folder, split):
-    """Label and bytes of every image in the order of the index."""
-    shards = Shards(folder, split)
-    images = shards.read(np.arange(len(shards)))
-    return [
-        (label, image.tobytes()) for label, image in zip(shards.index["label"].tolist(), images, strict=True)
-    ]
-
-
 def without_manifest(folder):
     return {name: content for name, content in tree(folder).items() if name != "manifest.json"}
-
-
-def times(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,7 +66,9 @@ def test_archives_of_any_compression_give_the_images_in_the_order_of_the_dataset
     convert(source(path), tmp_path / "shards", shard_size=4)
     for split, names in (("train", NAMES[:-VAL]), ("val", NAMES[-VAL:])):
         wanted = sorted((int(name[7:10]) % 2, name) for name in names)
-        assert rows(tmp_path / "shards", split) == [(label, CONTENTS[name]) for label, name in wanted]
+        assert stored_images(tmp_path / "shards", split) == [
+            (label, CONTENTS[name]) for label, name in wanted
+        ]
     assert not fasticcl.verify(tmp_path / "shards", decode=True).problems
 
 
@@ -110,7 +96,7 @@ def test_the_index_is_the_one_of_the_unpacked_images(tmp_path):
     convert(source(path), tmp_path / "packed", shard_size=4)
     convert(unpacked, tmp_path / "shards", shard_size=4)
     for split in ("train", "val"):
-        assert rows(tmp_path / "packed", split) == rows(tmp_path / "shards", split)
+        assert stored_images(tmp_path / "packed", split) == stored_images(tmp_path / "shards", split)
 
 
 def test_members_are_stored_in_the_order_of_the_archive(tmp_path):
@@ -199,15 +185,15 @@ try_prepare = archive_module.try_prepare
 def test_a_finished_conversion_is_left_alone_and_another_archive_refused(tmp_path):
     path = write(tmp_path / "images.tar", shuffled())
     convert(source(path), tmp_path / "shards", shard_size=4)
-    before = times(tmp_path / "shards")
+    before = modification_times(tmp_path / "shards")
     convert(source(path), tmp_path / "shards", shard_size=4)
-    os.utime(path, ns=(time.time_ns() + 10**9,) * 2)
+    modify_later(path)
     with pytest.raises(UserError, match="Images were changed after"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     write(path, [*shuffled(), ("images/more.jpg", bytes(20_000))])
     with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
         convert(source(path), tmp_path / "shards", shard_size=4)
-    assert times(tmp_path / "shards") == before
+    assert modification_times(tmp_path / "shards") == before
 
 
 def test_images_that_the_archive_lacks_are_listed(tmp_path):

@@ -11,8 +11,8 @@ import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.source import ItemList, Source
 from fasticcl.convert.subset import limit_images, make_long_tailed, split_validation
-from fasticcl.shards.reader import Shards
 from tests.support.replicas import jpegs, write_files
+from tests.support.trees import stored_images
 
 class_sizes = st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(lambda counts: max(counts) > 1)
 fractions = st.floats(0.001, 0.999)
@@ -197,12 +197,6 @@ def folder(tmp_path):
     return tmp_path / "src", contents
 
 
-def rows(shards, split):
-    opened = Shards(shards, split)
-    contents = opened.read(np.arange(len(opened)))
-    return [(int(row["label"]), image.tobytes()) for row, image in zip(opened.index, contents, strict=True)]
-
-
 def test_options_combine_first_aside_then_tail_then_limit(folder, tmp_path):
     path, contents = folder
     manifest = fasticcl.convert(
@@ -225,8 +219,8 @@ def test_options_combine_first_aside_then_tail_then_limit(folder, tmp_path):
     train = [tail[place] for place in (0, 1, 3, 4, 6, 7, 9, 10, 12, 13)]
     val = [val[i * 19 // 10] for i in range(10)]
     assert manifest.classes == ["bee", "cat", "fox"]
-    assert rows(tmp_path / "shards", "train") == sorted(train, key=lambda image: image[0])
-    assert rows(tmp_path / "shards", "val") == [image for image in val if image[0] < 3]
+    assert stored_images(tmp_path / "shards", "train") == sorted(train, key=lambda image: image[0])
+    assert stored_images(tmp_path / "shards", "val") == [image for image in val if image[0] < 3]
     assert (manifest.settings["long_tail"], manifest.settings["limit"]) == (5, 10)
 
 
@@ -238,7 +232,7 @@ def test_a_list_is_cut_as_a_folder_is(folder, tmp_path):
     fasticcl.convert("folder", path, tmp_path / "from-folder", **options)
     fasticcl.convert("list", path / "images.csv", tmp_path / "from-list", **options)
     for split in ("train", "val"):
-        assert rows(tmp_path / "from-list", split) == rows(tmp_path / "from-folder", split)
+        assert stored_images(tmp_path / "from-list", split) == stored_images(tmp_path / "from-folder", split)
 
 
 def test_other_options_make_other_shards(folder, tmp_path):

@@ -390,7 +390,7 @@ def test_an_evaluation_that_fails_for_another_reason_blames_no_image(plain, monk
     def out_of_memory(*_):
         raise RuntimeError("allocation failed\nand a long story")
 
-    monkeypatch.setattr("fasticcl.data.loader.run_graph", out_of_memory)
+    monkeypatch.setattr("fasticcl.data.dali_pipeline.GraphPipeline.run", out_of_memory)
     data = Data(dataset="folder", dir=plain, **PLAIN)
     with pytest.raises(TrainingFailed, match=r"^A batch could not be decoded: allocation failed$"):
         list(evaluation_batches(Shards(plain, "val"), data, batch_size=2))
@@ -524,7 +524,7 @@ def draw_large_batches(source, folder):
 
 
 def test_no_header_ends_the_process_however_large_the_batch(digit_shards, tmp_path):
-    script = "import sys, pathlib, test_bad_samples as t\n"
+    script = "import sys, pathlib, tests.data.test_bad_samples as t\n"
     script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
     command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

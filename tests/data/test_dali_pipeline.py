@@ -57,3 +57,43 @@ def test_one_that_is_collected_in_its_own_thread_does_not_stop_others(photo_shar
     command = [sys.executable, "-c", FORGET, thread, str(photo_shards)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
+
+
+# Deletes a pipeline in a thread that has created none, under a DALI that has renamed one of its privates.
+RENAMED = """
+import sys, threading
+from nvidia.dali import Pipeline, fn
+from fasticcl.data import dali_pipeline
+from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
+
+def build():
+    pipeline = GraphPipeline(PipelineOptions(batch_size=2, threads=1, prefetch=1, gpu=None))
+    with pipeline:
+        pipeline.set_outputs(fn.constant(idata=7))
+    pipeline.build()
+    return pipeline
+
+class Native:
+    def __init__(self, native):
+        self.native = native
+
+pipelines = [build()]
+if sys.argv[1] == "_pipe":
+    pipelines[0].native = pipelines[0].__dict__.pop("_pipe")
+elif sys.argv[1] == "Shutdown":
+    pipelines[0]._pipe = Native(pipelines[0]._pipe)
+thread = threading.Thread(target=pipelines.clear)
+thread.start()
+thread.join(60)
+assert not thread.is_alive()
+Pipeline._pipes.clear()  # DALI 2.4 itself would use the missing name at exit
+print(len(dali_pipeline._kept_alive), len(dali_pipeline._deleted), build().tensors()[0].flatten().tolist())
+"""
+
+
+@pytest.mark.parametrize(("missing", "kept_alive"), [("nothing", 0), ("_pipe", 1), ("Shutdown", 1)])
+def test_a_pipeline_is_kept_alive_if_dali_has_renamed_its_privates(missing, kept_alive):
+    command = [sys.executable, "-c", RENAMED, missing]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    expected = f"{kept_alive} {1 - kept_alive} [7, 7]\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, expected, "")

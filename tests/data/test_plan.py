@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 
 from fasticcl.config import Data
-from fasticcl.data.crops import resized_crop_windows
-from fasticcl.data.plan import PHASES, Plan, class_probabilities, evaluation_place, evaluation_stream
+from fasticcl.data.crops import evaluation_crop, resized_crop_windows
+from fasticcl.data.plan import PHASES, Plan, class_probabilities, evaluation_stream
 from fasticcl.data.sampling import AliasTable, permute
 from fasticcl.shards.reader import INDEX_DTYPE
 from tests.support.oracle import class_probabilities as equation_2
@@ -296,20 +296,39 @@ def test_evaluation_covers_the_image_and_cuts_its_middle(height, width):
     assert np.abs(2 * stream.cuts[0] + 224 - stream.sizes[0]).max() <= 1
 
 
-@given(
-    height=st.integers(1, 2000),
-    width=st.integers(1, 2000),
-    side=st.sampled_from([16, 33, 224]),
-    margin=st.sampled_from([None, 0, 1, 32]),
-)
+EVALUATED = {
+    "height": st.integers(1, 2000),
+    "width": st.integers(1, 2000),
+    "side": st.sampled_from([16, 33, 224]),
+    "margin": st.sampled_from([None, 0, 1, 32]),
+}
+
+
+@given(**EVALUATED)
 @settings(max_examples=200, deadline=None)
-def test_one_evaluated_image_lies_where_it_lies_in_a_batch(height, width, side, margin):
+def test_one_evaluated_image_is_cropped_as_in_a_batch(height, width, side, margin):
     resized = 0 if margin is None else side + margin
     plan = make_plan([1], batch_size=1, size=(height, width), image_size=side, eval_resize=resized)
     stream = evaluation_stream(plan.index, np.array([0]), plan.data)
-    size, cut = evaluation_place(height, width, plan.data)
+    size, cut = evaluation_crop(height, width, plan.data)
     assert [*size] == stream.sizes[0].tolist()
     assert [*cut] == stream.cuts[0].tolist()
+
+
+@given(**EVALUATED)
+@settings(max_examples=200, deadline=None)
+def test_evaluation_crops_are_those_of_torchvision(height, width, side, margin):
+    resized = 0 if margin is None else side + margin
+    data = Data(dataset="test", dir="unused", image_size=side, eval_resize=resized)
+    size, cut = evaluation_crop(height, width, data)
+    # Tensors without memory: one for the shape, and one of which each pixel holds its row and column.
+    image = Resize(resized or (side, side))(torch.empty(1, height, width, device="meta"))
+    assert size.tolist() == [*image.shape[1:]]
+    rows, columns = (torch.arange(length) for length in image.shape[1:])
+    for places, first in zip((rows[:, None], columns), cut, strict=True):
+        square = CenterCrop(side)(places.expand(1, *image.shape[1:]))
+        assert square.shape == (1, side, side)
+        assert square[0, 0, 0] == first
 
 
 @pytest.mark.parametrize("step", [-1, 30])

@@ -11,6 +11,8 @@ from nvidia.dali import Pipeline, fn, types
 
 from fasticcl.config import Data
 from fasticcl.data import graph
+from fasticcl.data.dali_pipeline import PipelineOptions
+from fasticcl.data.graph_inputs import GraphSpec
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.data.resize import resizer
@@ -44,7 +46,8 @@ def test_it_is_the_operator_of_the_gpu(batch):
         )
         stream = dict(zip(("size", "cut", "flip"), places, strict=True))
         data = Data(dataset="folder", dir="unused", image_size=SIDE)
-        pipeline.set_outputs(graph.resize(image, stream, data, padded=False, threads=1, gpu=0))
+        options = PipelineOptions(len(batch[0]), threads=1, prefetch=1, gpu=0)
+        pipeline.set_outputs(graph.resize(image, stream, GraphSpec(data), options))
     pipeline.build()
     (expected,) = pipeline.run()
     for image, other in zip(resizer(SIDE, 2)(*batch), expected, strict=True):

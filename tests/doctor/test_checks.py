@@ -195,7 +195,7 @@ PROBLEMS = {
     "a CPU quota of 1.5 cores": (
         with_limits(cores=64, torch_threads=64, cpu_quota=1.5),
         ("cores", "warning"),
-        r"64, some CPU, the control group limits CPU time to 1\.5 cores; .* 64 threads",
+        r"64, some CPU, the control group limits CPU time to 1\.5 cores, .* 64 threads",
         r"export OMP_NUM_THREADS=2$",
     ),
     "one core": (
@@ -225,7 +225,7 @@ PROBLEMS = {
     "Docker's default shared memory": (
         with_limits(shared_memory=64 * 2**20),
         ("shared memory", "warning"),
-        r"64 MiB in /dev/shm; enough for one process",
+        r"64 MiB in /dev/shm, enough for one process",
         r"--shm-size=1g or --ipc=host",
     ),
     "no shared memory": (

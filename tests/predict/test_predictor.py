@@ -200,7 +200,7 @@ def test_image_damaged_in_its_shard_is_reported(digit_run, tmp_path):
         ({"images": "gone.jpg"}, "gone.jpg does not exist"),
         ({"images": []}, "There are no images"),
         ({"model": "gone"}, "There are no finished weights in gone"),
-        ({"topk": 0}, "topk is at least 1, got 0"),
+        ({"topk": 0}, "topk must be at least 1, got 0"),
         ({"device": "tpu"}, "engine.device"),
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value),

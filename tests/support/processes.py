@@ -12,6 +12,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from fasticcl.system.ranks import join_process_group
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["fasticcl.cli.main", "fasticcl.engine.trainer", "tests.support.small_runs"])
 _PATIENCE = 120
@@ -127,3 +129,15 @@ def on_ranks(log, world_size, function, *arguments, **options):
     finally:
         for child in children:
             child.kill()
+
+
+def _tensors_on_rank(function):
+    # torch would send tensors through shared memory, which disappears with the process.
+    results = function(join_process_group(gpu=False))
+    return {name: torch.as_tensor(value).numpy() for name, value in results.items()}
+
+
+def tensors_on_ranks(log, world_size, function):
+    """Return the tensors by name that ``function(ranks)`` returns on each rank."""
+    results = on_ranks(log, world_size, _tensors_on_rank, function)
+    return [{name: torch.from_numpy(value) for name, value in result.items()} for result in results]

@@ -1,4 +1,4 @@
-"""A small run on the demonstration data, and its network, read without the package's own reader."""
+"""A small run on the demonstration data, its network (loaded without `load_model`) and random weights."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from fasticcl.engine.run.weights import Description, pack_weights
 from fasticcl.method.network import Network
 
 SIDE = 8
-MEAN, STD = [0.306] * 3, [0.377] * 3  # of the preset
+MEAN, STD = [0.306] * 3, [0.377] * 3  # of the preset demo
 
 
 def train_small(shards, project):
-    """Two epochs of representation learning and two of rebalancing; the run folder."""
+    """Train two epochs of representation learning and two of rebalancing, and return the run folder."""
     settings = {
         "engine.report": False,
         "method.encoder": "resnet8",
@@ -29,7 +29,7 @@ def train_small(shards, project):
 
 
 def network_of(run, weights=None):
-    """The network of a run, with its released weights or others."""
+    """Return the network of a run, with the weights in its ``model.safetensors`` or with other weights."""
     network = Network("resnet8", 10)
     weights = load_file(run / "model.safetensors") if weights is None else weights
     network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("projection.")})
@@ -37,15 +37,15 @@ def network_of(run, weights=None):
 
 
 def logits_of(network, pixels, mean=MEAN, std=STD):
-    """Logits of pixels [B, S, S, 3] from 0 to 255, normalised here in NumPy."""
+    """Return the logits of pixels [B, S, S, 3] from 0 to 255, normalised in NumPy."""
     normalised = (np.float64(pixels) / 255 - mean) / std
     with torch.no_grad():
         return network(torch.from_numpy(normalised.transpose(0, 3, 1, 2)).float()).logits.numpy()
 
 
 def softmax(logits):
-    shares = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
+    exponentials = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def noise_pixels(count, side=SIDE, seed=1):
@@ -53,9 +53,9 @@ def noise_pixels(count, side=SIDE, seed=1):
 
 
 def fresh_weights(path, encoder="resnet8", dataset="folder", image_size=SIDE, eval_resize=0, contrast=1.0):
-    """Write random weights with three classes into a file; return their network.
+    """Write random weights for three classes into a file and return the network.
 
-    ``contrast`` multiplies the classifier, without which all classes are about as probable.
+    ``contrast`` scales the classifier, because otherwise all classes are about equally probable.
     """
     torch.manual_seed(3)
     network = Network(encoder, 3).eval()

@@ -4,14 +4,13 @@ import csv
 import io
 import os
 
-import numpy as np
 import pytest
 
 import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.layouts import csv_list
-from fasticcl.shards.reader import Shards
 from tests.support.replicas import jpegs, write_files
+from tests.support.trees import stored_images
 
 PICTURES = jpegs(40)
 
@@ -29,12 +28,6 @@ def write_table(folder, rows, header="path,label,split", encoding="utf-8"):
 
 def items(source):
     return {split: [(item.name, item.label) for item in each] for split, each in source.splits.items()}
-
-
-def rows(shards, split):
-    opened = Shards(shards, split)
-    contents = opened.read(np.arange(len(opened)))
-    return [(int(row["label"]), image.tobytes()) for row, image in zip(opened.index, contents, strict=True)]
 
 
 FEW = [["a.jpg", "cat", "train"], ["b.jpg", "ant", "train"], ["c.jpg", "cat", "val"]]
@@ -86,7 +79,9 @@ def test_names_may_hold_whatever_csv_can_quote(tmp_path):
     ]
     file = write_table(tmp_path, lines)
     assert fasticcl.convert("list", file, tmp_path / "shards").classes == ["a b", "café, noir", "鳥"]
-    assert rows(tmp_path / "shards", "train") == list(enumerate([PICTURES[1], PICTURES[0], PICTURES[2]]))
+    assert stored_images(tmp_path / "shards", "train") == list(
+        enumerate([PICTURES[1], PICTURES[0], PICTURES[2]])
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -106,8 +101,8 @@ def test_paths_are_relative_to_the_file_or_absolute(tmp_path, monkeypatch):
     file.write_text(f"path,label,split\na.jpg,x,train\n{elsewhere / 'b.jpg'},y,train\n../beside.jpg,y,val\n")
     monkeypatch.chdir(elsewhere)
     fasticcl.convert("list", os.path.relpath(file), tmp_path / "shards")
-    assert rows(tmp_path / "shards", "train") == [(0, PICTURES[0]), (1, PICTURES[1])]
-    assert rows(tmp_path / "shards", "val") == [(1, PICTURES[2])]
+    assert stored_images(tmp_path / "shards", "train") == [(0, PICTURES[0]), (1, PICTURES[1])]
+    assert stored_images(tmp_path / "shards", "val") == [(1, PICTURES[2])]
 
 
 def test_an_image_that_is_not_there_is_listed(tmp_path):
@@ -128,7 +123,7 @@ def test_val_fraction_puts_a_share_of_every_class_aside(tmp_path):
         "train": [8, 16],
         "val": [2, 4],
     }
-    stored = rows(tmp_path / "shards", "train") + rows(tmp_path / "shards", "val")
+    stored = stored_images(tmp_path / "shards", "train") + stored_images(tmp_path / "shards", "val")
     assert sorted(stored) == sorted((int(i < 20), PICTURES[i]) for i in range(30))
 
 

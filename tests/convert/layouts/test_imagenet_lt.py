@@ -3,15 +3,14 @@
 import io
 import json
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.layouts import imagenet_lt as layout
-from fasticcl.shards.reader import Shards
 from tests.support.replicas import git_blob, jpegs, write_files
+from tests.support.trees import stored_images
 
 WORDNET = ["n01440764", "n01443537", "n02123045"]
 TRAIN = [(0, 10), (2, 4), (0, 2), (1, 7), (0, 31), (1, 5), (2, 40)]
@@ -48,12 +47,6 @@ def images(flat=True):
     return dict(zip(names, jpegs(len(names)), strict=True))
 
 
-def rows(shards, split):
-    opened = Shards(shards, split)
-    contents = opened.read(np.arange(len(opened)))
-    return [(int(row["label"]), image.tobytes()) for row, image in zip(opened.index, contents, strict=True)]
-
-
 def expected(flat_on_disk):
     """Label and bytes of each split's images, by class and then as listed."""
     contents = images(flat_on_disk)
@@ -78,7 +71,7 @@ def test_val_is_found_whichever_way_it_is_listed_and_laid_out(tmp_path, flat_on_
     assert manifest.classes == WORDNET
     assert manifest.splits["train"].class_counts == [3, 2, 2]
     for split, wanted in expected(flat_on_disk).items():
-        assert rows(tmp_path / "shards", split) == wanted
+        assert stored_images(tmp_path / "shards", split) == wanted
     assert fasticcl.verify(tmp_path / "shards", decode=True).problems == []
 
 

@@ -15,19 +15,12 @@ from fasticcl import UserError, longtail
 from fasticcl.cli.main import main
 from fasticcl.convert.layouts import inat2018 as layout
 from fasticcl.shards.manifest import Manifest
-from fasticcl.shards.reader import Shards
 from tests.support.replicas import inat2018, inat2018_profile, jpegs, write_files, write_tar
+from tests.support.trees import stored_images
 
 REPLICA = inat2018({7: 3, 5477: 4, 3: 2, 12: 2}, val=2)
 SPECIES = ["species 0003", "species 0007", "species 0012", "species 5477"]
 TRAIN = [name for name, _ in REPLICA.images["train"]]
-
-
-def rows(shards, split):
-    """Label and bytes of every row of an index, in its order."""
-    opened = Shards(shards, split)
-    contents = opened.read(np.arange(len(opened)))
-    return [(int(row["label"]), image.tobytes()) for row, image in zip(opened.index, contents, strict=True)]
 
 
 def quarantined(shards):
@@ -80,7 +73,7 @@ def test_a_folder_becomes_shards_sorted_by_class_and_then_as_listed(tmp_path):
     assert manifest.classes == SPECIES
     assert manifest.splits["train"].class_counts == [2, 3, 2, 4]
     for split in ("train", "val"):
-        assert rows(tmp_path / "shards", split) == REPLICA.rows(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
     assert quarantined(tmp_path / "shards") == []
 
 
@@ -91,7 +84,7 @@ def test_downloads_need_no_unpacking(tmp_path, name):
     manifest = fasticcl.convert("inat2018", source, tmp_path / "shards", shard_size=3)
     assert manifest.classes == SPECIES
     for split in ("train", "val"):
-        assert rows(tmp_path / "shards", split) == REPLICA.rows(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
     assert fasticcl.verify(tmp_path / "shards", decode=True).problems == []
     assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "shards" not in path.parents) == sorted(
         [*before, tmp_path / "shards"]
@@ -108,7 +101,7 @@ def test_the_order_of_the_archive_and_what_else_is_in_it_do_not_matter(tmp_path,
     write_tar(tmp_path / "train_val2018.tar.gz", members)
     fasticcl.convert("inat2018", tmp_path, tmp_path / "shards", shard_size=4)
     for split in ("train", "val"):
-        assert rows(tmp_path / "shards", split) == REPLICA.rows(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
 
 
 def test_a_limit_takes_the_same_images_from_folder_and_archive(tmp_path):
@@ -116,9 +109,9 @@ def test_a_limit_takes_the_same_images_from_folder_and_archive(tmp_path):
         (tmp_path / name).mkdir()
         fasticcl.convert("inat2018", write(tmp_path / name), tmp_path / f"{name}-shards", limit=6)
     for split in ("train", "val"):
-        taken = rows(tmp_path / "folder-shards", split)
+        taken = stored_images(tmp_path / "folder-shards", split)
         assert len(taken) == 6
-        assert rows(tmp_path / "archive-shards", split) == taken
+        assert stored_images(tmp_path / "archive-shards", split) == taken
 
 
 def test_what_the_archive_lacks_is_listed(tmp_path):
@@ -138,7 +131,9 @@ def test_what_the_archive_lacks_is_listed(tmp_path):
     assert manifest.quarantined == 2
     for split in ("train", "val"):
         absent = {REPLICA.contents[name] for name in lost}
-        assert rows(shards, split) == [row for row in REPLICA.rows(split) if row[1] not in absent]
+        assert stored_images(shards, split) == [
+            row for row in REPLICA.stored_images(split) if row[1] not in absent
+        ]
     assert fasticcl.verify(shards, decode=True).problems == []
 
 
@@ -184,7 +179,7 @@ def test_an_archive_cut_short_is_one_sentence_and_the_whole_one_goes_on(tmp_path
     (tmp_path / name).write_bytes(whole)
     fasticcl.convert("inat2018", tmp_path, tmp_path / "shards", shard_size=3)
     for split in ("train", "val"):
-        assert rows(tmp_path / "shards", split) == REPLICA.rows(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
 
 
 def test_an_archive_cut_short_exits_with_code_2(tmp_path, monkeypatch, capsys):
@@ -209,7 +204,7 @@ def test_an_archive_compressed_in_pieces_is_read_to_its_end(tmp_path):
     (tmp_path / "train_val2018.tar.gz").write_bytes(b"".join(map(gzip.compress, pieces)))
     fasticcl.convert("inat2018", tmp_path, tmp_path / "shards")
     for split in ("train", "val"):
-        assert rows(tmp_path / "shards", split) == REPLICA.rows(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
 
 
 def test_a_flipped_byte_that_only_the_archive_can_tell_is_one_sentence(tmp_path):
@@ -425,7 +420,7 @@ def test_a_replica_with_all_classes_converts_verifies_and_trains(tmp_path):
     manifest = fasticcl.convert("inat2018", replica.write(tmp_path / "src"), shards)
     assert manifest.splits["train"].class_counts == counts.tolist()
     assert manifest.splits["val"].class_counts == [1] * 8142
-    assert rows(shards, "train") == replica.rows("train")
+    assert stored_images(shards, "train") == replica.stored_images("train")
     found = fasticcl.verify(shards, decode=True)
     assert (found.images, found.problems, found.duplicates) == (counts.sum() + 8142, [], [])
     report = fasticcl.train(
