@@ -380,7 +380,7 @@ def test_a_run_that_ended_between_its_weights_and_the_last_tidying_is_tidied(und
 @pytest.mark.parametrize(
     ("step", "place"),
     [
-        (2, "from the beginning: it had written no checkpoint"),
+        (2, "from the beginning, because there is no checkpoint"),
         (3, "representation epoch 1 of 3, step 2 of 3"),
         (4, "representation epoch 2 of 3, step 0 of 3"),
         (ALL - 2, "after the last representation epoch"),

@@ -295,7 +295,7 @@ def test_one_class_is_an_error(one_class, tmp_path):
     [
         (
             {"batch_size": 999},
-            f"A batch of 999 is larger than the {IMAGES} training images; use --batch-size {IMAGES} or less",
+            f"A batch of 999 is larger than the {IMAGES} training images. Use --batch-size {IMAGES} or less",
         ),
         ({"dataset": "inat2018"}, "contains shards of demo, not of inat2018"),
         ({"set": {"method.encoder": "resnet9"}}, "no encoder 'resnet9'. Did you mean resnet"),
