@@ -401,7 +401,7 @@ def test_a_training_image_that_rots_is_replaced_and_counted(photo_source, tmp_pa
 
 def test_an_image_that_rots_stops_an_evaluation(photo_source, tmp_path):
     name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
-    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion; convert .* again"):
+    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion. Convert .* again"):
         with_a_rotten_image(photo_source, tmp_path, "val")
 
 
