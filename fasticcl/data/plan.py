@@ -125,7 +125,7 @@ class Plan:
         self.seed = seed
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
-        self._steps_per_block = max(1, _BLOCK // batch_size)
+        self._block_steps = max(1, _BLOCK // batch_size)
         self._order = lru_cache(maxsize=2)(self._order_of_block)
         self.classes = {
             "interpolative": AliasTable(class_probabilities(counts, data.gamma)),
@@ -160,15 +160,13 @@ class Plan:
         """
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is outside an epoch of {self.steps_per_epoch} steps")
-        block, offset = divmod(step, self._steps_per_block)
+        block, offset = divmod(step, self._block_steps)
         return self._row(self._order(phase, epoch, block)[offset * self.batch_size :][: self.batch_size])
 
     def _order_of_block(self, phase: Phase, epoch: int, block: int) -> NDArray[np.int64]:
         """Return the positions of the images of a block of consecutive steps of an epoch."""
         keys = self._rng(_ORDER, phase, epoch, 0).integers(0, 2**64, _FEISTEL_ROUNDS, dtype=np.uint64)
-        steps = range(self.steps_per_epoch)[
-            block * self._steps_per_block : (block + 1) * self._steps_per_block
-        ]
+        steps = range(self.steps_per_epoch)[block * self._block_steps : (block + 1) * self._block_steps]
         positions = np.arange(steps.start * self.batch_size, steps.stop * self.batch_size)
         order = permute(positions, self._size, keys)
         order.flags.writeable = False  # it is cached for the next steps
