@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Atomic file writes: after a crash, a file has its old or its new content, never a part."""
 
 import hashlib
 import os
@@ -9,48 +9,48 @@ from pathlib import Path
 from typing import BinaryIO
 
 ASIDE = ".part"
-"""Suffix of files that are being written."""
+"""Suffix of unfinished files."""
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of files that they were writing into a folder."""
-    for left in folder.glob(f"*{ASIDE}"):
-        left.unlink(missing_ok=True)
+    """Remove the unfinished files of killed processes from a folder."""
+    for unfinished in folder.glob(f"*{ASIDE}"):
+        unfinished.unlink(missing_ok=True)
 
 
 class Replacement:
-    """A file being written beside ``path``, to take its place when it is whole.
+    """A temporary file next to ``path`` that replaces it atomically.
 
-    A reader of ``path`` sees the old content or the new, never a part. What a killed process left of
-    earlier attempts is removed first.
+    A reader of ``path`` sees either the old or the new content. Unfinished files of earlier, killed
+    attempts to write ``path`` are removed first.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        for left in path.parent.glob(f"{path.name}.*{ASIDE}"):
-            left.unlink(missing_ok=True)
-        # Two processes that write the same file must not write into one another's.
+        for unfinished in path.parent.glob(f"{path.name}.*{ASIDE}"):
+            unfinished.unlink(missing_ok=True)
+        # The random part keeps two processes that write the same path apart.
         self.aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{ASIDE}")
-        self.file: BinaryIO = open(self.aside, "w+b")  # noqa: SIM115  closed in commit and abandon
+        self.file: BinaryIO = open(self.aside, "w+b")  # noqa: SIM115  closed by commit or abandon
 
     def commit(self, previous: Path | None = None) -> None:
-        """Flush the file to the disk and rename it; what it replaces may be kept as ``previous``."""
+        """Sync the file to disk and rename it to ``path``. Rename the old file to ``previous`` if given."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
         if previous and self.path.exists():
             os.replace(self.path, previous)
         os.replace(self.aside, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)  # the renaming itself must reach the disk too
+        folder = os.open(self.path.parent, os.O_RDONLY)  # sync the rename itself
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
 
     def abandon(self) -> None:
-        """Leave ``path`` as it was; after `commit` there is nothing left to abandon."""
+        """Delete the temporary file and leave ``path`` unchanged. After `commit` this does nothing."""
         try:
-            self.file.close()  # flushes, which a full disk refuses
+            self.file.close()  # close flushes the buffer, which fails on a full disk
         except OSError:
             pass
         finally:
@@ -59,9 +59,9 @@ class Replacement:
 
 @contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file that replaces ``path`` when the block ends well, and leaves it alone when it fails.
+    """Open a file that replaces ``path`` atomically unless the block raises.
 
-    What it replaces may be kept as ``previous``.
+    The old file is renamed to ``previous`` if given.
     """
     replacement = Replacement(path)
     try:
@@ -72,12 +72,12 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Put ``content`` in place as `replacing` does."""
+    """Write ``content`` to ``path`` atomically."""
     with replacing(path) as file:
         file.write(content)
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file as a hexadecimal string."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Things by name, each in a file of its own that is imported when it is asked for."""
+"""Lazy registry: objects by name, imported on first access."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -8,25 +8,25 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """What the files of a package offer, by the names that people use.
+    """A mapping from user-visible names to objects in the modules of a package.
 
     Args:
-        package: the package.
-        places: ``module.attribute`` in it by name.
+        package: name of the package.
+        attributes: ``module.attribute`` in the package for each name.
     """
 
-    def __init__(self, package: str, places: Mapping[str, str]) -> None:
-        self._package, self._places = package, places
+    def __init__(self, package: str, attributes: Mapping[str, str]) -> None:
+        self._package, self._attributes = package, attributes
 
     def __getitem__(self, name: str) -> T:
-        module, _, attribute = self._places[name].partition(".")
+        module, _, attribute = self._attributes[name].partition(".")
         return cast(T, getattr(import_module(f"{self._package}.{module}"), attribute))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._attributes)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._attributes)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._attributes

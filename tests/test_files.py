@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Atomic file writes under failures, kills and concurrent writers."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ OLD, NEW = b"old content", b"new content " * 10_000
 
 @pytest.fixture(params=["replaced", "new"])
 def path(request, tmp_path):
-    """A file that is there already, or is not."""
+    """Path of an existing file, or of a file that does not exist."""
     path = tmp_path / "shard-000000.tar"
     if request.param == "replaced":
         path.write_bytes(OLD)
@@ -31,7 +31,7 @@ def others(path):
     return [each.name for each in path.parent.iterdir() if each != path]
 
 
-def test_a_file_appears_with_its_whole_content_only_when_it_is_committed(path):
+def test_new_content_is_visible_only_after_commit(path):
     before = content(path)
     replacement = Replacement(path)
     for start in range(0, len(NEW), 1000):
@@ -39,11 +39,11 @@ def test_a_file_appears_with_its_whole_content_only_when_it_is_committed(path):
         assert content(path) == before
     replacement.commit()
     assert content(path) == NEW
-    replacement.abandon()  # as every writer does at its end
+    replacement.abandon()  # as `replacing` does
     assert (content(path), others(path)) == (NEW, [])
 
 
-def test_it_is_on_the_disk_before_it_gets_its_name_and_its_name_before_the_end(path, monkeypatch):
+def test_content_is_synced_before_the_rename_and_the_folder_after(path, monkeypatch):
     done = []
     fsync, replace = os.fsync, os.replace
 
@@ -58,7 +58,7 @@ def test_it_is_on_the_disk_before_it_gets_its_name_and_its_name_before_the_end(p
     assert done == [("synced", len(NEW)), ("named", len(NEW)), ("synced", "folder")]
 
 
-def test_a_failure_leaves_what_was_there(path):
+def test_an_exception_leaves_the_file_unchanged(path):
     before = content(path)
 
     def fail():
@@ -72,7 +72,7 @@ def test_a_failure_leaves_what_was_there(path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_disk_that_refuses_leaves_what_was_there(path, monkeypatch, step):
+def test_a_failing_disk_leaves_the_file_unchanged(path, monkeypatch, step):
     before = content(path)
 
     def refused(*_):
@@ -84,14 +84,14 @@ def test_a_disk_that_refuses_leaves_what_was_there(path, monkeypatch, step):
     assert (content(path), others(path)) == (before, [])
 
 
-def test_a_file_that_cannot_even_be_flushed_is_abandoned_in_silence(path):
+def test_abandoning_a_file_that_cannot_be_flushed_raises_nothing(path):
     script = """
 import resource, sys
 from pathlib import Path
 from fasticcl.files import Replacement
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 replacement = Replacement(Path(sys.argv[1]))
-replacement.file.write(bytes(2000))  # waits in the buffer
+replacement.file.write(bytes(2000))  # stays in the buffer
 try:
     replacement.commit()
 except OSError as error:
@@ -104,12 +104,12 @@ replacement.abandon()
     assert (content(path), others(path)) == (before, [])
 
 
-def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path):
+def test_a_missing_folder_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_file(tmp_path / "nowhere" / "file", NEW)
 
 
-def test_what_killed_attempts_left_is_removed_and_nothing_else(path):
+def test_only_unfinished_files_of_the_same_path_are_removed(path):
     left = [path.with_name(f"{path.name}.{mark}{ASIDE}") for mark in ("0123abcd", "deadbeef")]
     kept = [path.with_name("shard-000001.tar.0123abcd.part"), path.with_name("shard-000000.idx")]
     for each in left + kept:
@@ -122,7 +122,7 @@ def test_what_killed_attempts_left_is_removed_and_nothing_else(path):
     assert sorted(others(path)) == sorted(each.name for each in kept)
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(path):
+def test_the_next_writer_removes_the_file_of_a_killed_process(path):
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -140,7 +140,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert (content(path), others(path)) == (NEW, [])
 
 
-def test_two_writers_at_once_do_not_mix(path):
+def test_two_concurrent_writers_do_not_mix_their_content(path):
     one, two = Replacement(path), Replacement(path)
     assert one.aside != two.aside
     for _ in range(50):
@@ -150,7 +150,7 @@ def test_two_writers_at_once_do_not_mix(path):
     assert content(path) == b"2" * 777 * 50
     try:
         one.commit()
-    except FileNotFoundError:  # the second took it for what a killed one left
+    except FileNotFoundError:  # the second writer removed it as unfinished
         assert content(path) == b"2" * 777 * 50
     else:
         assert content(path) == b"1" * 999 * 50
@@ -159,7 +159,7 @@ def test_two_writers_at_once_do_not_mix(path):
     assert others(path) == []
 
 
-def test_readers_see_one_whole_content_after_another_while_writers_race(tmp_path):
+def test_readers_see_complete_content_while_writers_race(tmp_path):
     path = tmp_path / "manifest.json"
     contents = [bytes([65 + i]) * (10_000 + i) for i in range(4)]
     write_file(path, contents[0])
@@ -169,7 +169,7 @@ def test_readers_see_one_whole_content_after_another_while_writers_race(tmp_path
         while not stop.is_set():
             try:
                 write_file(path, mine)
-            except FileNotFoundError:  # lost against another writer
+            except FileNotFoundError:  # another writer removed the temporary file
                 pass
             except BaseException as error:
                 failed.append(error)

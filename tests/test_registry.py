@@ -1,3 +1,5 @@
+"""Registries resolve every name that they list."""
+
 import pytest
 
 from fasticcl.convert.layouts.layout import Layout
@@ -7,7 +9,7 @@ from fasticcl.method.encoders import ENCODERS
 
 
 @pytest.mark.parametrize("registry", [LAYOUTS, ENCODERS, CLASS_LOSSES], ids=["layouts", "encoders", "losses"])
-def test_every_entry_leads_to_something(registry):
+def test_every_name_resolves_to_an_object(registry):
     assert len(registry) == len([*registry.values()]) > 1
     kinds = {isinstance(each, Layout) or callable(each) for each in registry.values()}
     assert kinds == {True}

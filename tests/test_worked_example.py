@@ -1,4 +1,4 @@
-"""README's example of adding a dataset layout, an encoder and a loss, applied to a copy and run."""
+"""Apply the diffs of the READMEs, which add a layout, an encoder and a loss, to a copy of the package."""
 
 import os
 import re
@@ -12,17 +12,16 @@ import pytest
 import fasticcl
 from tests.support.images import photographs
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-PATCH = re.search(r"```diff\n(.*?)```", README, flags=re.DOTALL)[1]
+ROOT = Path(fasticcl.__file__).parent
+README = "\n".join((ROOT / room / "README.md").read_text() for room in ("convert", "method"))
+PATCH = "".join(re.findall(r"```diff\n(.*?)```", README, flags=re.DOTALL))
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the package with the changes."""
     folder = tmp_path_factory.mktemp("worked")
-    shutil.copytree(
-        Path(fasticcl.__file__).parent, folder / "fasticcl", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT, folder / "fasticcl", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["git", "apply", "--unsafe-paths", "-"], input=PATCH, text=True, cwd=folder, check=True)
     return folder
 

@@ -50,9 +50,9 @@ class Nvidia:
     pci_devices: int = 0
     """Number of NVIDIA GPUs on the PCI bus, with or without a driver."""
     driver: str = ""
-    """Version of the driver; empty if there is none."""
+    """Version of the driver, or empty if there is none."""
     cuda: int = 0
-    """Newest major version of CUDA that the driver supports; 0 if there is no libcuda."""
+    """Newest major version of CUDA that the driver supports, or 0 if there is no libcuda."""
     gpus: tuple[Gpu, ...] = ()
     smi_error: str = ""
     """Error message of nvidia-smi."""
@@ -68,15 +68,15 @@ class Limits:
     cores: int
     """Cores in the CPU affinity mask."""
     cpu_quota: float | None
-    """CPU quota of the control group, in cores; None if unlimited."""
+    """CPU quota of the control group, in cores, or None if unlimited."""
     torch_threads: int
     """Number of threads that torch uses on a CPU by default."""
     memory: int
     free_memory: int
     memory_limit: int | None
-    """Memory limit of the control group; None if unlimited."""
+    """Memory limit of the control group, or None if unlimited."""
     shared_memory: int
-    """Size of /dev/shm; 0 if it does not exist."""
+    """Size of /dev/shm, or 0 if it does not exist."""
     open_files: int
     """Hard limit of open files, to which fasticcl raises its soft limit."""
 
@@ -102,7 +102,7 @@ class StoredShards:
     sampled: int = 0
     """Number of images whose checksums were compared."""
     problem: str = ""
-    """Description of the damage; empty if the shards are intact."""
+    """Description of the damage, or empty if the shards are intact."""
     read_speed: ReadSpeed | None = None
 
 
@@ -130,7 +130,7 @@ class Finding:
     found: str
     """Description of the state, with versions."""
     advice: str = ""
-    """What to do; empty if the status is ok."""
+    """Recommended action, or empty if the status is ok."""
 
     def to_dict(self) -> dict[str, str]:
         """Return the fields as a dictionary for JSON."""

@@ -16,17 +16,17 @@ CPU_PROBES = (
     ("dali", "dali_decoding"),
 )
 GPU_PROBES = (("torch_on_gpu",), ("dali_decoding_on_gpu",), ("jpeg_engine",))
-_TIMEOUT = 180.0  # seconds; the first import of torch from a network disk takes a minute
+_TIMEOUT = 180.0  # seconds. The first import of torch from a network disk takes a minute.
 
 
 def run_all(groups: Iterable[Sequence[str]]) -> dict[str, ProbeResult]:
-    """Run groups of probes in parallel, one process per group; return the results by name."""
+    """Run groups of probes in parallel, one process per group. Return the results by name."""
     with ThreadPoolExecutor() as pool:
         return {name: result for results in pool.map(run, groups) for name, result in results.items()}
 
 
 def run(probes: Sequence[str], timeout: float = _TIMEOUT) -> dict[str, ProbeResult]:
-    """Run probes one after the other in one subprocess; return the results by name.
+    """Run probes one after the other in one subprocess. Return the results by name.
 
     Args:
         probes: names of probes in `fasticcl.doctor.probes`.

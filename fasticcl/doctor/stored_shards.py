@@ -51,7 +51,7 @@ def _open_splits(folder: Path) -> list[Shards]:
 
 
 def _compare_checksums(shards: Shards) -> int:
-    """Compare the checksums of a random sample of images; return its size."""
+    """Compare the checksums of a random sample of images and return its size."""
     rows = _random_rows(shards, _CHECKSUMS)
     shards.read(rows)
     return len(rows)

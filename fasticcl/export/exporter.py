@@ -24,9 +24,9 @@ class ExportResult:
     file: Path
     card: Path
     input: str | None
-    """Name, data type, shape and range of the input in one line; None if the file holds only weights."""
+    """Name, data type, shape and range of the input in one line, or None if the file holds only weights."""
     output: str | None
-    """Names, data type and shape of the outputs in one line; None if the file holds only weights."""
+    """Names, data type and shape of the outputs in one line, or None if the file holds only weights."""
     difference: float
     """Largest difference from PyTorch, as defined by `difference`."""
 

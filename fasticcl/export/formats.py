@@ -17,7 +17,7 @@ Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """A function from images to logits and probabilities."""
 OUTPUTS = ("logits", "probabilities")
 _BATCH = {"images": {0: torch.export.Dim("batch")}}
-_MAX_ONNX_WEIGHTS = 2**31 - 2**24  # bytes; protobuf limits a file to 2 GB, and the graph needs some
+_MAX_ONNX_WEIGHTS = 2**31 - 2**24  # bytes. Protobuf limits a file to 2 GB, and the graph needs some of them.
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,9 @@ def _title(model: Model, file: str) -> Iterator[str]:
     yield ""
     yield (
         f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
-        f"{description.encoder} with {parameters:,} parameters (encoder and classifier; the projection head "
-        "is used only for training), trained on long-tailed data with `fasticcl`, an implementation of "
-        "interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
+        f"{description.encoder} with {parameters:,} parameters (encoder and classifier, without the "
+        "projection head used in training), trained on long-tailed data with `fasticcl`, an implementation "
+        "of interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 
 

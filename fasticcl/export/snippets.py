@@ -66,7 +66,7 @@ for k in np.argsort(-probabilities[0])[:5]:
 def usage_snippet(description: Description, file: str, format: str, input: InputType) -> str:
     """Return a program that prints the five most probable classes of ``image.jpg``.
 
-    Sizes and offsets are rounded as in evaluation (`fasticcl.data.plan.evaluation_stream`).
+    Sizes and offsets are rounded as in evaluation (`fasticcl.data.crops.evaluation_crop`).
 
     Args:
         description: the description of the model.

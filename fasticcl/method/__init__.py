@@ -1,1 +1,1 @@
-"""ICCL itself: encoders, network, centroids and losses. Knows nothing of data or of how training is run."""
+"""The ICCL method: encoders, network, centroids and losses. Independent of data loading and training."""

@@ -1,13 +1,14 @@
-"""Batch normalization with other statistics than ``torch.nn.BatchNorm2d``: per stream, or over all ranks."""
+"""Batch normalisation with statistics per stream or over all ranks."""
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization with separate statistics for each of ``num_streams`` equal chunks of the batch.
+    """Batch normalisation with separate statistics for each of ``num_streams`` equal chunks of the batch.
 
     The chunks update the running statistics one after another, as separate forward passes would.
     """
@@ -15,27 +16,27 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     num_streams = 1
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return normalized activations of the same shape."""
+        """Return normalised activations of the same shape."""
         if not self.training or self.num_streams == 1:
             return super().forward(input)
         return torch.cat([nn.BatchNorm2d.forward(self, chunk) for chunk in input.chunk(self.num_streams)])
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization with the statistics of the global batch over all ranks.
+    """Batch normalisation with the statistics of the global batch over all ranks.
 
     ``torch.nn.SyncBatchNorm`` supports GPUs only. This module also runs on CPUs.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return normalized activations of the same shape."""
+        """Return normalised activations of the same shape."""
         if not (self.training and dist.is_initialized()):
             return super().forward(input)
         x = input.float()
         count = dist.get_world_size() * x.numel() / x.shape[1]
-        mean = all_reduce(x.sum(dim=(0, 2, 3))) / count
+        mean = _all_reduce(x.sum(dim=(0, 2, 3))) / count
         centered = x - mean[:, None, None]
-        variance = all_reduce(centered.square().sum(dim=(0, 2, 3))) / count
+        variance = _all_reduce(centered.square().sum(dim=(0, 2, 3))) / count
         self._update_running_stats(mean.detach(), variance.detach() * count / (count - 1))
         scale = (variance + self.eps).rsqrt()
         if not self.affine:
@@ -52,6 +53,24 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, factor)
         self.running_var.lerp_(variance, factor)
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over all ranks, of the tensor and of its gradient. torch's own function is deprecated."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+        return _all_reduce(grads[0])
+
+
+def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
+    return _AllReduce.apply(tensor)
 
 
 def replace_batch_norm(

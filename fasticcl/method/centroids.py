@@ -10,18 +10,18 @@ CentroidNorm = Literal["none", "l2", "bias_corrected"]
 
 
 class CentroidBank(nn.Module):
-    """Exponential moving averages of the embeddings of each class, all zero at first.
+    """Exponential moving averages of the embeddings of each class, initialised with zeros.
 
     Args:
         num_classes: K.
-        dim: d_z.
+        dim: d_z, the size of an embedding.
         momentum: m of equation 1.
-        norm: what `value` is. ``none``: the averages of equation 1; ``l2``: unit vectors after each
-            update, as in MoPro; ``bias_corrected``: averages divided by 1 - m^count, which frees
-            classes of few images from the pull of the zero start.
+        norm: normalisation of `value`. ``none``: the averages of equation 1. ``l2``: unit vectors after
+            each update, as in MoPro. ``bias_corrected``: averages divided by 1 - m^count, which removes
+            the bias towards zero in classes with few images.
 
     Raises:
-        ValueError: a momentum outside [0, 1) or an unknown norm.
+        ValueError: the momentum is outside [0, 1) or the norm is unknown.
     """
 
     centroids: torch.Tensor
@@ -32,36 +32,37 @@ class CentroidBank(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum lies in [0, 1), got {momentum}")
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         if norm not in ("none", "l2", "bias_corrected"):
-            raise ValueError(f"norm is none, l2 or bias_corrected, got {norm!r}")
+            raise ValueError(f"norm must be none, l2 or bias_corrected, got {norm!r}")
         self.momentum, self.norm = momentum, norm
         self.register_buffer("centroids", torch.zeros(num_classes, dim))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
 
     @property
     def value(self) -> torch.Tensor:
-        """[K, d_z] float32 centroids that a loss compares embeddings with; no gradient flows through them."""
+        """Return the centroids [K, d_z] in float32 for the losses. No gradient flows through them."""
         if self.norm != "bias_corrected":
             return self.centroids
-        # In float64, because 1 - m^count cancels where the momentum is close to 1.
+        # float64 avoids cancellation in 1 - m^count if the momentum is close to 1.
         seen = 1 - self.momentum ** self.counts.clamp(min=1).double()
         return (self.centroids / seen[:, None]).float()
 
     @torch.no_grad()
     def update(self, z: torch.Tensor, y: torch.Tensor) -> None:
-        """Apply equation 1 to one embedding after another, in their order, in closed form.
+        """Apply equation 1 to the embeddings one after another, in closed form.
 
-        For the n embeddings z_1..z_n of a class, c ← m^n·c + (1 - m)·Σ_j m^(n-j)·z_j. The centroids
-        are replaced, never changed in place, so a loss computed before keeps those that it used.
+        For the n embeddings z_1..z_n of a class, c ← m^n·c + (1 - m)·Σ_j m^(n-j)·z_j. The centroids are
+        replaced by a new tensor and never changed in place, because the backward pass of an earlier loss
+        still needs the old ones.
 
         Args:
             z: [B, d_z] embeddings of class-agnostic images of the global batch.
-            y: [B] int64 classes.
+            y: [B] classes, int64.
         """
         z = z.detach().to(self.centroids.dtype)
         same = y[:, None] == y[None, :]
-        later = torch.triu(same, diagonal=1).sum(dim=1)  # same-class embeddings that come after each
+        later = torch.triu(same, diagonal=1).sum(dim=1)  # number of later embeddings of the same class
         weights = (1 - self.momentum) * self.momentum ** later.to(z.dtype)
         counts = torch.zeros_like(self.counts).index_add_(0, y, torch.ones_like(y))
         decay = self.momentum ** counts.to(z.dtype)

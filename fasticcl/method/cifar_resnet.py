@@ -1,4 +1,4 @@
-"""The ResNets of He et al. for images of 32 pixels a side."""
+"""ResNets for CIFAR-sized images (He et al., 2016)."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut without parameters (option A of He et al.)."""
+    """Residual block with two 3×3 convolutions and a parameter-free shortcut (option A of He et al.)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -29,7 +29,11 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet with 6n + 2 layers in three stages of 16, 32 and 64 channels; its feature has d_g = 64."""
+    """ResNet with 6n + 2 layers in three stages of 16, 32 and 64 channels. The feature size d_g is 64.
+
+    Args:
+        depth: number of layers, 6n + 2, the classifier included.
+    """
 
     feature_dim = 64
 
@@ -40,8 +44,8 @@ class CifarResNet(nn.Module):
         self.bn = nn.BatchNorm2d(16)
         blocks, channels = [], 16
         for stage, width in enumerate((16, 32, 64)):
-            for place in range(per_stage):
-                blocks.append(BasicBlock(channels, width, stride=2 if stage and not place else 1))
+            for index in range(per_stage):
+                blocks.append(BasicBlock(channels, width, stride=2 if stage and not index else 1))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         for module in self.modules():

@@ -1,4 +1,4 @@
-"""The CNN encoders by name (section 3.1). A new one is a file beside this one and a line here."""
+"""CNN encoders by name (section 3.1). To add one, write a module here and add a line to `ENCODERS`."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from fasticcl.errors import UserError, nearest
 from fasticcl.registry import Registry
 
 Encoder = tuple[nn.Module, int]
-"""An encoder with fresh weights, which turns images [B, 3, S, S] into features [B, d_g], and d_g."""
+"""A randomly initialised module that maps images [B, 3, S, S] to features [B, d_g], and d_g."""
 
 ENCODERS: Registry[Callable[[], Encoder]] = Registry(
     "fasticcl.method",
@@ -28,10 +28,10 @@ ENCODERS: Registry[Callable[[], Encoder]] = Registry(
 
 
 def build_encoder(name: str) -> Encoder:
-    """Return an encoder with fresh weights and the size d_g of its feature (section 3.1).
+    """Return a randomly initialised encoder and its feature size d_g (section 3.1).
 
     Raises:
-        UserError: no such encoder.
+        UserError: the encoder is unknown.
     """
     if name not in ENCODERS:
         raise UserError(f"There is no encoder {name!r}. {nearest(name, ENCODERS)}")

@@ -1,6 +1,6 @@
-"""The losses of sections 3.3 to 3.6, each the mean over the batch, computed in float32.
+"""The losses of sections 3.3 to 3.6, computed in float32 and averaged over the batch.
 
-Shapes: B samples, K classes, D embedding size. λ is a number, a scalar tensor or [B].
+Shapes: B samples, K classes, D embedding size. λ is a number, a scalar tensor or a tensor [B].
 """
 
 import torch
@@ -23,16 +23,16 @@ def interpolative_cross_entropy(
         logits: [B, K].
         y_h: [B] classes of the class-agnostic images.
         y_t: [B] classes of the class-aware images.
-        lam: λ, the share of the class-agnostic image.
+        lam: λ, the weight of the class-agnostic image.
     """
     return interpolated(-F.log_softmax(logits.float(), dim=1), y_h, y_t, lam)
 
 
 def interpolated(costs: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: Lambda) -> torch.Tensor:
-    """Return the mean of λ·l(y_h) + (1 - λ)·l(y_t), for what each class would cost as the label, [B, K]."""
-    towards_h = costs.gather(1, y_h[:, None]).squeeze(1)
-    towards_t = costs.gather(1, y_t[:, None]).squeeze(1)
-    return (lam * towards_h + (1 - lam) * towards_t).mean()
+    """Return the mean of λ·l(y_h) + (1 - λ)·l(y_t), where costs [B, K] contains l for each class as label."""
+    cost_h = costs.gather(1, y_h[:, None]).squeeze(1)
+    cost_t = costs.gather(1, y_t[:, None]).squeeze(1)
+    return (lam * cost_h + (1 - lam) * cost_t).mean()
 
 
 def centroid_logits(z: torch.Tensor, centroids: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -56,14 +56,14 @@ def interpolative_centroid_contrastive(
     lam: Lambda,
     temperature: float,
 ) -> torch.Tensor:
-    """Return L_cc^it of equation 5: the embedding of a mixed image retrieves both its centroids.
+    """Return L_cc^it of equation 5: the embedding of a mixed image retrieves the centroids of both classes.
 
     Args:
         z: [B, D] embeddings of interpolative images.
-        centroids: [K, D]; no gradient flows through them.
+        centroids: [K, D]. They receive no gradient.
         y_h: [B] classes of the class-agnostic images.
         y_t: [B] classes of the class-aware images.
-        lam: λ, the share of the class-agnostic image.
+        lam: λ, the weight of the class-agnostic image.
         temperature: τ.
     """
     return interpolative_cross_entropy(centroid_logits(z, centroids, temperature), y_h, y_t, lam)
@@ -72,11 +72,11 @@ def interpolative_centroid_contrastive(
 def rebalance(
     student: torch.Tensor, teacher: torch.Tensor, y: torch.Tensor, weight: float, temperature: float
 ) -> torch.Tensor:
-    """Return L_cb of equation 9: cross-entropy, and the divergence from the teacher's softened prediction.
+    """Return L_cb of equation 9: cross-entropy plus the KL divergence from the softened teacher prediction.
 
     Args:
-        student: [B, K] logits o^S of the classifier that is trained.
-        teacher: [B, K] logits o^T of the first stage's classifier; no gradient flows through them.
+        student: [B, K] logits o^S of the trained classifier.
+        teacher: [B, K] logits o^T of the classifier of the representation stage. They receive no gradient.
         y: [B] classes.
         weight: ω_d.
         temperature: τ_d.

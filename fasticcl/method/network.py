@@ -11,28 +11,28 @@ from fasticcl.method.encoders import build_encoder
 
 
 class Output(NamedTuple):
-    """What one forward pass yields."""
+    """Logits and embeddings of a forward pass."""
 
     logits: torch.Tensor
     """[B, K] class logits of the linear classifier."""
     embedding: torch.Tensor | None
-    """[B, d_z] float32 unit vectors z; None without a projection head."""
+    """[B, d_z] unit vectors z in float32, or None without a projection head."""
 
     def half(self, index: int) -> "Output":
-        """Return the first or second half of the batch."""
+        """Return the first (0) or second (1) half of the batch."""
         half = len(self.logits) // 2
         rows = slice(index * half, (index + 1) * half)
         return Output(self.logits[rows], None if self.embedding is None else self.embedding[rows])
 
 
 class Network(nn.Module):
-    """Encoder, linear classifier and, while representations are learnt, a projection head.
+    """Encoder, linear classifier and, in the representation stage, a projection head.
 
     Args:
         encoder: name of the CNN encoder.
         num_classes: K.
-        embedding_dim: d_z; 0 leaves the projection head out.
-        split_bn: whether batch statistics can be split by stream, see `set_num_streams`.
+        embedding_dim: d_z, or 0 for a network without a projection head.
+        split_bn: if True, batch statistics can be computed per stream. See `set_num_streams`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Network(nn.Module):
             replace_batch_norm(self, SplitBatchNorm2d)
 
     def forward(self, images: torch.Tensor) -> Output:
-        """Return logits and embeddings of images [B, 3, H, W]."""
+        """Return the logits and embeddings of images [B, 3, H, W]."""
         features = self.encoder(images)
         logits = self.classifier(features)
         if self.projection is None:
@@ -60,7 +60,7 @@ class Network(nn.Module):
         return Output(logits, F.normalize(self.projection(features).float(), dim=1))
 
     def set_num_streams(self, num_streams: int) -> None:
-        """Say how many streams the next batches concatenate (``split_bn`` networks only)."""
+        """Set the number of streams concatenated in a batch. Without ``split_bn`` this has no effect."""
         for module in self.modules():
             if isinstance(module, SplitBatchNorm2d):
                 module.num_streams = num_streams

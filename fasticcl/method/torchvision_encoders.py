@@ -1,4 +1,4 @@
-"""torchvision's networks for larger images, without their classifier."""
+"""ResNets and ResNeXts from torchvision, without their classifiers."""
 
 from functools import partial
 

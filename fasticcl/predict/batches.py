@@ -106,7 +106,7 @@ def _pending_batches(
 
 
 def _decode_into(square: NDArray[np.uint8], image: ImageInput, data: Data) -> str | None:
-    """Decode an image and resize it into a square [S, S, 3]; return the error message, or None."""
+    """Decode an image and resize it into a square [S, S, 3]. Return the error message, or None."""
     try:
         pixels = decode(image.read())
         _check_aspect_ratio(pixels, data)

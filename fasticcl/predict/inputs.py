@@ -28,7 +28,7 @@ class ImageInput:
     name: str
     """Path of the image. For shards and tar archives, the path followed by the name inside."""
     read: Callable[[], bytes]
-    """Return the encoded bytes; raises OSError or UnreadableImage."""
+    """Return the encoded bytes, or raise OSError or UnreadableImage."""
 
 
 def find_images(paths: Iterable[Path]) -> Iterator[ImageInput]:

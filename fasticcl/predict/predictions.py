@@ -16,7 +16,7 @@ class Prediction:
     image: str
     """Path of the image. For shards and tar archives, the path followed by the name inside."""
     classes: tuple[str, ...] = ()
-    """The most probable classes in descending order; empty if there is an error."""
+    """The most probable classes in descending order, or empty if there is an error."""
     probabilities: tuple[float, ...] = ()
     """The probability of each class in ``classes``."""
     error: str | None = None
@@ -26,10 +26,10 @@ class Prediction:
 def write_predictions(
     predictions: Iterable[Prediction], file: TextIO, format: OutputFormat
 ) -> tuple[int, int]:
-    """Write each prediction as soon as it is available; return the numbers of images and of errors.
+    """Write each prediction as soon as it is available, and return the numbers of images and of errors.
 
     - table: one line per image.
-    - csv: the columns image, rank (from 1), class, probability and error; one line per class.
+    - csv: the columns image, rank (from 1), class, probability and error, with one line per class.
     - jsonl: one object per image, with the fields of `Prediction`.
     """
     write = {"table": _table_writer, "csv": _csv_writer, "jsonl": _jsonl_writer}[format](file)

@@ -52,7 +52,7 @@ PROBLEMS = {
     "torchvision for a newer torch": (
         with_probes(torch={"version": "2.12.0+cu130", "cuda": "13.0"}, torchvision=NMS),
         ("torchvision", "error"),
-        r"built for torch >=2\.14\.0 and torch 2\.12\.0\+cu130 is installed",
+        r"built for torch >=2\.14\.0 while torch 2\.12\.0\+cu130 is installed",
         r"pip install",
     ),
     "torchvision for a newer torch, imports anyway": (
@@ -60,7 +60,7 @@ PROBLEMS = {
             torch={"version": "2.12.0+cu130", "cuda": "13.0"}, torchvision={"version": "0.29.2+cu130"}
         ),
         ("torchvision", "warning"),
-        r"0\.29\.2\+cu130 imports, but it is built for torch >=2\.14\.0 and torch 2\.12\.0",
+        r"0\.29\.2\+cu130 imports, but it is built for torch >=2\.14\.0 while torch 2\.12\.0",
         r"pip install",
     ),
     "torch and torchvision for different CUDA versions, import anyway": (
@@ -195,7 +195,7 @@ PROBLEMS = {
     "a CPU quota of 1.5 cores": (
         with_limits(cores=64, torch_threads=64, cpu_quota=1.5),
         ("cores", "warning"),
-        r"64, some CPU, the control group limits CPU time to 1\.5 cores; .* 64 threads",
+        r"64, some CPU, the control group limits CPU time to 1\.5 cores, .* 64 threads",
         r"export OMP_NUM_THREADS=2$",
     ),
     "one core": (
@@ -225,7 +225,7 @@ PROBLEMS = {
     "Docker's default shared memory": (
         with_limits(shared_memory=64 * 2**20),
         ("shared memory", "warning"),
-        r"64 MiB in /dev/shm; enough for one process",
+        r"64 MiB in /dev/shm, enough for one process",
         r"--shm-size=1g or --ipc=host",
     ),
     "no shared memory": (

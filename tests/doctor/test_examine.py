@@ -44,7 +44,7 @@ def test_output_contains_all_versions(doctor_process):
 
 @pytest.fixture
 def doctor(monkeypatch, capsys):
-    """Run doctor in this process on a simulated machine; return exit code and output."""
+    """Run doctor in this process on a simulated machine and return exit code and output."""
 
     def call(facts, *options):
         monkeypatch.setattr(examine, "gather", lambda _: facts)

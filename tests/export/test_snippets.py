@@ -18,7 +18,7 @@ FORMATS = [("onnx", "uint8"), ("onnx", "float"), ("pt2", "uint8"), ("pt2", "floa
 
 
 def run_program(card, folder, monkeypatch):
-    """Run the program of a card in a folder; return the printed probabilities by class, in order."""
+    """Run the program of a card in a folder and return the printed probabilities by class, in order."""
     monkeypatch.chdir(folder)
     program = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
     output = io.StringIO()

@@ -1,6 +1,6 @@
-"""Processes for tests that need several of them, or need one to die.
+"""Child processes for tests that need several ranks or kill a process.
 
-They are forked from a process that has imported everything, so one costs a tenth of a second, not four.
+They are forked from a server process that has already imported the package, which saves seconds per child.
 """
 
 import multiprocessing
@@ -12,16 +12,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from fasticcl.system.ranks import join_process_group
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["fasticcl.cli.main", "fasticcl.engine.trainer", "tests.support.small_runs"])
 _PATIENCE = 120
 
 
 class Child:
-    """A process that calls a function, which must be importable, and sends back what it returns.
-
-    What it prints goes to a file.
-    """
+    """A process that calls an importable function and sends back its result. Its output goes to a file."""
 
     def __init__(self, log, function, *arguments, env=(), **options):
         self.log = log
@@ -34,14 +33,14 @@ class Child:
         self.pid = self.process.pid
 
     def result(self):
-        """What the function returned; an exception that it raised is raised here, by its name."""
+        """Return the result of the function; an exception in it raises AssertionError."""
         returned, value = self.raw()
         if not returned:
             raise AssertionError(f"{value}\n{self.printed()}")
         return value
 
     def raw(self):
-        """(True, what the function returned), (False, the exception it raised) or (None, exit code)."""
+        """Return (True, result), (False, exception text) or (None, exit code)."""
         assert self._receiver.poll(_PATIENCE), self.printed()
         try:
             return self._receiver.recv()
@@ -60,7 +59,7 @@ class Child:
         os.kill(self.pid, signum)
 
     def kill(self):
-        """End it as a power cut would; return whether it was still at work."""
+        """Kill the process and return True if it was still running."""
         alive = self.process.is_alive()
         self.process.kill()
         self.process.join()
@@ -89,7 +88,7 @@ def _call(log, sender, env, path, function, arguments, options):
 
 
 def command_line(*words):
-    """Call ``fasticcl WORDS``; for a `Child`."""
+    """Run the command ``fasticcl WORDS`` in a `Child`."""
     from fasticcl.cli.main import main
 
     sys.argv = ["fasticcl", *map(str, words)]
@@ -97,7 +96,7 @@ def command_line(*words):
 
 
 def start_ranks(log, world_size, function, *arguments, **options):
-    """Start a function on several ranks that find one another, and return the children."""
+    """Start a function on several connected ranks and return the children."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=_PATIENCE))
     children = []
     for rank in range(world_size):
@@ -108,7 +107,7 @@ def start_ranks(log, world_size, function, *arguments, **options):
             "LOCAL_WORLD_SIZE": world_size,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": store.port,
-            # The store is here, so no port is promised to one process and taken by another.
+            # The store runs here, so that no other process can take its port.
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCHELASTIC_RESTART_COUNT": "0",
             "GLOO_SOCKET_IFNAME": "lo",
@@ -120,10 +119,22 @@ def start_ranks(log, world_size, function, *arguments, **options):
 
 
 def on_ranks(log, world_size, function, *arguments, **options):
-    """Return what a function returns on each of several ranks; when one fails, the others are ended."""
+    """Run a function on several ranks and return the results; if one fails, the others are killed."""
     children = start_ranks(log, world_size, function, *arguments, **options)
     try:
         return [child.result() for child in children]
     finally:
         for child in children:
             child.kill()
+
+
+def _tensors_on_rank(function):
+    # torch would send tensors through shared memory, which disappears with the process.
+    results = function(join_process_group(gpu=False))
+    return {name: torch.as_tensor(value).numpy() for name, value in results.items()}
+
+
+def tensors_on_ranks(log, world_size, function):
+    """Return the tensors by name that ``function(ranks)`` returns on each rank."""
+    results = on_ranks(log, world_size, _tensors_on_rank, function)
+    return [{name: torch.from_numpy(value) for name, value in result.items()} for result in results]

@@ -13,7 +13,7 @@ MEAN, STD = [0.306] * 3, [0.377] * 3  # of the preset demo
 
 
 def train_small(shards, project):
-    """Train two epochs of representation learning and two of rebalancing; return the run folder."""
+    """Train two epochs of representation learning and two of rebalancing, and return the run folder."""
     settings = {
         "engine.report": False,
         "method.encoder": "resnet8",

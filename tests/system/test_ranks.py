@@ -1,95 +1,54 @@
-"""What ranks say to each other, and how they learn as one; on two processes, with gloo."""
+"""Collective operations and training steps of two ranks with the gloo backend."""
 
 import torch
 from torch import nn
 
 from fasticcl.data.batch import Batch
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
-from fasticcl.system.ranks import Ranks, join_process_group
-from tests.support.processes import on_ranks
+from fasticcl.system.ranks import Ranks
+from tests.support.processes import tensors_on_ranks
 
-WORLD = 2
-
-
-def _enter(work):
-    # Shared memory, by which torch would send tensors, ends with the process.
-    return {
-        name: torch.as_tensor(value).numpy() for name, value in work(join_process_group(gpu=False)).items()
-    }
-
-
-def heard_on_ranks(work, folder):
-    """What ``work(ranks)`` returns on each rank: tensors by name."""
-    answers = on_ranks(folder / "log", WORLD, _enter, work)
-    return [{name: torch.from_numpy(value) for name, value in answer.items()} for answer in answers]
+WORLD_SIZE = 2
 
 
 def tensors(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def talk(ranks):
+def exchange(ranks):
     mine = tensors(3, 4, seed=ranks.rank)
     module = nn.BatchNorm2d(4)
     module.running_mean.fill_(float(ranks.rank))
     ranks.average_buffers(module)
-    asked = [ranks.delayed_max(*numbers) for numbers in ((ranks.rank, 0), (0, 5 - ranks.rank), (0, 0))]
+    maxima = [ranks.delayed_max(*numbers) for numbers in ((ranks.rank, 0), (0, 5 - ranks.rank), (0, 0))]
     return {
         "gathered": ranks.all_gather(mine),
         "sum": ranks.all_reduce(mine),
         "mean": module.running_mean,
         "batches": module.num_batches_tracked,
-        "agreed": torch.tensor([*asked, ranks.flush_delayed_max()]),
-        "said": int(ranks.broadcast_object(f"4{ranks.rank}")),
+        "maxima": torch.tensor([*maxima, ranks.flush_delayed_max()]),
+        "broadcast": int(ranks.broadcast_object(f"4{ranks.rank}")),
     }
 
 
-def test_ranks_hear_the_same(tmp_path):
-    parts = [tensors(3, 4, seed=rank) for rank in range(WORLD)]
-    for heard in heard_on_ranks(talk, tmp_path):
-        assert torch.equal(heard["gathered"], torch.cat(parts))
-        assert torch.equal(heard["sum"], parts[0] + parts[1])
-        assert heard["mean"].tolist() == [0.5] * 4
-        assert heard["agreed"].tolist() == [[0, 0], [1, 0], [0, 5], [0, 0]]
-        assert heard["said"] == 40
+def test_every_rank_gets_the_same_results(tmp_path):
+    parts = [tensors(3, 4, seed=rank) for rank in range(WORLD_SIZE)]
+    for result in tensors_on_ranks(tmp_path / "log", WORLD_SIZE, exchange):
+        assert torch.equal(result["gathered"], torch.cat(parts))
+        assert torch.equal(result["sum"], parts[0] + parts[1])
+        assert result["mean"].tolist() == [0.5] * 4
+        assert result["maxima"].tolist() == [[0, 0], [1, 0], [0, 5], [0, 0]]
+        assert result["broadcast"] == 40
 
 
-def test_a_process_on_its_own_is_answered_at_once():
-    alone = Ranks()
-    assert alone.delayed_max(15, 1) == [15, 1]
-    assert alone.flush_delayed_max() is None
-    assert alone.is_main
-
-
-def normalise(ranks):
-    layer = nn.BatchNorm2d(5)
-    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(3))
-    layer = replace_batch_norm(layer, SyncBatchNorm2d)
-    assert type(layer) is SyncBatchNorm2d
-    x = (tensors(8, 5, 3, 3) * 2 + 1).chunk(WORLD)[ranks.rank].clone().requires_grad_()
-    out = layer(x)
-    (out * tensors(8, 5, 3, 3, seed=1).chunk(WORLD)[ranks.rank]).sum().backward()
-    grads = {name: ranks.all_reduce(parameter.grad) for name, parameter in layer.named_parameters()}
-    return {"out": out.detach(), "x": x.grad, **grads, **dict(layer.named_buffers())}
-
-
-def test_synchronised_batch_norm_is_that_of_the_global_batch(tmp_path):
-    found = heard_on_ranks(normalise, tmp_path)
-    layer = nn.BatchNorm2d(5)
-    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(3))
-    x = (tensors(8, 5, 3, 3) * 2 + 1).requires_grad_()
-    out = layer(x)
-    (out * tensors(8, 5, 3, 3, seed=1)).sum().backward()
-    for name, whole in {"out": out.detach(), "x": x.grad}.items():
-        assert torch.allclose(torch.cat([each[name] for each in found]), whole, atol=1e-5)
-    expected = {name: parameter.grad for name, parameter in layer.named_parameters()}
-    for name, value in (expected | dict(layer.named_buffers())).items():
-        for each in found:
-            assert torch.allclose(each[name], value, atol=1e-4), name
+def test_a_single_process_needs_no_communication():
+    single = Ranks()
+    assert single.delayed_max(15, 1) == [15, 1]
+    assert single.flush_delayed_max() is None
+    assert single.is_main
 
 
 def pair(rows):
@@ -99,7 +58,7 @@ def pair(rows):
     return Batch(*(field[rows] for field in fields))
 
 
-def learner(*assignments):
+def make_stage(*assignments):
     torch.manual_seed(0)
     small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
     config = resolve("demo", assignments=[*small, *assignments])
@@ -109,8 +68,8 @@ def learner(*assignments):
     return stage
 
 
-def learn(ranks):
-    stage = learner()
+def first_step(ranks):
+    stage = make_stage()
     share = slice(4 * ranks.rank, 4 * ranks.rank + 4)
     stage.losses(pair(share))["loss"].backward()
     grads = {name: parameter.grad for name, parameter in stage.network.named_parameters()}
@@ -118,21 +77,21 @@ def learn(ranks):
 
 
 def test_two_forward_passes_have_the_mean_of_the_ranks_gradients(tmp_path):
-    found = heard_on_ranks(learn, tmp_path)
+    results = tensors_on_ranks(tmp_path / "log", WORLD_SIZE, first_step)
     by_hand, embeddings = [], []
-    for rank in range(WORLD):
-        stage = learner()
+    for rank in range(WORLD_SIZE):
+        stage = make_stage()
         batch = pair(slice(4 * rank, 4 * rank + 4))
         stage.losses(batch)["loss"].backward()
         by_hand.append({name: parameter.grad for name, parameter in stage.network.named_parameters()})
         with torch.no_grad():
-            embeddings.append(learner().network.train()(batch.x_h).embedding)
+            embeddings.append(make_stage().network.train()(batch.x_h).embedding)
     for name in by_hand[0]:
         mean = (by_hand[0][name] + by_hand[1][name]) / 2
-        for each in found:
-            assert torch.allclose(each[name], mean, atol=1e-6), name
+        for result in results:
+            assert torch.allclose(result[name], mean, atol=1e-6), name
     bank = CentroidBank(5, 8)
     bank.centroids = nn.functional.normalize(tensors(5, 8), dim=1)
     bank.update(torch.cat(embeddings), pair(slice(8)).y_h)
-    assert torch.equal(found[0]["centroids"], found[1]["centroids"])
-    assert torch.allclose(found[0]["centroids"], bank.centroids, atol=1e-6)
+    assert torch.equal(results[0]["centroids"], results[1]["centroids"])
+    assert torch.allclose(results[0]["centroids"], bank.centroids, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What `tools/setup` says while it works, with a Python and a pip that only talk."""
+"""Output of `tools/setup`, with a fake Python and a fake pip."""
 
 import os
 import shutil
@@ -26,17 +26,17 @@ Installing collected packages: rich, torch
 end
 echo "ERROR: No space left on device" >&2
 """
-INTO = "Installing fasticcl and what it needs into .venv (the first time: 7 GB, several minutes)\n"
-SAID = f"""Making a virtual environment in .venv with Python 3.11.99
-{INTO}  torch 2.15.0, 812.3 MB
+INSTALLING = "Installing fasticcl and its dependencies into .venv (7 GB and several minutes the first time)\n"
+OUTPUT = f"""Creating a virtual environment in .venv with Python 3.11.99
+{INSTALLING}  torch 2.15.0, 812.3 MB
   nvidia_cudnn_cu13 9.15, 1.1 GB
-Unpacking them into .venv, the last step
+Unpacking them into .venv (last step)
 """
 
 
 @pytest.fixture
 def setup(tmp_path):
-    """Run `tools/setup` in a clone of its own; pip ends with the exit code that is given."""
+    """Run `tools/setup` in a temporary clone, with a pip that exits with the given code."""
     (tmp_path / "clone/tools").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     for name in ("tools/setup", "tools/constraints.txt", "pyproject.toml"):
@@ -56,25 +56,25 @@ def setup(tmp_path):
     return run
 
 
-def test_every_step_is_a_line_and_pip_is_silent_but_for_what_is_large(setup):
+def test_each_step_and_each_large_download_is_one_line(setup):
     ended = setup()
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{SAID}Installed\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{OUTPUT}Installed\n", "")
 
 
-def test_a_second_time_there_is_nothing_to_do_or_say(setup):
+def test_a_second_run_does_nothing_and_prints_nothing(setup):
     setup()
     ended = setup(code=1)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_where_pip_fails_all_that_it_said_is_shown_and_the_next_time_it_is_tried_again(setup, tmp_path):
+def test_if_pip_fails_its_output_is_shown_and_the_next_run_retries(setup, tmp_path):
     ended = setup(code=1)
-    assert (ended.returncode, ended.stdout) == (1, SAID)
+    assert (ended.returncode, ended.stdout) == (1, OUTPUT)
     assert "Collecting torch==2.15.0" in ended.stderr
     assert ended.stderr.endswith(
         "ERROR: No space left on device\n"
-        "error: pip failed, for the reason above; when it is mended, run this again\n"
+        "error: pip failed for the reason above; fix it and run tools/setup again\n"
     )
     (tmp_path / "clone/.venv/bin/pip").write_text("#!/bin/sh\n")
     ended = setup()
-    assert (ended.returncode, ended.stdout) == (0, f"{INTO}Installed\n")
+    assert (ended.returncode, ended.stdout) == (0, f"{INSTALLING}Installed\n")

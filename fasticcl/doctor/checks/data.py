@@ -2,7 +2,7 @@
 
 from fasticcl.doctor.facts import Facts, Finding
 
-_SLOW_BYTES = 100e6  # per second; two cores decode about as many bytes of 71 kB JPEGs
+_SLOW_BYTES = 100e6  # per second. Two cores decode about as many bytes of 71 kB JPEGs.
 _SLOW_IMAGES = 2000  # per second, the equivalent for small images
 _TOO_FEW_BYTES = 4e6  # read too quickly to be measured
 

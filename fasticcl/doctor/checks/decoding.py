@@ -3,7 +3,7 @@
 from fasticcl.doctor.facts import Facts, Finding
 from fasticcl.doctor.reference_image import color_error
 
-_TOLERANCE = 6  # grey levels; decoders round differently, but the squares are uniform
+_TOLERANCE = 6  # grey levels. Decoders round differently, but the squares are uniform.
 
 
 def torchvision(facts: Facts) -> Finding | None:
@@ -27,7 +27,7 @@ def single_process(facts: Facts) -> Finding | None:
 
 
 def _check(facts: Facts, name: str, probe: str, imports: tuple[str, ...]) -> Finding | None:
-    """Judge the result of a probe; return None if it did not run or a package cannot be imported."""
+    """Judge the result of a probe. Return None if it did not run or a package cannot be imported."""
     result = facts.probes.get(probe)
     if result is None or any(facts.probes[package].values is None for package in imports):
         return None

@@ -21,7 +21,7 @@ def driver(facts: Facts) -> Finding:
     if not nvidia.driver and not nvidia.cuda:
         if not nvidia.pci_devices:
             return Finding("driver", "ok", f"no NVIDIA GPU, {_ON_CPU}")
-        text = f"not installed, although the machine has {_count(nvidia.pci_devices)}; {_ON_CPU}"
+        text = f"not installed, although the machine has {_count(nvidia.pci_devices)}, so {_ON_CPU}"
         advice = (
             f"Install NVIDIA driver {_oldest_driver(facts)} or newer. In a container, start it with "
             "--gpus all."
@@ -53,7 +53,7 @@ def gpu(facts: Facts) -> Finding | None:
         return None
     gpus = ", ".join(f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB" for gpu in nvidia.gpus)
     if not torch_cuda(facts):
-        text = f"{gpus or 'a GPU'}, not used because torch is built for the CPU; {_ON_CPU}"
+        text = f"{gpus or 'a GPU'}, not used because torch is built for the CPU"
         advice = "Install torch for CUDA: pip uninstall -y torch torchvision && pip install torch torchvision"
         return Finding("GPU", "warning", text, advice)
     if result.values is None:
@@ -69,7 +69,7 @@ def gpu(facts: Facts) -> Finding | None:
 
 
 def jpeg_engine(facts: Facts) -> Finding | None:
-    """Check whether the GPU has a hardware JPEG decoder."""
+    """Report the hardware JPEG decoder of the GPU."""
     result = facts.probes.get("jpeg_engine")
     if result is None:
         return None
@@ -79,7 +79,7 @@ def jpeg_engine(facts: Facts) -> Finding | None:
     engines, cores = result.values["engines"], result.values["cores"]
     if not engines:
         return Finding("JPEG engine", "ok", "none, DALI decodes on CPU and GPU cores")
-    text = f"{engines} with {cores} cores each; data.hw_decoder_load sets its share of the images"
+    text = f"{engines} with {cores} cores each (data.hw_decoder_load sets its share of the images)"
     return Finding("JPEG engine", "ok", text)
 
 

@@ -6,7 +6,7 @@ from fasticcl.doctor.facts import Facts, Finding
 
 _GIB = 2**30
 _MIN_MEMORY = 2 * _GIB  # the demonstration, the smallest run, needs half of it
-_MIN_SHARED_MEMORY = _GIB  # recommended for containers by the manual of NCCL; Docker's default is 64 MiB
+_MIN_SHARED_MEMORY = _GIB  # recommended by NCCL's documentation. Docker's default is 64 MiB.
 _CORES_PER_GPU = 4  # fewer cannot prepare images as fast as a GPU consumes them
 _OPEN_FILES = 1024
 _OTHER_FILES = 64  # open in addition to the shards
@@ -20,10 +20,10 @@ def cores(facts: Facts) -> Finding:
     if usable < limits.cores:
         text += f", the control group limits CPU time to {usable:g} cores"
     if limits.torch_threads > math.ceil(usable):
-        text += f"; torch would compute with {limits.torch_threads} threads, which slow each other down"
+        text += f", but torch would use {limits.torch_threads} threads, which slow each other down"
         return Finding("cores", "warning", text, f"export OMP_NUM_THREADS={math.ceil(usable)}")
     if usable < _CORES_PER_GPU * gpus:
-        text += f"; fewer than {_CORES_PER_GPU} for each of {gpus} GPUs"
+        text += f", fewer than {_CORES_PER_GPU} for each of {gpus} GPUs"
         advice = "Request more cores. fasticcl bench train shows the bottleneck."
         return Finding("cores", "warning", text, advice)
     if usable < 2:
@@ -54,7 +54,7 @@ def shared_memory(facts: Facts) -> Finding:
     if size >= _MIN_SHARED_MEMORY:
         return Finding("shared memory", "ok", f"{_size(size)} in /dev/shm")
     text = f"{_size(size)} in /dev/shm" if size else "there is no /dev/shm"
-    text += "; enough for one process, but not for training on several GPUs (--nproc)"
+    text += ", enough for one process, but not for training on several GPUs (--nproc)"
     return Finding("shared memory", "warning", text, "Start the container with --shm-size=1g or --ipc=host.")
 
 
@@ -68,7 +68,7 @@ def open_files(facts: Facts) -> Finding:
         advice += " Alternatively, convert with a larger --shard-size."
         return Finding("open files", "error", text, advice)
     if limit < _OPEN_FILES:
-        return Finding("open files", "warning", f"{text}; a dataset with many shards needs more", advice)
+        return Finding("open files", "warning", f"{text}, too few for a dataset with many shards", advice)
     return Finding("open files", "ok", text)
 
 

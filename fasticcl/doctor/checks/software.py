@@ -83,20 +83,20 @@ def cuda_pairing(facts: Facts) -> Finding | None:
     if torch == dali:
         text = f"torch and DALI are both built for CUDA {dali}"
     elif torch:
-        text = f"torch is built for CUDA {torch}, DALI for CUDA {dali}; each includes its own runtime"
+        text = f"torch is built for CUDA {torch}, DALI for CUDA {dali}, and each includes its own runtime"
     else:
-        text = f"torch is built for the CPU, DALI for CUDA {dali}; DALI also works without a GPU"
+        text = f"torch is built for the CPU, DALI for CUDA {dali}, but DALI also works without a GPU"
     return Finding("CUDA pairing", "ok", text)
 
 
 def torch_cuda(facts: Facts) -> int:
-    """Return the major version of CUDA that torch is built for; 0 if there is none or it is unknown."""
+    """Return the major version of CUDA that torch is built for, or 0 if there is none or it is unknown."""
     values = facts.probes["torch"].values
     return _numbers(values["cuda"])[0] if values and values["cuda"] else 0
 
 
 def dali_cuda(facts: Facts) -> int:
-    """Return the major version of CUDA that DALI is built for; 0 if it is unknown."""
+    """Return the major version of CUDA that DALI is built for, or 0 if it is unknown."""
     matches = [re.search(r"cuda(\d\d)", name) for name in dali_packages(facts.software)]
     return max((int(match[1]) for match in matches if match), default=0)
 
@@ -115,7 +115,7 @@ def _is_placeholder(name: str, version: str) -> bool:
 
 
 def _mismatch(facts: Facts) -> str:
-    """Return why torch and torchvision do not match; empty if no reason is known."""
+    """Return why torch and torchvision do not match, or an empty string if no reason is known."""
     software, torch = facts.software, facts.probes["torch"].values or {}
     imported = facts.probes["torchvision"].values
     torch_build = _build(torch["version"])
@@ -129,7 +129,7 @@ def _mismatch(facts: Facts) -> str:
     requirement = software.torch_required_by_torchvision
     operator, required, installed = requirement[:2], _numbers(requirement[2:]), _numbers(torch["version"])
     if (operator == "==" and installed != required) or (operator == ">=" and installed < required):
-        return f"it is built for torch {requirement} and torch {torch['version']} is installed"
+        return f"it is built for torch {requirement} while torch {torch['version']} is installed"
     return ""
 
 
@@ -163,14 +163,14 @@ def _check_age(name: str, version: str, details: str, software: Software) -> Fin
     package = next((key for key in minimums if key == name or (name == "DALI" and "dali" in key)), name)
     minimum = minimums.get(package, "")
     if minimum and _numbers(version) < _numbers(minimum):
-        text = f"{version}{details}; fasticcl needs {minimum} or newer"
+        text = f"{version}{details}, but fasticcl needs {minimum} or newer"
         advice = f"pip install --upgrade {_requirement(package, software)}{_index(version)}"
         return Finding(name, "error", text, advice)
     return Finding(name, "ok", f"{version}{details}")
 
 
 def _build(version: str) -> str:
-    """Return the build label of a version, such as cpu or cu132; empty if it has none."""
+    """Return the build label of a version, such as cpu or cu132, or an empty string."""
     return version.partition("+")[2]
 
 
