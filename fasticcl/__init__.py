@@ -1,25 +1,73 @@
-"""Long-tailed image classification with interpolative centroid contrastive learning, fed by NVIDIA DALI.
+"""Long-tailed image classification with interpolative centroid contrastive learning, based on NVIDIA DALI.
 
-The functions here are the verbs of the command line, with the same names and defaults.
+The functions are the verbs of the command line, with the same names and defaults. Result types and the data
+loader are imported on first use because they import torch or DALI.
 """
 
-# Importing a subpackage binds its name here. Six of them are called as their verb is: importing them first
-# lets the functions below keep the names, whatever is imported later.
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Importing a subpackage binds its name here. These subpackages are imported first because their names belong
+# to the functions below.
 from fasticcl import convert, doctor, export, predict, report, sweep  # isort: split
 
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.diagnostics import benchmark, doctor, report
 from fasticcl.api.models import export, predict
 from fasticcl.api.training import evaluate, rebalance, sweep, train
-from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
+from fasticcl.config import Config
+from fasticcl.errors import ExportFailed, FasticclError, Stopped, TrainingFailed, UserError
 from fasticcl.resolve import configure
 from fasticcl.version import __version__
 
+if TYPE_CHECKING:
+    from fasticcl.bench.result import Result as BenchmarkResult
+    from fasticcl.data.loader import Loader
+    from fasticcl.data.plan import Plan
+    from fasticcl.doctor.facts import Finding
+    from fasticcl.engine.results import Report
+    from fasticcl.export.exporter import ExportResult
+    from fasticcl.predict.predictions import Prediction
+    from fasticcl.shards.manifest import Manifest
+    from fasticcl.shards.reader import Shards
+    from fasticcl.shards.summary import Summary
+    from fasticcl.shards.verify import VerificationResult
+    from fasticcl.sweep.result import SweepResult
+
+_LAZY = {
+    "BenchmarkResult": "bench.result.Result",
+    "ExportResult": "export.exporter.ExportResult",
+    "Finding": "doctor.facts.Finding",
+    "Loader": "data.loader.Loader",
+    "Manifest": "shards.manifest.Manifest",
+    "Plan": "data.plan.Plan",
+    "Prediction": "predict.predictions.Prediction",
+    "Report": "engine.results.Report",
+    "Shards": "shards.reader.Shards",
+    "Summary": "shards.summary.Summary",
+    "SweepResult": "sweep.result.SweepResult",
+    "VerificationResult": "shards.verify.VerificationResult",
+}
+
 __all__ = [
+    "BenchmarkResult",
+    "Config",
     "ExportFailed",
+    "ExportResult",
+    "FasticclError",
+    "Finding",
+    "Loader",
+    "Manifest",
+    "Plan",
+    "Prediction",
+    "Report",
+    "Shards",
     "Stopped",
+    "Summary",
+    "SweepResult",
     "TrainingFailed",
     "UserError",
+    "VerificationResult",
     "__version__",
     "benchmark",
     "configure",
@@ -35,3 +83,14 @@ __all__ = [
     "train",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _LAZY[name].rpartition(".")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,4 +1,4 @@
-"""``python -m fasticcl`` is the command line, for torchrun and for machines without scripts on the path."""
+"""Command line as ``python -m fasticcl``, for torchrun and if scripts are not on the PATH."""
 
 from fasticcl.cli.main import main
 

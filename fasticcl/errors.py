@@ -1,37 +1,38 @@
-"""The ways in which a command ends early."""
+"""Exceptions of fasticcl. The command line prints them without a traceback."""
 
 import difflib
 import signal
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """Bad input: the message is one clear sentence that says what to do next.
-
-    The command line prints it without a traceback and exits with code 2.
-    """
+class FasticclError(Exception):
+    """Base class of the exceptions of fasticcl."""
 
 
-class TrainingFailed(Exception):
-    """Training cannot go on: the loss is no longer a number, or an image no longer decodes.
+class UserError(FasticclError):
+    """Invalid input. The message states what is wrong and what to do. Exit code 2."""
+
+
+class TrainingFailed(FasticclError):
+    """Training cannot continue because the loss is not finite or images are unreadable. Exit code 1.
 
     The message names the step or the images, and what to do.
     """
 
 
-class ExportFailed(Exception):
-    """What was written does not compute what the model computes; nothing is left of it.
+class ExportFailed(FasticclError):
+    """The outputs of an exported file do not match those of the model. No file is kept. Exit code 1.
 
-    The message says by how much, and what to do.
+    The message states the difference, and what to do.
     """
 
 
-class Stopped(Exception):
-    """The run was asked to stop and saved its state.
+class Stopped(FasticclError):
+    """A run was stopped by a signal and has saved its state. Exit code 130 or 143.
 
     Attributes:
-        signum: the signal; the exit code is 128 more.
-        command: what continues the run.
+        signum: number of the signal.
+        command: command that continues the run.
     """
 
     def __init__(self, signum: int, command: str) -> None:
@@ -40,8 +41,8 @@ class Stopped(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean X?`` for the known word closest to ``word``, or the whole list."""
+    """Return ``Did you mean X?`` with the known word closest to ``word``, or a list of all known words."""
     known = list(known)
-    begun = [name for name in known if word and name.startswith(word)]
-    close = begun or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    prefixed = [name for name in known if word and name.startswith(word)]
+    close = prefixed or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."

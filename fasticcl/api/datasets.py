@@ -18,53 +18,60 @@ Shards = Annotated[str | Path, Option("Folder of the shards.", metavar="DEST")]
 Threads = Annotated[int | None, Option("Number of threads. None: one per available core.", min=1)]
 
 
+_LAYOUTS = "inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list. See `fasticcl datasets`."
+Lists = Annotated[
+    str | Path | None,
+    Option("imagenet-lt: folder of ImageNet_LT_train.txt and the other lists. None: SRC.", metavar="DIR"),
+]
+Imbalance = Annotated[
+    int | None, Option("CIFAR-LT: imbalance ratio, 100, 50 or 10. None: 100.", metavar="RATIO")
+]
+Download = Annotated[bool, Option("CIFAR-LT: download CIFAR with torchvision first.")]
+ValFraction = Annotated[
+    float | None,
+    Option("folder, list: fraction of each class to use as the split val.", min=0.001, max=0.999),
+]
+LongTail = Annotated[
+    float | None,
+    Option(
+        "folder, list: subsample the classes to this imbalance ratio, with the profile of section 4.1.",
+        min=1,
+        metavar="RATIO",
+    ),
+]
+ShortSide = Annotated[
+    int | None, Option("Downscale images whose short side is longer than this, in pixels, as JPEG.", min=1)
+]
+MaxSide = Annotated[
+    int | None, Option("Downscale images whose long side is longer than this, in pixels, as JPEG.", min=1)
+]
+Quality = Annotated[int | None, Option("JPEG quality of downscaled images. None: 90.", min=1, max=100)]
+Limit = Annotated[
+    int | None,
+    Option("Maximum number of images per split, evenly spaced. Classes without any are dropped.", min=1),
+]
+
+
 @documented
 def convert(
-    layout: Annotated[
-        str,
-        Option("inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list.", complete="layouts"),
-    ],
+    layout: Annotated[str, Option(_LAYOUTS, complete="layouts")],
     source: Annotated[
         str | Path, Option("The original dataset, or the CSV file of the layout list.", metavar="SRC")
     ],
     dest: Shards,
     *,
-    lists: Annotated[
-        str | Path | None,
-        Option("imagenet-lt: folder of ImageNet_LT_train.txt and the other lists. None: SRC.", metavar="DIR"),
-    ] = None,
-    imbalance: Annotated[
-        int | None, Option("CIFAR-LT: imbalance ratio, 100, 50 or 10. None: 100.", metavar="RATIO")
-    ] = None,
-    download: Annotated[bool, Option("CIFAR-LT: download CIFAR with torchvision first.")] = False,
-    val_fraction: Annotated[
-        float | None,
-        Option("folder, list: fraction of each class that becomes the split val.", min=0.001, max=0.999),
-    ] = None,
-    long_tail: Annotated[
-        float | None,
-        Option(
-            "folder, list: reduce the classes to this imbalance ratio, with the profile of section 4.1.",
-            min=1,
-            metavar="RATIO",
-        ),
-    ] = None,
-    short_side: Annotated[
-        int | None, Option("Downscale images with a longer short side to this, in pixels, as JPEG.", min=1)
-    ] = None,
-    max_side: Annotated[
-        int | None, Option("Downscale images with a longer long side to this, in pixels, as JPEG.", min=1)
-    ] = None,
-    quality: Annotated[
-        int | None, Option("JPEG quality of downscaled images. None: 90.", min=1, max=100)
-    ] = None,
+    lists: Lists = None,
+    imbalance: Imbalance = None,
+    download: Download = False,
+    val_fraction: ValFraction = None,
+    long_tail: LongTail = None,
+    short_side: ShortSide = None,
+    max_side: MaxSide = None,
+    quality: Quality = None,
     shard_size: Annotated[int, Option("Images per shard.", min=1)] = 2000,
     workers: Threads = None,
     max_corrupt: Annotated[int, Option("Number of unreadable images to accept.", min=0)] = 0,
-    limit: Annotated[
-        int | None,
-        Option("Maximum number of images per split, evenly spaced. Classes without any are dropped.", min=1),
-    ] = None,
+    limit: Limit = None,
     rank: Annotated[
         int, "Index of this process. Processes divide the shards and rank 0 waits for the others."
     ] = 0,
@@ -82,9 +89,8 @@ def convert(
     from fasticcl.convert.layouts import registry
     from fasticcl.shards.shrink import Shrink
 
-    shown = console if console and not rank else Console(quiet=True)
     shrink = Shrink.from_options(short_side, max_side, quality)
-    with ImageProgress(shown, "converting") as progress:
+    with ImageProgress(console if console and not rank else Console(quiet=True), "converting") as progress:
         dataset = registry.read_source(
             layout,
             Path(source),
@@ -95,7 +101,7 @@ def convert(
             download=download or None,
             val_fraction=val_fraction,
         )
-        print_lines(shown, dataset.notes)
+        print_lines(progress.console, dataset.notes)
         return conversion.convert(
             dataset,
             Path(dest),

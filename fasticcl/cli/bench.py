@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from fasticcl.api import diagnostics
-from fasticcl.cli.broken_pipe import lasting_console
 from fasticcl.cli.command import command
+from fasticcl.cli.terminal import lasting_console
 from fasticcl.console import print_lines
 from fasticcl.errors import UserError
 from fasticcl.system.allocator import keep_freed_memory

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from fasticcl.api import datasets as api
 from fasticcl.cli import tables
-from fasticcl.cli.broken_pipe import lasting_console
 from fasticcl.cli.command import command, epilog
-from fasticcl.cli.exit import leave
+from fasticcl.cli.terminal import lasting_console, leave
 from fasticcl.console import print_lines
 from fasticcl.errors import Stopped
 from fasticcl.system import rank_environment

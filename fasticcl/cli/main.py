@@ -9,8 +9,7 @@ import typer
 
 from fasticcl.cli import datasets, diagnostics, models, training
 from fasticcl.cli.bench import app as bench
-from fasticcl.cli.broken_pipe import ending_with_its_reader
-from fasticcl.cli.exit import leave
+from fasticcl.cli.terminal import ending_with_its_reader, leave
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 from fasticcl.system import rank_environment
 from fasticcl.version import __version__

@@ -9,8 +9,7 @@ from rich.console import Console
 from fasticcl.api import models
 from fasticcl.cli import tables
 from fasticcl.cli.command import command
-from fasticcl.cli.exit import leave
-from fasticcl.cli.output import opened
+from fasticcl.cli.terminal import leave, opened
 from fasticcl.console import print_lines
 from fasticcl.predict.predictions import OutputFormat, write_predictions
 from fasticcl.system.allocator import keep_freed_memory

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from fasticcl.api import training
 from fasticcl.cli import tables
-from fasticcl.cli.broken_pipe import lasting_console
 from fasticcl.cli.command import Json, Quiet, command
+from fasticcl.cli.terminal import lasting_console
 from fasticcl.console import print_lines
 from fasticcl.resolve import configure
 from fasticcl.system import rank_environment

@@ -196,7 +196,7 @@ def test_resuming_a_finished_run_says_so_and_what_to_do_next(fasticcl_command, d
     fasticcl_command("train", "demo", "--data", digit_shards, *SMALL)
     code, out, _ = fasticcl_command("train", "demo", "--resume")
     assert code == 0
-    assert out.startswith("run      runs/demo/iccl-1 is finished already: nothing is left to train\n")
+    assert out.startswith("run      runs/demo/iccl-1 is already finished\n")
     for verb in ("predict", "report"):
         assert f"fasticcl {verb} runs/demo/iccl-1" in out
     assert "images/s" not in out

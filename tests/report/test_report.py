@@ -163,7 +163,7 @@ def test_an_unfinished_run_is_reported_without_classes_and_says_why(run):
     (run / "model.safetensors").unlink()
     (run / "report.json").unlink()
     fasticcl.report(run)
-    assert any("is not finished; continue it with" in text for text in page(run).text)
+    assert any("is not finished. Continue it with" in text for text in page(run).text)
     assert page(run).elements.count("svg") == 3
 
 
@@ -290,7 +290,7 @@ def test_items_of_a_source_are_what_the_thumbnails_show(finished, tiny_shards):
 def test_an_unfinished_run_is_not_compared(run, finished, tmp_path):
     lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if "rebalancing" not in line]
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=r"is not finished, so it cannot be compared; .* --resume"):
+    with pytest.raises(UserError, match=r"is not finished, so it cannot be compared\. .* --resume"):
         fasticcl.report(run, finished, output=tmp_path / "both")
     assert not (tmp_path / "both").exists()
 

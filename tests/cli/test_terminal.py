@@ -35,7 +35,7 @@ def test_training_goes_on_without_a_reader(unread, tiny_shards, tmp_path, togeth
     arguments = ["train", "demo", "--data", tiny_shards, "--name", "run", "--epochs", 2, "--batch-size", 20]
     ended = unread(*arguments, *SETTINGS, stderr=subprocess.STDOUT if together else subprocess.PIPE)
     assert ended.returncode == 0
-    said = "warning  nobody reads the output any more; the work goes on without it\n"
+    said = "warning  standard output is closed; the command continues without it\n"
     assert ended.stderr == (None if together else said)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 
@@ -47,7 +47,7 @@ def save(*_): raise OSError(errno.ENOSPC, "No space left on device")
 fasticcl.engine.run.checkpoint.save_checkpoint = save"""
     arguments = ["train", "demo", "--data", tiny_shards, "--epochs", 2, "--batch-size", 20, *SETTINGS]
     ended = unread(*arguments, before=full)
-    assert "last.pt: No space left on device; make room" in ended.stderr
+    assert "last.pt: No space left on device. Free some space" in ended.stderr
 
 
 def test_a_verb_that_looks_ends_by_the_signal_and_says_nothing(unread):
