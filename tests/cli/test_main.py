@@ -133,7 +133,7 @@ def test_a_batch_larger_than_the_dataset_is_named(fasticcl_command, digit_shards
     code, _, err = fasticcl_command("train", "demo", "--data", digit_shards, "--batch-size", "393")
     assert code == 2
     assert (
-        err == "error: A batch of 393 is larger than the 392 training images; use --batch-size 392 or less.\n"
+        err == "error: A batch of 393 is larger than the 392 training images. Use --batch-size 392 or less.\n"
     )
 
 
