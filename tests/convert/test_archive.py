@@ -1,4 +1,4 @@
-"""Conversion straight from an archive: one pass, any compression, stops, and damaged downloads."""
+"""Conversion directly from an archive: order, compression, stops, and damaged archives."""
 
 import dataclasses
 import gzip
@@ -21,12 +21,12 @@ from tests.support.trees import modification_times, modify_later, stored_images,
 COUNT, VAL = 23, 5
 CONTENTS = dict(zip((f"images/{i:03d}.jpg" for i in range(COUNT)), jpegs(COUNT, seed=4), strict=True))
 NAMES = list(CONTENTS)
-ORDER = np.random.default_rng(5).permutation(COUNT)  # of the members; the dataset lists them by name
+ORDER = np.random.default_rng(5).permutation(COUNT)  # order of the members; the dataset is sorted by name
 KINDS = ["plain", "gzip", "gzip in pieces"]
 
 
 def write(path, members, kind="plain"):
-    """A tar, compressed as a whole or piece by piece as parallel programs do."""
+    """Write a tar, compressed as a whole or in pieces as parallel compressors do."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in members:
@@ -51,7 +51,7 @@ def listing(names):
 
 
 def source(path, names=NAMES):
-    """The first images to train on and the last to evaluate on, out of an archive."""
+    """Return a source in an archive whose last images are the split val."""
     splits = {"train": listing(names[:-VAL]), "val": listing(names[-VAL:])}
     return Source("folder", ["even", "odd"], splits, archive=path)
 
@@ -61,7 +61,7 @@ def without_manifest(folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archives_of_any_compression_give_the_images_in_the_order_of_the_dataset(tmp_path, kind):
+def test_archives_of_any_compression_are_indexed_in_the_order_of_the_dataset(tmp_path, kind):
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     convert(source(path), tmp_path / "shards", shard_size=4)
     for split, names in (("train", NAMES[:-VAL]), ("val", NAMES[-VAL:])):
@@ -81,7 +81,7 @@ def test_the_compression_does_not_change_a_shard(tmp_path):
     assert all(each == found[0] for each in found)
 
 
-def test_the_index_is_the_one_of_the_unpacked_images(tmp_path):
+def test_the_index_equals_that_of_the_unpacked_images(tmp_path):
     path = write(tmp_path / "images.tar.gz", shuffled(), "gzip")
     with tarfile.open(path) as tar:
         tar.extractall(tmp_path / "unpacked", filter="data")
@@ -116,7 +116,7 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     assert tree(tmp_path / "1") == tree(tmp_path / "3")
 
 
-def test_other_members_and_ways_to_write_a_name_do_not_matter(tmp_path):
+def test_other_members_and_forms_of_a_name_do_not_matter(tmp_path):
     plain = write(tmp_path / "plain.tar", shuffled())
     with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         folder = tarfile.TarInfo("./images")
@@ -132,7 +132,7 @@ def test_other_members_and_ways_to_write_a_name_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("images_before_the_stop", [0, 1, 6, 14, 22])
-def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
+def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
     path = write(tmp_path / "images.tar.gz", shuffled(), "gzip")
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
     left = images_before_the_stop
@@ -154,7 +154,7 @@ def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, ima
     assert tree(stopped) == whole
 
 
-def test_going_on_decodes_only_what_is_missing_and_tells_of_every_image(tmp_path, monkeypatch):
+def test_continuing_decodes_only_missing_shards_and_reports_every_image(tmp_path, monkeypatch):
     path = write(tmp_path / "images.tar", shuffled())
     left = 12
 
@@ -167,22 +167,22 @@ def test_going_on_decodes_only_what_is_missing_and_tells_of_every_image(tmp_path
     with pytest.raises(KeyboardInterrupt):
         convert(source(path), tmp_path / "shards", shard_size=4, workers=1, report=stop)
     done = len(list((tmp_path / "shards").rglob("*.tar")))
-    decoded, told = [], []
+    decoded, reports = [], []
     monkeypatch.setattr(
         archive_module,
         "try_prepare",
         lambda content, shrink: decoded.append(content) or try_prepare(content, shrink),
     )
-    convert(source(path), tmp_path / "shards", shard_size=4, report=lambda *each: told.append(each))
+    convert(source(path), tmp_path / "shards", shard_size=4, report=lambda *each: reports.append(each))
     assert done >= 2
     assert len(decoded) == COUNT - 4 * done
-    assert sum(images for images, _ in told) == COUNT
+    assert sum(images for images, _ in reports) == COUNT
 
 
 try_prepare = archive_module.try_prepare
 
 
-def test_a_finished_conversion_is_left_alone_and_another_archive_refused(tmp_path):
+def test_a_finished_conversion_is_not_changed_and_another_archive_is_refused(tmp_path):
     path = write(tmp_path / "images.tar", shuffled())
     convert(source(path), tmp_path / "shards", shard_size=4)
     before = modification_times(tmp_path / "shards")
@@ -230,7 +230,7 @@ def test_unreadable_images_and_links_are_listed(tmp_path):
         assert shuffled()[number][0] in listed
 
 
-def test_an_image_that_two_splits_name_is_not_lost_in_silence(tmp_path):
+def test_an_image_that_two_splits_list_gives_an_error(tmp_path):
     path = write(tmp_path / "images.tar", shuffled())
     splits = {"train": listing(NAMES), "val": listing(NAMES[-1:])}
     with pytest.raises(UserError, match=f"lists {NAMES[-1]} more than once"):
@@ -243,7 +243,7 @@ def test_an_archive_without_the_images_is_named(tmp_path):
         convert(source(path), tmp_path / "shards")
 
 
-def test_an_archive_that_is_not_there_is_named(tmp_path):
+def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(UserError, match=r"Cannot read .*images\.tar: No such file"):
         convert(source(tmp_path / "images.tar"), tmp_path / "shards")
 
@@ -253,7 +253,7 @@ def test_an_archive_that_is_not_there_is_named(tmp_path):
     [b"", b"<html>404</html>" * 100, bytes(10), gzip.compress(b"no tar" * 500, mtime=0)],
     ids=["empty", "html", "zeros", "gzip of something else"],
 )
-def test_what_is_no_archive_is_one_sentence(tmp_path, content):
+def test_a_file_that_is_not_an_archive_gives_a_clear_error(tmp_path, content):
     path = tmp_path / "images.tar.gz"
     path.write_bytes(content)
     with pytest.raises(
@@ -262,8 +262,8 @@ def test_what_is_no_archive_is_one_sentence(tmp_path, content):
         convert(source(path), tmp_path / "shards")
 
 
-def assert_refused_and_mended(tmp_path, path, damaged, whole):
-    """A damaged archive is one sentence that leaves nothing half-written, and the whole one goes on."""
+def assert_refused_and_continued(tmp_path, path, damaged, whole):
+    """Check that a damaged archive gives an error and no partial files, and that the sound one continues."""
     sound = path.read_bytes()
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or cut short"):
@@ -277,27 +277,27 @@ def assert_refused_and_mended(tmp_path, path, damaged, whole):
 
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.93])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_archive_cut_short_is_one_sentence_and_the_whole_one_goes_on(tmp_path, kind, share):
+def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_path, kind, share):
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     content = path.read_bytes()
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
     cut = int(len(content.rstrip(b"\0")) * share)
-    assert_refused_and_mended(tmp_path, path, content[:cut], tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, content[:cut], tree(tmp_path / "undisturbed"))
 
 
-def test_an_archive_cut_between_two_members_is_noticed(tmp_path):
+def test_an_archive_cut_between_two_members_is_detected(tmp_path):
     path = write(tmp_path / "images.tar.gz", shuffled())
     with tarfile.open(path) as tar:
         cut = tar.getmembers()[-1].offset
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
-    assert_refused_and_mended(tmp_path, path, path.read_bytes()[:cut], tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, path.read_bytes()[:cut], tree(tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize("kind", ["gzip", "gzip in pieces"])
-def test_a_flipped_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path, kind):
+def test_a_flipped_byte_anywhere_in_a_compressed_archive_is_detected(tmp_path, kind):
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     content = path.read_bytes()
-    header = 10  # of which gzip checks nothing but the first bytes
+    header = 10  # bytes, of which gzip checks only the first
     for number, place in enumerate(np.linspace(header, len(content) - 1, 12).astype(int)):
         damaged = bytearray(content)
         damaged[place] ^= 0x55
@@ -307,15 +307,15 @@ def test_a_flipped_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path, ki
         assert not (tmp_path / f"shards{number}" / "manifest.json").exists()
 
 
-def test_a_flip_that_only_the_checksum_of_gzip_shows_is_noticed(tmp_path):
+def test_a_flip_that_only_the_checksum_of_gzip_reveals_is_detected(tmp_path):
     plain = write(tmp_path / "images.tar", shuffled()).read_bytes()
     path = tmp_path / "images.tar.gz"
     path.write_bytes(gzip.compress(plain, compresslevel=0, mtime=0))
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
     damaged = bytearray(path.read_bytes())
-    comment = damaged.index(b" of 4", len(damaged) // 2)  # in the comment of a JPEG: it still decodes
+    comment = damaged.index(b" of 4", len(damaged) // 2)  # in the comment of a JPEG, which still decodes
     damaged[comment] ^= 1
-    assert_refused_and_mended(tmp_path, path, damaged, tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, damaged, tree(tmp_path / "undisturbed"))
 
 
 def test_memory_holds_a_few_images_and_not_the_archive(tmp_path):

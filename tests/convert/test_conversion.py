@@ -1,4 +1,4 @@
-"""Conversion: the same bytes every time, what is left out, going on after a stop, full and locked disks."""
+"""Conversion: reproducible bytes, stops, other settings, full disks and missing permissions."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "7")
 
 
-def test_what_an_image_is_decides_its_content_and_not_its_name(tmp_path):
+def test_the_content_of_an_image_decides_its_format_and_not_its_name(tmp_path):
     contents = {"a.JPEG": encode(IMAGE, "PNG"), "b.png": JPEG, "c.jpg": encode(IMAGE, "BMP")}
     items = [Item(content, 0, name) for name, content in contents.items()]
     manifest = convert(Source("folder", ["x"], {"train": items, "val": items[:1]}), tmp_path)
@@ -50,7 +50,7 @@ def test_what_an_image_is_decides_its_content_and_not_its_name(tmp_path):
     assert manifest.reencoded == {"BMP format": 1}
 
 
-def test_a_file_that_cannot_be_opened_is_listed_too(tmp_path):
+def test_a_file_that_cannot_be_opened_is_listed(tmp_path):
     items = [
         Item(JPEG, 0, "a.jpg"),
         Item(JPEG, 1, "b.jpg"),
@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_opened_is_listed_too(tmp_path):
 
 
 @pytest.mark.parametrize("images_before_the_stop", [0, 1, 7, 13, 23])
-def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
+def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
     convert(jpeg_source(), tmp_path / "undisturbed", shard_size=3)
     left = images_before_the_stop
     stopped = tmp_path / "stopped"
@@ -85,7 +85,7 @@ def test_a_stopped_conversion_goes_on_and_ends_with_the_same_bytes(tmp_path, ima
 
 
 @pytest.mark.parametrize("kind", ["bytes", "files"])
-def test_a_finished_conversion_is_left_alone(tmp_path, kind):
+def test_a_finished_conversion_is_not_changed(tmp_path, kind):
     images = lay_out(tmp_path / "images")
 
     def again():
@@ -113,7 +113,7 @@ SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
     ],
     ids=["shard size", "short side", "no short side", "long side", "quality"],
 )
-def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made, wanted, difference):
+def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path, made, wanted, difference):
     convert(jpeg_source(), tmp_path, **{"shard_size": 5, **made})
     before = tree(tmp_path), modification_times(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it was made {difference}\\."):
@@ -135,7 +135,7 @@ def test_other_settings_are_named_and_refused_and_nothing_is_lost(tmp_path, made
     ],
     ids=["fewer images", "other split", "other dataset", "other class name", "other images"],
 )
-def test_shards_of_something_else_are_not_overwritten(tmp_path, other, difference):
+def test_shards_of_another_source_are_not_overwritten(tmp_path, other, difference):
     convert(jpeg_source(), tmp_path)
     before = tree(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it {difference}\\. Choose"):
@@ -143,7 +143,7 @@ def test_shards_of_something_else_are_not_overwritten(tmp_path, other, differenc
     assert tree(tmp_path) == before
 
 
-def test_an_image_that_changed_after_the_conversion_is_noticed_at_the_same_size(tmp_path):
+def test_an_image_that_changed_after_the_conversion_is_detected_at_equal_size(tmp_path):
     images = lay_out(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     before = tree(tmp_path / "shards")
@@ -155,7 +155,7 @@ def test_an_image_that_changed_after_the_conversion_is_noticed_at_the_same_size(
     assert tree(tmp_path / "shards") == before
 
 
-def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
+def test_an_image_that_is_missing_after_the_conversion_is_detected(tmp_path):
     images = lay_out(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
@@ -163,7 +163,7 @@ def test_an_image_that_is_gone_after_the_conversion_is_noticed(tmp_path):
         fasticcl.convert("folder", images, tmp_path / "shards")
 
 
-def test_a_folder_of_other_things_is_not_written_into(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(JPEG)
     with pytest.raises(UserError, match=r"contains other files\. Choose an empty or new folder"):
         convert(jpeg_source(), tmp_path)
@@ -171,21 +171,23 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path):
 
 
 def test_progress_counts_every_image(tmp_path):
-    told = []
-    convert(jpeg_source(), tmp_path, shard_size=7, report=lambda images, total: told.append((images, total)))
-    assert sum(images for images, _ in told) == 24
-    assert {total for _, total in told} == {24}
+    reports = []
+    convert(
+        jpeg_source(), tmp_path, shard_size=7, report=lambda images, total: reports.append((images, total))
+    )
+    assert sum(images for images, _ in reports) == 24
+    assert {total for _, total in reports} == {24}
 
 
-def test_ctrl_c_says_how_to_continue_and_the_same_command_does(tmp_path):
+def test_ctrl_c_prints_a_command_that_continues_the_conversion(tmp_path):
     images = lay_out(tmp_path / "images", train=40)
     fifo = images / "train" / "b" / "0039.jpg"
     content = fifo.read_bytes()
     fifo.unlink()
-    os.mkfifo(fifo)  # the conversion waits at this image until somebody writes it
+    os.mkfifo(fifo)  # the conversion blocks at this image until it is written
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 10, "--workers", 1)
     with started(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with open(fifo, "wb") as writer:  # opens when the conversion does
+        with open(fifo, "wb") as writer:  # blocks until the conversion opens it too
             process.send_signal(signal.SIGINT)
             writer.write(content)
         errors = process.stderr.read()
@@ -199,7 +201,7 @@ def test_ctrl_c_says_how_to_continue_and_the_same_command_does(tmp_path):
     assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
 
 
-def test_libraries_do_not_talk_into_the_output(tmp_path):
+def test_warnings_of_libraries_are_not_printed(tmp_path):
     images = lay_out(tmp_path / "images", train=4, val=2)
     bad_exif = b"Exif\0\0MM\0*\0\0\0\x08\0\5"
     segment = b"\xff\xe1" + (len(bad_exif) + 2).to_bytes(2, "big") + bad_exif
@@ -215,13 +217,13 @@ def test_libraries_do_not_talk_into_the_output(tmp_path):
 
 
 def assert_nothing_half_written(folder, whole):
-    """Every file that a reader would open is as in the undisturbed conversion."""
+    """Check that every file that readers open has its final content."""
     for name, content in tree(folder).items():
         if name.endswith((".tar", ".idx", "index.npy", "manifest.json")) and not name.startswith(".parts"):
             assert content == whole[name], name
 
 
-def test_a_full_disk_is_one_sentence_at_every_moment_and_the_next_run_continues(tmp_path, monkeypatch):
+def test_a_full_disk_at_any_moment_gives_a_clear_error_and_the_next_run_continues(tmp_path, monkeypatch):
     convert(jpeg_source(count=5), tmp_path / "undisturbed", shard_size=3)
     whole = tree(tmp_path / "undisturbed")
     left = 0
@@ -255,7 +257,7 @@ LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_file_that_cannot_grow_ends_with_code_2_and_the_next_run_continues(tmp_path, workers):
+def test_a_file_size_limit_gives_exit_code_2_and_the_next_run_continues(tmp_path, workers):
     images = lay_out(tmp_path / "images")
     large = encode(noise(np.random.default_rng(0), 480, 480), quality=98)
     assert len(large) > 100_000
@@ -288,12 +290,12 @@ exit $code
 
 
 @pytest.mark.parametrize("where", ["shard", "index"])
-def test_a_small_disk_that_is_full_is_one_sentence_and_with_room_the_next_run_continues(tmp_path, where):
+def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_path, where):
     images = lay_out(tmp_path / "images", train=1500)
     (images / "val" / "a" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image cannot be read"):
         fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300)
-    written = tree(tmp_path / "undisturbed")  # all but the index
+    written = tree(tmp_path / "undisturbed")  # everything except the index
     pages = sum(-(-len(content) // 4096) for content in written.values())
     fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300, max_corrupt=1)
     room = 4096 * (pages // 2 if where == "shard" else pages + 6)
@@ -306,7 +308,7 @@ def test_a_small_disk_that_is_full_is_one_sentence_and_with_room_the_next_run_co
         [*script, str(room), disk, tmp_path / "continued", *convert_there], capture_output=True, text=True
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        pytest.skip("this machine lets nobody mount a file system of its own")
+        pytest.skip("this machine does not allow mounting a file system")
     assert (ended.returncode, ended.stderr) == (
         2,
         f"error: Cannot write {disk / 'shards'}: No space left on device. Free some space or choose another "
@@ -323,7 +325,7 @@ def test_a_destination_that_cannot_be_written_is_named(tmp_path):
         convert(jpeg_source(), tmp_path / "file" / "shards")
 
 
-def test_a_read_only_destination_is_one_sentence(tmp_path):
+def test_a_read_only_destination_gives_a_clear_error(tmp_path):
     images = lay_out(tmp_path / "images")
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
@@ -336,7 +338,7 @@ def test_a_read_only_destination_is_one_sentence(tmp_path):
     assert not list(locked.iterdir())
 
 
-def test_a_locked_image_is_listed_with_its_reason(tmp_path):
+def test_an_image_without_read_permission_is_listed_with_its_reason(tmp_path):
     images = lay_out(tmp_path / "images")
     (images / "train" / "a" / "0002.jpg").chmod(0)
     ended = run("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 1, before=UNPRIVILEGED)

@@ -19,7 +19,7 @@ IMAGE = noise(np.random.default_rng(0), 48, 64)
 JPEG = encode(IMAGE, quality=90)
 
 
-def test_the_manifest_counts_what_was_stored_again_by_reason_over_all_shards(tmp_path):
+def test_the_manifest_counts_reencoded_images_by_reason(tmp_path):
     kinds = [JPEG, encode(IMAGE.convert("CMYK"), quality=90), encode(IMAGE, "GIF")]
     items = [Item(kinds[i % 3], i % 2, f"{i}.jpg") for i in range(12)]
     manifest = convert(
@@ -28,7 +28,7 @@ def test_the_manifest_counts_what_was_stored_again_by_reason_over_all_shards(tmp
     assert manifest.reencoded == {"JPEG of mode CMYK": 6, "GIF format": 5}
 
 
-def test_unreadable_images_end_the_conversion_after_a_full_list(tmp_path):
+def test_unreadable_images_end_the_conversion_after_all_are_listed(tmp_path):
     with pytest.raises(UserError, match=r"2 images cannot be read, the first is 5\.jpg .* --max-corrupt 2"):
         convert(jpeg_source(broken=(5, 17)), tmp_path, shard_size=5)
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
@@ -37,7 +37,7 @@ def test_unreadable_images_end_the_conversion_after_a_full_list(tmp_path):
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_the_command_that_the_list_suggests_goes_on_and_ends(tmp_path):
+def test_the_suggested_max_corrupt_continues_and_finishes(tmp_path):
     with pytest.raises(UserError):
         convert(jpeg_source(broken=(5, 17)), tmp_path / "one", shard_size=5)
     convert(jpeg_source(broken=(5, 17)), tmp_path / "one", shard_size=5, max_corrupt=2)
@@ -62,7 +62,7 @@ def test_a_shard_of_unreadable_images_is_left_out(tmp_path):
     assert not fasticcl.verify(tmp_path, decode=True).problems
 
 
-def test_a_class_that_loses_all_its_images_is_an_error(tmp_path):
+def test_a_class_without_readable_training_images_is_an_error(tmp_path):
     items = [Item(JPEG, 0, "a.jpg"), Item(b"broken", 1, "b.jpg")]
     with pytest.raises(UserError, match="No training image of the class 'two'"):
         convert(Source("folder", ["one", "two"], {"train": items, "val": items[:1]}), tmp_path, max_corrupt=1)
@@ -75,7 +75,7 @@ def test_a_split_without_a_readable_image_is_an_error(tmp_path):
         convert(Source("folder", ["a", "b"], {"train": items, "val": val}), tmp_path, max_corrupt=1)
 
 
-def test_a_name_that_is_no_text_is_listed_and_stored(tmp_path):
+def test_a_name_that_is_not_utf8_is_listed_and_stored(tmp_path):
     odd = os.fsdecode(b"\xff\xfe caf\xc3\xa9.jpg")
     items = [Item(JPEG, 0, odd), Item(b"broken", 0, odd)]
     convert(Source("folder", ["a"], {"train": items, "val": items[:1]}), tmp_path, max_corrupt=1)
@@ -92,7 +92,7 @@ def test_a_name_that_is_no_text_is_listed_and_stored(tmp_path):
     ],
     ids=["larger shards", "smaller shards", "not shrunk"],
 )
-def test_an_unfinished_conversion_with_other_settings_leaves_nothing(tmp_path, first, second):
+def test_files_of_an_unfinished_conversion_with_other_settings_are_removed(tmp_path, first, second):
     with pytest.raises(UserError, match="cannot be read"):
         convert(jpeg_source(broken=(19,)), tmp_path / "shards", **first)
     convert(jpeg_source(), tmp_path / "shards", **second)
@@ -100,7 +100,7 @@ def test_an_unfinished_conversion_with_other_settings_leaves_nothing(tmp_path, f
     assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
 
 
-def test_an_unfinished_conversion_with_another_split_leaves_nothing(tmp_path):
+def test_files_of_an_unfinished_conversion_with_another_split_are_removed(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         convert(jpeg_source(broken=(19,)), tmp_path / "shards", shard_size=3)
     convert(jpeg_source(splits=("train", "test")), tmp_path / "shards", shard_size=3)

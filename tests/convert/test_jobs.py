@@ -12,7 +12,7 @@ from fasticcl.convert.layouts import folder
 from tests.support.trees import jpeg_source, lay_out, modify_later, tree
 
 
-def test_copies_of_a_dataset_give_the_same_bytes_whatever_their_times(tmp_path):
+def test_copies_of_a_dataset_give_the_same_bytes_at_any_modification_time(tmp_path):
     lay_out(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "two", copy_function=shutil.copy)
     for number, path in enumerate(sorted((tmp_path / "elsewhere").rglob("*.jpg"))):

@@ -1,4 +1,4 @@
-"""Conversions killed at any moment: nothing half-written is ever visible, and the same command goes on."""
+"""Conversions killed at any moment: visible files are complete, and the same command continues."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def shards(folder):
 
 
 def killed_until_done(arguments, dest, whole, seed):
-    """Run a command again and again and kill it a little after some more shards; return the kills."""
+    """Run a command until it finishes, killing it after every few shards. Return the number of kills."""
     rng = np.random.default_rng(seed)
     kills = 0
     for _ in range(100):
@@ -52,7 +52,7 @@ def killed_until_done(arguments, dest, whole, seed):
     return None
 
 
-def test_a_conversion_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+def test_a_conversion_that_is_killed_repeatedly_ends_with_the_same_bytes(tmp_path):
     images = lay_out(tmp_path / "images", train=120, val=20, side=96)
     fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=6)
     whole = tree(tmp_path / "undisturbed")
@@ -62,7 +62,7 @@ def test_a_conversion_killed_again_and_again_ends_with_the_bytes_of_an_undisturb
     assert not fasticcl.verify(tmp_path / "killed").problems
 
 
-# In a process without threads: forks, kills the child at its n-th act on the disk, and goes on.
+# Runs without threads. Forks, kills the child at its n-th disk operation, and then lets a child finish.
 AT_EVERY_ACT = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -71,7 +71,7 @@ from tests.convert.test_kill import archived
 from fasticcl.convert.layouts import folder
 
 kind, source, root, stride = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-os.fsync = lambda _: None  # what only a power cut would lose
+os.fsync = lambda _: None  # needed only for power failures
 left = None
 
 ACTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "mmap.__new__")
@@ -119,7 +119,7 @@ def archived(path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_a_kill_at_any_act_on_the_disk_leaves_whole_files_and_the_next_run_goes_on(tmp_path, kind):
+def test_a_kill_at_any_disk_operation_leaves_whole_files_and_the_next_run_continues(tmp_path, kind):
     images = lay_out(tmp_path / "images", train=10, val=3)
     source = images
     if kind == "archive":

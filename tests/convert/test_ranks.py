@@ -1,4 +1,4 @@
-"""Several processes that divide the shards of one conversion among themselves."""
+"""Several processes that divide the shards of one conversion."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from tests.support.children import started
 from tests.support.replicas import write_tar
 from tests.support.trees import lay_out, tree
 
-SIZE = 4  # images a shard
+SIZE = 4  # images per shard
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def source(images):
 
 @pytest.fixture(scope="module")
 def archived(images, tmp_path_factory):
-    """The same images as members of an archive, the last first."""
+    """The same images as members of an archive, in reverse order."""
     contents = tree(images)
     path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
     write_tar(path, [(name, contents[name]) for name in sorted(contents, reverse=True)])
@@ -59,7 +59,7 @@ def labels(contents, split):
 
 @pytest.fixture(scope="module", params=["files", "archive"])
 def kind(request):
-    """A source and what one process makes of it."""
+    """A source of files, and the same images in an archive."""
     return request.getfixturevalue("source" if request.param == "files" else "archived")
 
 
@@ -71,7 +71,7 @@ def alone(kind, tmp_path_factory):
 
 
 def together(source, dest, world_size, delays=(), **options):
-    """Convert with several ranks at once and return what each returned."""
+    """Convert with several ranks in parallel and return their results."""
 
     def work(rank):
         time.sleep(delays[rank] if delays else 0)
@@ -86,14 +86,14 @@ def together(source, dest, world_size, delays=(), **options):
     [(2, ()), (3, ()), (3, (0, 0.2, 0.1)), (3, (0.3, 0.05, 0)), (11, ())],
     ids=["two", "three", "others late", "first late", "more than shards"],
 )
-def test_ranks_make_the_bytes_of_one_process_whoever_comes_first(kind, alone, tmp_path, world_size, delays):
+def test_ranks_write_the_bytes_of_one_process_in_any_order(kind, alone, tmp_path, world_size, delays):
     found = together(kind, tmp_path / "shards", world_size, delays)
     assert found[0] is not None
     assert found[1:] == [None] * (world_size - 1)
     assert tree(tmp_path / "shards") == alone
 
 
-def test_each_rank_decodes_its_share_only(kind, tmp_path, monkeypatch):
+def test_each_rank_decodes_only_its_share(kind, tmp_path, monkeypatch):
     made = []
     close = shard_parts.ShardPartWriter.close
     monkeypatch.setattr(
@@ -101,12 +101,12 @@ def test_each_rank_decodes_its_share_only(kind, tmp_path, monkeypatch):
         "close",
         lambda self: made.append((threading.current_thread().name, self.number)) or close(self),
     )
-    monkeypatch.setattr(shard_parts.time, "sleep", lambda _: pytest.fail("rank 1 waits for nobody"))
+    monkeypatch.setattr(shard_parts.time, "sleep", lambda _: pytest.fail("rank 1 must not wait"))
     assert convert(kind, tmp_path, shard_size=SIZE, workers=1, rank=1, world_size=2) is None
     assert sorted(number for _, number in made) == [1, 1, 3, 5, 7]
 
 
-def test_the_others_do_nothing_after_the_end(kind, alone, tmp_path):
+def test_other_ranks_change_nothing_after_the_end(kind, alone, tmp_path):
     together(kind, tmp_path, 2)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2) is None
@@ -115,14 +115,14 @@ def test_the_others_do_nothing_after_the_end(kind, alone, tmp_path):
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_another_number_of_ranks_goes_on_where_a_rank_was_lost(kind, alone, tmp_path, world_size):
-    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never came
+def test_another_number_of_ranks_continues_after_a_rank_was_lost(kind, alone, tmp_path, world_size):
+    convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never started
     assert not (tmp_path / "manifest.json").exists()
     together(kind, tmp_path, world_size)
     assert tree(tmp_path) == alone
 
 
-def test_unreadable_images_of_every_rank_are_listed_by_the_first(images, tmp_path):
+def test_rank_0_lists_the_unreadable_images_of_all_ranks(images, tmp_path):
     for name, content in tree(images).items():
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,27 +135,27 @@ def test_unreadable_images_of_every_rank_are_listed_by_the_first(images, tmp_pat
     assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
 
 
-def test_a_rank_that_looks_while_another_makes_the_folder_is_not_turned_away(kind, tmp_path, monkeypatch):
+def test_a_rank_that_starts_while_another_creates_the_folder_is_not_refused(kind, tmp_path, monkeypatch):
     dest = tmp_path / "shards"
     dest.mkdir()
     iterdir = Path.iterdir
 
     def looked_at_late(path):
-        (dest / ".parts" / "train").mkdir(parents=True, exist_ok=True)  # what the other does meanwhile
+        (dest / ".parts" / "train").mkdir(parents=True, exist_ok=True)  # done by the other rank
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", looked_at_late)
     assert convert(kind, dest, shard_size=SIZE, rank=1, world_size=2) is None
 
 
-def test_a_rank_that_comes_while_the_first_ends_leaves_nothing_behind(kind, alone, tmp_path, monkeypatch):
+def test_a_rank_that_starts_while_rank_0_finishes_leaves_no_files(kind, alone, tmp_path, monkeypatch):
     convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)
     read = Manifest.read
 
     def looked_too_early(folder):
         found = read(folder)
         monkeypatch.setattr(Manifest, "read", read)
-        convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)  # what the first does meanwhile
+        convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)  # done by rank 0
         return found
 
     monkeypatch.setattr(Manifest, "read", looked_too_early)
@@ -177,7 +177,7 @@ def torchrun(*arguments, processes=2):
     ]
 
 
-def test_torchrun_makes_the_bytes_of_one_process_and_one_summary(images, source, tmp_path):
+def test_torchrun_writes_the_bytes_of_one_process_and_prints_one_summary(images, source, tmp_path):
     convert(source, tmp_path / "alone", shard_size=SIZE)
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
     ended = subprocess.run(torchrun(*arguments), capture_output=True, text=True)
@@ -187,7 +187,7 @@ def test_torchrun_makes_the_bytes_of_one_process_and_one_summary(images, source,
 
 
 def children(process):
-    """Rank and number of each process that torchrun started."""
+    """Return the process id of each rank that torchrun started."""
     found = {}
     for task in Path(f"/proc/{process.pid}/task").iterdir():
         for child in (task / "children").read_text().split():

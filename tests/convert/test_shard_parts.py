@@ -14,7 +14,7 @@ from fasticcl.shards.writer import ShardWriter
 from tests.support.trees import jpeg_source, lay_out, modify_later, tree
 
 
-def test_going_on_does_not_repeat_finished_shards(tmp_path, monkeypatch):
+def test_continuing_does_not_repeat_finished_shards(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot be read"):
         convert(jpeg_source(broken=(19,)), tmp_path, shard_size=5)
     written = []
@@ -23,10 +23,10 @@ def test_going_on_does_not_repeat_finished_shards(tmp_path, monkeypatch):
         ShardWriter, "add", lambda self, key, *rest: written.append(key) or add(self, key, *rest)
     )
     convert(jpeg_source(), tmp_path, shard_size=5)
-    assert sorted(written) == [f"{i:09d}_{i}" for i in range(15, 20)]  # only the shard with the mended image
+    assert sorted(written) == [f"{i:09d}_{i}" for i in range(15, 20)]  # the shard with the repaired image
 
 
-def test_an_image_that_changes_while_a_conversion_is_stopped_is_read_again(tmp_path):
+def test_an_image_that_changes_during_a_stop_is_read_again(tmp_path):
     images = lay_out(tmp_path / "images")
     (images / "val" / "b" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image"):

@@ -52,7 +52,7 @@ PROBLEMS = {
     "torchvision for a newer torch": (
         with_probes(torch={"version": "2.12.0+cu130", "cuda": "13.0"}, torchvision=NMS),
         ("torchvision", "error"),
-        r"built for torch >=2\.14\.0 and torch 2\.12\.0\+cu130 is installed",
+        r"built for torch >=2\.14\.0 while torch 2\.12\.0\+cu130 is installed",
         r"pip install",
     ),
     "torchvision for a newer torch, imports anyway": (
@@ -60,7 +60,7 @@ PROBLEMS = {
             torch={"version": "2.12.0+cu130", "cuda": "13.0"}, torchvision={"version": "0.29.2+cu130"}
         ),
         ("torchvision", "warning"),
-        r"0\.29\.2\+cu130 imports, but it is built for torch >=2\.14\.0 and torch 2\.12\.0",
+        r"0\.29\.2\+cu130 imports, but it is built for torch >=2\.14\.0 while torch 2\.12\.0",
         r"pip install",
     ),
     "torch and torchvision for different CUDA versions, import anyway": (

@@ -1,4 +1,4 @@
-"""Damaged shards, indexes, manifests and images: a clear error or the right bytes, and nothing else."""
+"""Damaged shards, indexes, manifests and images give either a clear error or the right bytes."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ fixed = settings(derandomize=True, deadline=None)
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """Eleven images in three shards to train on, and four to evaluate on."""
+    """Eleven training images in three shards, and four to evaluate."""
     items = [Item(content, i % 3, f"{i}.jpg") for i, content in enumerate(jpegs(15, seed=8, side=16))]
     folder = tmp_path_factory.mktemp("sound")
     convert(Source("folder", ["a", "b", "c"], {"train": items[:11], "val": items[11:]}), folder, shard_size=4)
@@ -41,7 +41,7 @@ def sound(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(sound):
-    """The index of the training images and their bytes, row by row."""
+    """The index of the training images and the bytes of each row."""
     shards = Shards(sound, "train")
     return Rows(shards.index.copy(), [each.tobytes() for each in shards.read(np.arange(len(shards)))])
 
@@ -57,7 +57,7 @@ def scratch(sound, tmp_path_factory):
 
 
 class Damage:
-    """Files that have another content for a while."""
+    """Temporarily replaced content of files."""
 
     def __init__(self, folder, contents):
         self.folder, self.contents = folder, contents
@@ -73,7 +73,7 @@ class Damage:
 
 
 def outcome(function, *arguments):
-    """What a function returns, or the clear error that it raises."""
+    """Return the result of a function, or the clear error that it raises."""
     try:
         return function(*arguments)
     except (UserError, DamagedImages) as error:
@@ -81,23 +81,23 @@ def outcome(function, *arguments):
 
 
 def place(index, row):
-    """Where an image is said to lie."""
+    """Return the location of an image as an error message names it."""
     return f"train/shard-{index['shard'][row]:06d}.tar:{index['offset'][row]}"
 
 
 def read_all(shards, expected):
-    """Read every image alone and all together, each is right or said to be damaged; return which are."""
+    """Read all images, singly and together. Check them, and return the rows that are reported as damaged."""
     assert len(shards) == len(expected)
     lost = []
     for row, content in enumerate(expected):
-        found = outcome(shards.images, np.array([row]))
+        found = outcome(shards.read, np.array([row]))
         if isinstance(found, DamagedImages):
             lost.append(row)
             assert found.rows == [row]
             assert place(shards.index, row) in str(found)
         else:
             assert [image.tobytes() for image in found] == [content]
-    found = outcome(shards.images, np.arange(len(expected)))
+    found = outcome(shards.read, np.arange(len(expected)))
     if lost:
         assert found.rows == lost
     else:
@@ -105,8 +105,8 @@ def read_all(shards, expected):
     return lost
 
 
-def told_or_right(folder, expected):
-    """Whether damage is told, in one sentence or image by image; if not, all images are right."""
+def is_reported_or_right(folder, expected):
+    """Return True if damage is reported. Check that all images are right otherwise."""
     shards = outcome(Shards, folder, "train")
     if isinstance(shards, UserError):
         assert_clear(shards, folder)
@@ -121,7 +121,7 @@ def assert_clear(error, folder):
 
 @st.composite
 def damages(draw, content):
-    """A content that differs: with bytes changed, pieces cut out, moved or put in, cut short or grown."""
+    """Return damaged content: bytes changed, pieces removed, moved or inserted, truncated or extended."""
     size = len(content)
     changes = ["flip", "flips", "cut", "piece", "swap", "zero", "insert"] if size else []
     kind = draw(st.sampled_from([*changes, "grow", "random"]))
@@ -150,11 +150,11 @@ def damages(draw, content):
 
 @given(st.data())
 @settings(fixed, max_examples=250)
-def test_any_damage_of_any_file_is_told_or_leaves_the_right_images(scratch, rows, data):
+def test_any_damage_of_any_file_is_reported_or_leaves_the_right_images(scratch, rows, data):
     files = tree(scratch)
     name = data.draw(st.sampled_from(sorted(files)))
     with Damage(scratch, {name: data.draw(damages(files[name]))}):
-        told_or_right(scratch, rows.images)
+        is_reported_or_right(scratch, rows.images)
         found = outcome(read_summary, scratch)
         if isinstance(found, UserError):
             assert_clear(found, scratch)
@@ -162,7 +162,7 @@ def test_any_damage_of_any_file_is_told_or_leaves_the_right_images(scratch, rows
 
 @given(st.data())
 @settings(fixed, max_examples=120)
-def test_any_damage_after_the_shards_were_opened_is_told_or_leaves_the_right_images(scratch, rows, data):
+def test_any_damage_after_opening_is_reported_or_leaves_the_right_images(scratch, rows, data):
     name = f"train/shard-{data.draw(st.integers(0, 2)):06d}.tar"
     content = (scratch / name).read_bytes()
     damaged = data.draw(damages(content))
@@ -172,7 +172,7 @@ def test_any_damage_after_the_shards_were_opened_is_told_or_leaves_the_right_ima
         assert all(place(shards.index, row).startswith(name) for row in lost)
 
 
-def test_a_shard_that_is_gone_after_the_shards_were_opened_is_told(sound, tmp_path):
+def test_a_shard_that_disappears_after_opening_is_reported(sound, tmp_path):
     folder = shutil.copytree(sound, tmp_path / "shards")
     shards = Shards(folder, "train")
     (folder / "train" / "shard-000000.tar").unlink()
@@ -181,7 +181,7 @@ def test_a_shard_that_is_gone_after_the_shards_were_opened_is_told(sound, tmp_pa
 
 
 def header(text, version=(1, 0), length=None):
-    """The beginning of an .npy file."""
+    """Return the header of an .npy file."""
     content = text.encode("latin-1")
     content += b" " * (-(len(content) + 11) % 64) + b"\n"
     size = len(content) if length is None else length
@@ -235,7 +235,7 @@ INDEXES = {
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("content", INDEXES.values(), ids=INDEXES.keys())
-def test_an_index_that_is_none_is_refused_in_one_sentence(scratch, content):
+def test_an_invalid_index_gives_a_clear_error(scratch, content):
     with Damage(scratch, {"train/index.npy": content + bytes(11 * INDEX_DTYPE.itemsize)}):
         with pytest.raises(UserError, match=r"train/index\.npy (is missing or damaged|does not fit)"):
             Shards(scratch, "train")
@@ -257,7 +257,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("content", MANIFESTS.values(), ids=MANIFESTS.keys())
-def test_a_manifest_that_is_none_is_refused_in_one_sentence(scratch, content):
+def test_an_invalid_manifest_gives_a_clear_error(scratch, content):
     with Damage(scratch, {"manifest.json": content}):
         for read in (Manifest.read, read_summary, verify, lambda folder: Shards(folder, "train")):
             with pytest.raises(UserError, match=r"manifest\.json is damaged|has shards of format"):
@@ -265,7 +265,7 @@ def test_a_manifest_that_is_none_is_refused_in_one_sentence(scratch, content):
 
 
 def signed(values):
-    """A manifest of any content, with the checksum that belongs to it."""
+    """Return a manifest of any content with its valid checksum."""
     body = json.dumps({key: value for key, value in values.items() if key != "sha256"}, indent=1)
     body = body.removesuffix("\n}").encode()
     return body + b',\n "sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
@@ -278,7 +278,7 @@ def test_signing_a_manifest_again_changes_nothing(sound):
 
 
 def replaced(values, path, new):
-    """A copy of nested values with another one at a path."""
+    """Return a copy of nested values with a replaced value at a path."""
     copy = json.loads(json.dumps(values))
     at = copy
     for key in path[:-1]:
@@ -319,7 +319,7 @@ TRAIN = ("splits", "train")
     ],
     ids=lambda value: str(value)[-30:],
 )
-def test_a_manifest_that_says_something_else_and_is_signed_is_refused_in_one_sentence(scratch, path, new):
+def test_a_wrong_manifest_with_a_valid_checksum_gives_a_clear_error(scratch, path, new):
     values = json.loads((scratch / "manifest.json").read_bytes())
     with (
         Damage(scratch, {"manifest.json": signed(replaced(values, path, new))}),
@@ -337,7 +337,7 @@ JSON = st.recursive(
 
 @given(data=st.data(), new=JSON)
 @settings(fixed, max_examples=120)
-def test_any_signed_manifest_is_read_or_refused_in_one_sentence(scratch, rows, data, new):
+def test_any_manifest_with_a_valid_checksum_is_read_or_gives_a_clear_error(scratch, rows, data, new):
     values = json.loads((scratch / "manifest.json").read_bytes())
     paths = [
         *((key,) for key in values),
@@ -346,14 +346,14 @@ def test_any_signed_manifest_is_read_or_refused_in_one_sentence(scratch, rows, d
     ]
     path = data.draw(st.sampled_from(paths))
     with Damage(scratch, {"manifest.json": signed(replaced(values, path, new))}):
-        told_or_right(scratch, rows.images)
+        is_reported_or_right(scratch, rows.images)
         found = outcome(verify, scratch)
         if isinstance(found, UserError):
             assert_clear(found, scratch)
 
 
 def with_index(folder, index):
-    """The files of shards whose index was changed by somebody who knows about checksums."""
+    """Return the files of shards with a changed index and matching checksums."""
     buffer = io.BytesIO()
     np.save(buffer, index)
     (folder / "train" / "index.npy").write_bytes(buffer.getvalue())
@@ -384,7 +384,7 @@ def test_an_index_of_any_numbers_gives_the_right_bytes_or_a_clear_error(scratch,
     whole = {name: (scratch / name).read_bytes() for name in ("train/index.npy", "manifest.json")}
     with Damage(scratch, whole):
         with_index(scratch, index)
-        assert told_or_right(scratch, rows.images) == (
+        assert is_reported_or_right(scratch, rows.images) == (
             changed and field in ("shard", "offset", "size", "crc32")
         )
         if changed and field not in ("height", "width"):
@@ -393,7 +393,7 @@ def test_an_index_of_any_numbers_gives_the_right_bytes_or_a_clear_error(scratch,
 
 @given(st.data())
 @settings(fixed, max_examples=100)
-def test_an_index_too_large_to_be_checked_gives_the_right_bytes_or_a_clear_error(scratch, rows, data):
+def test_an_index_without_checksum_check_gives_the_right_bytes_or_a_clear_error(scratch, rows, data):
     content = (scratch / "train" / "index.npy").read_bytes()
     damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -402,12 +402,12 @@ def test_an_index_too_large_to_be_checked_gives_the_right_bytes_or_a_clear_error
     shards_module._CHECKED_INDEX = 0
     try:
         with Damage(scratch, {"train/index.npy": bytes(damaged)}):
-            told_or_right(scratch, rows.images)
+            is_reported_or_right(scratch, rows.images)
     finally:
         shards_module._CHECKED_INDEX = checked
 
 
-PICTURE = noise(np.random.default_rng(0), 20, 28)
+IMAGE = noise(np.random.default_rng(0), 20, 28)
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\3" + b"".join(
     struct.pack(">HHI4s", *entry)
     for entry in [
@@ -417,27 +417,27 @@ EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\3" + b"".join(
     ]
 )
 EXIF += bytes(4) + b"hello\0" + struct.pack(">II", 72, 1)
-MOVES = {"save_all": True, "append_images": [PICTURE.transpose(0)]}
+MOVES = {"save_all": True, "append_images": [IMAGE.transpose(0)]}
 IMAGES = {
-    "jpeg": encode(PICTURE),
-    "progressive jpeg": encode(PICTURE, progressive=True),
-    "jpeg with exif": encode(PICTURE, exif=EXIF),
-    "cmyk jpeg": encode(PICTURE.convert("CMYK"), subsampling=2),
-    "jpeg of several": encode(PICTURE, "MPO", **MOVES),
-    "png": encode(PICTURE, "PNG"),
-    "animated png": encode(PICTURE, "PNG", **MOVES),
-    "png with palette": encode(PICTURE.quantize(9), "PNG"),
-    "webp": encode(PICTURE, "WEBP", exif=EXIF),
-    "bmp": encode(PICTURE, "BMP"),
-    "gif": encode(PICTURE, "GIF", **MOVES),
-    "tiff": encode(PICTURE, "TIFF", compression="tiff_lzw", exif=EXIF),
-    "tiff of jpeg": encode(PICTURE, "TIFF", compression="jpeg"),
-    "ppm": encode(PICTURE, "PPM"),
+    "jpeg": encode(IMAGE),
+    "progressive jpeg": encode(IMAGE, progressive=True),
+    "jpeg with exif": encode(IMAGE, exif=EXIF),
+    "cmyk jpeg": encode(IMAGE.convert("CMYK"), subsampling=2),
+    "jpeg of several": encode(IMAGE, "MPO", **MOVES),
+    "png": encode(IMAGE, "PNG"),
+    "animated png": encode(IMAGE, "PNG", **MOVES),
+    "png with palette": encode(IMAGE.quantize(9), "PNG"),
+    "webp": encode(IMAGE, "WEBP", exif=EXIF),
+    "bmp": encode(IMAGE, "BMP"),
+    "gif": encode(IMAGE, "GIF", **MOVES),
+    "tiff": encode(IMAGE, "TIFF", compression="tiff_lzw", exif=EXIF),
+    "tiff of jpeg": encode(IMAGE, "TIFF", compression="jpeg"),
+    "ppm": encode(IMAGE, "PPM"),
 }
 
 
 def reason(function, content):
-    """Why an image is refused; None: it is not."""
+    """Return the reason why an image is refused, or None."""
     try:
         function(content)
     except UnreadableImage as error:
@@ -447,7 +447,7 @@ def reason(function, content):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("content", IMAGES.values(), ids=IMAGES.keys())
-def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_second_look(content):
+def test_any_damage_of_an_image_gives_a_reason_or_a_sound_image(content):
     rng = np.random.default_rng(9)
     refused = 0
     for _ in range(150):
@@ -470,7 +470,7 @@ def test_any_damage_of_an_image_is_a_reason_or_an_image_that_is_sound_at_a_secon
     assert refused > 5
 
 
-def test_a_folder_in_place_of_any_file_is_told(sound, tmp_path):
+def test_a_folder_in_place_of_any_file_is_reported(sound, tmp_path):
     folder = shutil.copytree(sound, tmp_path / "shards")
     for name in ("train/index.npy", "train/shard-000001.tar", "manifest.json"):
         (folder / name).unlink()
@@ -482,6 +482,6 @@ def test_a_folder_in_place_of_any_file_is_told(sound, tmp_path):
     assert Shards(folder, "train")
 
 
-def test_a_zip_is_made_as_numpy_makes_it():
+def test_the_zip_helper_writes_what_numpy_writes():
     assert zipfile.is_zipfile(io.BytesIO(INDEXES["a zip"]))
     assert zipfile.is_zipfile(io.BytesIO(INDEXES["an empty zip"]))

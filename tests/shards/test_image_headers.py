@@ -42,13 +42,13 @@ def view(content):
 
 
 @pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
-def test_a_sound_image_names_its_own_sides_and_no_others(content):
+def test_a_sound_image_declares_only_its_own_size(content):
     assert declares_size(view(content), 37, 53)
     assert not declares_size(view(content), 53, 37)
     assert not declares_size(view(content), 37, 54)
 
 
-def test_fill_bytes_before_a_marker_are_passed_over():
+def test_fill_bytes_before_a_marker_are_skipped():
     content = SOUND["baseline"]
     assert declares_size(view(content[:2] + b"\xff\xff" + content[2:]), 37, 53)
 
@@ -65,7 +65,7 @@ def test_a_png_that_is_cut_short_anywhere_is_refused(name):
     assert not any(declares_size(view(content[:size]), 37, 53) for size in range(len(content) - 8))
 
 
-def test_kinds_that_are_not_stored_are_refused():
+def test_formats_that_are_never_stored_are_refused():
     others = [
         encoded(kind="GIF"),
         encoded(kind="BMP"),
@@ -80,5 +80,5 @@ def test_kinds_that_are_not_stored_are_refused():
 @given(
     st.sampled_from([b"", b"\xff\xd8\xff", SOUND["PNG"][:28], SOUND["baseline"][:20]]), st.binary(max_size=80)
 )
-def test_anything_at_all_gets_an_answer(begin, rest):
+def test_arbitrary_bytes_are_refused_without_an_exception(begin, rest):
     assert declares_size(view(begin + rest), 2**20, 2**20) is False

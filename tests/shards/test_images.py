@@ -1,4 +1,4 @@
-"""Images that are kept, stored again, made smaller or refused; training sees each as a person does."""
+"""Images that are kept, re-encoded, shrunk or refused, and their pixels in training."""
 
 import base64
 import io
@@ -19,17 +19,17 @@ from fasticcl.shards.shrink import Shrink
 from tests.support.images import encode, noise, photographs
 
 NOISY = encode(noise(np.random.default_rng(0), 48, 64), quality=90)
-PICTURE = noise(np.random.default_rng(0), 3, 4).resize((64, 48), Image.Resampling.BICUBIC)
-GREY = PICTURE.convert("L")
-TURNED = PICTURE.transpose(Image.Transpose.ROTATE_180)
-PIXELS = np.asarray(PICTURE).astype(int)
+IMAGE = noise(np.random.default_rng(0), 3, 4).resize((64, 48), Image.Resampling.BICUBIC)
+GREY = IMAGE.convert("L")
+TURNED = IMAGE.transpose(Image.Transpose.ROTATE_180)
+PIXELS = np.asarray(IMAGE).astype(int)
 GREY_PIXELS = np.repeat(np.asarray(GREY).astype(int)[:, :, None], 3, axis=2)
-JPEG = encode(PICTURE, quality=90)
-PNG = encode(PICTURE, "PNG")
+JPEG = encode(IMAGE, quality=90)
+PNG = encode(IMAGE, "PNG")
 SMALL_PNG = encode(noise(np.random.default_rng(1), 8, 8), "PNG")
-LOSSY, LOSSLESS = 2.0, 0.01  # mean differences in levels that a JPEG, or that a PNG, may make
+LOSSY, LOSSLESS = 2.0, 0.01  # largest mean differences in levels for a JPEG and for a PNG
 
-# Made with libjpeg-turbo 2.1.5, cjpeg -quality 80, from the picture GRADIENT.
+# Encoded with libjpeg-turbo 2.1.5, cjpeg -quality 80, from the image GRADIENT.
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(24) * 10, 100 + np.arange(16)[:, None] * 2), axis=2)
 GRADIENT = np.concatenate([GRADIENT, 240 - GRADIENT[:, :, :1]], axis=2)
 _TABLES = (
@@ -61,7 +61,7 @@ SAMPLED_3X1 = base64.b64decode(
 
 
 def png(lines, bits, color, extra=()):
-    """A PNG of 64×48 pixels from its packed lines, chunk by chunk."""
+    """Return a PNG of 64×48 pixels with these packed lines."""
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", 64, 48, bits, color, 0, 0, 0)),
         *extra,
@@ -74,25 +74,25 @@ def png(lines, bits, color, extra=()):
     )
 
 
-def deep(picture):
-    """The lines of a 16-bit PNG whose upper bytes are the picture; the lower ones would round it up."""
-    return (np.asarray(picture).astype(int) * 256 + 255).astype(">u2")
+def deep(image):
+    """Return the lines of a 16-bit PNG whose upper bytes are the image. Its lower bytes would round up."""
+    return (np.asarray(image).astype(int) * 256 + 255).astype(">u2")
 
 
 def nibbles():
-    """The lines of a grey PNG of 4 bits, and what they show."""
+    """Return the lines of a grey 4-bit PNG and its pixels."""
     values = np.asarray(GREY) >> 4
     return values[:, ::2] << 4 | values[:, 1::2], np.repeat(values[:, :, None].astype(int) * 17, 3, axis=2)
 
 
 def with_exif(jpeg, body):
-    """A JPEG with an EXIF segment."""
+    """Return a JPEG with an EXIF segment."""
     segment = b"Exif\0\0" + body
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
 
 def ifd(*entries):
-    """An EXIF body of entries (tag, type, count, the four bytes of the value)."""
+    """Return an EXIF body with entries (tag, type, count, four bytes of the value)."""
     packed = b"".join(struct.pack(">HHI4s", *entry) for entry in entries)
     return b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + packed + bytes(4)
 
@@ -102,7 +102,7 @@ def orientation(value):
 
 
 def with_frame(jpeg, marker):
-    """A baseline JPEG that claims another coding."""
+    """Return a baseline JPEG whose marker declares another coding."""
     place = jpeg.index(b"\xff\xc0")
     return jpeg[: place + 1] + bytes([marker]) + jpeg[place + 2 :]
 
@@ -114,7 +114,7 @@ def changed(content, place, mask):
 
 
 def apart(one, other):
-    """The mean difference of two pictures."""
+    """Return the mean absolute difference of two images."""
     return float(np.abs(one - other).mean())
 
 
@@ -123,7 +123,7 @@ def decoded(content):
 
 
 def upright(turn):
-    """What a viewer shows of the picture with an EXIF orientation."""
+    """Return the image as a viewer shows it with an EXIF orientation."""
     across = PIXELS.transpose(1, 0, 2)
     return {
         1: PIXELS,
@@ -139,7 +139,7 @@ def upright(turn):
 
 @pytest.fixture(scope="module")
 def trained_on():
-    """What the decoder of training, set as in training, makes of bytes."""
+    """A function that decodes with DALI as in training."""
     pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
     with pipeline:
         content = fn.external_source(name="content")
@@ -157,39 +157,39 @@ def trained_on():
 
 KEPT = {
     "jpeg": (JPEG, decoded(JPEG)),
-    "progressive": (encode(PICTURE, progressive=True), PIXELS),
+    "progressive": (encode(IMAGE, progressive=True), PIXELS),
     "grey jpeg": (encode(GREY, quality=95), GREY_PIXELS),
-    "rgb jpeg": (encode(PICTURE, quality=95, keep_rgb=True), PIXELS),
+    "rgb jpeg": (encode(IMAGE, quality=95, keep_rgb=True), PIXELS),
     **{
-        f"jpeg {kind}": (simplejpeg.encode_jpeg(np.array(PICTURE), 95, colorsubsampling=kind), PIXELS)
+        f"jpeg {kind}": (simplejpeg.encode_jpeg(np.array(IMAGE), 95, colorsubsampling=kind), PIXELS)
         for kind in ("444", "422", "420", "440", "411")
     },
     "trailing bytes": (JPEG + b"trailing bytes", decoded(JPEG)),
-    "several pictures": (encode(PICTURE, "MPO", save_all=True, append_images=[TURNED]), PIXELS),
+    "several images": (encode(IMAGE, "MPO", save_all=True, append_images=[TURNED]), PIXELS),
     "upright exif": (with_exif(JPEG, ifd(orientation(1))), decoded(JPEG)),
     "png": (PNG, PIXELS),
     "grey png": (encode(GREY, "PNG"), GREY_PIXELS),
     "grey png of 4 bits": (png(nibbles()[0], 4, 0), nibbles()[1]),
     "png with gamma": (png(PIXELS.astype(np.uint8), 8, 2, [(b"gAMA", struct.pack(">I", 100_000))]), PIXELS),
-    "animated png": (encode(PICTURE, "PNG", save_all=True, append_images=[TURNED]), PIXELS),
+    "animated png": (encode(IMAGE, "PNG", save_all=True, append_images=[TURNED]), PIXELS),
     "png with trailing bytes": (PNG + b"trailing bytes", PIXELS),
 }
-CMYK = encode(PICTURE.convert("CMYK"), quality=95)
-PALETTE = PICTURE.quantize(16)
+CMYK = encode(IMAGE.convert("CMYK"), quality=95)
+PALETTE = IMAGE.quantize(16)
 AGAIN = {
     "cmyk jpeg": (CMYK, "JPEG of mode CMYK", PIXELS),
     "cmyk jpeg with exif": (
-        encode(PICTURE.convert("CMYK"), quality=95, exif=b"Exif\0\0" + ifd(orientation(6))),
+        encode(IMAGE.convert("CMYK"), quality=95, exif=b"Exif\0\0" + ifd(orientation(6))),
         "JPEG of mode CMYK",
         upright(6),
     ),
     "cmyk jpeg, subsampled": (
-        encode(PICTURE.convert("CMYK"), quality=95, subsampling=2),
+        encode(IMAGE.convert("CMYK"), quality=95, subsampling=2),
         "JPEG of mode CMYK",
         PIXELS,
     ),
     "ycck jpeg": (
-        simplejpeg.encode_jpeg(255 - np.array(PICTURE.convert("CMYK")), 95, "CMYK"),
+        simplejpeg.encode_jpeg(255 - np.array(IMAGE.convert("CMYK")), 95, "CMYK"),
         "JPEG of mode CMYK",
         PIXELS,
     ),
@@ -197,10 +197,10 @@ AGAIN = {
     "progressive arithmetic jpeg": (PROGRESSIVE_ARITHMETIC, "JPEG of a rare kind", GRADIENT),
     "jpeg 1x4": (SAMPLED_1X4, "JPEG of a rare kind", GRADIENT),
     "jpeg 3x1": (SAMPLED_3X1, "JPEG of a rare kind", GRADIENT),
-    "webp": (encode(PICTURE, "WEBP", lossless=True), "WEBP format", PIXELS),
-    "bmp": (encode(PICTURE, "BMP"), "BMP format", PIXELS),
-    "tiff": (encode(PICTURE, "TIFF", compression="tiff_lzw"), "TIFF format", PIXELS),
-    "ppm": (encode(PICTURE, "PPM"), "PPM format", PIXELS),
+    "webp": (encode(IMAGE, "WEBP", lossless=True), "WEBP format", PIXELS),
+    "bmp": (encode(IMAGE, "BMP"), "BMP format", PIXELS),
+    "tiff": (encode(IMAGE, "TIFF", compression="tiff_lzw"), "TIFF format", PIXELS),
+    "ppm": (encode(IMAGE, "PPM"), "PPM format", PIXELS),
     "gif": (encode(PALETTE, "GIF"), "GIF format", np.asarray(PALETTE.convert("RGB"))),
     "animated gif": (
         encode(PALETTE, "GIF", save_all=True, append_images=[TURNED]),
@@ -208,27 +208,27 @@ AGAIN = {
         np.asarray(PALETTE.convert("RGB")),
     ),
     "animated webp": (
-        encode(PICTURE, "WEBP", lossless=True, save_all=True, append_images=[TURNED]),
+        encode(IMAGE, "WEBP", lossless=True, save_all=True, append_images=[TURNED]),
         "WEBP format",
         PIXELS,
     ),
     "png with a palette": (encode(PALETTE, "PNG"), "PNG of mode P", np.asarray(PALETTE.convert("RGB"))),
-    "png with alpha": (encode(PICTURE.convert("RGBA"), "PNG"), "PNG of mode RGBA", PIXELS),
+    "png with alpha": (encode(IMAGE.convert("RGBA"), "PNG"), "PNG of mode RGBA", PIXELS),
     "grey png with alpha": (encode(GREY.convert("LA"), "PNG"), "PNG of mode LA", GREY_PIXELS),
     "black and white png": (
-        encode(PICTURE.convert("1"), "PNG"),
+        encode(IMAGE.convert("1"), "PNG"),
         "PNG of mode 1",
-        np.asarray(PICTURE.convert("1").convert("RGB")),
+        np.asarray(IMAGE.convert("1").convert("RGB")),
     ),
     "png with a transparent colour": (
-        encode(PICTURE, "PNG", transparency=(1, 2, 3)),
+        encode(IMAGE, "PNG", transparency=(1, 2, 3)),
         "PNG of mode RGB",
         PIXELS,
     ),
     "grey png of 16 bits": (png(deep(GREY), 16, 0), "PNG of mode I;16", GREY_PIXELS),
-    "png of 16 bits": (png(deep(PICTURE), 16, 2), "PNG of 16 bits", PIXELS),
+    "png of 16 bits": (png(deep(IMAGE), 16, 2), "PNG of 16 bits", PIXELS),
     "grey png of 16 bits with alpha": (png(deep(GREY.convert("LA")), 16, 4), "PNG of mode RGBA", GREY_PIXELS),
-    "png of 16 bits with alpha": (png(deep(PICTURE.convert("RGBA")), 16, 6), "PNG of mode RGBA", PIXELS),
+    "png of 16 bits with alpha": (png(deep(IMAGE.convert("RGBA")), 16, 6), "PNG of mode RGBA", PIXELS),
     "tiff of 16 bits": (
         encode(Image.fromarray(deep(GREY).astype(np.uint16)), "TIFF"),
         "TIFF format",
@@ -242,7 +242,7 @@ def params(cases):
 
 
 @params(KEPT)
-def test_sound_rgb_and_grey_images_keep_their_bytes_and_training_decodes_them(case, trained_on):
+def test_sound_rgb_and_grey_images_keep_their_bytes_and_decode_in_training(case, trained_on):
     content, shown = case
     image = prepare(content)
     assert image.content == content
@@ -255,9 +255,7 @@ def test_sound_rgb_and_grey_images_keep_their_bytes_and_training_decodes_them(ca
 
 
 @params(AGAIN)
-def test_what_decoders_read_differently_is_stored_again_and_training_sees_what_a_person_sees(
-    case, trained_on
-):
+def test_images_that_decoders_read_differently_are_reencoded_upright(case, trained_on):
     content, reason, shown = case
     image = prepare(content)
     jpeg = content.startswith(b"\xff\xd8")
@@ -270,21 +268,21 @@ def test_what_decoders_read_differently_is_stored_again_and_training_sees_what_a
 
 
 @params({name: case[0] for name, case in (KEPT | AGAIN).items()})
-def test_decoding_a_file_gives_to_the_bit_what_training_sees_of_what_is_stored(case, trained_on):
+def test_decoding_a_file_gives_exactly_the_pixels_that_training_sees(case, trained_on):
     pixels = decode(case)
     assert pixels.dtype == np.uint8
     assert (pixels == trained_on(prepare(case).content)).all()
 
 
 def decoded_upright(content):
-    """What Pillow shows; only orientation 6 occurs."""
+    """Return the pixels that Pillow decodes, upright. Only orientation 6 occurs."""
     image = Image.open(io.BytesIO(content))
     pixels = np.asarray(image.convert("RGB")).astype(int)
     return pixels.transpose(1, 0, 2)[:, ::-1] if image.getexif().get(0x0112) == 6 else pixels
 
 
 @params(AGAIN)
-def test_what_is_stored_again_is_plain_rgb_and_comes_out_of_a_second_look_unchanged(case):
+def test_reencoded_images_are_plain_rgb_and_are_kept_the_second_time(case):
     image = prepare(case[0])
     stored = Image.open(io.BytesIO(image.content))
     assert stored.mode == "RGB"
@@ -300,7 +298,7 @@ def test_exif_orientation_is_applied_once(turn, kind, trained_on):
     exif = Image.Exif()
     exif[0x0112] = turn
     options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
-    image = prepare(encode(PICTURE, kind, exif=exif, **options))
+    image = prepare(encode(IMAGE, kind, exif=exif, **options))
     shown = upright(turn)
     assert (image.reencoding_reason is None) == (turn == 1 and kind in ("JPEG", "PNG"))
     assert (image.height, image.width) == shown.shape[:2]
@@ -314,7 +312,7 @@ def test_exif_orientation_is_applied_once(turn, kind, trained_on):
     [b"", b"rubbish, rubbish", b"MM\0+\0\0\0\x08", b"II*\0\xff\xff\xff\xff", ifd(orientation(6))[:14]],
     ids=["empty", "rubbish", "version", "far away", "cut"],
 )
-def test_exif_that_says_nothing_costs_no_image_its_bytes(body):
+def test_exif_without_an_orientation_does_not_cause_reencoding(body):
     content = with_exif(JPEG, body)
     image = prepare(content)
     assert (image.content, image.reencoding_reason) == (content, None)
@@ -331,7 +329,7 @@ def test_exif_that_says_nothing_costs_no_image_its_bytes(body):
     ],
     ids=["rational as text", "text as rational", "number as text", "pointer as text", "comment"],
 )
-def test_exif_of_wrong_types_beside_the_orientation_does_not_matter(odd, trained_on):
+def test_invalid_exif_entries_next_to_the_orientation_do_not_matter(odd, trained_on):
     entries = sorted([odd, orientation(6)])
     image = prepare(with_exif(JPEG, ifd(*entries)))
     assert image.reencoding_reason == "EXIF orientation"
@@ -339,15 +337,15 @@ def test_exif_of_wrong_types_beside_the_orientation_does_not_matter(odd, trained
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(value, trained_on):
+def test_an_invalid_orientation_is_ignored(value, trained_on):
     image = prepare(with_exif(JPEG, ifd(orientation(value))))
     assert apart(trained_on(image.content), decoded(JPEG)) < LOSSY
 
 
 @pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
-@pytest.mark.parametrize("picture", [PICTURE, GREY], ids=["rgb", "grey"])
-def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marker, picture):
-    content = with_frame(encode(picture, quality=90), marker)
+@pytest.mark.parametrize("image", [IMAGE, GREY], ids=["rgb", "grey"])
+def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marker, image):
+    content = with_frame(encode(image, quality=90), marker)
     image = try_prepare(content)
     assert isinstance(image, UnreadableImage) or (image.content != content and image.reencoding_reason)
 
@@ -362,8 +360,8 @@ def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marke
         (b"\x89PNG\r\n\x1a\n", "."),
         (JPEG[:20], "."),
         (JPEG[: JPEG.index(b"\xff\xda")], "."),
-        (encode(PICTURE.convert("F"), "TIFF"), "mode F have no known range"),
-        (encode(PICTURE.convert("I"), "TIFF"), "mode I have no known range"),
+        (encode(IMAGE.convert("F"), "TIFF"), "mode F have no known range"),
+        (encode(IMAGE.convert("I"), "TIFF"), "mode I have no known range"),
     ],
     ids=[
         "empty",
@@ -377,7 +375,7 @@ def test_lossless_hierarchical_and_arithmetic_jpegs_never_keep_their_bytes(marke
         "int",
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason(content, reason):
+def test_files_that_are_not_images_are_refused_with_a_reason(content, reason):
     with pytest.raises(UnreadableImage, match=reason):
         prepare(content)
 
@@ -394,14 +392,14 @@ CUT = {
     "deep png": AGAIN["png of 16 bits"][0],
     "webp": AGAIN["webp"][0],
     "bmp": AGAIN["bmp"][0],
-    "tiff": encode(PICTURE, "TIFF"),
+    "tiff": encode(IMAGE, "TIFF"),
     "ppm": AGAIN["ppm"][0],
 }
 
 
 @params(CUT)
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning", "ignore:Truncated File:UserWarning")
-def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
+def test_an_image_cut_short_at_any_byte_is_refused(case):
     cuts = {1, 2, 3, 12, 13, len(case) // 2, *range(20, len(case), max(1, len(case) // 40))}
     accepted = [cut for cut in sorted(cuts) if not isinstance(try_prepare(case[:-cut]), UnreadableImage)]
     assert not accepted
@@ -411,7 +409,7 @@ def test_an_image_cut_short_is_refused_wherever_it_is_cut(case):
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File:UserWarning")
-def test_a_gif_cut_short_is_refused_unless_all_its_pixels_are_there():
+def test_a_gif_cut_short_is_refused_unless_all_its_pixels_remain():
     content, _, shown = AGAIN["gif"]
     for length in range(0, len(content), 7):
         image = try_prepare(content[:length])
@@ -420,7 +418,7 @@ def test_a_gif_cut_short_is_refused_unless_all_its_pixels_are_there():
 
 
 def scan(jpeg):
-    """Where the entropy-coded data of a baseline JPEG begins and ends."""
+    """Return start and end of the entropy-coded data of a baseline JPEG."""
     place = jpeg.index(b"\xff\xda")
     return place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big"), len(jpeg) - 2
 
@@ -433,7 +431,7 @@ def test_a_marker_inside_the_data_of_a_jpeg_is_refused(marker):
             prepare(NOISY[:place] + marker + NOISY[place + 2 :])
 
 
-def test_a_flipped_bit_that_leaves_undecodable_data_is_refused_and_flips_that_leave_valid_bits_cannot_be_seen(
+def test_flipped_bits_in_a_jpeg_are_refused_if_the_data_becomes_invalid(
     trained_on,
 ):
     begin, end = scan(NOISY)
@@ -473,7 +471,7 @@ def test_flips_in_a_png_are_refused_in_the_data_and_in_every_checksum():
 
 
 def bomb(kind, side):
-    """A few bytes that claim so many pixels a side."""
+    """Return a few bytes that declare ``side`` × ``side`` pixels."""
     if kind == "JPEG":
         place = JPEG.index(b"\xff\xc0") + 5
         return JPEG[:place] + struct.pack(">HH", side, side) + JPEG[place + 4 :]
@@ -492,12 +490,12 @@ def bomb(kind, side):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 13_000, 30_000])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM"])
-def test_a_bomb_is_refused_with_its_reason(kind, side):
+def test_a_decompression_bomb_is_refused_with_its_reason(kind, side):
     with pytest.raises(UnreadableImage, match="too many"):
         prepare(bomb(kind, side))
 
 
-def test_bombs_are_refused_without_decoding_them(tmp_path):
+def test_decompression_bombs_are_refused_without_decoding(tmp_path):
     script = """
 import resource, sys, warnings
 from pathlib import Path
@@ -522,10 +520,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     ).stdout.splitlines()
     assert all("too many" in line for line in ran[:-1])
     assert len(ran) == len(paths)
-    assert int(ran[-1]) < 20  # MiB; the smallest of the pictures would be 232
+    assert int(ran[-1]) < 20  # MiB; the smallest image would need 232
 
 
-def test_the_limit_of_pixels_is_the_last_number_that_is_allowed(monkeypatch):
+def test_the_pixel_limit_itself_is_allowed(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64)
     assert prepare(JPEG).content == JPEG
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
@@ -535,9 +533,9 @@ def test_the_limit_of_pixels_is_the_last_number_that_is_allowed(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
 @pytest.mark.parametrize("size", [(1_000_000, 1), (1_000_001, 1), (1, 1_000_001)])
-def test_a_side_that_no_decoder_takes_is_refused(kind, size, trained_on):
+def test_a_side_that_no_decoder_accepts_is_refused(kind, size, trained_on):
     image = try_prepare(encode(Image.new("RGB", size), kind))
-    if max(size) > 1_000_000:  # libpng's limit
+    if max(size) > 1_000_000:  # limit of libpng
         assert isinstance(image, UnreadableImage)
         assert "1000001" in str(image)
     else:
@@ -568,7 +566,7 @@ LARGE = {
 
 @params(LARGE)
 @pytest.mark.parametrize("side", ["short", "long"])
-def test_large_images_become_small_jpegs_of_what_pillow_resizes_them_to(case, side, trained_on):
+def test_shrunk_images_are_jpegs_of_what_pillow_computes(case, side, trained_on):
     content, mode = case
     image = prepare(content, Shrink(side, 120, 100))
     original = Image.open(io.BytesIO(content)).convert(mode)
@@ -592,24 +590,24 @@ def test_a_rotated_cmyk_image_is_shrunk_upright(trained_on):
     assert apart(trained_on(image.content), np.asarray(small)) < 4
 
 
-def test_sixteen_bits_are_shrunk_too(trained_on):
+def test_a_16_bit_image_is_shrunk(trained_on):
     image = prepare(AGAIN["grey png of 16 bits"][0], Shrink("short", 24, 100))
     wanted = np.asarray(GREY.resize((32, 24), Image.Resampling.BICUBIC)).astype(int)
     assert apart(trained_on(image.content), wanted[:, :, None]) < 2
 
 
 @params(KEPT)
-def test_images_that_are_small_enough_keep_their_bytes_beside_large_ones(case):
+def test_images_that_are_small_enough_keep_their_bytes(case):
     for shrink in (Shrink("short", 48, 50), Shrink("long", 64, 50)):
         assert prepare(case[0], shrink) == prepare(case[0])
 
 
 @params(AGAIN)
-def test_images_that_are_small_enough_are_stored_again_as_without_shrinking(case):
+def test_small_images_are_reencoded_as_without_shrinking(case):
     assert prepare(case[0], Shrink("long", 64, 50)) == prepare(case[0])
 
 
-def test_the_quality_is_the_one_of_jpeg():
+def test_the_quality_is_that_of_jpeg():
     rough, fine = (prepare(PHOTO, Shrink("short", 200, quality)).content for quality in (50, 95))
     pillow = Image.open(io.BytesIO(encode(photo(), quality=50)))
     assert Image.open(io.BytesIO(rough)).quantization == pillow.quantization
@@ -617,6 +615,6 @@ def test_the_quality_is_the_one_of_jpeg():
 
 
 @pytest.mark.parametrize("content", [JPEG[:-2], JPEG[:300], CMYK[:-2], PNG[:-20], b"<html>", b""])
-def test_damage_is_refused_when_images_are_made_smaller_too(content):
+def test_damaged_images_are_refused_when_shrinking_too(content):
     with pytest.raises(UnreadableImage, match=r"\w"):
         prepare(content, Shrink("short", 20, 90))

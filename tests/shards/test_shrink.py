@@ -20,7 +20,7 @@ from fasticcl.shards.shrink import Shrink
         ("short", 256, 100, 5000, None),
     ],
 )
-def test_sizes_follow_one_side_and_nothing_is_enlarged(side, wanted, height, width, size):
+def test_new_sizes_follow_one_side_and_never_enlarge(side, wanted, height, width, size):
     assert Shrink(side, wanted, 90).new_size(height, width) == size
 
 
@@ -33,7 +33,7 @@ def test_sizes_follow_one_side_and_nothing_is_enlarged(side, wanted, height, wid
         ((256, None, 75), Shrink("short", 256, 75)),
     ],
 )
-def test_the_options_say_how_images_are_made_smaller(options, shrink):
+def test_options_define_the_shrinking(options, shrink):
     assert Shrink.from_options(*options) == shrink
 
 
@@ -44,6 +44,6 @@ def test_the_options_say_how_images_are_made_smaller(options, shrink):
         ((None, None, 90), "--quality needs --short-side or --max-side"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, sentence):
+def test_contradicting_options_are_refused(options, sentence):
     with pytest.raises(UserError, match=sentence):
         Shrink.from_options(*options)

@@ -1,4 +1,4 @@
-"""`verify`: a flipped byte anywhere, and whatever else no longer fits, is found and named."""
+"""Verification finds and names flipped bytes, missing files and inconsistent indexes."""
 
 import shutil
 import sys
@@ -28,7 +28,7 @@ MASKS = st.integers(1, 255)
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """Fourteen training and six other images in shards of five, and one that could not be read."""
+    """Shards of fourteen training and six other images, five per shard, and one unreadable image."""
     contents = [*jpegs(16, seed=2), PNG, PNG + b" ", PNG + b"  ", b"", *jpegs(1, seed=3)]
     items = [Item(content, i % 3, f"{i} of {len(contents)}.jpg") for i, content in enumerate(contents)]
     folder = tmp_path_factory.mktemp("sound")
@@ -44,12 +44,12 @@ def folder(sound, tmp_path):
 
 @pytest.fixture(scope="module")
 def scratch(sound, tmp_path_factory):
-    """A copy in which single bytes are flipped and flipped back."""
+    """A copy in which tests flip single bytes and flip them back."""
     return shutil.copytree(sound, tmp_path_factory.mktemp("scratch") / "shards")
 
 
 def problems(folder, **options):
-    """What verify says, whichever way it says it."""
+    """Return the problems, or the message of the error, as a list."""
     try:
         return verify(folder, **options).problems
     except UserError as error:
@@ -69,7 +69,7 @@ def found_after_flip(folder, name, place, mask):
 
 
 def image_at(tar, place):
-    """The name of the member whose image a byte of a shard belongs to, or None."""
+    """Return the name of the image that contains a byte of a shard, or None."""
     with tarfile.open(tar) as members:
         for member in members:
             if member.offset_data <= place < member.offset_data + member.size:
@@ -79,7 +79,7 @@ def image_at(tar, place):
 
 def assert_named(folder, name, place, found):
     if name == "manifest.json":
-        # A flip in the number of the format is taken for another version.
+        # A flip in the format number looks like another version.
         assert "manifest.json is damaged" in found[0] or "has shards of format" in found[0]
         return
     assert any(name in sentence for sentence in found), (name, place, found)
@@ -112,7 +112,7 @@ def test_a_flipped_byte_anywhere_is_found_and_named(scratch, data):
 
 
 def places(folder, name):
-    """Bytes of every kind: some all over a file, and of a tar the beginning and end of all its pieces."""
+    """Return offsets all over a file, and for a tar those at the start and end of each of its parts."""
     size = (folder / name).stat().st_size
     if not name.endswith(".tar"):
         return sorted({*range(0, size, 1 + size // 60), size - 1})
@@ -139,7 +139,7 @@ def places(folder, name):
         "val/shard-000000.tar",
     ],
 )
-def test_a_flipped_bit_in_every_kind_of_place_is_found_and_named(scratch, name):
+def test_a_flipped_bit_in_every_field_is_found_and_named(scratch, name):
     rng = np.random.default_rng(1)
     for place in places(scratch, name):
         found = found_after_flip(scratch, name, place, 1 << int(rng.integers(8)))
@@ -196,7 +196,7 @@ def test_a_missing_split_is_named_file_by_file(folder):
         assert f"{name} is missing" in found
 
 
-def test_an_interruption_ends_it_before_all_shards_are_read(sound, monkeypatch):
+def test_an_interruption_ends_verification_early(sound, monkeypatch):
     read = []
 
     def interrupted(*arguments):
@@ -210,14 +210,14 @@ def test_an_interruption_ends_it_before_all_shards_are_read(sound, monkeypatch):
     assert len(read) < len(list(sound.rglob("*.tar")))
 
 
-def test_a_folder_without_a_manifest_has_no_shards(folder, tmp_path):
+def test_a_folder_without_a_manifest_gives_a_clear_error(folder, tmp_path):
     (folder / "manifest.json").unlink()
     for each in (folder, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"There are no shards in .*: it has no manifest\.json"):
             verify(each)
 
 
-def test_tars_that_other_readers_would_take_for_shards_are_named(folder):
+def test_tars_that_other_readers_would_use_as_shards_are_named(folder):
     for name in ("train/shard-000009.tar", "train/more.tar", "test/shard-000000.tar"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "train" / "shard-000000.tar", folder / name)
@@ -228,7 +228,7 @@ def test_tars_that_other_readers_would_take_for_shards_are_named(folder):
     ]
 
 
-def test_two_shards_that_changed_places_are_named(folder):
+def test_two_swapped_shards_are_named(folder):
     one, two = (folder / "train" / f"shard-00000{i}.tar" for i in (0, 1))
     if one.stat().st_size != two.stat().st_size:
         pytest.fail("the test needs two shards of one size")
@@ -241,7 +241,7 @@ def test_two_shards_that_changed_places_are_named(folder):
 
 
 def signed_again(folder, split, change):
-    """Change the index of a split and make every checksum fit it."""
+    """Change the index of a split and update the checksums."""
     manifest = Manifest.read(folder)
     path = folder / split / INDEX
     index = np.load(path)
@@ -259,7 +259,7 @@ def altered(field, row, by=1):
 
 
 @pytest.mark.parametrize("field", ["height", "width"])
-def test_decode_finds_an_image_of_another_size_than_the_index_says(folder, field):
+def test_decode_finds_an_image_of_another_size_than_in_the_index(folder, field):
     signed_again(folder, "train", altered(field, 3))
     row = np.load(folder / "train" / INDEX)[3]
     shard = f"train/shard-{row['shard']:06d}.tar"
@@ -269,7 +269,7 @@ def test_decode_finds_an_image_of_another_size_than_the_index_says(folder, field
 
 
 @pytest.mark.parametrize("field", ["shard", "offset", "size", "label", "crc32"])
-def test_an_index_that_says_something_else_than_the_tars_is_named(folder, field):
+def test_an_index_that_disagrees_with_the_tars_is_named(folder, field):
     signed_again(folder, "train", altered(field, 9))
     found = " ".join(verify(folder).problems)
     assert "train/" in found
@@ -291,7 +291,7 @@ def test_an_index_that_lacks_or_repeats_images_is_named(folder, change):
     assert any("train/index.npy" in sentence for sentence in verify(folder).problems)
 
 
-def test_images_that_two_splits_share_are_found_by_content_under_any_name(tmp_path):
+def test_images_that_two_splits_share_are_found_by_content(tmp_path):
     contents = jpegs(9, seed=6)
     train = [Item(content, i % 2, f"{i}.jpg") for i, content in enumerate(contents[:6])]
     val = [Item(content, i % 2, f"other{i}.jpg") for i, content in enumerate([contents[4], *contents[6:]])]
@@ -306,8 +306,8 @@ def test_images_that_two_splits_share_are_found_by_content_under_any_name(tmp_pa
     ]
 
 
-def test_images_of_one_checksum_and_size_that_differ_are_no_duplicates(tmp_path):
-    """The remainder of CRC-32 is linear: a difference that is its polynomial leaves it as it is."""
+def test_different_images_of_equal_checksum_and_size_are_not_duplicates(tmp_path):
+    """CRC-32 is linear, so adding a multiple of its polynomial does not change it."""
     polynomial = int("100000100110000010001110110110111", 2)  # x^32 + x^26 + … + 1
     difference = int(f"{polynomial:040b}"[::-1], 2).to_bytes(
         5, "little"
@@ -335,16 +335,16 @@ def called(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], ", and decode")])
-def test_the_command_says_that_all_is_sound(called, sound, option, more):
+@pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], " and can be decoded")])
+def test_the_command_reports_sound_shards(called, sound, option, more):
     assert called("verify", sound, *option) == (
         0,
-        f"20 images in 5 shards are as they were converted{more}.\n",
+        f"20 images in 5 shards are intact{more}.\n",
         "",
     )
 
 
-def test_the_command_says_what_is_wrong_and_ends_with_code_1(called, folder):
+def test_the_command_reports_problems_with_exit_code_1(called, folder):
     path = folder / "train" / "shard-000000.tar"
     content = bytearray(path.read_bytes())
     content[600] ^= 1
@@ -355,11 +355,11 @@ def test_the_command_says_what_is_wrong_and_ends_with_code_1(called, folder):
     assert err.splitlines() == [
         "val/stray.tar does not belong here",
         f"train/shard-000000.tar: {image_at(path, 600)} at byte 512 was changed",
-        f"error: 2 problems in {folder}; convert the dataset again.",
+        f"error: 2 problems in {folder}. Convert the dataset again.",
     ]
 
 
-def test_the_command_ends_with_code_2_where_there_are_no_shards(called, tmp_path):
+def test_the_command_has_exit_code_2_without_shards(called, tmp_path):
     code, _, err = called("verify", tmp_path)
     assert (code, err) == (2, f"error: There are no shards in {tmp_path}: it has no manifest.json.\n")
 
@@ -375,7 +375,7 @@ def test_the_command_names_images_that_two_splits_share(called, tmp_path):
 @pytest.mark.parametrize(
     "name", ["train/shard-000001.tar", "train/index.npy", "train/shard-000000.idx", "quarantine.jsonl"]
 )
-def test_a_file_that_cannot_be_read_is_a_problem_with_a_name(folder, name):
+def test_a_file_that_cannot_be_read_is_named(folder, name):
     (folder / name).chmod(0)
     ended = run("verify", folder, before=UNPRIVILEGED)
     assert ended.returncode == 1

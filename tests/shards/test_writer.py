@@ -37,7 +37,7 @@ SAMPLES = st.lists(
 
 
 def write(folder, samples, shard_size):
-    """Write samples with the writer of shards, and what belongs beside them."""
+    """Write samples with `ShardWriter`, and the index and the manifest."""
     (folder / "train").mkdir(parents=True)
     infos, rows = [], []
     for number, first in enumerate(range(0, len(samples), shard_size)):
@@ -70,7 +70,7 @@ def write(folder, samples, shard_size):
 
 @pytest.fixture
 def emptied(tmp_path):
-    """A folder for each example."""
+    """A function that returns a new folder for each example."""
     numbers = iter(range(10**6))
     return lambda: tmp_path / str(next(numbers))
 
@@ -85,7 +85,7 @@ fixed = settings(
 
 @given(samples=SAMPLES, shard_size=st.integers(1, 5))
 @fixed
-def test_any_bytes_under_any_name_come_back_out_of_shards_and_tars(emptied, samples, shard_size):
+def test_any_bytes_under_any_name_are_read_back_from_shards_and_tars(emptied, samples, shard_size):
     folder = emptied()
     infos = write(folder, samples, shard_size)
     shards = Shards(folder, "train")
@@ -113,7 +113,7 @@ def test_any_bytes_under_any_name_come_back_out_of_shards_and_tars(emptied, samp
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @given(samples=SAMPLES, shard_size=st.integers(1, 5))
 @settings(fixed, max_examples=8)
-def test_any_bytes_under_any_name_come_back_out_of_webdataset(emptied, samples, shard_size):
+def test_any_bytes_under_any_name_are_read_back_by_webdataset(emptied, samples, shard_size):
     folder = emptied()
     infos = write(folder, samples, shard_size)
     urls = [str(folder / "train" / info.name) for info in infos]
@@ -126,7 +126,7 @@ def test_any_bytes_under_any_name_come_back_out_of_webdataset(emptied, samples, 
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_index_of_any_bytes_is_the_one_that_dalis_tool_writes(tmp_path, seed):
+def test_the_index_of_any_bytes_equals_that_of_wds2idx(tmp_path, seed):
     rng = np.random.default_rng(seed)
     samples = [
         (f"{i} ü.x", ["jpg", "png"][i % 2], rng.bytes(int(rng.integers(1, 3000))), i % CLASSES, 1, 1)
@@ -157,7 +157,7 @@ def test_nothing_of_a_shard_is_visible_before_it_is_closed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shard-000003.idx", "shard-000003.tar"]
 
 
-def test_a_shard_that_is_abandoned_leaves_nothing(tmp_path):
+def test_an_abandoned_shard_leaves_no_files(tmp_path):
     writer = ShardWriter(tmp_path, 0)
     writer.add("000000000_x", "jpg", b"content", 0, 1, 1)
     writer.abandon()
@@ -170,7 +170,7 @@ NAMES = st.lists(st.tuples(st.integers(0, 10**9 - 1), st.text(max_size=300)), un
 @given(NAMES)
 @example([(3, "train/a b/x.y.JPEG"), (123, "train/k/" + "ä" * 300 + ".jpg"), (4, ""), (5, "/"), (6, ".jpg")])
 @settings(fixed, max_examples=100)
-def test_keys_of_any_file_names_are_unique_short_and_sort_in_storage_order(names):
+def test_keys_of_any_file_names_are_unique_short_and_sorted(names):
     names.sort(key=lambda pair: pair[0])
     keys = [member_key(*pair) for pair in names]
     assert keys == sorted(set(keys))
@@ -178,5 +178,5 @@ def test_keys_of_any_file_names_are_unique_short_and_sort_in_storage_order(names
         assert re.fullmatch(r"[0-9]{9}_[A-Za-z0-9_-]{0,60}", key)
 
 
-def test_keys_still_name_their_source():
+def test_keys_contain_the_name_of_the_source_file():
     assert member_key(3, "train/a b/x.y.JPEG") == "000000003_x_y"

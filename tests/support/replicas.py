@@ -16,14 +16,14 @@ from tests.support.images import encode, noise
 
 
 def jpegs(count: int, seed: int = 0, side: int = 24) -> list[bytes]:
-    """As many different JPEGs, of a few pictures: comments tell them apart, which costs next to nothing."""
+    """Return different JPEGs quickly: a few images, each with a different comment."""
     rng = np.random.default_rng(seed)
-    pictures = [encode(noise(rng, side, side), quality=75) for _ in range(min(count, 24))]
+    images = [encode(noise(rng, side, side), quality=75) for _ in range(min(count, 24))]
     contents = []
     for i in range(count):
-        picture, comment = pictures[i % len(pictures)], b"%d of %d" % (i, seed)
+        image, comment = images[i % len(images)], b"%d of %d" % (i, seed)
         segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
-        contents.append(picture[:2] + segment + picture[2:])
+        contents.append(image[:2] + segment + image[2:])
     return contents
 
 
@@ -39,7 +39,7 @@ def write_files(root: Path, contents: Mapping[str, bytes]) -> Path:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
-    """A tar with these members in this order, compressed if its name says so."""
+    """Write a tar with these members in this order, gzipped if its name ends with gz."""
     compressed = path.name.endswith(("gz", "tgz"))
     with tarfile.open(
         path, "w:gz" if compressed else "w", **({"compresslevel": 1} if compressed else {})
@@ -52,23 +52,23 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 
 
 def git_blob(content: bytes) -> str:
-    """What `git hash-object` prints."""
+    """Return the hash that `git hash-object` prints."""
     return hashlib.sha1(f"blob {len(content)}".encode() + b"\x00" + content).hexdigest()
 
 
 @dataclass(frozen=True)
 class INat2018:
-    """The official annotations and images of a few, or of 8,142, species."""
+    """Annotations and images in the official format."""
 
     annotations: dict[str, dict]
-    """What train2018.json and val2018.json hold."""
+    """Content of train2018.json and val2018.json."""
     images: dict[str, list[tuple[str, int]]]
-    """Of each split the path and the category of every image, in the order of the annotations' images."""
+    """Path and category of each image of each split, in the order of the annotations."""
     contents: dict[str, bytes]
-    """Every image by its path."""
+    """Every image by path."""
 
     def write(self, root: Path) -> Path:
-        """As it is after unpacking."""
+        """Write the unpacked files."""
         write_files(root, self.contents)
         return self.write_annotations(root)
 
@@ -79,7 +79,7 @@ class INat2018:
         )
 
     def write_downloads(self, root: Path, images: str = "train_val2018.tar.gz") -> Path:
-        """As it is downloaded."""
+        """Write the files as they are downloaded."""
         for split, each in self.annotations.items():
             name = f"{split}2018.json"
             write_tar(root / f"{name}.tar.gz", [(name, json.dumps(each).encode())])
@@ -87,19 +87,19 @@ class INat2018:
         return root
 
     def rows(self, split: str) -> list[tuple[int, bytes]]:
-        """Label and bytes of every image in the order that the index promises: by class, then as listed."""
+        """Return label and bytes of every image in the order of the index: by class, then as listed."""
         rank = {category: i for i, category in enumerate(sorted({c for _, c in self.images["train"]}))}
         listed = [(rank[category], self.contents[name]) for name, category in self.images[split]]
         return sorted(listed, key=lambda row: row[0])
 
 
 def inat2018(counts: Mapping[int, int], val: int = 1, seed: int = 0) -> INat2018:
-    """Annotations that list images, their categories and the categories each in an order of its own.
+    """Return annotations whose images, annotations and categories have unrelated orders.
 
     Args:
         counts: training images of each category id.
         val: validation images of each category.
-        seed: of the orders.
+        seed: seed of the orders and the images.
     """
     rng = np.random.default_rng(seed)
     families = ["Aves", "Plantae", "Insecta"]
@@ -134,9 +134,9 @@ def inat2018(counts: Mapping[int, int], val: int = 1, seed: int = 0) -> INat2018
 
 
 def inat2018_profile() -> np.ndarray:
-    """Images of 8,142 classes with all figures that are published of iNaturalist 2018, in no order.
+    """Return class counts with all published figures of iNaturalist 2018, in random order.
 
-    The real counts are not at hand; within many, medium and few these fall smoothly.
+    The real counts are not available. Within many, medium and few, these counts fall smoothly.
     """
     many = np.round(101 + 899 * (1 - np.linspace(0, 1, 842)) ** 5.6)
     medium = np.round(np.geomspace(100, 20, 4076))
@@ -149,13 +149,13 @@ def inat2018_profile() -> np.ndarray:
 
 
 def cifar(name: str, pixels: np.ndarray, labels: np.ndarray, tests: int) -> dict[str, bytes]:
-    """The files of a CIFAR download by their path in it; the last ``tests`` images are the test split.
+    """Return the files of a CIFAR download by path. The last ``tests`` images are the test split.
 
     Args:
         name: CIFAR10 or CIFAR100.
-        pixels: [N, 3072] as the pickles have them.
-        labels: [N].
-        tests: test images.
+        pixels: [N, 3072] in the order of the pickles.
+        labels: [N] labels.
+        tests: number of test images.
     """
     trains, classes = len(labels) - tests, range(labels.max() + 1)
     if name == "CIFAR10":
@@ -187,7 +187,7 @@ def _python2_pickle(content: object) -> bytes:
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes what the authors' Python 2 and NumPy 1 wrote: every string is a byte string."""
+    """A pickler that writes like Python 2 and NumPy 1, where every string is a byte string."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 

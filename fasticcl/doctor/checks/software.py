@@ -129,7 +129,7 @@ def _mismatch(facts: Facts) -> str:
     requirement = software.torch_required_by_torchvision
     operator, required, installed = requirement[:2], _numbers(requirement[2:]), _numbers(torch["version"])
     if (operator == "==" and installed != required) or (operator == ">=" and installed < required):
-        return f"it is built for torch {requirement} and torch {torch['version']} is installed"
+        return f"it is built for torch {requirement} while torch {torch['version']} is installed"
     return ""
 
 

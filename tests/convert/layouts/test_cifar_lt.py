@@ -1,4 +1,4 @@
-"""CIFAR-10-LT and CIFAR-100-LT: the subset, to the image, and how carefully the pickles are read."""
+"""CIFAR-10-LT and CIFAR-100-LT: the exact subset, and safe reading of the pickles."""
 
 import hashlib
 import http.client
@@ -36,7 +36,7 @@ FACTOR = {100: 0.01, 50: 0.02, 10: 0.1}
 
 
 def ldam_drw(labels, num_classes, imbalance):
-    """The training images of LDAM-DRW, as `IMBALANCECIFAR10` chooses them, written from its description."""
+    """Return the training images that `IMBALANCECIFAR10` of LDAM-DRW selects, reimplemented here."""
     generator = np.random.RandomState(0)
     chosen = []
     for k in range(num_classes):
@@ -52,7 +52,7 @@ def md5_sums(contents):
 
 
 def make_official(monkeypatch, name, md5):
-    """Have torchvision take the files with these MD5 sums for the official ones."""
+    """Make torchvision accept files with these MD5 sums as the official ones."""
     official = OFFICIAL[name]
     for files in ("train_list", "test_list"):
         monkeypatch.setattr(official, files, [[file, md5[file]] for file, _ in getattr(official, files)])
@@ -67,13 +67,13 @@ def labels_of(name, per_class, tests_per_class, seed=0):
 
 @pytest.fixture(scope="module")
 def pixels():
-    """[60000, 3072], as many as the real ones."""
+    """Pixels [60000, 3072], as many as in the real dataset."""
     return np.random.default_rng(0).integers(0, 256, (60_000, 3072), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def full(request, pixels, tmp_path_factory):
-    """Name, folder, MD5 sums and labels of a replica of full size."""
+    """Name, folder, MD5 sums and labels of a replica of the full size."""
     name = request.param
     labels = labels_of(name, 50_000 // CLASSES[name], 10_000 // CLASSES[name])
     contents = cifar(OFFICIAL[name].__name__, pixels, labels, tests=10_000)
@@ -84,7 +84,7 @@ def full(request, pixels, tmp_path_factory):
 
 @pytest.fixture(params=NAMES)
 def small(request, monkeypatch):
-    """Name, contents, pixels and labels of a replica with a few images of each class."""
+    """Name, contents, pixels and labels of a replica with a few images per class."""
     name = request.param
     labels = labels_of(name, 6, 2)
     rows = np.random.default_rng(1).integers(0, 256, (len(labels), 3072), dtype=np.uint8)
@@ -98,15 +98,15 @@ def archive_name(name):
 
 
 def listed(source):
-    """Every image of a source, with its bytes."""
+    """Return every image of a source with its bytes."""
     return {
         split: [(item.name, item.label, item.read()) for item in items]
         for split, items in source.splits.items()
     }
 
 
-def picture(row):
-    """[32, 32, 3] from a row of a pickle: a plane of red, one of green, one of blue, each row by row."""
+def pixel_array(row):
+    """Return [32, 32, 3] from a row of a pickle, which has a red, a green and a blue plane."""
     image = np.empty((32, 32, 3), np.uint8)
     for channel in range(3):
         image[:, :, channel] = row[1024 * channel : 1024 * (channel + 1)].reshape(32, 32)
@@ -119,7 +119,7 @@ def decoded(png):
     return np.asarray(image)
 
 
-def test_the_subset_is_that_of_ldam_drw_to_the_image(full, pixels, monkeypatch):
+def test_the_subset_is_exactly_that_of_ldam_drw(full, pixels, monkeypatch):
     name, folder, md5, labels = full
     make_official(monkeypatch, name, md5)
     for imbalance in (100, 50, 10):
@@ -130,8 +130,8 @@ def test_the_subset_is_that_of_ldam_drw_to_the_image(full, pixels, monkeypatch):
         assert train.labels.tolist() == [label for _, label in expected]
         assert test.labels.tolist() == labels[50_000:].tolist()
         for place in np.random.default_rng(imbalance).integers(0, len(expected), 60):
-            assert (decoded(train[int(place)].read()) == picture(pixels[expected[place][0]])).all()
-        # The pixels of 60 images prove what the names say of all.
+            assert (decoded(train[int(place)].read()) == pixel_array(pixels[expected[place][0]])).all()
+        # Names are compared for all images, pixels for 60.
         assert [int(train.name(place).rsplit("/", 1)[1]) for place in range(len(train))] == [
             row for row, _ in expected
         ]
@@ -146,10 +146,10 @@ def test_torchvision_reads_the_same_pixels_from_the_replica(small, tmp_path):
     assert peer.targets == [item.label for item in items] == labels[-len(peer) :].tolist()
     for place, item in enumerate(items):
         assert (decoded(item.read()) == peer.data[place]).all()
-        assert (peer.data[place] == picture(rows[len(rows) - len(peer) + place])).all()
+        assert (peer.data[place] == pixel_array(rows[len(rows) - len(peer) + place])).all()
 
 
-def test_a_converted_part_holds_the_pixels_bit_by_bit(full, pixels, monkeypatch, tmp_path):
+def test_converted_images_have_exactly_the_original_pixels(full, pixels, monkeypatch, tmp_path):
     name, folder, md5, labels = full
     make_official(monkeypatch, name, md5)
     manifest = fasticcl.convert(name, folder, tmp_path, imbalance=50, limit=300, shard_size=128)
@@ -175,11 +175,11 @@ def test_a_converted_part_holds_the_pixels_bit_by_bit(full, pixels, monkeypatch,
         wanted = sorted(images, key=lambda image: image[0])
         assert shards.index["label"].tolist() == [label for label, _ in wanted]
         for content, (_, row) in zip(shards.read(np.arange(len(shards))), wanted, strict=True):
-            assert (decoded(content.tobytes()) == picture(pixels[row])).all()
+            assert (decoded(content.tobytes()) == pixel_array(pixels[row])).all()
 
 
 @pytest.mark.parametrize("place", ["folder", "sub-folder", "archive", "archive itself"])
-def test_files_are_found_wherever_they_lie(small, tmp_path, place):
+def test_files_are_found_in_the_folder_its_sub_folder_and_the_archive(small, tmp_path, place):
     name, contents, _, _ = small
     expected = listed(layout.read(write_files(tmp_path / "expected", contents), name))
     folder = source = tmp_path / "source"
@@ -206,7 +206,7 @@ def test_the_imbalance_is_100_if_none_is_given(small, tmp_path):
 
 
 @pytest.mark.parametrize("imbalance", [20, 1, 0, -10, 1000])
-def test_another_imbalance_is_one_sentence(small, tmp_path, imbalance):
+def test_another_imbalance_gives_a_clear_error(small, tmp_path, imbalance):
     name, contents, _, _ = small
     with pytest.raises(UserError, match=f"--imbalance must be 100, 50 or 10, not {imbalance}"):
         fasticcl.convert(
@@ -248,7 +248,7 @@ def test_a_missing_file_is_named(small, tmp_path, packed):
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["empty folder", "no folder"])
-def test_nothing_there_says_where_to_get_it(small, tmp_path, there):
+def test_missing_files_give_an_error_with_the_download_address(small, tmp_path, there):
     name, _, _, _ = small
     folder = tmp_path / "nowhere"
     if there:
@@ -268,7 +268,7 @@ def test_nothing_there_says_where_to_get_it(small, tmp_path, there):
     ],
     ids=["cut short", "zeros", "no deflate stream", "html", "empty"],
 )
-def test_a_damaged_archive_is_one_sentence(small, tmp_path, damage):
+def test_a_damaged_archive_gives_a_clear_error(small, tmp_path, damage):
     name, contents, _, _ = small
     archive = write_tar(tmp_path / archive_name(name), contents.items())
     archive.write_bytes(damage(archive.read_bytes()))
@@ -278,7 +278,7 @@ def test_a_damaged_archive_is_one_sentence(small, tmp_path, damage):
 
 
 @pytest.mark.parametrize("member", ["a folder", "a link to nowhere"])
-def test_an_archive_with_something_else_in_place_of_a_file_is_one_sentence(small, tmp_path, member):
+def test_an_archive_with_a_folder_or_link_in_place_of_a_file_gives_a_clear_error(small, tmp_path, member):
     name, contents, _, _ = small
     path = next(iter(contents))
     archive = tmp_path / archive_name(name)
@@ -296,7 +296,7 @@ def test_an_archive_with_something_else_in_place_of_a_file_is_one_sentence(small
 
 
 class Evil:
-    """Runs a command when it is unpickled by a trusting reader."""
+    """An object that runs a command when `pickle.load` reads it."""
 
     def __init__(self, command):
         self.command = command
@@ -306,12 +306,12 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_would_run_something_is_refused_and_not_run(small, tmp_path, monkeypatch, protocol):
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(small, tmp_path, monkeypatch, protocol):
     name, contents, _, _ = small
     sign = tmp_path / "sign"
     evil = pickle.dumps({"data": Evil(f"touch {sign}")}, protocol)
     pickle.loads(evil)
-    assert sign.exists()  # a trusting reader does run it
+    assert sign.exists()  # `pickle.load` does run it
     sign.unlink()
     for i, path in enumerate(contents):
         changed = contents | {path: evil}
@@ -334,7 +334,7 @@ def test_a_pickle_that_would_run_something_is_refused_and_not_run(small, tmp_pat
         ("_codecs", "encode"),
     ],
 )
-def test_only_what_arrays_are_made_of_is_loaded(small, tmp_path, monkeypatch, module, attribute):
+def test_only_objects_that_rebuild_arrays_are_loaded(small, tmp_path, monkeypatch, module, attribute):
     name, contents, _, _ = small
     path = next(iter(contents))
     names = b"".join(
@@ -348,7 +348,7 @@ def test_only_what_arrays_are_made_of_is_loaded(small, tmp_path, monkeypatch, mo
 
 @pytest.fixture
 def downloads(small, monkeypatch):
-    """Have torchvision "download" a replica; the list fills with what it was asked for."""
+    """Make torchvision "download" a replica, and record the requested addresses in the list."""
     name, contents, _, _ = small
     asked = []
 
@@ -361,7 +361,7 @@ def downloads(small, monkeypatch):
     return name, asked
 
 
-def test_download_gets_the_archive_with_torchvision_and_only_once(downloads, tmp_path):
+def test_the_archive_is_downloaded_with_torchvision_only_once(downloads, tmp_path):
     name, asked = downloads
     (tmp_path / "src").mkdir()
     first = fasticcl.convert(name, tmp_path / "src", tmp_path / "shards", download=True, limit=40)
@@ -384,7 +384,7 @@ def test_download_gets_the_archive_with_torchvision_and_only_once(downloads, tmp
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch, name, error):
+def test_a_failed_download_gives_a_clear_error(tmp_path, monkeypatch, name, error):
     def download(*_, **__):
         raise error
 

@@ -1,4 +1,4 @@
-"""Images that a CSV file names: paths, labels and splits as a person may write them."""
+"""Images that are listed in a CSV file: forms of paths, labels and splits, and invalid files."""
 
 import csv
 import io
@@ -12,15 +12,15 @@ from fasticcl.convert.layouts import csv_list
 from tests.support.replicas import jpegs, write_files
 from tests.support.trees import stored_images
 
-PICTURES = jpegs(40)
+IMAGES = jpegs(40)
 
 
 def write_table(folder, rows, header="path,label,split", encoding="utf-8"):
-    """The rows as `images.csv`; every path that they name becomes an image."""
+    """Write the rows as `images.csv`, and an image for each path in them."""
     buffer = io.StringIO()
     csv.writer(buffer).writerows(rows)
-    for row, picture in zip(rows, PICTURES, strict=False):
-        write_files(folder, {row[0]: picture})
+    for row, image in zip(rows, IMAGES, strict=False):
+        write_files(folder, {row[0]: image})
     file = folder / "images.csv"
     file.write_bytes(f"{header}\n{buffer.getvalue()}".encode(encoding))
     return file
@@ -33,7 +33,7 @@ def items(source):
 FEW = [["a.jpg", "cat", "train"], ["b.jpg", "ant", "train"], ["c.jpg", "cat", "val"]]
 
 
-def test_labels_are_places_among_the_sorted_names(tmp_path):
+def test_labels_are_indices_into_the_sorted_names(tmp_path):
     source = csv_list.read(write_table(tmp_path, [*FEW, ["deep/er/d.jpg", "ant", "test"]]))
     assert source.dataset == "folder"
     assert source.classes == ["ant", "cat"]
@@ -51,26 +51,26 @@ def test_numbers_sort_as_numbers(tmp_path):
     assert source.splits["train"].labels.tolist() == [2, 1, 0, 2]
 
 
-def test_one_name_among_numbers_makes_them_all_names(tmp_path):
+def test_one_name_among_numbers_makes_all_sort_as_names(tmp_path):
     lines = [[f"{i}.jpg", label, "train"] for i, label in enumerate(["10", "2", "ant", "-1", "1.5"])]
     source = csv_list.read(write_table(tmp_path, [*lines, ["v.jpg", "2", "val"]]))
     assert source.classes == ["-1", "1.5", "10", "2", "ant"]
 
 
-def test_numbers_that_are_equal_have_an_order_of_their_own(tmp_path):
+def test_equal_numbers_with_different_digits_have_a_fixed_order(tmp_path):
     labels = ["1", "00001", "01", "000001", "001", "0000001", "0001"]
     lines = [[f"{i}.jpg", label, "train"] for i, label in enumerate(labels)]
     source = csv_list.read(write_table(tmp_path, [*lines, ["v.jpg", "1", "val"]]))
     assert source.classes == sorted(labels)
 
 
-def test_columns_may_come_in_another_order_and_with_others(tmp_path):
+def test_the_order_of_columns_and_other_columns_do_not_matter(tmp_path):
     file = write_table(tmp_path, [["a.jpg", "7", "train", "cat"], ["b.jpg", "8", "test", "cat"]])
     file.write_text(file.read_text().replace("path,label,split", "path,weight,split,label"))
     assert items(csv_list.read(file)) == {"train": [("a.jpg", 0)], "test": [("b.jpg", 0)]}
 
 
-def test_names_may_hold_whatever_csv_can_quote(tmp_path):
+def test_names_may_contain_all_that_csv_can_quote(tmp_path):
     lines = [
         ['one, two "three".jpg', "café, noir", "train"],
         ["two\nlines.jpg", "a b", "train"],
@@ -79,9 +79,7 @@ def test_names_may_hold_whatever_csv_can_quote(tmp_path):
     ]
     file = write_table(tmp_path, lines)
     assert fasticcl.convert("list", file, tmp_path / "shards").classes == ["a b", "café, noir", "鳥"]
-    assert stored_images(tmp_path / "shards", "train") == list(
-        enumerate([PICTURES[1], PICTURES[0], PICTURES[2]])
-    )
+    assert stored_images(tmp_path / "shards", "train") == list(enumerate([IMAGES[1], IMAGES[0], IMAGES[2]]))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -95,17 +93,17 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path, encodin
 
 def test_paths_are_relative_to_the_file_or_absolute(tmp_path, monkeypatch):
     (tmp_path / "lists").mkdir()
-    elsewhere = write_files(tmp_path / "elsewhere", {"b.jpg": PICTURES[1]})
-    write_files(tmp_path, {"beside.jpg": PICTURES[2], "lists/a.jpg": PICTURES[0]})
+    elsewhere = write_files(tmp_path / "elsewhere", {"b.jpg": IMAGES[1]})
+    write_files(tmp_path, {"beside.jpg": IMAGES[2], "lists/a.jpg": IMAGES[0]})
     file = tmp_path / "lists" / "images.csv"
     file.write_text(f"path,label,split\na.jpg,x,train\n{elsewhere / 'b.jpg'},y,train\n../beside.jpg,y,val\n")
     monkeypatch.chdir(elsewhere)
     fasticcl.convert("list", os.path.relpath(file), tmp_path / "shards")
-    assert stored_images(tmp_path / "shards", "train") == [(0, PICTURES[0]), (1, PICTURES[1])]
-    assert stored_images(tmp_path / "shards", "val") == [(1, PICTURES[2])]
+    assert stored_images(tmp_path / "shards", "train") == [(0, IMAGES[0]), (1, IMAGES[1])]
+    assert stored_images(tmp_path / "shards", "val") == [(1, IMAGES[2])]
 
 
-def test_an_image_that_is_not_there_is_listed(tmp_path):
+def test_a_missing_image_is_listed(tmp_path):
     file = write_table(tmp_path, [*FEW, ["lost.jpg", "cat", "train"]])
     (tmp_path / "lost.jpg").unlink()
     with pytest.raises(UserError, match=r"1 image cannot be read, the first is lost\.jpg \(No such file"):
@@ -114,7 +112,7 @@ def test_an_image_that_is_not_there_is_listed(tmp_path):
     assert manifest.splits["train"].class_counts == [1, 1]
 
 
-def test_val_fraction_puts_a_share_of_every_class_aside(tmp_path):
+def test_val_fraction_uses_a_fraction_of_every_class_as_val(tmp_path):
     lines = [[f"{i}.jpg", "cat" if i < 20 else "ant"] for i in range(30)]
     file = write_table(tmp_path, lines, header="path,label")
     manifest = fasticcl.convert("list", file, tmp_path / "shards", val_fraction=0.2)
@@ -124,7 +122,7 @@ def test_val_fraction_puts_a_share_of_every_class_aside(tmp_path):
         "val": [2, 4],
     }
     stored = stored_images(tmp_path / "shards", "train") + stored_images(tmp_path / "shards", "val")
-    assert sorted(stored) == sorted((int(i < 20), PICTURES[i]) for i in range(30))
+    assert sorted(stored) == sorted((int(i < 20), IMAGES[i]) for i in range(30))
 
 
 @pytest.mark.parametrize(
@@ -156,12 +154,12 @@ def test_val_fraction_puts_a_share_of_every_class_aside(tmp_path):
         (b'path,label,split\n"a"b,cat,train\n', "is not a CSV file"),
         ("path,label,split\né.jpg,cat,train\n".encode("latin1"), "is not a CSV file: 'utf-8' codec"),
         ("path,label,split\na.jpg,cat,train\n".encode("utf-16"), "is not a CSV file: 'utf-8' codec"),
-        (PICTURES[0], "is not a CSV file"),
+        (IMAGES[0], "is not a CSV file"),
         (b'path,label,split\n"' + b"a" * 200_000 + b'",cat,train\n', "is not a CSV file: field larger"),
     ],
     ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else "",
 )
-def test_a_table_that_cannot_be_used_is_one_sentence(tmp_path, content, sentence):
+def test_an_invalid_csv_file_gives_a_clear_error(tmp_path, content, sentence):
     file = tmp_path / "images.csv"
     file.write_bytes(content)
     with pytest.raises(UserError, match=rf"images\.csv.*{sentence}") as refused:
@@ -170,7 +168,7 @@ def test_a_table_that_cannot_be_used_is_one_sentence(tmp_path, content, sentence
     assert not (tmp_path / "shards").exists()
 
 
-def test_a_path_that_no_file_can_have_is_one_sentence(tmp_path):
+def test_an_invalid_path_gives_a_clear_error(tmp_path):
     file = write_table(tmp_path, FEW)
     file.write_bytes(file.read_bytes().replace(b"b.jpg", b"b\0.jpg"))
     with pytest.raises(UserError, match=r"line 3|1 image cannot be read"):
@@ -185,7 +183,7 @@ def test_line_numbers_are_those_of_an_editor(tmp_path, text):
         csv_list.read(file)
 
 
-def test_a_split_column_and_val_fraction_do_not_go_together(tmp_path):
+def test_a_split_column_excludes_val_fraction(tmp_path):
     with pytest.raises(
         UserError, match=r"has a column split\. Leave out --val-fraction or remove the column"
     ):

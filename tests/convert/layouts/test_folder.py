@@ -11,14 +11,14 @@ from fasticcl.shards.reader import Shards
 from tests.support.images import encode, noise
 from tests.support.replicas import jpegs, write_files
 
-PICTURE = encode(noise(np.random.default_rng(0)))
+IMAGE = encode(noise(np.random.default_rng(0)))
 
 
 def lay_out(root, names):
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PICTURE)
+        path.write_bytes(IMAGE)
     return root
 
 
@@ -42,7 +42,7 @@ def test_classes_are_the_sorted_folders_of_train(tmp_path):
     assert [(item.name, item.label) for item in source.splits["val"]] == [("val/b/3.jpg", 1)]
 
 
-def test_val_and_test_may_both_be_there(tmp_path):
+def test_val_and_test_may_both_exist(tmp_path):
     source = folder.read(lay_out(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "test/b/3.jpg"]))
     assert sorted(source.splits) == ["test", "train", "val"]
 
@@ -58,12 +58,12 @@ def test_val_and_test_may_both_be_there(tmp_path):
         (["train/a/1.jpg", "val/a/1.jpg", "val/c/1.jpg"], "has the class 'c', which train/ does not have"),
     ],
 )
-def test_incomplete_folders_are_one_sentence(tmp_path, names, sentence):
+def test_incomplete_folders_give_a_clear_error(tmp_path, names, sentence):
     with pytest.raises(UserError, match=sentence):
         folder.read(lay_out(tmp_path, names))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"Cannot read the folder .*nowhere: No such file"):
         folder.read(tmp_path / "nowhere")
 
@@ -104,7 +104,7 @@ def test_a_folder_becomes_shards_with_the_bytes_of_its_images(tmp_path):
 
 
 @pytest.mark.parametrize("top", ["", "train/"], ids=["classes in the folder", "classes in train"])
-def test_a_share_of_every_class_is_put_aside_where_there_is_no_split(tmp_path, top):
+def test_a_fraction_of_every_class_becomes_val_if_there_is_no_split(tmp_path, top):
     names = [f"{top}{name}/{i}.jpg" for name, count in (("a", 10), ("b", 1), ("c", 5)) for i in range(count)]
     source = folder.read(lay_out(tmp_path, names), val_fraction=0.2)
     assert source.classes == ["a", "b", "c"]
@@ -114,13 +114,13 @@ def test_a_share_of_every_class_is_put_aside_where_there_is_no_split(tmp_path, t
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_split_and_val_fraction_do_not_go_together(tmp_path, split):
+def test_an_existing_split_excludes_val_fraction(tmp_path, split):
     lay_out(tmp_path, ["train/a/1.jpg", f"{split}/a/1.jpg"])
     with pytest.raises(UserError, match=rf"already has {split}/ for evaluation. Leave out --val-fraction"):
         folder.read(tmp_path, val_fraction=0.1)
 
 
-def test_hidden_folders_are_no_classes(tmp_path):
+def test_hidden_folders_are_not_classes(tmp_path):
     names = ["train/.thumbnails/1.jpg", "train/a/1.jpg", "val/.thumbnails/1.jpg", "val/a/1.jpg"]
     source = folder.read(lay_out(tmp_path, names))
     assert source.classes == ["a"]
@@ -135,12 +135,12 @@ def test_a_class_may_be_a_link(tmp_path):
         ("train/a/1.jpg", 0),
         ("train/b/2.jpg", 1),
     ]
-    assert source.splits["train"][0].read() == PICTURE
+    assert source.splits["train"][0].read() == IMAGE
 
 
-def test_names_that_are_no_utf8_are_stored_and_listed(tmp_path):
+def test_names_that_are_not_utf8_are_stored_and_listed(tmp_path):
     lay_out(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"])
-    for name, content in ((b"sound\xff.jpg", PICTURE), (b"broken\xff.jpg", PICTURE[:-2])):
+    for name, content in ((b"sound\xff.jpg", IMAGE), (b"broken\xff.jpg", IMAGE[:-2])):
         with open(os.path.join(os.fsencode(tmp_path / "train" / "b"), name), "wb") as file:
             file.write(content)
     manifest = fasticcl.convert("folder", tmp_path, tmp_path / "shards", max_corrupt=1)

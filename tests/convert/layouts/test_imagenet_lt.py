@@ -1,4 +1,4 @@
-"""ImageNet-LT: ILSVRC-2012 in its usual layouts, and the lists that choose from it."""
+"""ImageNet-LT: ILSVRC-2012 in its usual layouts, and the lists that select from it."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def val_name(label, number, flat):
 
 
 def lists(flat=True, newline=True):
-    """The three lists by their file names."""
+    """Return the three lists by file name."""
     lines = {
         "train": [f"{train_name(*image)} {image[0]}" for image in TRAIN],
         "val": [f"{train_name(*image)} {image[0]}" for image in VAL],
@@ -41,14 +41,14 @@ def lists(flat=True, newline=True):
 
 
 def images(flat=True):
-    """Every image of the replica of ILSVRC-2012, more than the lists name, by its path."""
+    """Return all images of the replica of ILSVRC-2012 by path, including some that are not in the lists."""
     names = [train_name(label, number) for label in range(3) for number in range(50)]
     names += [val_name(label, number, flat) for label, number in [*TEST, (0, 99)]]
     return dict(zip(names, jpegs(len(names)), strict=True))
 
 
 def expected(flat_on_disk):
-    """Label and bytes of each split's images, by class and then as listed."""
+    """Return label and bytes of the images of each split, by class and then in the order of the list."""
     contents = images(flat_on_disk)
     listed = {
         "train": [(label, contents[train_name(label, number)]) for label, number in TRAIN],
@@ -61,7 +61,7 @@ def expected(flat_on_disk):
 @pytest.mark.parametrize("root", ["", KAGGLE], ids=["plain", "kaggle"])
 @pytest.mark.parametrize("flat_in_list", [True, False], ids=["flat list", "list per class"])
 @pytest.mark.parametrize("flat_on_disk", [True, False], ids=["flat val", "val per class"])
-def test_val_is_found_whichever_way_it_is_listed_and_laid_out(tmp_path, flat_on_disk, flat_in_list, root):
+def test_val_is_found_flat_or_by_class_in_the_list_and_on_disk(tmp_path, flat_on_disk, flat_in_list, root):
     write_files(tmp_path / "src", {root + name: content for name, content in images(flat_on_disk).items()})
     write_files(tmp_path / "lists", lists(flat_in_list))
     manifest = fasticcl.convert(
@@ -76,7 +76,7 @@ def test_val_is_found_whichever_way_it_is_listed_and_laid_out(tmp_path, flat_on_
 
 
 @pytest.mark.parametrize("root", ["", KAGGLE], ids=["plain", "kaggle"])
-def test_lists_may_lie_beside_the_images(tmp_path, root):
+def test_lists_may_be_in_the_folder_of_the_images(tmp_path, root):
     write_files(tmp_path, {root + name: content for name, content in images().items()})
     write_files(tmp_path, lists())
     source = layout.read(tmp_path)
@@ -114,7 +114,7 @@ def test_published_lists_are_recognised_with_and_without_their_final_newline(
     assert [len(source.splits[split]) for split in ("train", "val", "test")] == [7, 3, 3]
 
 
-def test_a_list_that_is_not_the_published_one_is_said_so(tmp_path, monkeypatch):
+def test_a_list_that_is_not_the_published_one_causes_a_note(tmp_path, monkeypatch):
     published = {split: git_blob(lists()[f"ImageNet_LT_{split}.txt"]) for split in ("train", "val", "test")}
     monkeypatch.setattr(layout, "PUBLISHED", published)
     write_files(tmp_path / "src", images())
@@ -186,7 +186,7 @@ def test_a_malformed_line_is_named(tmp_path, split, line):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_list_of_something_else_is_one_sentence(tmp_path, split):
+def test_another_file_in_place_of_a_list_gives_a_clear_error(tmp_path, split):
     write_files(tmp_path, images() | lists())
     write_files(tmp_path, {f"ImageNet_LT_{split}.txt": b"<!DOCTYPE html><html>\xff\x00</html>\n"})
     with pytest.raises(UserError, match=rf"ImageNet_LT_{split}\.txt, line 1"):
@@ -194,7 +194,7 @@ def test_a_list_of_something_else_is_one_sentence(tmp_path, split):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_an_empty_list_is_one_sentence(tmp_path, split):
+def test_an_empty_list_gives_a_clear_error(tmp_path, split):
     write_files(tmp_path, images() | lists())
     write_files(tmp_path, {f"ImageNet_LT_{split}.txt": b""})
     with pytest.raises(UserError, match=rf"ImageNet_LT_{split}\.txt"):
@@ -210,7 +210,7 @@ def test_an_empty_list_is_one_sentence(tmp_path, split):
     ],
     ids=["one label, two classes", "one class, two labels", "a label left out"],
 )
-def test_labels_that_contradict_each_other_are_one_sentence(tmp_path, lines, sentence):
+def test_inconsistent_labels_give_a_clear_error(tmp_path, lines, sentence):
     write_files(tmp_path, images())
     mine = lists()
     mine["ImageNet_LT_train.txt"] += "\n".join(lines).encode()
@@ -227,14 +227,14 @@ def test_labels_that_contradict_each_other_are_one_sentence(tmp_path, lines, sen
     ],
 )
 @pytest.mark.parametrize("flat", [True, False], ids=["flat val", "val per class"])
-def test_labels_of_val_and_test_that_contradict_those_of_train_are_one_sentence(tmp_path, split, line, flat):
+def test_labels_of_val_and_test_that_contradict_train_give_a_clear_error(tmp_path, split, line, flat):
     write_files(tmp_path, images(flat) | lists() | {f"ImageNet_LT_{split}.txt": line.encode() + b"\n"})
     with pytest.raises(UserError, match=rf"{WORDNET[0]}.*{WORDNET[1]}|{WORDNET[1]}.*{WORDNET[0]}"):
         layout.read(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_label_that_train_does_not_have_is_one_sentence(tmp_path, split):
+def test_a_label_that_train_lacks_gives_a_clear_error(tmp_path, split):
     write_files(tmp_path, images())
     mine = lists()
     mine[f"ImageNet_LT_{split}.txt"] += b"val/ILSVRC2012_val_00000099.JPEG 3\n"
@@ -244,7 +244,7 @@ def test_a_label_that_train_does_not_have_is_one_sentence(tmp_path, split):
 
 
 @pytest.mark.parametrize("name", ["../n01440764/x.JPEG", "/n01440764/x.JPEG", "train/../../n01440764/x.JPEG"])
-def test_a_path_that_leads_elsewhere_is_one_sentence(tmp_path, name):
+def test_a_path_outside_the_dataset_gives_a_clear_error(tmp_path, name):
     write_files(tmp_path, images())
     mine = lists()
     mine["ImageNet_LT_train.txt"] += f"{name} 0\n".encode()
@@ -254,7 +254,7 @@ def test_a_path_that_leads_elsewhere_is_one_sentence(tmp_path, name):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_folder_of_something_else_is_one_sentence(tmp_path, split):
+def test_a_folder_of_other_files_gives_a_clear_error(tmp_path, split):
     there = {name: content for name, content in images().items() if not name.startswith(f"{split}/")}
     write_files(tmp_path / "src", there | {f"{split}/readme.txt": b"hello"})
     write_files(tmp_path / "lists", lists())
@@ -263,7 +263,7 @@ def test_a_folder_of_something_else_is_one_sentence(tmp_path, split):
         layout.read(tmp_path / "src", tmp_path / "lists")
 
 
-def test_images_that_are_not_there_are_listed(tmp_path):
+def test_missing_images_are_listed(tmp_path):
     write_files(tmp_path / "src", images())
     write_files(tmp_path / "lists", lists())
     lost = [train_name(*TRAIN[1]), val_name(*TEST[2], flat=True)]

@@ -29,7 +29,7 @@ def quarantined(shards):
 
 
 def changed(change, split="train"):
-    """The replica's annotations after ``change`` had its way with one of them."""
+    """Return the annotations of the replica, with ``change`` applied to one split."""
     annotations = copy.deepcopy(REPLICA.annotations)
     change(annotations[split])
     return {f"{split}2018.json": json.dumps(each).encode() for split, each in annotations.items()}
@@ -93,7 +93,7 @@ def test_downloads_need_no_unpacking(tmp_path, name):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("prefix", ["", "./"])
-def test_the_order_of_the_archive_and_what_else_is_in_it_do_not_matter(tmp_path, seed, prefix):
+def test_the_order_and_the_other_members_of_the_archive_do_not_matter(tmp_path, seed, prefix):
     REPLICA.write_annotations(tmp_path)
     others = {"train_val2018/README": b"hello", "test2018/0.jpg": jpegs(1)[0], "train_val2018/0.jpg": b""}
     members = [(prefix + name, content) for name, content in (REPLICA.contents | others).items()]
@@ -104,7 +104,7 @@ def test_the_order_of_the_archive_and_what_else_is_in_it_do_not_matter(tmp_path,
         assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
 
 
-def test_a_limit_takes_the_same_images_from_folder_and_archive(tmp_path):
+def test_a_limit_selects_the_same_images_from_folder_and_archive(tmp_path):
     for name, write in (("folder", REPLICA.write), ("archive", REPLICA.write_downloads)):
         (tmp_path / name).mkdir()
         fasticcl.convert("inat2018", write(tmp_path / name), tmp_path / f"{name}-shards", limit=6)
@@ -114,7 +114,7 @@ def test_a_limit_takes_the_same_images_from_folder_and_archive(tmp_path):
         assert stored_images(tmp_path / "archive-shards", split) == taken
 
 
-def test_what_the_archive_lacks_is_listed(tmp_path):
+def test_images_that_the_archive_lacks_are_listed(tmp_path):
     lost = [REPLICA.images["train"][4][0], REPLICA.images["val"][1][0]]
     REPLICA.write_annotations(tmp_path)
     write_tar(
@@ -146,7 +146,7 @@ def test_a_broken_image_in_the_archive_is_listed(tmp_path):
     assert [name for name, _ in quarantined(tmp_path / "shards")] == TRAIN[:2]
 
 
-def test_an_image_that_the_annotations_list_twice_is_not_lost_in_silence(tmp_path):
+def test_an_image_that_the_annotations_list_twice_gives_an_error(tmp_path):
     def repeat(train):
         image, joined = train["images"][0], train["annotations"]
         (category,) = [each["category_id"] for each in joined if each["image_id"] == image["id"]]
@@ -160,13 +160,13 @@ def test_an_image_that_the_annotations_list_twice_is_not_lost_in_silence(tmp_pat
 
 
 def length_of_members(contents):
-    """Bytes of a tar before its end marker: a header of 512 and the content in blocks of 512 each."""
+    """Return the size of a tar without its end marker: headers of 512 bytes and content in blocks of 512."""
     return sum(512 + -(-len(content) // 512) * 512 for content in contents.values())
 
 
 @pytest.mark.parametrize("name", ["train_val2018.tar.gz", "train_val2018.tar"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.7, 0.9])
-def test_an_archive_cut_short_is_one_sentence_and_the_whole_one_goes_on(tmp_path, name, share):
+def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_path, name, share):
     REPLICA.write_downloads(tmp_path, name)
     whole = (tmp_path / name).read_bytes()
     length = len(whole) if name.endswith("gz") else length_of_members(REPLICA.contents)
@@ -182,7 +182,7 @@ def test_an_archive_cut_short_is_one_sentence_and_the_whole_one_goes_on(tmp_path
         assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
 
 
-def test_an_archive_cut_short_exits_with_code_2(tmp_path, monkeypatch, capsys):
+def test_an_archive_cut_short_gives_exit_code_2(tmp_path, monkeypatch, capsys):
     REPLICA.write_downloads(tmp_path)
     archive = tmp_path / "train_val2018.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-2000])
@@ -207,7 +207,7 @@ def test_an_archive_compressed_in_pieces_is_read_to_its_end(tmp_path):
         assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
 
 
-def test_a_flipped_byte_that_only_the_archive_can_tell_is_one_sentence(tmp_path):
+def test_a_flipped_byte_that_only_the_archive_detects_gives_a_clear_error(tmp_path):
     REPLICA.write_annotations(tmp_path)
     whole = write_tar(tmp_path / "whole.tar", REPLICA.contents.items()).read_bytes()
     stored = bytearray(gzip.compress(whole, compresslevel=0))
@@ -224,7 +224,7 @@ def test_a_flipped_byte_that_only_the_archive_can_tell_is_one_sentence(tmp_path)
     [b"", b"<html>404</html>" * 100, gzip.compress(b"no tar"), b"\x1f\x8b\x08" + bytes(600)],
     ids=["empty", "html", "gzip of something else", "no gzip"],
 )
-def test_an_archive_that_is_none_is_one_sentence(tmp_path, content):
+def test_another_file_in_place_of_the_archive_gives_a_clear_error(tmp_path, content):
     REPLICA.write_annotations(tmp_path)
     (tmp_path / "train_val2018.tar.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"train_val2018\.tar\.gz is damaged or cut short") as refused:
@@ -232,14 +232,14 @@ def test_an_archive_that_is_none_is_one_sentence(tmp_path, content):
     assert "\n" not in str(refused.value)
 
 
-def test_an_archive_of_other_images_is_one_sentence(tmp_path):
+def test_an_archive_of_other_images_gives_a_clear_error(tmp_path):
     REPLICA.write_annotations(tmp_path)
     write_tar(tmp_path / "train_val2018.tar.gz", [("test2018/0.jpg", jpegs(1)[0])])
     with pytest.raises(UserError, match=rf"contains none of the images, for example no '{TRAIN[0]}'"):
         fasticcl.convert("inat2018", tmp_path, tmp_path / "shards")
 
 
-def test_an_image_that_is_listed_but_not_there_is_listed_again(tmp_path):
+def test_a_missing_image_is_listed_in_the_quarantine(tmp_path):
     REPLICA.write(tmp_path / "src")
     (tmp_path / "src" / TRAIN[2]).unlink()
     with pytest.raises(UserError, match=f"1 image cannot be read, the first is {TRAIN[2]}"):
@@ -291,7 +291,7 @@ def set_image(**fields):
         "empty",
     ],
 )
-def test_annotations_that_contradict_themselves_are_one_sentence(tmp_path, split, change, sentence):
+def test_inconsistent_annotations_give_a_clear_error(tmp_path, split, change, sentence):
     write_files(tmp_path, REPLICA.contents)
     write_files(tmp_path, changed(change, split))
     with pytest.raises(UserError, match=sentence):
@@ -331,7 +331,7 @@ def test_annotations_that_contradict_themselves_are_one_sentence(tmp_path, split
     ],
 )
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_json_of_something_else_is_one_sentence_that_names_the_file(tmp_path, split, content):
+def test_other_json_gives_a_clear_error_that_names_the_file(tmp_path, split, content):
     REPLICA.write(tmp_path)
     write_files(tmp_path, {f"{split}2018.json": content})
     with pytest.raises(UserError, match=rf"{split}2018\.json"):
@@ -339,7 +339,7 @@ def test_json_of_something_else_is_one_sentence_that_names_the_file(tmp_path, sp
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1, 2]", b'[{"id": 7}]', b'{"categories": []}'])
-def test_categories_of_something_else_are_one_sentence_that_names_the_file(tmp_path, content):
+def test_other_categories_give_a_clear_error_that_names_the_file(tmp_path, content):
     REPLICA.write(tmp_path)
     write_files(tmp_path, {"categories.json": content})
     with pytest.raises(UserError, match=r"categories\.json"):
@@ -352,7 +352,7 @@ def test_categories_of_something_else_are_one_sentence_that_names_the_file(tmp_p
     [[], [("README", b"hello")], [("train2018.json", b"{")]],
     ids=["nothing", "no json", "broken json"],
 )
-def test_a_json_archive_of_something_else_is_one_sentence(tmp_path, split, members):
+def test_an_archive_without_the_json_file_gives_a_clear_error(tmp_path, split, members):
     REPLICA.write_downloads(tmp_path)
     write_tar(tmp_path / f"{split}2018.json.tar.gz", members)
     with pytest.raises(UserError, match=rf"{split}2018\.json\.tar\.gz cannot be read as annotations"):
@@ -372,7 +372,7 @@ def test_a_json_archive_of_something_else_is_one_sentence(tmp_path, split, membe
     ],
     ids=["a tenth", "half", "nearly all", "damaged early", "damaged late", "html", "empty"],
 )
-def test_a_damaged_json_archive_is_one_sentence(tmp_path, damage):
+def test_a_damaged_json_archive_gives_a_clear_error(tmp_path, damage):
     REPLICA.write_downloads(tmp_path)
     path = tmp_path / "train2018.json.tar.gz"
     path.write_bytes(damage(path.read_bytes()))
@@ -382,7 +382,7 @@ def test_a_damaged_json_archive_is_one_sentence(tmp_path, damage):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_missing_annotations_are_named(tmp_path, split):
+def test_missing_annotation_files_are_named(tmp_path, split):
     REPLICA.write(tmp_path)
     (tmp_path / f"{split}2018.json").unlink()
     with pytest.raises(UserError, match=rf"has neither {split}2018\.json nor {split}2018\.json\.tar\.gz"):
@@ -395,7 +395,7 @@ def test_missing_images_are_named(tmp_path):
         layout.read(tmp_path)
 
 
-def test_a_folder_of_other_images_is_one_sentence(tmp_path):
+def test_a_folder_of_other_images_gives_a_clear_error(tmp_path):
     REPLICA.write_annotations(tmp_path)
     write_files(tmp_path, {"train_val2018/Aves/1/0.jpg": jpegs(1)[0]})
     with pytest.raises(UserError, match=rf"has neither {TRAIN[0]} nor any of the next images"):
