@@ -1,4 +1,4 @@
-"""Shards and a run that several tests read, created once in temporary folders."""
+"""Shards and a run that several test modules read, created once per session."""
 
 import signal
 from dataclasses import replace
@@ -14,15 +14,15 @@ from fasticcl.convert.source import Item, Source
 from tests.support.images import photographs
 from tests.support.small_runs import TINY_COUNTS
 
-# Networks as small as the tests' gain nothing from a second thread, and lose much where cores are shared.
+# The networks of the tests are too small to gain from a second thread.
 torch.set_num_threads(1)
-# A shell that starts the tests in the background has Ctrl-C ignored, by them and by what they start.
+# A shell that starts the tests in the background makes them and their children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration data."""
+    """The demo data."""
     folder = tmp_path_factory.mktemp("digits")
     convert(digits.read(), folder, shard_size=100)
     return folder
@@ -30,7 +30,7 @@ def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photo_source() -> Source:
-    """Three classes of 12, 6 and 3 real photographs of various sizes around 500×375, and 5 to evaluate."""
+    """Photographs of about 500×375 pixels: 12, 6 and 3 training images, and 5 validation images."""
     labels = [0] * 12 + [1] * 6 + [2] * 3
     contents = photographs(len(labels) + 5, seed=1)
     train = [
@@ -50,7 +50,7 @@ def photo_shards(photo_source: Source, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 of the demonstration data's training images, ten classes of 14 to 1, and 30 to evaluate."""
+    """Part of the demo data: 10 classes of 14 to 1 training images, 60 in all, and 30 test images."""
     source = digits.read()
     most = {"train": TINY_COUNTS, "test": [3] * 10}
     splits = {}
@@ -64,7 +64,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the demonstration data, evaluated on the centre crop of slightly larger images."""
+    """A run on the demo data that is evaluated on centre crops of slightly larger images."""
     settings = {"method.encoder": "resnet8", "rebalance.epochs": 1, "data.eval_resize": 20}
     report = fasticcl.train(
         "demo",

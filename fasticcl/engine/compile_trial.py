@@ -1,7 +1,7 @@
-"""Which way of computing a training step is the fastest here: a short trial before training.
+"""A short trial before training that finds the fastest compile mode on this machine.
 
-The trial builds stages of its own, one per mode, and takes a few steps with each on one synthetic batch, so
-weights, batch statistics, optimizer and random numbers of the run are what they would be without it.
+The trial builds a separate stage for each mode and takes a few steps on one synthetic batch. It does not
+change the weights, batch statistics, optimizer or random numbers of the run.
 """
 
 import gc
@@ -25,71 +25,71 @@ from fasticcl.system.ranks import Ranks
 Step = Callable[[], torch.Tensor]
 """Takes a training step and returns its loss."""
 
-# CUDA graphs are left to those who ask for them until they were seen to run on a GPU beside DALI.
-TRIED: tuple[Mode, ...] = ("off", "on", "step")
-_WARMUP = 4  # steps; the first compiles, CUDA graphs are recorded in the second
+# CUDA graphs are opt-in until they have been tested with DALI on a GPU.
+DEFAULT_MODES: tuple[Mode, ...] = ("off", "on", "step")
+_WARMUP = 4  # steps; the first compiles, the second records CUDA graphs
 _ROUNDS, _STEPS = 5, 4
-_STILL = 1e-6  # learning rate: random classes teach nothing, and no loss runs away
-_ALIKE = 0.05  # share by which the losses of two modes may differ; bfloat16 rounds differently in each
+_LR = 1e-6  # so small that the loss does not diverge on random labels
+_TOLERANCE = 0.05  # relative difference of the losses of two modes, which round bfloat16 differently
 
 
 @dataclass(frozen=True)
 class ModeTrial:
-    """What came of the modes that were tried."""
+    """The result of a trial."""
 
     milliseconds: Mapping[Mode, float] = field(default_factory=dict)
-    """The median of a step, of those that worked."""
+    """Median milliseconds per step of the modes that work."""
     failures: Mapping[Mode, str] = field(default_factory=dict)
-    """Why the others did not."""
+    """Reasons why the other modes failed."""
 
     @property
     def fastest(self) -> Mode:
-        """The mode to train in; eager where none worked, so that training itself says what is wrong."""
+        """The fastest mode, or eager if none works, in which case training itself reports the error."""
         return min(self.milliseconds, key=self.milliseconds.__getitem__, default="off")
 
     def describe(self) -> str:
-        """Return the choice, and what it was chosen from, in a line."""
-        times = {mode: each for mode, each in self.milliseconds.items() if mode != self.fastest}
-        others = [f"{MODES[mode]} {each:.1f}" for mode, each in times.items()]
+        """Return a line with the fastest mode and the results of the others."""
+        slower = {mode: time for mode, time in self.milliseconds.items() if mode != self.fastest}
+        others = [f"{MODES[mode]} {time:.1f}" for mode, time in slower.items()]
         others += [f"{MODES[mode]} failed: {reason}" for mode, reason in self.failures.items()]
-        taken = f": {self.milliseconds[self.fastest]:.1f} ms a step" if self.milliseconds else ""
-        return f"{MODES[self.fastest]}{taken}" + (f" ({'; '.join(others)})" if others else "")
+        time = f": {self.milliseconds[self.fastest]:.1f} ms per step" if self.milliseconds else ""
+        return f"{MODES[self.fastest]}{time}" + (f" ({'; '.join(others)})" if others else "")
 
 
 def wants_trial(config: Config, machine: Machine) -> bool:
-    """Return whether the mode is to be found out: where it is ``auto``, on a GPU.
+    """Return True if a trial chooses the mode: ``engine.compile`` is ``auto`` and the device is a GPU.
 
-    A CPU takes minutes to compile what it then computes hardly faster.
+    On a CPU, compiling takes minutes and gains little.
     """
     return config.engine.compile == "auto" and machine.gpu is not None
 
 
 def modes_for(ranks: Ranks) -> tuple[Mode, ...]:
-    """Return the modes that are tried: several ranks average the gradients of what is compiled alone."""
-    return TRIED if ranks.world_size == 1 else tuple(mode for mode in TRIED if mode != "step")
+    """Return the modes to try. ``step`` cannot average gradients over several ranks."""
+    return DEFAULT_MODES if ranks.world_size == 1 else tuple(mode for mode in DEFAULT_MODES if mode != "step")
 
 
 def try_modes(
     config: Config, num_classes: int, machine: Machine, modes: tuple[Mode, ...] | None = None
 ) -> ModeTrial:
-    """Train a few steps of the phase that a run ends its first stage with, in each mode, on this rank alone.
+    """Train a few steps in each mode, in the last phase of the representation stage, on this rank only.
 
     Args:
         config: the configuration of the run.
         num_classes: K.
-        machine: where it runs; its own mode does not matter.
-        modes: those to try, eager first: what the others compute is compared with it. None: `modes_for`.
+        machine: the machine, whose mode is ignored.
+        modes: the modes to try, eager first, because its loss is the reference; None: those of `modes_for`.
     """
-    # Where batch statistics are synchronised each step would wait for the other ranks.
+    # Synchronised batch statistics would wait for the other ranks, which take no steps.
     alone = config.model_copy(update={"engine": config.engine.model_copy(update={"sync_bn": False})})
     phase = config.phase(config.optim.epochs - 1)
     size = config.optim.batch_size // machine.ranks.world_size
 
     def start(mode: Mode) -> Step:
-        torch.manual_seed(0)  # the same weights for each
+        torch.manual_seed(0)  # the same weights for all modes
         stage = Representation(alone, num_classes, replace(machine, mode=mode, ranks=Ranks()))
         stage.train_mode()
-        set_lr(stage.optimizer, _STILL)
+        set_lr(stage.optimizer, _LR)
         batch = synthetic_batch(phase, size, config.data.image_size, num_classes, machine.device)
         return lambda: learn(stage, batch)["loss"].detach()
 
@@ -97,10 +97,10 @@ def try_modes(
         return time_modes(modes or modes_for(machine.ranks), start, machine)
 
 
-def _forget(machine: Machine) -> None:
-    """Drop what a mode compiled and the memory that it held; the next begins, and training does, without."""
+def _release(machine: Machine) -> None:
+    """Release the compiled code and the memory of a mode."""
     torch.compiler.reset()
-    gc.collect()  # compiled modules refer to themselves
+    gc.collect()  # compiled modules contain reference cycles
     if machine.gpu is not None:
         torch.cuda.empty_cache()
 
@@ -111,51 +111,51 @@ def time_modes(
     machine: Machine,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ModeTrial:
-    """Return the time of a step in each mode; one that fails or computes another loss is left out.
+    """Measure the time of a step in each mode. A mode that fails or computes a different loss is excluded.
 
     Args:
-        modes: those to try; the loss of the first that works is what the others are held to.
-        start: returns what takes a step in a mode.
-        machine: where it runs.
-        clock: seconds.
+        modes: the modes to try. The loss of the first that works is the reference.
+        start: returns a function that takes a step in a mode.
+        machine: the machine.
+        clock: returns the time in seconds.
 
     Raises:
-        UserError: bad input, which fails in every mode.
+        UserError: bad input, which would fail in every mode.
     """
     milliseconds: dict[Mode, float] = {}
     failures: dict[Mode, str] = {}
     expected = None
     for mode in modes:
         try:
-            taken, loss = _time(start(mode), machine.synchronize, clock)
+            time_per_step, loss = _time(start(mode), machine.synchronize, clock)
         except UserError:
             raise
-        except Exception as error:  # compilers, drivers and memory fail in many ways; other modes may work
+        except Exception as error:  # compilers and drivers raise many types; other modes may still work
             failures[mode] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         finally:
-            _forget(machine)
+            _release(machine)
         if not math.isfinite(loss):
-            failures[mode] = f"its loss is {loss}"
+            failures[mode] = f"loss is {loss}"
             continue
         expected = loss if expected is None else expected
-        if math.isclose(loss, expected, rel_tol=_ALIKE):
-            milliseconds[mode] = taken
+        if math.isclose(loss, expected, rel_tol=_TOLERANCE):
+            milliseconds[mode] = time_per_step
         else:
-            failures[mode] = f"its loss is {loss:.3f}, not {expected:.3f}"
+            failures[mode] = f"loss is {loss:.3f}, not {expected:.3f}"
     return ModeTrial(milliseconds, failures)
 
 
-def _time(step: Step, settle: Callable[[], None], clock: Callable[[], float]) -> tuple[float, float]:
-    """Return the milliseconds of a step, the median over some rounds, and the loss of one more."""
+def _time(step: Step, synchronize: Callable[[], None], clock: Callable[[], float]) -> tuple[float, float]:
+    """Return the median milliseconds per step over several rounds, and the loss of another step."""
     for _ in range(_WARMUP):
         step()
     rounds = []
     for _ in range(_ROUNDS):
-        settle()
+        synchronize()
         began = clock()
         for _ in range(_STEPS):
             step()
-        settle()
+        synchronize()
         rounds.append(1000 * (clock() - began) / _STEPS)
     return statistics.median(rounds), float(step())

@@ -47,7 +47,7 @@ def save(*_): raise OSError(errno.ENOSPC, "No space left on device")
 fasticcl.engine.run.checkpoint.save_checkpoint = save"""
     arguments = ["train", "demo", "--data", tiny_shards, "--epochs", 2, "--batch-size", 20, *SETTINGS]
     ended = unread(*arguments, before=full)
-    assert "last.pt: No space left on device; make room" in ended.stderr
+    assert "last.pt: No space left on device. Free some space" in ended.stderr
 
 
 def test_a_verb_that_looks_ends_by_the_signal_and_says_nothing(unread):

@@ -1,4 +1,4 @@
-"""Compiled forward passes: nothing is compiled again once a phase has taken its first step."""
+"""Compiled training: nothing is recompiled after the first step of a phase."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 from fasticcl.method.network import Network
 from tests.support.small_runs import metrics, same_weights, start_tiny, watch
 
-STEPS = 3  # of an epoch; two epochs a phase, with an evaluation after each
+STEPS = 3  # per epoch, with two epochs per phase and an evaluation after each
 PHASES = ("warm-up", "interpolative", "rebalancing")
 SETTINGS = {"engine.compile": "on", "method.warmup_epochs": 2, "rebalance.epochs": 2}
 
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """The graphs that Dynamo hands over to be compiled: they run as they are, under its real guards."""
+    """The graphs that Dynamo passes to the backend, which runs them uncompiled under their guards."""
     handed, compile_ = [], torch.compile
 
     def keep(graph, _):
@@ -27,7 +27,7 @@ def graphs(monkeypatch):
 
 
 def counts_by_phase(graphs, monkeypatch, shards, project, settings):
-    """The number of graphs after each step of each phase."""
+    """Return the number of graphs after each step of each phase."""
     counts = []
     watch(monkeypatch, after=lambda _: counts.append(len(graphs)))
     start_tiny(shards, project, SETTINGS | settings, epochs=4)
@@ -51,12 +51,10 @@ def test_nothing_is_compiled_after_the_first_step_of_a_phase(
     counts = counts_by_phase(graphs, monkeypatch, tiny_shards, tmp_path, settings)
     for phase, (first, *others) in counts.items():
         assert set(others) == {first}, phase
-    assert 0 < counts["warm-up"][0] < counts["rebalancing"][0]  # what was counted are graphs of the network
+    assert 0 < counts["warm-up"][0] < counts["rebalancing"][0]  # the counts are not trivially zero
 
 
-def test_a_network_that_depends_on_the_number_of_steps_would_be_noticed(
-    graphs, monkeypatch, tiny_shards, tmp_path
-):
+def test_recompilation_in_every_step_would_be_detected(graphs, monkeypatch, tiny_shards, tmp_path):
     forward = Network.forward
 
     def scaled(self, images):
@@ -89,9 +87,7 @@ def test_a_network_that_depends_on_the_number_of_steps_would_be_noticed(
     ],
     ids=str,
 )
-def test_a_step_is_one_graph_of_forward_passes_losses_and_centroids_and_learns_as_eager(
-    graphs, tiny_shards, tmp_path, settings
-):
+def test_whole_step_is_one_graph_and_matches_eager(graphs, tiny_shards, tmp_path, settings):
     settings = {"method.warmup_epochs": 1, "rebalance.epochs": 1} | settings
     eager, whole = (
         start_tiny(tiny_shards, tmp_path, settings | {"engine.compile": mode}, name=mode, epochs=2).run

@@ -1,4 +1,4 @@
-"""Losses that are no number, disks that are full, images that rot: what holds, and what is said."""
+"""Runs with non-finite losses, full disks and file size limits."""
 
 import errno
 import os
@@ -24,8 +24,8 @@ from tests.support.small_runs import (
     TINY,
     TINY_COUNTS,
     TINY_STEPS,
-    Heard,
-    Power,
+    ConsoleOutput,
+    PowerCut,
     differences,
     resume,
     start,
@@ -41,16 +41,16 @@ def begin(tiny_shards, tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
-    """A run in which nothing happened."""
+    """An uninterrupted run."""
     return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
 
 
-def spoil(monkeypatch, number, value, rank=0):
-    """Make the loss of the step with this number, from 1, some other value, on one rank."""
+def multiply_loss(monkeypatch, number, value, rank=0):
+    """Multiply the loss of a step, counted from 1, by a value on one rank."""
     count = 0
     for stage in (Representation, Rebalancing):
 
-        def spoilt(self, batch, losses=stage.losses):
+        def multiplied(self, batch, losses=stage.losses):
             nonlocal count
             found = losses(self, batch)
             count += 1
@@ -58,11 +58,11 @@ def spoil(monkeypatch, number, value, rank=0):
                 found["loss"] = found["loss"] * value
             return found
 
-        monkeypatch.setattr(stage, "losses", spoilt)
+        monkeypatch.setattr(stage, "losses", multiplied)
 
 
 def planned_names(folder, phase, epoch, step):
-    """What the images of a step are called, both streams, as the tars have them."""
+    """Return the names of a step's images in the shards, of both streams."""
     config = resolve(file=folder / "config.toml")
     shards = Shards(config.data.dir, "train")
     plan = Plan(
@@ -78,7 +78,7 @@ def planned_names(folder, phase, epoch, step):
 
 
 BAD_STEPS = [
-    # step from 1, phase, epoch and step from 0, lines of failed_step.txt, and where the last checkpoint is
+    # step from 1; phase; epoch and step from 0; lines of failed_step.txt; position of the last checkpoint
     (1, "warmup", 0, 0, 20, None),
     (5, "interpolative", 1, 1, 40, ("representation", 1, 0)),
     (9, "interpolative", 2, 2, 40, ("representation", 2, 2)),
@@ -88,13 +88,13 @@ BAD_STEPS = [
 
 @pytest.mark.parametrize("log_every", [1, 100])
 @pytest.mark.parametrize(("number", "phase", "epoch", "step", "images", "place"), BAD_STEPS)
-def test_a_loss_that_is_no_number_is_named_and_nothing_is_saved_over_what_was_good(
+def test_non_finite_loss_is_reported_and_keeps_the_checkpoint(
     begin, tmp_path, monkeypatch, number, phase, epoch, step, images, place, log_every
 ):
     folder, settings = tmp_path / "demo/run", {"engine.log_every": log_every}
     stage = "rebalancing" if phase == "rebalance" else "representation"
     with monkeypatch.context() as patched:
-        spoil(patched, number, float("nan") if number % 2 else float("inf"))
+        multiply_loss(patched, number, float("nan") if number % 2 else float("inf"))
         with pytest.raises(TrainingFailed) as failed:
             begin(settings)
     listed = (folder / "failed_step.txt").read_text().splitlines()
@@ -114,11 +114,9 @@ def test_a_loss_that_is_no_number_is_named_and_nothing_is_saved_over_what_was_go
 
 
 @pytest.mark.parametrize("number", [1, 5, 11])
-def test_a_run_goes_on_from_before_the_loss_that_was_no_number(
-    begin, undisturbed, tmp_path, monkeypatch, number
-):
+def test_run_resumes_from_before_a_non_finite_loss(begin, undisturbed, tmp_path, monkeypatch, number):
     with monkeypatch.context() as patched:
-        spoil(patched, number, float("nan"))
+        multiply_loss(patched, number, float("nan"))
         with pytest.raises(TrainingFailed):
             begin()
     resume(tmp_path)
@@ -126,8 +124,8 @@ def test_a_run_goes_on_from_before_the_loss_that_was_no_number(
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_a_checkpoint_holds_no_weight_that_is_no_number(begin, tmp_path, monkeypatch):
-    """A finite loss with a gradient that overflows: the next loss shows it, after the checkpoint is due."""
+def test_checkpoint_has_only_finite_weights(begin, tmp_path, monkeypatch):
+    """A finite loss whose gradient overflows shows only in the next loss, after a checkpoint is due."""
 
     def overflow(count):
         if count == 2:
@@ -149,9 +147,9 @@ def test_a_checkpoint_holds_no_weight_that_is_no_number(begin, tmp_path, monkeyp
     assert all(torch.isfinite(value).all() for value in last["network"].values())
 
 
-def nan_on_rank(shards, project, rank):
+def train_with_nan_on_rank(shards, project, rank):
     with pytest.MonkeyPatch.context() as patched:
-        spoil(patched, 5, float("nan"), rank)
+        multiply_loss(patched, 5, float("nan"), rank)
         try:
             start_tiny(shards, project)
         except TrainingFailed as failed:
@@ -160,8 +158,8 @@ def nan_on_rank(shards, project, rank):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_loss_that_is_no_number_on_one_rank_stops_both(tiny_shards, tmp_path, rank):
-    said = on_ranks(tmp_path / "log", 2, nan_on_rank, tiny_shards, tmp_path, rank)
+def test_non_finite_loss_on_one_rank_stops_all(tiny_shards, tmp_path, rank):
+    said = on_ranks(tmp_path / "log", 2, train_with_nan_on_rank, tiny_shards, tmp_path, rank)
     assert all("The loss was not finite at step 2 of representation epoch 2" in each for each in said)
     folder = tmp_path / "demo/run"
     assert sorted((folder / "failed_step.txt").read_text().splitlines()) == sorted(
@@ -172,7 +170,7 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_both(tiny_shards, tmp_path, 
 
 
 class FullDisk:
-    """Refuses to flush files of some names while it is full; the kernel says so as late as that."""
+    """Fails to flush files of some names while it is full. The kernel may report a full disk that late."""
 
     def __init__(self, monkeypatch, names, code=errno.ENOSPC, most=10**6):
         self.names, self.code, self.most, self.full, self.refused = names, code, most, False, 0
@@ -201,7 +199,9 @@ class FullDisk:
     ],
     ids=str,
 )
-def test_a_full_disk_stops_nothing_and_loses_nothing(begin, undisturbed, tmp_path, monkeypatch, name, steps):
+def test_full_disk_does_not_interrupt_or_change_the_run(
+    begin, undisturbed, tmp_path, monkeypatch, name, steps
+):
     disk = FullDisk(monkeypatch, [name])
     kept, saved = {}, tmp_path / "demo/run" / name
 
@@ -213,34 +213,32 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(begin, undisturbed, tmp_pat
             kept["during"] = saved.read_bytes() if saved.exists() else None
 
     watch(monkeypatch, after)
-    heard = Heard()
-    begin(console=heard.console)
+    output = ConsoleOutput()
+    begin(console=output.console)
     assert disk.refused
     assert kept["before"] == kept["during"]
-    assert heard.warnings() == [
+    assert output.warnings() == [
         f"warning  cannot write {saved}: No space left on device. Free some space: training continues and "
         "will retry"
     ]
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_a_disk_that_is_full_again_is_said_again(begin, monkeypatch):
+def test_disk_that_fills_again_is_reported_again(begin, monkeypatch):
     disk = FullDisk(monkeypatch, ["last.pt"])
 
     def after(count):
         disk.full = count in (3, 4, 8, 9)
 
     watch(monkeypatch, after)
-    heard = Heard()
-    begin(console=heard.console)
+    output = ConsoleOutput()
+    begin(console=output.console)
     assert disk.refused > 2
-    assert len(heard.warnings()) == 2
+    assert len(output.warnings()) == 2
 
 
-def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_done(
-    begin, undisturbed, tmp_path, monkeypatch
-):
-    """Without it nobody could tell the weights from before rebalancing afterwards."""
+def test_run_is_unfinished_if_its_last_checkpoint_failed(begin, undisturbed, tmp_path, monkeypatch):
+    """The checkpoint has the weights from before rebalancing, which evaluation needs."""
     disk = FullDisk(monkeypatch, ["last.pt"], most=1)
 
     def after(count):
@@ -256,7 +254,7 @@ def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_done(
 
 
 @pytest.mark.parametrize("name", ["results.csv", "best.pt"])
-def test_what_the_last_epoch_could_not_write_is_written_at_the_end(
+def test_writes_deferred_in_the_last_epoch_are_done_at_the_end(
     begin, undisturbed, tmp_path, monkeypatch, name
 ):
     disk = FullDisk(monkeypatch, [name], most=1)
@@ -270,7 +268,7 @@ def test_what_the_last_epoch_could_not_write_is_written_at_the_end(
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_the_best_weights_are_written_later_when_the_disk_was_full(begin, monkeypatch):
+def test_deferred_best_weights_are_those_of_the_best_epoch(begin, monkeypatch):
     undisturbed = begin({"rebalance.epochs": 0}, name="undisturbed")
     disk, last_step = FullDisk(monkeypatch, ["best.pt"], most=1), TINY_STEPS * undisturbed.best_epoch
 
@@ -284,8 +282,8 @@ def test_the_best_weights_are_written_later_when_the_disk_was_full(begin, monkey
     assert differences(report.run, undisturbed.run) == []
 
 
-def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6):
-    """Refuse to append to metrics.jsonl after some steps."""
+def fail_appends(monkeypatch, steps, after=lambda _: None, most=10**6):
+    """Make appends to metrics.jsonl fail after some steps."""
     append, refused, now = metrics_log.append, [], 0
 
     def counted(count):
@@ -305,47 +303,41 @@ def without_room_for_lines(monkeypatch, steps, after=lambda _: None, most=10**6)
 
 
 @pytest.mark.parametrize("steps", [range(1, 2), range(4, 8), range(9, 11)], ids=str)
-def test_lines_that_could_not_be_written_come_later(begin, undisturbed, tmp_path, monkeypatch, steps):
-    refused = without_room_for_lines(monkeypatch, steps)
-    heard = Heard()
-    begin(console=heard.console)
+def test_records_are_written_later_after_a_failure(begin, undisturbed, tmp_path, monkeypatch, steps):
+    refused = fail_appends(monkeypatch, steps)
+    output = ConsoleOutput()
+    begin(console=output.console)
     assert refused
-    assert len(heard.warnings()) == 1
+    assert len(output.warnings()) == 1
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_the_last_lines_that_could_not_be_written_are_written_at_the_end(
-    begin, undisturbed, tmp_path, monkeypatch
-):
-    refused = without_room_for_lines(monkeypatch, [12], most=2)
+def test_last_records_are_written_at_the_end_after_a_failure(begin, undisturbed, tmp_path, monkeypatch):
+    refused = fail_appends(monkeypatch, [12], most=2)
     begin()
-    assert len(refused) == 2  # the line of the last step, and that of its epoch
+    assert len(refused) == 2  # the records of the last step and of its epoch
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_lines_that_could_not_be_written_are_not_lost_when_the_run_is_stopped(
-    begin, undisturbed, tmp_path, monkeypatch
-):
+def test_unwritten_records_survive_a_stop(begin, undisturbed, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        without_room_for_lines(patched, range(4, 6), lambda count: count == 5 and os.kill(os.getpid(), 15))
+        fail_appends(patched, range(4, 6), lambda count: count == 5 and os.kill(os.getpid(), 15))
         with pytest.raises(Stopped):
             begin()
     resume(tmp_path)
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_lines_that_were_written_after_their_checkpoint_do_not_come_twice(
-    begin, undisturbed, tmp_path, monkeypatch
-):
-    """Lines 4 and 5 wait when a checkpoint is saved, are written with line 6, and then the power goes."""
+def test_records_written_after_their_checkpoint_are_not_duplicated(begin, undisturbed, tmp_path, monkeypatch):
+    """Records 4 and 5 are unwritten at a checkpoint and are written with record 6, before a power cut."""
 
     def cut(count):
         if count == 7:
-            raise Power
+            raise PowerCut
 
     with monkeypatch.context() as patched:
-        without_room_for_lines(patched, range(4, 6), cut)
-        with pytest.raises(Power):
+        fail_appends(patched, range(4, 6), cut)
+        with pytest.raises(PowerCut):
             begin()
     with monkeypatch.context() as patched:
         patched.setattr(
@@ -355,7 +347,7 @@ def test_lines_that_were_written_after_their_checkpoint_do_not_come_twice(
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_a_stop_on_a_full_disk_says_that_nothing_was_saved(begin, undisturbed, tmp_path, monkeypatch):
+def test_stop_on_a_full_disk_reports_that_nothing_was_saved(begin, undisturbed, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         disk = FullDisk(patched, ["last.pt"])
 
@@ -371,26 +363,24 @@ def test_a_stop_on_a_full_disk_says_that_nothing_was_saved(begin, undisturbed, t
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
-def test_weights_that_cannot_be_written_at_the_end_are_one_sentence_and_not_lost(
-    begin, undisturbed, tmp_path, monkeypatch
-):
+def test_failure_to_write_the_weights_can_be_resumed(begin, undisturbed, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         disk = FullDisk(patched, ["model.safetensors"], errno.EROFS)
         disk.full = True
-        heard = Heard()
+        output = ConsoleOutput()
         with pytest.raises(
             TrainingFailed, match=r"^The weights could not be written\. Free some space, then"
         ):
-            begin(console=heard.console)
-    assert "Read-only file system" in heard.warnings()[0]
+            begin(console=output.console)
+    assert "Read-only file system" in output.warnings()[0]
     resume(tmp_path)
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
 def limited(shards, project, first, last, size):
-    """Train with files limited to a size while steps ``first`` to ``last`` are taken."""
+    """Train with limited file sizes from step ``first`` to step ``last``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    heard = Heard()
+    output = ConsoleOutput()
 
     def after(count):
         log = project / "demo/run/metrics.jsonl"
@@ -402,15 +392,13 @@ def limited(shards, project, first, last, size):
 
     with pytest.MonkeyPatch.context() as patched:
         watch(patched, after)
-        start_tiny(shards, project, console=heard.console)
-    return heard.warnings()
+        start_tiny(shards, project, console=output.console)
+    return output.warnings()
 
 
 @pytest.mark.parametrize("size", [None, 100_000, 0], ids=["half a line", "half a checkpoint", "nothing"])
-def test_a_disk_that_takes_only_so_much_stops_nothing_and_loses_nothing(
-    tiny_shards, undisturbed, tmp_path, size
-):
-    """The kernel's own refusal, in the middle of a line and of a checkpoint."""
+def test_file_size_limit_does_not_interrupt_or_change_the_run(tiny_shards, undisturbed, tmp_path, size):
+    """The kernel itself rejects writes within a record and within a checkpoint."""
     said = Child(tmp_path / "log", limited, tiny_shards, tmp_path, 4, 8, size).result()
     named = {line.split(": ")[0].removeprefix(f"warning  cannot write {tmp_path}/demo/run/") for line in said}
     assert named >= {"last.pt"} | ({"metrics.jsonl"} if size is None else set())
@@ -419,7 +407,7 @@ def test_a_disk_that_takes_only_so_much_stops_nothing_and_loses_nothing(
 
 
 def resident_after(shards, project, first, last):
-    """Resident memory in MiB after two numbers of steps."""
+    """Return the resident memory in MiB after two numbers of steps."""
     found = {}
 
     def after(count):

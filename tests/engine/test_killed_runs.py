@@ -1,4 +1,4 @@
-"""Processes that are killed at random moments, and signals that ask them to stop."""
+"""Training processes that are killed at random moments or stopped by signals."""
 
 import json
 import os
@@ -29,13 +29,13 @@ def words(shards, project, name="run"):
     return ["train", "demo", "--data", shards, "--project", project, "--name", name, *OPTIONS, *assigned]
 
 
-def again(project, name="run"):
+def resume_words(project, name="run"):
     return ["train", "demo", "--project", project, "--name", name, "--resume"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
-    """A run that nobody stopped."""
+    """An uninterrupted run."""
     return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
 
 
@@ -44,13 +44,13 @@ def shared_memory():
 
 
 def processes_that_use(folder):
-    """Processes that have files of a folder open or mapped."""
+    """Return the processes that have files of a folder open or mapped."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             maps = (process / "maps").read_text()
             links = [str(link.readlink()) for link in (process / "fd").iterdir()]
-        except OSError:  # it ended, or is another's
+        except OSError:  # it has ended, or belongs to another user
             continue
         if str(folder) in maps or any(link.startswith(str(folder)) for link in links):
             found.append(process.name)
@@ -59,14 +59,14 @@ def processes_that_use(folder):
 
 @pytest.fixture
 def own_shards(tiny_shards, tmp_path):
-    """Shards that no other process has open."""
+    """A copy of the shards that no other process has open."""
     return shutil.copytree(tiny_shards, tmp_path / "shards")
 
 
-def test_runs_that_are_killed_at_random_moments_end_in_the_same_bits(own_shards, undisturbed, tmp_path):
+def test_runs_killed_at_random_moments_end_bit_identically(own_shards, undisturbed, tmp_path):
     rng = np.random.default_rng(0)
     before = shared_memory()
-    Child(tmp_path / "log", abs, 1).result()  # starts the process that all others are forked from
+    Child(tmp_path / "log", abs, 1).result()  # starts the fork server
     began = time.monotonic()
     Child(tmp_path / "log", command_line, *words(own_shards, tmp_path, "whole")).exit_code()
     duration = time.monotonic() - began
@@ -74,7 +74,7 @@ def test_runs_that_are_killed_at_random_moments_end_in_the_same_bits(own_shards,
     while True:
         folder = tmp_path / f"demo/run{len(finished)}"
         known = (folder / "config.toml").exists()
-        command = again(tmp_path, folder.name) if known else words(own_shards, tmp_path, folder.name)
+        command = resume_words(tmp_path, folder.name) if known else words(own_shards, tmp_path, folder.name)
         child = Child(tmp_path / "log", command_line, *command)
         child.process.join(rng.uniform(0, duration) if kills < 10 else None)
         if child.kill():
@@ -92,7 +92,7 @@ def test_runs_that_are_killed_at_random_moments_end_in_the_same_bits(own_shards,
 
 
 def killed_while_writing(shards, project, number):
-    """Kill the process at its so manieth use of a file while it writes, with no chance to tidy up."""
+    """Kill the process at its n-th write operation, without cleanup."""
     count = 0
 
     def counted(call):
@@ -114,8 +114,8 @@ def killed_while_writing(shards, project, number):
     return count
 
 
-def test_a_run_killed_between_any_two_writings_ends_in_the_same_bits(tiny_shards, undisturbed, tmp_path):
-    """All writings of the second epoch, one after the other."""
+def test_run_killed_between_any_two_writes_ends_bit_identically(tiny_shards, undisturbed, tmp_path):
+    """Covers every third write of the second epoch."""
     per_run = Child(tmp_path / "log", killed_while_writing, tiny_shards, tmp_path / "all", 10**6).result()
     first = per_run // 4 + 1
     for number in range(first, first + per_run // 4, 3):
@@ -125,8 +125,8 @@ def test_a_run_killed_between_any_two_writings_ends_in_the_same_bits(tiny_shards
         assert differences(project / "demo/run", undisturbed) == []
 
 
-def signalled(signals, after, arguments):
-    """Run the command line and get these signals, from outside this thread, once a step was taken."""
+def run_with_signals(signals, after, arguments):
+    """Run a command line that sends itself signals after a number of steps."""
     step, taken = Loop.take_step, 0
 
     def counted(self, *rest):
@@ -136,7 +136,7 @@ def signalled(signals, after, arguments):
         if taken == after:
             for signum in signals:
                 os.kill(os.getpid(), signum)
-                time.sleep(0)  # the interpreter handles it
+                time.sleep(0)  # let the interpreter handle it
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Loop, "take_step", counted)
@@ -147,13 +147,11 @@ def signalled(signals, after, arguments):
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
 )
 @pytest.mark.parametrize("after", [2, 11])
-def test_a_signal_saves_at_the_next_step_and_prints_what_continues(
-    tiny_shards, undisturbed, tmp_path, signum, code, after
-):
-    child = Child(tmp_path / "log", signalled, [signum], after, words(tiny_shards, tmp_path))
+def test_signal_saves_and_prints_the_resume_command(tiny_shards, undisturbed, tmp_path, signum, code, after):
+    child = Child(tmp_path / "log", run_with_signals, [signum], after, words(tiny_shards, tmp_path))
     assert child.exit_code() == code
     *_, said, command = child.printed().splitlines()
-    assert said == f"stopped by {signum.name}; the state is saved. Continue with:"
+    assert said == f"stopped by {signum.name}. The state is saved. Continue with:"
     saved = load_checkpoint(tmp_path / "demo/run/last.pt")
     assert (saved["stage"], saved["epoch"], saved["step"]) == {
         2: ("representation", 0, 2),
@@ -167,9 +165,9 @@ def test_a_signal_saves_at_the_next_step_and_prints_what_continues(
 
 
 @pytest.mark.parametrize("after", [1, 3, 8])
-def test_a_second_signal_leaves_at_once_and_every_file_is_whole(tiny_shards, undisturbed, tmp_path, after):
+def test_second_signal_exits_at_once_and_leaves_complete_files(tiny_shards, undisturbed, tmp_path, after):
     arguments = words(tiny_shards, tmp_path)
-    child = Child(tmp_path / "log", signalled, [signal.SIGINT, signal.SIGINT], after, arguments)
+    child = Child(tmp_path / "log", run_with_signals, [signal.SIGINT, signal.SIGINT], after, arguments)
     assert child.exit_code() == 130
     assert "Traceback" not in child.printed()
     folder = tmp_path / "demo/run"
@@ -181,7 +179,7 @@ def test_a_second_signal_leaves_at_once_and_every_file_is_whole(tiny_shards, und
 
 
 def interrupted_while_saving(arguments):
-    """Run the command line; one Ctrl-C comes after a step, the other while its checkpoint is written."""
+    """Run a command line with a Ctrl-C after a step and a second one during the checkpoint."""
     save = torch.save
 
     class Interrupting:
@@ -203,10 +201,10 @@ def interrupted_while_saving(arguments):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch, "save", interrupted)
-        signalled([signal.SIGINT], 8, arguments)
+        run_with_signals([signal.SIGINT], 8, arguments)
 
 
-def test_a_second_ctrl_c_in_the_middle_of_a_checkpoint_keeps_the_one_before(tiny_shards, tmp_path):
+def test_second_ctrl_c_during_a_save_keeps_the_old_checkpoint(tiny_shards, tmp_path):
     arguments = [*words(tiny_shards, tmp_path), "--set", "engine.save_every=15m"]
     child = Child(tmp_path / "log", interrupted_while_saving, arguments)
     assert child.exit_code() == 130
@@ -217,7 +215,7 @@ def test_a_second_ctrl_c_in_the_middle_of_a_checkpoint_keeps_the_one_before(tiny
     assert (saved["epoch"], saved["step"]) == (2, 0)
 
 
-def test_a_signal_before_the_first_step_is_no_traceback(tiny_shards, tmp_path):
+def test_signal_before_the_first_step_prints_no_traceback(tiny_shards, tmp_path):
     child = Child(tmp_path / "log", command_line, *words(tiny_shards, tmp_path))
     while "run      " not in child.printed() and child.process.is_alive():
         time.sleep(0.001)

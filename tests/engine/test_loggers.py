@@ -13,7 +13,16 @@ from tensorboard.summary.writer import event_file_writer
 import fasticcl
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
-from tests.support.small_runs import TIMING, TINY_STEPS, Heard, Power, metrics, resume, start_tiny, watch
+from tests.support.small_runs import (
+    TIMING,
+    TINY_STEPS,
+    ConsoleOutput,
+    PowerCut,
+    metrics,
+    resume,
+    start_tiny,
+    watch,
+)
 
 EPOCHS = 3  # of the first stage
 
@@ -84,11 +93,11 @@ def test_a_stopped_run_goes_on_in_the_same_series(tiny_shards, tmp_path, monkeyp
 def test_a_killed_run_goes_on_without_the_steps_that_it_takes_again(tiny_shards, tmp_path, monkeypatch):
     def cut(count):
         if count == 6:  # step 5 is logged; the last checkpoint is from step 4
-            raise Power
+            raise PowerCut
 
     with monkeypatch.context() as patch:
         watch(patch, cut)
-        with pytest.raises(Power):
+        with pytest.raises(PowerCut):
             start_tiny(tiny_shards, tmp_path, logger="tensorboard")
     run = resume(tmp_path).run
     assert [step for step, _ in events(run)["train/loss"]] == [*range(1, 4 * TINY_STEPS + 1)]
@@ -170,10 +179,10 @@ def test_a_run_that_goes_on_does_so_in_wandb(tiny_shards, tmp_path, wandb, monke
 @pytest.mark.parametrize("fails", ["init", "log"])
 def test_a_logger_that_fails_is_named_once_and_training_goes_on(tiny_shards, tmp_path, wandb, fails):
     wandb.fails = (fails,)
-    heard = Heard()
-    failing = start_tiny(tiny_shards, tmp_path, logger="wandb", name="failing", console=heard.console).run
-    assert len(heard.warnings()) == 1
-    assert "wandb fails and is left out from here on" in heard.warnings()[0]
+    output = ConsoleOutput()
+    failing = start_tiny(tiny_shards, tmp_path, logger="wandb", name="failing", console=output.console).run
+    assert len(output.warnings()) == 1
+    assert "wandb failed and is disabled for this run" in output.warnings()[0]
     assert wandb.asked == (fails == "log")
     assert metrics(failing) == metrics(start_tiny(tiny_shards, tmp_path, name="alone").run)
 

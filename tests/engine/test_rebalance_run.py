@@ -1,4 +1,4 @@
-"""The rebalancing stage run again: to the bit what the run did, or with other settings; a run of its own."""
+"""Tests of running the rebalancing stage again, with the same or other settings."""
 
 import os
 import signal
@@ -27,13 +27,13 @@ from tests.support.small_runs import (
     watch,
 )
 
-CUT = {"rebalance.epochs": 2}
+SETTINGS = {"rebalance.epochs": 2}
 
 
 @pytest.fixture(scope="module")
 def run(tiny_shards, tmp_path_factory):
-    """A finished run that no test changes."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("first"), CUT).run
+    """A finished run, which no test modifies."""
+    return start_tiny(tiny_shards, tmp_path_factory.mktemp("first"), SETTINGS).run
 
 
 def contents(folder):
@@ -51,14 +51,14 @@ def contents(folder):
     ],
     ids=["frozen", "tuned", "split", "crt", "holdout"],
 )
-def test_with_unchanged_settings_it_is_the_runs_own_stage_to_the_bit(tiny_shards, tmp_path, changes, options):
-    run = start_tiny(tiny_shards, tmp_path, CUT | changes, **options).run
+def test_unchanged_settings_reproduce_the_stage_bit_identically(tiny_shards, tmp_path, changes, options):
+    run = start_tiny(tiny_shards, tmp_path, SETTINGS | changes, **options).run
     report = fasticcl.rebalance(run)
     assert report.run == tmp_path / "demo/run-rebalance-1"
     assert not differences(report.run, run)
 
 
-def test_ranks_do_it_together(run, tmp_path):
+def test_rebalance_runs_on_several_ranks(run, tmp_path):
     words = ["rebalance", run, "--name", "ranks", "--set", "engine.report=false"]
     on_ranks(tmp_path / "log", 2, command_line, *words)
     new = run.parent / "ranks"
@@ -69,9 +69,9 @@ def test_ranks_do_it_together(run, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_ranks_tune_the_encoder_to_the_weights_of_one_process(tiny_shards, tmp_path):
-    """With the statistics of the global batch; each rank's own would part them in the first step."""
-    settings = CUT | {"rebalance.encoder": "tuned", "engine.sync_bn": True}
+def test_ranks_tune_the_encoder_like_a_single_process(tiny_shards, tmp_path):
+    """With synchronised batch norm, because local statistics would differ from the first step on."""
+    settings = SETTINGS | {"rebalance.encoder": "tuned", "engine.sync_bn": True}
     alone = start_tiny(tiny_shards, tmp_path, settings).run
     on_ranks(tmp_path / "log", 2, command_line, "rebalance", alone, "--name", "ranks")
     before = torch.load(alone / "last.pt", weights_only=True)["teacher"]
@@ -84,7 +84,7 @@ def test_ranks_tune_the_encoder_to_the_weights_of_one_process(tiny_shards, tmp_p
     assert distance(ours, one) < 1e-3 * distance(one, before)
 
 
-def test_the_run_itself_is_left_as_it_is_and_the_new_one_is_whole(run):
+def test_old_run_is_unchanged_and_new_run_is_complete(run):
     before = contents(run)
     report = fasticcl.rebalance(run, set={"rebalance.gamma": 0.0}, name="balanced")
     assert contents(run) == before
@@ -100,20 +100,20 @@ def test_the_run_itself_is_left_as_it_is_and_the_new_one_is_whole(run):
         fasticcl.rebalance(run, name="balanced")
 
 
-def test_its_configuration_repeats_both_stages(run, tmp_path):
+def test_configuration_of_the_new_run_reproduces_both_stages(run, tmp_path):
     report = fasticcl.rebalance(run, set=["rebalance.distillation_temperature=2"], name="cooler")
     again = fasticcl.train(config=report.run / "config.toml", project=tmp_path)
     assert not differences(again.run, report.run)
 
 
-def test_a_run_that_stopped_before_rebalancing_serves_as_well(run, tiny_shards, tmp_path):
+def test_rebalance_accepts_a_run_without_a_second_stage(run, tiny_shards, tmp_path):
     without = start_tiny(tiny_shards, tmp_path, {"rebalance.epochs": 0}).run
-    assert not differences(fasticcl.rebalance(without, set=CUT).run, run)
+    assert not differences(fasticcl.rebalance(without, set=SETTINGS).run, run)
     with pytest.raises(UserError, match=r"rebalance\.epochs is 0"):
         fasticcl.rebalance(without)
 
 
-def test_stopped_it_resumes_to_the_same_bits(run, monkeypatch):
+def test_stopped_rebalancing_resumes_bit_identically(run, monkeypatch):
     def interrupt(count):
         if count == 2:
             os.kill(os.getpid(), signal.SIGINT)
@@ -126,7 +126,7 @@ def test_stopped_it_resumes_to_the_same_bits(run, monkeypatch):
     assert not differences(resume(run.parent.parent, "stopped").run, run)
 
 
-def test_an_unfinished_first_stage_is_refused_with_what_continues_it(tiny_shards, tmp_path, monkeypatch):
+def test_error_for_an_unfinished_first_stage_gives_the_resume_command(tiny_shards, tmp_path, monkeypatch):
     watch(monkeypatch, lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 4 else None)
     with pytest.raises(Stopped):
         start_tiny(tiny_shards, tmp_path)
@@ -135,7 +135,7 @@ def test_an_unfinished_first_stage_is_refused_with_what_continues_it(tiny_shards
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
 
 
-def test_a_run_that_was_moved_is_rebalanced_where_it_is(run, tmp_path, monkeypatch):
+def test_moved_run_is_rebalanced_at_its_new_path(run, tmp_path, monkeypatch):
     moved = tmp_path / "elsewhere/demo/mine"
     moved.mkdir(parents=True)
     for name, content in contents(run).items():
@@ -146,7 +146,7 @@ def test_a_run_that_was_moved_is_rebalanced_where_it_is(run, tmp_path, monkeypat
     assert not differences(report.run, run)
 
 
-def test_images_held_back_from_a_run_are_drawn_in_neither_stage(tiny_shards, tmp_path, monkeypatch):
+def test_holdout_images_are_drawn_in_neither_stage(tiny_shards, tmp_path, monkeypatch):
     drawn, batch = {}, Plan.batch
 
     def noted(self, phase, epoch, step):
@@ -180,7 +180,7 @@ def test_images_held_back_from_a_run_are_drawn_in_neither_stage(tiny_shards, tmp
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(run, monkeypatch, capsys, words, sentence):
+def test_bad_input_is_one_line_and_exit_code_2(run, monkeypatch, capsys, words, sentence):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     names = sorted(path.name for path in run.parent.iterdir())
     assert call(monkeypatch, "rebalance", run, *words) == 2
@@ -190,7 +190,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, monkeypatch, capsys, wor
     assert sorted(path.name for path in run.parent.iterdir()) == names
 
 
-def test_the_command_line_ends_with_the_table_and_what_to_do_next(run, monkeypatch, capsys):
+def test_command_line_prints_the_table_and_the_next_command(run, monkeypatch, capsys):
     assert call(monkeypatch, "rebalance", run, "--name", "cli", "--workers", 1) == 0
     out = capsys.readouterr().out
     assert "before rebalancing" in out

@@ -1,4 +1,4 @@
-"""Whole runs, small: reproducibility, resuming, every preset, every method, evaluation afterwards."""
+"""Small complete runs: reproducibility, resuming, all presets and methods, and later evaluation."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def train(digit_shards, tmp_path):
     return partial(start, digit_shards, tmp_path)
 
 
-def test_one_seed_gives_one_result_and_another_seed_another(train):
+def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train):
     one, again, other = train(name="one", seed=5), train(name="again", seed=5), train(name="other", seed=6)
     assert metrics(one.run) == metrics(again.run)
     assert one.rows == again.rows
@@ -39,7 +39,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(train):
     assert not same_weights(one.run, other.run)
 
 
-def test_the_run_folder_holds_what_it_promises(train):
+def test_run_folder_has_all_files_and_records(train):
     report = train()
     names = {path.name for path in report.run.iterdir()}
     assert names == FILES
@@ -69,7 +69,7 @@ def test_the_run_folder_holds_what_it_promises(train):
     assert not [name for name in weights if name.startswith("projection")]
 
 
-def test_the_written_configuration_repeats_the_run(train, tmp_path):
+def test_written_configuration_reproduces_the_run(train, tmp_path):
     first = train(name="first", seed=3)
     again = fasticcl.train(config=first.run / "config.toml", name="again")
     assert again.run == tmp_path / "demo" / "again"
@@ -77,13 +77,13 @@ def test_the_written_configuration_repeats_the_run(train, tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_evaluation_afterwards_gives_exactly_the_same_numbers(train, encoder):
+def test_evaluate_reproduces_the_report_exactly(train, encoder):
     report = train(set={"rebalance.encoder": encoder}, epochs=4)
     again = fasticcl.evaluate(report.run)
     assert again == report
 
 
-def test_evaluation_afterwards_without_rebalancing(train):
+def test_evaluate_reproduces_a_run_without_rebalancing(train):
     report = train(method="ce", set={"rebalance.epochs": 0})
     assert set(report.rows) == {"last", "best"}
     assert fasticcl.evaluate(report.run) == report
@@ -91,15 +91,15 @@ def test_evaluation_afterwards_without_rebalancing(train):
 
 @pytest.fixture(scope="module", params=["frozen", "tuned"])
 def undisturbed(request, digit_shards, tmp_path_factory):
-    """A run of each kind of rebalancing that nobody stopped."""
+    """An uninterrupted run with each kind of rebalancing."""
     return start(digit_shards, tmp_path_factory.mktemp("undisturbed"), {"rebalance.encoder": request.param})
 
 
 @pytest.mark.parametrize("stops", [[1], [9], [10], [14, 25], [27], [28, 29, 38], [40, 44]], ids=str)
-def test_a_stopped_and_continued_run_ends_like_one_that_was_not(
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
     undisturbed, digit_shards, tmp_path, monkeypatch, stops
 ):
-    """Stops lie in warm-up, interpolative phase, rebalancing and on their borders; 9 steps an epoch."""
+    """The stops are within and between the phases. An epoch has 9 steps."""
     encoder = tomllib.loads((undisturbed.run / "config.toml").read_text())["rebalance"]["encoder"]
     taken, step = 0, Loop.take_step
 
@@ -117,13 +117,13 @@ def test_a_stopped_and_continued_run_ends_like_one_that_was_not(
         assert stopped.value.signum == signal.SIGTERM
         assert stopped.value.command == f"fasticcl train demo --project {tmp_path} --name run --resume"
     continued = resume(tmp_path)
-    assert taken == 5 * STEPS  # no step was taken twice or left out
+    assert taken == 5 * STEPS  # no step was repeated or skipped
     assert continued.rows == undisturbed.rows
     assert metrics(continued.run) == metrics(undisturbed.run)
     assert same_weights(continued.run, undisturbed.run)
 
 
-def test_a_crash_loses_no_more_than_the_epoch(train, tmp_path, monkeypatch):
+def test_crash_within_an_epoch_does_not_change_the_result(train, tmp_path, monkeypatch):
     undisturbed = train(name="undisturbed")
     taken, step = 0, Loop.take_step
 
@@ -148,13 +148,13 @@ def test_resuming_a_finished_run_changes_nothing(train, tmp_path):
     assert len(metrics(report.run)) == len({json.dumps(record) for record in metrics(report.run)})
 
 
-def test_resume_takes_the_newest_run(train, tmp_path):
+def test_resume_selects_the_newest_run(train, tmp_path):
     train(name="first")
     train(name="second")
     assert fasticcl.train("demo", project=tmp_path, resume=True).run.name == "second"
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(train):
+def test_non_finite_loss_stops_the_run(train):
     with pytest.raises(
         TrainingFailed,
         match=r"The loss was not finite at step \d+ of representation epoch 1, on train/shard-.*Lower --lr",
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train):
 
 
 @pytest.mark.parametrize("method", ["ce", "mixup", "crt", "iccl"])
-def test_the_papers_baselines_run_on_the_same_engine(train, method):
+def test_baselines_of_the_paper_log_their_losses(train, method):
     preset = resolve("demo", method=method)
     shortened = {
         "method.warmup_epochs": min(preset.method.warmup_epochs, 1),
@@ -200,14 +200,14 @@ def test_the_papers_baselines_run_on_the_same_engine(train, method):
     ],
     ids=str,
 )
-def test_every_switch_trains_and_changes_the_result(train, settings):
+def test_every_option_trains_and_changes_the_result(train, settings):
     plain, switched = train(name="plain", epochs=2), train(name="switched", epochs=2, set=settings)
     assert metrics(plain.run)[-1]["train/loss"] != metrics(switched.run)[-1]["train/loss"]
     assert fasticcl.evaluate(switched.run) == switched
 
 
-def test_split_batch_statistics_learn_what_separate_passes_learn(train):
-    # Three steps of each phase: over whole epochs rounding, which differs between CPUs, grows too large.
+def test_split_batch_norm_matches_separate_passes(train):
+    # Only three steps of each phase, because rounding differences grow over whole epochs.
     options = {"fast_dev_run": True, "set": {"engine.log_every": 1}}
     separate = train(name="separate", **options)
     split = train(name="split", **options | {"set": {**options["set"], "method.bn_mode": "split"}})
@@ -235,7 +235,7 @@ def cifar_source(dataset):
 
 
 @pytest.mark.parametrize("dataset", ["cifar10-lt", "cifar100-lt"])
-def test_cifar_presets_run_on_their_geometry(dataset, tmp_path):
+def test_cifar_presets_train_on_32_pixel_images(dataset, tmp_path):
     convert(cifar_source(dataset), tmp_path / "shards")
     options = {"data": tmp_path / "shards", "project": tmp_path, "fast_dev_run": True, "report": False}
     report = fasticcl.train(dataset, imbalance=50, batch_size=32, **options)
@@ -246,7 +246,7 @@ def test_cifar_presets_run_on_their_geometry(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["imagenet-lt", "inat2018", "folder"])
-def test_large_presets_run_on_photographs(dataset, photo_shards, tmp_path):
+def test_large_presets_train_on_photographs(dataset, photo_shards, tmp_path):
     options = {
         "data": photo_shards,
         "project": tmp_path,
@@ -261,7 +261,7 @@ def test_large_presets_run_on_photographs(dataset, photo_shards, tmp_path):
     assert report.split == "val"
 
 
-def test_own_images_train_from_a_folder(tmp_path):
+def test_training_from_a_folder_of_images(tmp_path):
     for i, content in enumerate(photographs(8)):
         path = tmp_path / "images" / ("val" if i > 5 else "train") / "ab"[i % 2] / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +285,7 @@ def one_class(tmp_path):
     return tmp_path / "one"
 
 
-def test_one_class_is_an_error(one_class, tmp_path):
+def test_a_single_class_is_an_error(one_class, tmp_path):
     with pytest.raises(UserError, match=r"has only one class, 'a'\. A classifier needs at least two"):
         fasticcl.train("folder", data=one_class, project=tmp_path, batch_size=2)
 
@@ -295,7 +295,7 @@ def test_one_class_is_an_error(one_class, tmp_path):
     [
         (
             {"batch_size": 999},
-            f"A batch of 999 is larger than the {IMAGES} training images; use --batch-size {IMAGES} or less",
+            f"A batch of 999 is larger than the {IMAGES} training images. Use --batch-size {IMAGES} or less",
         ),
         ({"dataset": "inat2018"}, "contains shards of demo, not of inat2018"),
         ({"set": {"method.encoder": "resnet9"}}, "no encoder 'resnet9'. Did you mean resnet"),
@@ -308,7 +308,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_run(train, tmp_path, options, s
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_name_that_is_taken_is_refused_and_the_run_kept(train):
+def test_existing_run_name_is_refused_and_the_run_kept(train):
     report = train()
     before = metrics(report.run)
     with pytest.raises(UserError, match=r"exists\. Choose another --name, or continue it with --resume"):
@@ -316,7 +316,7 @@ def test_a_name_that_is_taken_is_refused_and_the_run_kept(train):
     assert metrics(report.run) == before
 
 
-def test_names_are_numbered(digit_shards, tmp_path):
+def test_default_run_names_are_numbered(digit_shards, tmp_path):
     options = {"data": digit_shards, "project": tmp_path, "fast_dev_run": True, "set": SMALL}
     names = [fasticcl.train("demo", method=method, **options).run.name for method in (None, None, "ce")]
     assert names == ["trial-iccl-1", "trial-iccl-2", "trial-ce-1"]
@@ -336,14 +336,14 @@ def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
-def test_a_damaged_checkpoint_is_named(train, tmp_path, damage):
+def test_damaged_checkpoint_is_named_in_the_error(train, tmp_path, damage):
     report = train()
     (report.run / "last.pt").write_bytes(damage)
     with pytest.raises(UserError, match=r"The checkpoint .*last\.pt cannot be read"):
         resume(tmp_path)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(train, tmp_path):
+def test_run_without_a_checkpoint_resumes_from_the_beginning(train, tmp_path):
     undisturbed, stopped = train(name="undisturbed"), train()
     for name in ("last.pt", "model.safetensors"):
         (stopped.run / name).unlink()
@@ -352,7 +352,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(tra
     assert same_weights(stopped.run, undisturbed.run)
 
 
-def test_a_finished_run_that_lost_its_checkpoint_is_left_as_it_is(train, tmp_path):
+def test_finished_run_without_checkpoint_cannot_be_resumed(train, tmp_path):
     run = train().run
     (run / "last.pt").unlink()
     before = {path.name: path.read_bytes() for path in run.iterdir()}
@@ -361,7 +361,7 @@ def test_a_finished_run_that_lost_its_checkpoint_is_left_as_it_is(train, tmp_pat
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
-def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
+def test_changed_shards_are_detected(photo_source, tmp_path):
     options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run"}
     small = {"method.encoder": "resnet8", "data.image_size": 32}
     convert(photo_source, tmp_path / "shards")
@@ -382,8 +382,8 @@ def test_other_shards_in_the_same_folder_are_noticed(photo_source, tmp_path):
             again()
 
 
-def with_a_rotten_image(photo_source, folder, split):
-    """Train on photographs of which the first of a split was damaged after the conversion."""
+def train_with_corrupt_image(photo_source, folder, split):
+    """Train on photographs of which the first one in a split was damaged after the conversion."""
     convert(photo_source, folder / "shards")
     shard = folder / "shards" / split / "shard-000000.tar"
     content = bytearray(shard.read_bytes())
@@ -393,19 +393,19 @@ def with_a_rotten_image(photo_source, folder, split):
     return fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
 
 
-def test_a_training_image_that_rots_is_replaced_and_counted(photo_source, tmp_path):
-    report = with_a_rotten_image(photo_source, tmp_path, "train")
+def test_corrupt_training_image_is_replaced_and_counted(photo_source, tmp_path):
+    report = train_with_corrupt_image(photo_source, tmp_path, "train")
     counted = [record["data/bad_samples"] for record in metrics(report.run) if "val/top1" in record]
     assert counted == [1, 1, 1]
 
 
-def test_an_image_that_rots_stops_an_evaluation(photo_source, tmp_path):
+def test_corrupt_evaluation_image_stops_the_run(photo_source, tmp_path):
     name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
-    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion; convert .* again"):
-        with_a_rotten_image(photo_source, tmp_path, "val")
+    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion. Convert .* again"):
+        train_with_corrupt_image(photo_source, tmp_path, "val")
 
 
-def test_an_unfinished_run_cannot_be_evaluated(train):
+def test_unfinished_run_cannot_be_evaluated(train):
     report = train()
     (report.run / "model.safetensors").unlink()
     with pytest.raises(
@@ -414,7 +414,7 @@ def test_an_unfinished_run_cannot_be_evaluated(train):
         fasticcl.evaluate(report.run)
 
 
-def test_missing_shards_say_how_to_make_them(tmp_path):
+def test_error_for_missing_shards_gives_the_convert_command(tmp_path):
     with pytest.raises(
         UserError, match=f"no shards of inat2018 in {tmp_path}. .*fasticcl convert inat2018 SRC {tmp_path}"
     ):

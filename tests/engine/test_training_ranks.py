@@ -1,4 +1,4 @@
-"""Whole runs on several ranks: the samples of one process, its losses, its accuracies; and how they end."""
+"""Complete runs on several ranks, compared with a single process, and how they end."""
 
 import contextlib
 import itertools
@@ -39,9 +39,9 @@ ALL = 4 * TINY_STEPS
 
 
 def spied(call, *arguments, stop=None, **options):
-    """Train, and return what this rank saw at every step: samples, losses, a copy of the centroids.
+    """Train and return the samples, loss and centroids of every step on this rank, and its saves.
 
-    With ``stop`` one of the ranks, a different one each time, is asked to stop after so many steps.
+    With ``stop``, rank ``stop`` modulo the number of ranks receives SIGTERM after that many steps.
     """
     seen, saves, step, save = [], [], Loop.take_step, RunWriter.save
 
@@ -74,7 +74,7 @@ def spied(call, *arguments, stop=None, **options):
 
 @pytest.fixture
 def spy(tmp_path):
-    """Call `spied` on so many ranks; returns what each saw."""
+    """Return a function that calls `spied` on several ranks and returns the steps of each."""
 
     def on(world_size, call, *arguments, **options):
         answers = on_ranks(tmp_path / "log", world_size, spied, call, *arguments, **options)
@@ -84,19 +84,19 @@ def spy(tmp_path):
 
 
 def slots(ranks):
-    """The samples of every step in the order of the global batch."""
+    """Return the samples of every step in the order of the global batch."""
     return [[sample for rank in step for sample in rank["samples"]] for step in zip(*ranks, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def alone(tiny_shards, tmp_path_factory):
-    """What one process sees."""
+    """The steps of a single process."""
     project = tmp_path_factory.mktemp("alone")
     return [Child(project / "log", spied, start_tiny, tiny_shards, project).result()[0]]
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_see_the_samples_of_one_process_and_hold_the_same_centroids(
+def test_ranks_see_the_samples_of_one_process_and_equal_centroids(
     spy, alone, tiny_shards, tmp_path, world_size
 ):
     seen = spy(world_size, start_tiny, tiny_shards, tmp_path)
@@ -115,9 +115,7 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_a_run_goes_on_with_another_number_of_ranks_and_sees_what_it_would_have_seen(
-    spy, alone, tiny_shards, tmp_path, schedule
-):
+def test_resuming_with_another_number_of_ranks_keeps_the_samples(spy, alone, tiny_shards, tmp_path, schedule):
     for project in (tmp_path / "one", tmp_path / "again"):
         seen = []
         for number, (world_size, stop) in enumerate(schedule):
@@ -128,9 +126,7 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_sees_what_it_would_have_
 
 
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_a_run_on_two_ranks_that_is_stopped_ends_in_the_bits_of_one_that_was_not(
-    spy, tiny_shards, tmp_path, encoder
-):
+def test_stopped_run_on_two_ranks_ends_bit_identically(spy, tiny_shards, tmp_path, encoder):
     settings = {"rebalance.encoder": encoder}
     spy(2, start_tiny, tiny_shards, tmp_path / "undisturbed", settings)
     spy(2, start_tiny, tiny_shards, tmp_path, settings, stop=4)
@@ -143,8 +139,8 @@ PHASES = {"warmup": None, "interpolative": 3, "frozen": 9, "tuned": 9}
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_shards, tmp_path, phase):
-    """With the statistics of the global batch closely; without, each rank has its own, and it shows."""
+def test_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_shards, tmp_path, phase):
+    """They agree closely with synchronised batch norm, and roughly without."""
     taken = PHASES[phase]
     losses, centroids = {}, {}
     for world_size, sync in [(1, True), (2, True), (4, True), (1, False), (2, False)]:
@@ -152,9 +148,9 @@ def test_the_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_sha
         settings |= {"rebalance.encoder": phase} if phase == "tuned" else {}
         project = tmp_path / f"{sync}-{world_size}"
         if taken:
-            before = tmp_path / f"{sync}-1"  # the run until here is that of one process
+            before = tmp_path / f"{sync}-1"  # the steps before are those of one process
             if world_size == 1:
-                begun(before, tiny_shards, settings, taken)
+                train_and_stop(before, tiny_shards, settings, taken)
             shutil.copytree(before / "demo", project / "copy/demo")
             seen = spy(world_size, resume, project / "copy", stop=3)
         else:
@@ -166,12 +162,12 @@ def test_the_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_sha
         assert losses[world_size, True] == pytest.approx(losses[1, True], rel=1e-4)
         assert np.allclose(centroids[world_size, True], centroids[1, True], atol=1e-4)
     assert losses[2, False] == pytest.approx(losses[1, False], rel=0.05)
-    if phase != "frozen":  # there batch normalisation has nothing to do
+    if phase != "frozen":  # which does not update batch statistics
         assert losses[2, False] != pytest.approx(losses[1, False], rel=1e-3)
 
 
-def begun(project, shards, settings, steps):
-    """A run that was stopped after so many steps."""
+def train_and_stop(project, shards, settings, steps):
+    """Train a run that is stopped after a number of steps."""
     with pytest.MonkeyPatch.context() as patched:
         watch(patched, lambda count: count == steps and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
@@ -191,7 +187,7 @@ def begun(project, shards, settings, steps):
     ],
     ids=str,
 )
-def test_every_switch_trains_on_two_ranks(spy, tiny_shards, tmp_path, settings):
+def test_every_option_trains_on_two_ranks(spy, tiny_shards, tmp_path, settings):
     """Also where a loss leaves parastatss without a gradient."""
     seen = spy(2, start_tiny, tiny_shards, tmp_path, settings, epochs=2)
     assert len(seen[0]) == len(seen[1]) == 3 * TINY_STEPS
@@ -213,13 +209,13 @@ def test_ranks_evaluate_each_image_once(tiny_shards, world_size, batch_size):
     assert ours == sorted(image.numpy().tobytes() for image in whole)
 
 
-def test_the_accuracies_of_two_ranks_are_those_of_one_process(tiny_shards, tmp_path):
-    """30 images in batches of 20: the second rank has ten."""
+def test_accuracies_of_two_ranks_equal_those_of_one_process(tiny_shards, tmp_path):
+    """30 images in batches of 20, of which the second rank has 10."""
     reports = on_ranks(tmp_path / "log", 2, start_tiny, tiny_shards, tmp_path)
     assert reports[0].rows == fasticcl.evaluate(tmp_path / "demo/run").rows
 
 
-def test_steps_and_epochs_have_one_line_each(tiny_shards, tmp_path):
+def test_steps_and_epochs_have_one_record_each_on_two_ranks(tiny_shards, tmp_path):
     on_ranks(tmp_path / "log", 2, start_tiny, tiny_shards, tmp_path)
     start_tiny(tiny_shards, tmp_path / "one")
     ours, one = metrics(tmp_path / "demo/run"), metrics(tmp_path / "one/demo/run")
@@ -229,7 +225,7 @@ def test_steps_and_epochs_have_one_line_each(tiny_shards, tmp_path):
     assert names == FILES
 
 
-def test_the_loss_of_a_line_is_the_mean_over_the_ranks(spy, tiny_shards, tmp_path):
+def test_logged_loss_is_the_mean_over_the_ranks(spy, tiny_shards, tmp_path):
     seen = spy(2, start_tiny, tiny_shards, tmp_path)
     means = [np.mean([rank["loss"] for rank in step]) for step in zip(*seen, strict=True)]
     lines = [record for record in metrics(tmp_path / "demo/run") if "val/top1" not in record]
@@ -251,26 +247,26 @@ def test_ranks_save_no_more_often_than_one_process(tiny_shards, tmp_path):
             assert other > epoch or later - step >= 3
 
 
-def test_a_batch_that_cannot_be_divided_is_one_sentence_and_exit_code_2(tiny_shards, tmp_path):
+def test_indivisible_batch_is_one_line_and_exit_code_2(tiny_shards, tmp_path):
     words = [*command(tiny_shards, tmp_path), "--batch-size", 21]
     children = start_ranks(tmp_path / "log", 2, command_line, *words)
     assert [child.exit_code() for child in children] == [2, 2]
-    sentence = "error: A global batch of 21 cannot be divided among 2 ranks; use --batch-size 20.\n"
+    sentence = "error: A global batch of 21 cannot be divided among 2 ranks. Use --batch-size 20.\n"
     assert children[0].printed() == sentence
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_mode_for_one_rank_is_refused_by_several(tiny_shards, tmp_path):
+def test_mode_for_one_rank_is_refused_on_several(tiny_shards, tmp_path):
     words = [*command(tiny_shards, tmp_path), "--set", "engine.compile=step"]
     children = start_ranks(tmp_path / "log", 2, command_line, *words)
     assert [child.exit_code() for child in children] == [2, 2]
     assert children[0].printed() == (
-        "error: engine.compile=step is for one rank; use --set engine.compile=on.\n"
+        "error: engine.compile=step supports only one rank. Use --set engine.compile=on.\n"
     )
     assert not (tmp_path / "demo").exists()
 
 
-def rot(folder, row):
+def corrupt(folder, row):
     """Change a byte of a training image."""
     index = np.load(folder / "train/index.npy")
     shard, offset = int(index[row]["shard"]), int(index[row]["offset"])
@@ -281,11 +277,11 @@ def rot(folder, row):
 
 
 def test_bad_images_are_counted_over_all_ranks(tiny_shards, tmp_path):
-    """An image that the second rank alone meets in the first epoch."""
+    """Only the second rank reads the corrupt image in the first epoch."""
     shards, config = shutil.copytree(tiny_shards, tmp_path / "shards"), resolve("demo")
     index = Shards(shards, "train")
     plan = Plan(index.index, index.counts, config.data, batch_size=20, seed=config.engine.seed)
-    rot(shards, plan.agnostic_rows("warmup", 0, 1)[15])
+    corrupt(shards, plan.agnostic_rows("warmup", 0, 1)[15])
     settings = {"engine.prefetch": 1}
     start_tiny(shards, tmp_path / "one", settings)
     on_ranks(tmp_path / "log", 2, start_tiny, shards, tmp_path, settings)
@@ -296,13 +292,13 @@ def test_bad_images_are_counted_over_all_ranks(tiny_shards, tmp_path):
     assert counts == [[1, 1, 1, 1]] * 2
 
 
-def test_too_many_bad_images_end_all_ranks_with_the_list(tiny_shards, tmp_path):
+def test_too_many_bad_images_stop_all_ranks(tiny_shards, tmp_path):
     shards = shutil.copytree(tiny_shards, tmp_path / "shards")
     for row in (0, 1, 15, 16, 30, 31, 40, 41):
-        rot(shards, row)
+        corrupt(shards, row)
     words = ["--epochs", 3, "--set", "data.max_bad_samples=7"]
     children = start_ranks(tmp_path / "log", 2, command_line, *command(shards, tmp_path), *words)
-    connection.wait([child.process.sentinel for child in children], 60)  # torchrun ends the others
+    connection.wait([child.process.sentinel for child in children], 60)  # torchrun would end the others
     ended = [child.process.exitcode for child in children if not child.kill()]
     assert set(ended) == {1}
     sentence = "8 images cannot be read, more than data.max_bad_samples (7): train/shard-000000.tar:512 "
@@ -315,7 +311,7 @@ def command(shards, project):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_any_rank_stops_all_and_one_says_so(tiny_shards, tmp_path, rank):
+def test_signal_to_any_rank_stops_all_and_rank_0_reports_it(tiny_shards, tmp_path, rank):
     words = [*command(tiny_shards, tmp_path), "--epochs", 300]
     children = start_ranks(tmp_path / "log", 2, command_line, *words)
     while "epoch   1/300" not in children[0].printed():
@@ -324,7 +320,7 @@ def test_a_signal_to_any_rank_stops_all_and_one_says_so(tiny_shards, tmp_path, r
     children[rank].signal(signal.SIGTERM)
     assert [child.exit_code() for child in children] == [143, 143]
     assert children[0].printed().splitlines()[-2:] == [
-        "stopped by SIGTERM; the state is saved. Continue with:",
+        "stopped by SIGTERM. The state is saved. Continue with:",
         f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume",
     ]
     assert "Continue with" not in children[1].printed()

@@ -1,4 +1,4 @@
-"""Processes of tests."""
+"""Subprocesses that are killed if the test fails."""
 
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextmanager
 def started(command: Sequence[object], **options: Any) -> Iterator[subprocess.Popen]:
-    """Start a process and wait for its end, but kill it when the test fails or its time is up."""
+    """Start a process and wait for its end, or kill it if the test fails or times out."""
     with subprocess.Popen(command, **options) as process:
         try:
             yield process

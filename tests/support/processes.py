@@ -1,6 +1,6 @@
-"""Processes for tests that need several of them, or need one to die.
+"""Child processes for tests that need several ranks or kill a process.
 
-They are forked from a process that has imported everything, so one costs a tenth of a second, not four.
+They are forked from a server process that has already imported the package, which saves seconds per child.
 """
 
 import multiprocessing
@@ -20,10 +20,7 @@ _PATIENCE = 120
 
 
 class Child:
-    """A process that calls a function, which must be importable, and sends back what it returns.
-
-    What it prints goes to a file.
-    """
+    """A process that calls an importable function and sends back its result. Its output goes to a file."""
 
     def __init__(self, log, function, *arguments, env=(), **options):
         self.log = log
@@ -36,14 +33,14 @@ class Child:
         self.pid = self.process.pid
 
     def result(self):
-        """What the function returned; an exception that it raised is raised here, by its name."""
+        """Return the result of the function; an exception in it raises AssertionError."""
         returned, value = self.raw()
         if not returned:
             raise AssertionError(f"{value}\n{self.printed()}")
         return value
 
     def raw(self):
-        """(True, what the function returned), (False, the exception it raised) or (None, exit code)."""
+        """Return (True, result), (False, exception text) or (None, exit code)."""
         assert self._receiver.poll(_PATIENCE), self.printed()
         try:
             return self._receiver.recv()
@@ -62,7 +59,7 @@ class Child:
         os.kill(self.pid, signum)
 
     def kill(self):
-        """End it as a power cut would; return whether it was still at work."""
+        """Kill the process and return True if it was still running."""
         alive = self.process.is_alive()
         self.process.kill()
         self.process.join()
@@ -91,7 +88,7 @@ def _call(log, sender, env, path, function, arguments, options):
 
 
 def command_line(*words):
-    """Call ``fasticcl WORDS``; for a `Child`."""
+    """Run the command ``fasticcl WORDS`` in a `Child`."""
     from fasticcl.cli.main import main
 
     sys.argv = ["fasticcl", *map(str, words)]
@@ -99,7 +96,7 @@ def command_line(*words):
 
 
 def start_ranks(log, world_size, function, *arguments, **options):
-    """Start a function on several ranks that find one another, and return the children."""
+    """Start a function on several connected ranks and return the children."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=_PATIENCE))
     children = []
     for rank in range(world_size):
@@ -110,7 +107,7 @@ def start_ranks(log, world_size, function, *arguments, **options):
             "LOCAL_WORLD_SIZE": world_size,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": store.port,
-            # The store is here, so no port is promised to one process and taken by another.
+            # The store runs here, so that no other process can take its port.
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCHELASTIC_RESTART_COUNT": "0",
             "GLOO_SOCKET_IFNAME": "lo",
@@ -122,7 +119,7 @@ def start_ranks(log, world_size, function, *arguments, **options):
 
 
 def on_ranks(log, world_size, function, *arguments, **options):
-    """Return what a function returns on each of several ranks; when one fails, the others are ended."""
+    """Run a function on several ranks and return the results; if one fails, the others are killed."""
     children = start_ranks(log, world_size, function, *arguments, **options)
     try:
         return [child.result() for child in children]

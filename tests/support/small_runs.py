@@ -1,4 +1,4 @@
-"""Small runs on the demonstration data, and what they leave behind."""
+"""Small runs on the demo data, and comparisons of their files."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import fasticcl
 from fasticcl.engine.loop import Loop
 
-NO_REPORT = {"engine.report": False}  # reports have tests of their own
+NO_REPORT = {"engine.report": False}  # reports are tested in tests/report
 SMALL = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 2, "engine.log_every": 2}
 FILES = {
     "config.toml",
@@ -23,7 +23,7 @@ FILES = {
     "environment.jsonl",
     "model.safetensors",
 }
-IMAGES = 392  # of the demonstration data
+IMAGES = 392  # training images of the demo data
 TINY_COUNTS = [14, 12, 10, 8, 6, 4, 2, 2, 1, 1]
 TINY_STEPS = sum(TINY_COUNTS) // 20
 TINY = {
@@ -47,7 +47,7 @@ def start(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batc
 
 
 def start_tiny(shards, project, set=(), **options):
-    """A run of 3 steps an epoch: one epoch of warm-up, two of the interpolative phase, one of rebalancing."""
+    """Train 3 steps per epoch: 1 epoch of warm-up, 2 interpolative epochs and 1 of rebalancing."""
     return start(shards, project, TINY | {"rebalance.epochs": 1} | dict(set), batch_size=20, **options)
 
 
@@ -66,7 +66,7 @@ def same_weights(one, other):
 
 
 def equal(one, other):
-    """Whether two values are the same to the bit, tensors and all."""
+    """Return True if two values with nested tensors are bit-identical."""
     if isinstance(one, dict):
         return isinstance(other, dict) and [*one] == [*other] and all(equal(one[k], other[k]) for k in one)
     if isinstance(one, (list, tuple)):
@@ -77,7 +77,7 @@ def equal(one, other):
 
 
 def differences(run, undisturbed):
-    """The names of what differs between two finished runs: nothing, if one was only stopped and continued."""
+    """Return the names of the files that differ between two finished runs, apart from timings."""
     differ = [] if metrics(run) == metrics(undisturbed) else ["metrics.jsonl"]
     for name in ("results.csv", "model.safetensors"):
         if (run / name).read_bytes() != (undisturbed / name).read_bytes():
@@ -99,8 +99,8 @@ def _without_timing(checkpoint):
     return checkpoint
 
 
-class Heard:
-    """Keeps what a run says to a person."""
+class ConsoleOutput:
+    """A console whose output is recorded."""
 
     def __init__(self):
         self.file = io.StringIO()
@@ -110,12 +110,12 @@ class Heard:
         return [line for line in self.file.getvalue().splitlines() if line.startswith("warning")]
 
 
-class Power(BaseException):
-    """What no code handles: the end of a process, played inside this one."""
+class PowerCut(BaseException):
+    """Simulates the end of the process: an exception that no code handles."""
 
 
 def watch(monkeypatch, after=None):
-    """Note every step that is taken, as (stage, step); after each, ``after(count)`` may interfere."""
+    """Return a list that records each step as (stage, step), and call ``after(count)`` after each."""
     taken, step = [], Loop.take_step
 
     def watched(self, stage, batches, stats):
@@ -129,7 +129,7 @@ def watch(monkeypatch, after=None):
 
 
 def fingerprints(batch):
-    """A short digest of what is in every slot of a batch: pixels, classes and λ."""
+    """Return a short digest of every sample of a batch: pixels, classes and λ."""
     fields = [value.contiguous() for value in vars(batch).values()]
     return [
         hashlib.sha1(b"".join(field[i].numpy().tobytes() for field in fields)).hexdigest()[:12]

@@ -9,7 +9,7 @@ from fasticcl.data.plan import Plan
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 from fasticcl.sweep import holdout_set
-from tests.support.small_runs import TINY_COUNTS, Heard, metrics, start_tiny
+from tests.support.small_runs import TINY_COUNTS, ConsoleOutput, metrics, start_tiny
 
 GAMMAS = {"rebalance.gamma": [0, 1]}
 HOLDOUT_ROWS = draw_holdout_rows(np.array(TINY_COUNTS), 0.3, seed=0)
@@ -64,7 +64,7 @@ def corrupt_shards(tiny_shards, tmp_path):
 def test_an_unreadable_holdout_image_is_named_and_left_out(corrupt_shards, tmp_path, cache):
     """Training never draws it, so it is neither counted nor replaced."""
     shards, name = corrupt_shards
-    training, sweeping = Heard(), Heard()
+    training, sweeping = ConsoleOutput(), ConsoleOutput()
     run = start_tiny(shards, tmp_path, {"data.holdout": 0.3}, cache=cache, console=training.console).run
     assert training.warnings() == []
     assert {record["data/bad_samples"] for record in metrics(run) if "val/top1" in record} == {0}
@@ -76,7 +76,7 @@ def test_an_unreadable_holdout_image_is_named_and_left_out(corrupt_shards, tmp_p
 @pytest.mark.parametrize("cache", ["host", "off"])
 def test_an_image_found_unreadable_in_training_is_left_out_silently(corrupt_shards, tmp_path, cache):
     shards, name = corrupt_shards
-    training, sweeping = Heard(), Heard()
+    training, sweeping = ConsoleOutput(), ConsoleOutput()
     run = start_tiny(shards, tmp_path, cache=cache, console=training.console).run
     assert [line.split(": ")[0] for line in training.warnings()] == [f"warning  {name}"]
     sweep = fasticcl.sweep(run, over=GAMMAS, holdout=0.3, console=sweeping.console)

@@ -1,4 +1,4 @@
-"""A run folder that lies elsewhere now: every verb takes it where it is, and names that place."""
+"""Tests of run folders: runs that were moved, names of new runs, and suggestions for missing runs."""
 
 import json
 import os
@@ -6,12 +6,14 @@ import shlex
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
+from fasticcl.engine.run.folder import free_name, nearby_runs
 from fasticcl.errors import Stopped, UserError
 from tests.support.images import encode, noise
 from tests.support.small_runs import differences, start_tiny, watch
@@ -19,26 +21,26 @@ from tests.support.small_runs import differences, start_tiny, watch
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
-    """The report of a run that stayed where it was."""
+    """The report of a run at its original path."""
     return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(params=["demo/mine", "mine"], ids=["in a dataset's folder", "anywhere"])
 def moved(request, undisturbed, tmp_path):
-    """The run by its new place; there is nothing where it was made."""
+    """The new path of the run. Its original path does not exist."""
     project = undisturbed.run.parent.parent
     aside = project.rename(project.with_name("aside"))
     yield shutil.copytree(aside / "demo/run", tmp_path / "new place" / request.param)
-    assert not project.exists(), "something was written where the run had been"
+    assert not project.exists(), "something was written to the original path"
     aside.rename(project)
 
 
-def test_it_is_evaluated(moved, undisturbed):
+def test_evaluate_reads_a_moved_run(moved, undisturbed):
     found = fasticcl.evaluate(moved)
     assert (found.run, found.rows) == (moved, undisturbed.rows)
 
 
-def test_it_names_classes_and_is_reported(moved, tmp_path):
+def test_predict_and_report_read_a_moved_run(moved, tmp_path):
     (tmp_path / "picture.png").write_bytes(encode(noise(np.random.default_rng(0), 12, 10), "PNG"))
     (row,) = fasticcl.predict(moved, [tmp_path / "picture.png"], topk=1)
     assert row.error is None
@@ -46,7 +48,7 @@ def test_it_names_classes_and_is_reported(moved, tmp_path):
     assert "mine" in (moved / "report.html").read_text()
 
 
-def test_it_is_swept_and_the_command_leads_to_it(moved):
+def test_sweep_uses_the_new_path_of_a_moved_run(moved):
     swept = fasticcl.sweep(moved, over={"rebalance.gamma": [0, 1]})
     assert swept.folder == moved / "sweep-1"
     assert json.loads((swept.folder / "sweep.json").read_text())["run"] == str(moved)
@@ -54,7 +56,7 @@ def test_it_is_swept_and_the_command_leads_to_it(moved):
 
 
 def stopped_at(step, call):
-    """Stop a training after so many steps and return what it says to go on with."""
+    """Stop training after a number of steps and return the resume command."""
     with pytest.MonkeyPatch.context() as patched:
         watch(patched, lambda count: count == step and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped) as stopped:
@@ -62,8 +64,8 @@ def stopped_at(step, call):
     return stopped.value.command
 
 
-def type_in(command):
-    """Call a command line as a shell would; returns the exit code."""
+def run_command(command):
+    """Run a command line and return its exit code."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", shlex.split(command))
         with pytest.raises(SystemExit) as left:
@@ -71,7 +73,7 @@ def type_in(command):
     return left.value.code
 
 
-def test_stopped_it_goes_on_there_by_the_command_that_it_names(undisturbed, tiny_shards, tmp_path):
+def test_resume_command_of_a_moved_run_uses_its_new_path(undisturbed, tiny_shards, tmp_path):
     first, second = tmp_path / "old place", tmp_path / "new place"
     command = stopped_at(2, lambda: start_tiny(tiny_shards, first))
     assert command == f"fasticcl train demo --project '{first}' --name run --resume"
@@ -83,15 +85,15 @@ def test_stopped_it_goes_on_there_by_the_command_that_it_names(undisturbed, tiny
     command = str(refused.value).partition("Continue it with: ")[2]
     assert command == f"fasticcl train demo --project '{second}' --name mine --resume"
     assert stopped_at(4, lambda: fasticcl.train("demo", project=second, resume=True)) == command
-    assert type_in(command) == 0
+    assert run_command(command) == 0
     assert not [*first.iterdir()]
     assert differences(second / "demo/mine", undisturbed.run) == []
 
 
 @pytest.fixture(scope="module")
-def begun(tiny_shards, tmp_path_factory):
-    """A folder in which a run was begun and stopped, in runs, as is the default."""
-    folder = tmp_path_factory.mktemp("begun")
+def stopped_run(tiny_shards, tmp_path_factory):
+    """A working directory with a stopped run in ``runs``, the default project."""
+    folder = tmp_path_factory.mktemp("stopped_run")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         command = stopped_at(2, lambda: start_tiny(tiny_shards, "runs"))
@@ -107,12 +109,91 @@ def begun(tiny_shards, tmp_path_factory):
         ("runs/demo/run", ".", "--project {}/runs "),
     ],
 )
-def test_the_command_leads_there_from_where_one_is(begun, monkeypatch, here, folder, project):
-    monkeypatch.chdir(begun / here)
+def test_resume_command_works_from_any_working_directory(stopped_run, monkeypatch, here, folder, project):
+    monkeypatch.chdir(stopped_run / here)
     with pytest.raises(UserError) as refused:
         fasticcl.evaluate(folder)
-    command = f"fasticcl train demo {project.format(begun)}--name run --resume"
+    command = f"fasticcl train demo {project.format(stopped_run)}--name run --resume"
     assert str(refused.value) == f"{folder} is not finished. Continue it with: {command}"
     with pytest.raises(UserError) as refused:
         fasticcl.export(folder)
     assert str(refused.value) == f"There are no finished weights in {folder}. Continue it with: {command}"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def create_run(folder, second, *files):
+    """Create an empty run folder whose files have a given modification time."""
+    folder.mkdir(parents=True)
+    for name in ("environment.jsonl", *files):
+        (folder / name).touch()
+        os.utime(folder / name, (second, second))
+
+
+@pytest.fixture
+def runs(here):
+    """Seven runs of demo, of which b is the newest and two are finished, and one run of another dataset."""
+    for second, name in enumerate("hgfedcb"):
+        create_run(here / "runs/demo" / name, second, *["model.safetensors"] * (name in "ce"))
+    create_run(here / "runs/inat2018/other run", 99)
+
+
+NEWEST = "Nearby runs, newest first: runs/demo/b, runs/demo/c, runs/demo/d, runs/demo/e, runs/demo/f."
+CALLS = {
+    "evaluate": fasticcl.evaluate,
+    "report": fasticcl.report,
+    "rebalance": fasticcl.rebalance,
+    "sweep": lambda run: fasticcl.sweep(run, over={"rebalance.gamma": [0, 1]}),
+    "resume": lambda run: fasticcl.train("demo", name=os.path.basename(run), resume=True),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.usefixtures("runs")
+def test_error_for_a_missing_run_lists_the_newest_runs(call):
+    with pytest.raises(UserError) as refused:
+        CALLS[call]("runs/demo/a")
+    assert str(refused.value) == f"runs/demo/a is not a run folder: it has no config.toml. {NEWEST}"
+
+
+@pytest.mark.parametrize("call", [lambda model: fasticcl.predict(model, "x.png"), fasticcl.export])
+@pytest.mark.usefixtures("runs")
+def test_error_for_a_missing_model_lists_runs_with_weights(here, call):
+    (here / "x.png").touch()
+    with pytest.raises(UserError) as refused:
+        call("runs/demo/a")
+    assert str(refused.value).endswith(" Nearby runs, newest first: runs/demo/c, runs/demo/e.")
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("runs/inat2018/a", "'runs/inat2018/other run'"),  # only its siblings
+        ("runs/imagenet-lt/a", "'runs/inat2018/other run', runs/demo/b"),
+        ("runs/inat2018", "'runs/inat2018/other run'"),
+        ("runs", "'runs/inat2018/other run', runs/demo/b"),
+        ("a", "'runs/inat2018/other run', runs/demo/b"),
+        ("no/such/place", "'runs/inat2018/other run', runs/demo/b"),
+    ],
+)
+@pytest.mark.usefixtures("runs")
+def test_nearest_runs_are_listed_with_shell_quoting(path, named):
+    sentence = nearby_runs(Path(path))
+    assert sentence.startswith(f" Nearby runs, newest first: {named}")
+
+
+def test_no_nearby_runs_gives_an_empty_sentence(here):
+    (here / "runs/demo/settings").mkdir(parents=True)
+    (here / "runs/demo/settings/config.toml").touch()  # of another program
+    assert nearby_runs(here / "runs/demo/a") == ""
+
+
+def test_free_name_has_the_smallest_unused_number(here):
+    for number in (1, 2, 4):
+        (here / f"x-{number}").mkdir()
+    assert free_name(here, "x") == "x-3"

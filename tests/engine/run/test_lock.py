@@ -1,4 +1,4 @@
-"""A run folder that another process is training in."""
+"""Tests of the lock on a run folder, and of errors for runs in training."""
 
 import json
 
@@ -14,10 +14,10 @@ from tests.support.small_runs import resume, start_tiny
 from tests.support.trees import tree
 
 
-def hold_to_the_end(folder):
-    global kept
-    kept = lock_run(folder)
-    kept.__enter__()
+def lock_until_exit(folder):
+    global lock
+    lock = lock_run(folder)
+    lock.__enter__()
     return is_locked(folder)
 
 
@@ -31,7 +31,7 @@ def stopped(tiny_shards, tmp_path, monkeypatch):
     return tmp_path / "demo/run"
 
 
-def test_it_is_refused_and_left_as_it_is(stopped, tmp_path):
+def test_resuming_a_locked_run_fails_and_changes_nothing(stopped, tmp_path):
     before = tree(stopped)
     with lock_run(stopped):
         with pytest.raises(UserError) as refused:
@@ -43,43 +43,47 @@ def test_it_is_refused_and_left_as_it_is(stopped, tmp_path):
     assert resume(tmp_path).run == stopped
 
 
-def test_a_run_lets_go_of_its_folder_when_it_is_stopped_and_when_it_ends(stopped, tmp_path):
+def test_lock_is_released_when_a_run_stops_or_ends(stopped, tmp_path):
     assert not is_locked(stopped)
     resume(tmp_path)
     assert not is_locked(stopped)
 
 
-def test_a_run_holds_its_folder(tiny_shards, tmp_path, monkeypatch):
-    seen, step = [], Loop.take_step
+def test_run_folder_is_locked_during_training(tiny_shards, tmp_path, monkeypatch):
+    locked, step = [], Loop.take_step
 
-    def looking(*arguments):
-        seen.append(is_locked(tmp_path / "demo/run"))
+    def record(*arguments):
+        locked.append(is_locked(tmp_path / "demo/run"))
         return step(*arguments)
 
-    monkeypatch.setattr(Loop, "take_step", looking)
+    monkeypatch.setattr(Loop, "take_step", record)
     start_tiny(tiny_shards, tmp_path)
-    assert seen
-    assert all(seen)
+    assert locked
+    assert all(locked)
 
 
-def test_a_process_that_is_gone_holds_nothing(stopped, tmp_path):
-    child = Child(tmp_path / "log", hold_to_the_end, stopped)
+def test_lock_is_released_when_its_process_is_gone(stopped, tmp_path):
+    child = Child(tmp_path / "log", lock_until_exit, stopped)
     assert child.result()
     assert child.exit_code() == 0
     with lock_run(stopped):
         assert is_locked(stopped)
 
 
-def test_who_asks_for_its_results_is_told_to_wait(stopped):
-    for ask in (fasticcl.evaluate, fasticcl.report, lambda run: fasticcl.predict(run, [run / "config.toml"])):
+def test_reading_an_unfinished_run_reports_how_to_finish_it(stopped):
+    for read in (
+        fasticcl.evaluate,
+        fasticcl.report,
+        lambda run: fasticcl.predict(run, [run / "config.toml"]),
+    ):
         with lock_run(stopped), pytest.raises(UserError) as refused:
-            ask(stopped)
+            read(stopped)
         assert str(refused.value).endswith(". Wait until the process that trains it ends.")
         with pytest.raises(UserError, match=r"\. Continue it with: fasticcl train demo .* --resume$"):
-            ask(stopped)
+            read(stopped)
 
 
-def test_lines_that_came_twice_do_not_make_a_run_unfinished(tiny_shards, tmp_path):
+def test_duplicate_records_do_not_make_a_run_unfinished(tiny_shards, tmp_path):
     run = start_tiny(tiny_shards, tmp_path).run
     assert read_history(run).finished
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
