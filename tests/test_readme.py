@@ -29,7 +29,13 @@ LINES = [
     for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     for line in block.splitlines()
 ]
-COMMANDS = [line.split("  #")[0].strip() for line in LINES if "fasticcl" in line or line.startswith("./")]
+PROGRAMS = (
+    "fasticcl ",
+    "torchrun ",
+    "sbatch ",
+    "./tools/",
+)  # tests/benchmarks/test_readme.py checks benchmarks
+COMMANDS = [line.split("  #")[0].strip() for line in LINES if line.startswith(PROGRAMS)]
 SPANS = [span for text in TEXTS.values() for span in re.findall(r"`(fasticcl [a-z][^`]*)`", text)]
 ELSEWHERE = {
     "./tools/demo": ".ci/run",
