@@ -1,9 +1,9 @@
-"""Accuracy of the paper's methods on the demonstration data, over seeds.
+"""Accuracy of training methods on the demonstration data, over several seeds.
 
     python benchmarks/demo.py [--methods ce mixup crt iccl] [--seeds 0 1 2] [--json FILE]
 
-Every run is `fasticcl train demo --method METHOD --seed SEED` with the settings of the preset; what
-is compared is the last epoch. The spread is the sample standard deviation over the seeds.
+Every run is `fasticcl train demo --method METHOD --seed SEED` with the settings of the preset. The result is
+the mean accuracy of the last epoch and its sample standard deviation over the seeds.
 """
 
 import argparse
@@ -50,22 +50,22 @@ def run(method: str, seed: int, project: str) -> dict[str, Any]:
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Return mean and spread of each metric by method and row, as [mean, spread]."""
-    gathered: dict[str, dict[str, list[float]]] = {}
-    for done in runs:
-        for row, metrics in done["rows"].items():
+    """Return [mean, standard deviation] of each metric, by method and row."""
+    values_of: dict[str, dict[str, list[float]]] = {}
+    for result in runs:
+        for row, metrics in result["rows"].items():
             if row == "best":
                 continue
-            table = gathered.setdefault(f"{done['method']} {row}", {name: [] for name in METRICS})
+            table = values_of.setdefault(f"{result['method']} {row}", {name: [] for name in METRICS})
             for name in METRICS:
                 table[name].append(metrics[name])
     return {
-        row: {name: [statistics.mean(values), _spread(values)] for name, values in table.items()}
-        for row, table in gathered.items()
+        row: {name: [statistics.mean(values), _deviation(values)] for name, values in table.items()}
+        for row, table in values_of.items()
     }
 
 
-def _spread(values: list[float]) -> float:
+def _deviation(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 

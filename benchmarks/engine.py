@@ -1,16 +1,16 @@
-"""What losses, centroids, metrics and logging add to the bare forward and backward pass.
+"""Cost of losses, centroids, metrics and logging, relative to the bare forward and backward passes.
 
     python benchmarks/engine.py [--cases resnet32 resnet50] [--rounds 5] [--device cpu] [--json FILE]
 
-Both take the same images, made once, and the same network; one round after the other, so that a drift of
-the machine's speed hits both alike.
+Both use the same synthetic images and the same network. Rounds are interleaved, so drift of the machine
+affects both equally.
 
     step    the engine's own step: both branches, the losses of equation 8, the centroids of equation 1,
-            backward, SGD, the meter, and a line of metrics.jsonl every 20 steps
-    bare    forward of x_h and of x_f as the step has them, backward from the sum of their outputs, SGD
+            backward, SGD, the epoch statistics, and a line of metrics.jsonl every 20 steps
+    bare    forward of x_h and of x_f as in the step, backward from the sum of their outputs, SGD
 
-`rebalancing` is the second stage with a frozen encoder: its step against one evaluation-mode forward.
-Besides, `bn_mode` separate, split and concat are compared with one another.
+`rebalancing` is a step of the second stage with a frozen encoder, against one forward pass in evaluation
+mode. The step is measured with `bn_mode` separate, split and concat.
 """
 
 import argparse
@@ -51,58 +51,63 @@ Runs = dict[str, list[float]]
 
 
 def main() -> None:
-    """Measure, print, and write the result if asked to."""
+    """Measure, print the result, and write it to the file of --json."""
     parser = argparse.ArgumentParser(description="The engine's step against its bare passes.")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=[*CASES])
-    parser.add_argument("--rounds", type=int, default=5, help="of each (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default %(default)s)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor: less moved by other work")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="processor: less affected by other work on the machine",
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
-    given = parser.parse_args()
+    options = parser.parse_args()
     result = {
         "benchmark": "engine",
-        "clock": given.clock,
-        "cases": {encoder: case(encoder, given) for encoder in given.cases},
+        "clock": options.clock,
+        "cases": {encoder: measure_case(encoder, options) for encoder in options.cases},
         "machine": hardware(),
     }
     print(json.dumps(result, indent=1))
-    write_result(result, given.json)
+    write_result(result, options.json)
 
 
-def case(encoder: str, given: argparse.Namespace) -> dict[str, Any]:
+def measure_case(encoder: str, options: argparse.Namespace) -> dict[str, Any]:
     preset, side, pairs, classes, steps = CASES[encoder]
     torch.manual_seed(0)
     images = torch.randn(2 * pairs, 3, side, side).to(memory_format=torch.channels_last)
     x_h, x_f = images.chunk(2)
     y_h, y_t = torch.randint(classes, (2, pairs))
     lam = torch.rand(()).expand(pairs).contiguous()
-    batch = Batch(*(each.to(given.device) for each in (x_h, y_h, x_f, y_t, lam)))
-    found: dict[str, Any] = {"pairs": pairs, "side": side, "classes": classes}
+    batch = Batch(*(each.to(options.device) for each in (x_h, y_h, x_f, y_t, lam)))
+    result: dict[str, Any] = {"pairs": pairs, "side": side, "classes": classes}
     with tempfile.TemporaryDirectory() as folder:
         modes = {}
         for mode in ("separate", "split", "concat"):
-            config = configuration(preset, encoder, given.device, Path(folder) / mode, mode)
+            config = configuration(preset, encoder, options.device, Path(folder) / mode, mode)
             stage = Representation(config, classes, choose_machine(config.engine))
             stage.train_mode()
             modes[mode] = stepper(stage, batch, config)
         stage = Representation(config, classes, choose_machine(config.engine))
         stage.train_mode()
-        runs = in_turns({**modes, "bare": bare(stage, batch)}, steps, given.rounds, CLOCKS[given.clock])
-        found["representation"] = report(runs, "bare")
+        runs = interleave({**modes, "bare": bare(stage, batch)}, steps, options.rounds, CLOCKS[options.clock])
+        result["representation"] = report(runs, "bare")
         config = configuration(
-            preset, encoder, given.device, Path(folder) / "second", "separate", frozen=True
+            preset, encoder, options.device, Path(folder) / "second", "separate", frozen=True
         )
-        second = Rebalancing(config, stage.network, stage.machine)
-        second.train_mode()
-        one = StreamBatch(batch.x_h, batch.y_h)
-        runs = in_turns(
-            {"step": stepper(second, one, config), "bare": encoding(second, one)},
+        rebalancing = Rebalancing(config, stage.network, stage.machine)
+        rebalancing.train_mode()
+        single = StreamBatch(batch.x_h, batch.y_h)
+        runs = interleave(
+            {"step": stepper(rebalancing, single, config), "bare": encoding(rebalancing, single)},
             steps,
-            given.rounds,
-            CLOCKS[given.clock],
+            options.rounds,
+            CLOCKS[options.clock],
         )
-        found["rebalancing"] = report(runs, "bare")
-    return found
+        result["rebalancing"] = report(runs, "bare")
+    return result
 
 
 def configuration(
@@ -115,18 +120,18 @@ def configuration(
 
 
 def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callable[[], None]:
-    """Return the engine's step, metrics and logging included."""
+    """Return the engine's step, including metrics and logging."""
     run = RunWriter(RunFolder.create(config))
     display = Display(Console(quiet=True), {"interpolative": 10**9})
     nothing: Any = argparse.Namespace(steps=10**9)
     loop = Loop(nothing, nothing, run, display)
     stats = EpochStats(run.ranks, torch.device(config.engine.device))
 
-    def forever() -> Iterator[Batch | StreamBatch]:
+    def repeat() -> Iterator[Batch | StreamBatch]:
         while True:
             yield batch
 
-    batches = forever()
+    batches = repeat()
 
     def step() -> None:
         loop.take_step(stage, batches, stats)
@@ -138,11 +143,11 @@ def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callabl
 
 
 def bare(stage: Representation, batch: Batch) -> Callable[[], None]:
-    """Return forward of both branches, backward and SGD, with nothing else."""
+    """Return a step of only the forward passes of both branches, the backward pass and SGD."""
 
     def step() -> None:
         with stage.machine.autocast():
-            # Where ω_u is 0, x_h serves the centroids only and has no gradient.
+            # If ω_u is 0, x_h is used only for the centroids and needs no gradient.
             with torch.set_grad_enabled(stage.method.uniform_weight > 0):
                 h = stage.forward(batch.x_h)
             outputs = [stage.forward(batch.x_f), *[h] * h.logits.requires_grad]
@@ -155,7 +160,7 @@ def bare(stage: Representation, batch: Batch) -> Callable[[], None]:
 
 
 def encoding(stage: Rebalancing, batch: StreamBatch) -> Callable[[], None]:
-    """Return the frozen encoder's forward pass, with nothing else."""
+    """Return a step of only the frozen encoder's forward pass."""
 
     @torch.no_grad()
     def step() -> None:
@@ -165,28 +170,28 @@ def encoding(stage: Rebalancing, batch: StreamBatch) -> Callable[[], None]:
     return step
 
 
-def in_turns(steps: dict[str, Callable[[], None]], count: int, rounds: int, clock: Clock) -> Runs:
-    """Return milliseconds a step, round by round; the first round warms up and is not kept."""
+def interleave(steps: dict[str, Callable[[], None]], count: int, rounds: int, clock: Clock) -> Runs:
+    """Return the milliseconds per step of each round. The first round is a warm-up and is discarded."""
     runs: Runs = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name in list(steps)[:: 1 if turn % 2 else -1]:
-            wait()
+    for repeat in range(rounds + 1):
+        for name in list(steps)[:: 1 if repeat % 2 else -1]:
+            synchronize()
             began = clock()
             for _ in range(count):
                 steps[name]()
-            wait()
+            synchronize()
             runs[name].append(1000 * (clock() - began) / count)
     return {name: times[1:] for name, times in runs.items()}
 
 
-def wait() -> None:
-    """Wait for the device, where there is one."""
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def report(runs: Runs, base: str) -> dict[str, Any]:
-    """Return medians and spreads in milliseconds, and the ratio to the base round by round."""
+    """Return medians and spreads in milliseconds, and the ratios to the base, round by round."""
     ratios = {n: [a / b for a, b in zip(t, runs[base], strict=True)] for n, t in runs.items() if n != base}
     return {
         "milliseconds": {name: spread(times) for name, times in runs.items()},

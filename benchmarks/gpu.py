@@ -1,23 +1,24 @@
-"""All that has to be known of one GPU, in one command: does it compute the same as the CPU, and how fast.
+"""Correctness and throughput on one GPU, in one command.
 
     python benchmarks/gpu.py [--out DIR] [--only PART ...] [--budget 380]
-    python benchmarks/gpu.py --device cpu --small      every part in miniature, where there is no GPU
+    python benchmarks/gpu.py --device cpu --small      every part at tiny sizes, without a GPU
 
-The result is ``gpu.json`` and ``gpu.md`` in DIR (default: the folder that the variable OUT names, else this
-one), written anew after every part. Parts that begin after the budget of seconds are left out, and named.
+The result is ``gpu.json`` and ``gpu.md`` in DIR (default: the folder in the environment variable OUT, or the
+current folder), rewritten after every part. Parts that would start after the budget (in seconds) are skipped
+and listed.
 
-    graph       the images of the DALI graph on the device against those on the CPU, on the same plan
-    step        losses and one training step on the device against the CPU: float32, bfloat16, compiled
-    corrupt     images that the mixed decoder cannot decode, and bytes that changed since the conversion
-    training    loader alone, step alone and end to end: ResNet-50, ResNeXt-50, ResNet-32, both phases
-    decode      the loader over data.hw_decoder_load and threads, with the time of a batch at p50 and p99
-    peers       two torch DataLoaders with Pillow, and with torchvision's decode_jpeg; an eager step with a
+    graph       images of the DALI graph on the device compared with those on the CPU, for the same plan
+    step        losses and one training step on the device compared with the CPU: float32, bfloat16, compiled
+    corrupt     images that the mixed decoder cannot decode, and bytes that changed after conversion
+    training    loader alone, step alone and end to end: ResNet-50, ResNeXt-50, ResNet-32, two phases
+    decode      the loader by data.hw_decoder_load and threads, with p50 and p99 of the time per batch
+    peers       two torch DataLoaders, with Pillow and with torchvision's decode_jpeg; an eager step with a
                 Python loop over the centroids
-    modes       a training step eager, compiled and compiled with CUDA graphs, and whether the losses agree
+    modes       a training step eager, compiled and compiled with CUDA graphs, and a comparison of the losses
 
-It needs torch, torchvision, DALI, NumPy, Pillow, rich, typer, pydantic and safetensors; neither simplejpeg
-nor scikit-learn: the images are made here. Where no package index can be reached, all of these have to be
-brought along.
+It needs torch, torchvision, DALI, NumPy, Pillow, isal, rich, typer, pydantic and safetensors, but neither
+simplejpeg nor scikit-learn, because it generates its own images. On a machine without a package index,
+install these packages beforehand.
 """
 
 import argparse
@@ -57,12 +58,12 @@ def main() -> None:
     options = parse()
     deadline = time.monotonic() + options.budget
     if options.device == "gpu" and not torch.cuda.is_available():
-        sys.exit("torch sees no GPU here; add --device cpu --small")
+        sys.exit("torch finds no GPU; add --device cpu --small")
     keep_freed_memory()  # as in training
     options.out.mkdir(parents=True, exist_ok=True)
     sizes = SMALL if options.small else FULL
     if options.small:
-        torch.set_num_threads(1)  # networks so small gain nothing from more
+        torch.set_num_threads(1)  # more threads do not speed up networks this small
 
     result: Found = {"benchmark": "gpu", "device": options.device, "small": options.small}
     result |= {"hardware": hardware(), "seconds": {}, "left_out": [], "failed": {}}
@@ -77,7 +78,7 @@ def main() -> None:
             started = time.monotonic()
             try:
                 result[name] = part(bench)
-            except Exception as error:  # the other parts are worth having all the same
+            except Exception as error:  # the other parts still run
                 traceback.print_exc()
                 result["failed"][name] = f"{type(error).__name__}: {error}".splitlines()[0]
             result["seconds"][name] = round(time.monotonic() - started, 1)
@@ -89,9 +90,9 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="All that has to be known of one GPU.")
+    parser = argparse.ArgumentParser(description="Correctness and throughput on one GPU.")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--small", action="store_true", help="sizes of a test")
+    parser.add_argument("--small", action="store_true", help="use tiny sizes")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     parser.add_argument("--budget", type=float, default=380, help="seconds (default %(default)s)")

@@ -1,21 +1,21 @@
-"""What each stage of the loader costs, and how much of it is the graph's own.
+"""Processor time of each stage of the loader, and the share of the DALI graph.
 
     python benchmarks/graph.py [--images 600] [--batch-size 32] [--short-side N] [--seconds 1] [--repeats 7]
                                [--workers N] [--json FILE]
 
-It needs the extra ``demo`` and uses the images of `loader.py`. The interpolative phase is built
-up stage by stage, each with one more than the last, and each is measured in every turn:
+It needs the extra ``demo`` and uses the images of `loader.py`. The graph of the interpolative phase is
+built up stage by stage, and all stages are measured in every round:
 
-    feed        the inputs of the graph and nothing made of them, from memory
-    decode      and the windows decoded
-    resize      and resized, cut and flipped
-    normalise   and both streams normalised
-    mix         and mixed: x_h and x_f come out, as in training; still fed from memory, 16 batches by turns
+    feed        only the inputs of the graph, from memory
+    decode      plus decoding of the crops
+    resize      plus resizing, cropping and flipping
+    normalise   plus normalization of both streams
+    mix         plus mixing: the complete graph, still fed from memory with 16 repeating batches
     loader      fasticcl's Loader: the same graph, fed by the plan and the shards
 
-A stage's cost is what it adds, in microseconds of processor time per image, user and system, all threads
-together: other work on the machine disturbs it far less than time on the clock. The pieces of Python that
-feed the graph are also timed alone.
+The cost of a stage is the processor time that it adds, in microseconds per image (user and system time, all
+threads). Other work on the machine affects it far less than wall-clock time. The Python code that feeds the
+graph is also timed alone.
 """
 
 import argparse
@@ -49,16 +49,16 @@ from fasticcl.system.allocator import keep_freed_memory
 from fasticcl.system.resources import available_cores
 
 STAGES = ("feed", "decode", "resize", "normalise", "mix", "loader")
-BATCHES = 16  # that the constant plan repeats
-WARMUP = 8  # batches; more than are prepared ahead
-PREFETCH = 3  # as the loader's
+BATCHES = 16  # repeated from memory
+WARMUP = 8  # batches; more than the prefetch queue holds
+PREFETCH = 3  # as in the loader
 
 
 def main() -> None:
-    """Measure, print, and write the result if asked to."""
+    """Measure, print the result, and write it to the file of --json."""
     options = parse()
-    keep_freed_memory()  # as `fasticcl train` does
-    warnings.filterwarnings("ignore", "The external source node")  # the short graphs leave inputs unused
+    keep_freed_memory()  # as in `fasticcl train`
+    warnings.filterwarnings("ignore", "The external source node")  # short graphs leave inputs unused
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         shards = make_shards(options, Path(folder))
@@ -77,10 +77,14 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What each stage of the loader costs.")
-    parser.add_argument("--images", type=int, default=600, help="at least so many (default %(default)s)")
+    parser = argparse.ArgumentParser(description="Processor time of each stage of the loader.")
+    parser.add_argument(
+        "--images", type=int, default=600, help="minimum number of images (default %(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
-    parser.add_argument("--short-side", type=int, help="convert so; default: the bytes are kept")
+    parser.add_argument(
+        "--short-side", type=int, help="convert to this short side in pixels; default: keep the bytes"
+    )
     parser.add_argument("--seconds", type=float, default=1, help="per measurement (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="measurements of each (default %(default)s)")
     parser.add_argument("--workers", type=int, default=available_cores(), help="default: one per core")
@@ -95,7 +99,7 @@ def make_shards(options: argparse.Namespace, folder: Path) -> Shards:
 
 
 def stages(shards: Shards, plan: Plan, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Return for each stage a function that makes one batch."""
+    """Return a function that produces one batch, for each stage."""
     planned = [plan.batch("interpolative", 0, step % plan.steps_per_epoch) for step in range(BATCHES)]
     spec = GraphSpec.training(plan.data, "interpolative", shards)
     fed = [spec.values(shards, each) for each in planned]
@@ -107,7 +111,7 @@ def stages(shards: Shards, plan: Plan, options: argparse.Namespace) -> dict[str,
 def constant(
     stage: str, fed: list[list[Any]], spec: GraphSpec, plan: Plan, options: argparse.Namespace
 ) -> Callable[[], Any]:
-    """Return a function that makes one batch up to a stage, from inputs that lie ready."""
+    """Return a function that produces one batch up to a stage, from inputs in memory."""
 
     def feed(iteration: int) -> list[Any]:
         return fed[iteration % len(fed)]
@@ -134,7 +138,7 @@ def constant(
 
 
 def measure(runs: Mapping[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Measure every stage once per repeat, in an order that turns round each time: drift hits all alike."""
+    """Measure every stage once per round, in an order that is reversed each time."""
     costs: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(options.repeats):
         for name in list(runs)[:: 1 if repeat % 2 == 0 else -1]:
@@ -163,13 +167,13 @@ def cost(run: Callable[[], Any], options: argparse.Namespace) -> float:
 
 
 def processor_time() -> float:
-    """Return the seconds that all threads of this process have used."""
+    """Return the processor time of all threads of this process, in seconds."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def python(shards: Shards, plan: Plan) -> dict[str, float]:
-    """Return the microseconds per image of planning a batch, of finding its bytes and of checking them."""
+    """Return the microseconds per image of planning a batch, reading its bytes, and their checksums."""
     planned = plan.batch("interpolative", 0, 0)
     rows = np.concatenate([stream.rows for stream in planned.streams])
     images = shards.read(rows)
@@ -186,7 +190,7 @@ def checksums(images: list[Any]) -> None:
 
 
 def alone(function: Callable[[], Any], images: int) -> float:
-    """Return the microseconds per image that a function takes, the least of several tries."""
+    """Return the microseconds per image of a function, the minimum of several tries."""
     seconds = min(timeit.repeat(function, number=20, repeat=10, timer=time.process_time)) / 20
     return round(seconds / images * 1e6, 2)
 

@@ -1,17 +1,17 @@
-"""Pairs per second of fasticcl's loader and of what else one would take, measured in turns.
+"""Pairs per second of fasticcl's loader and of other loaders, in interleaved runs.
 
     python benchmarks/loader.py [--only NAME ...] [--python NAME=INTERPRETER ...] [--images 600]
                                 [--batch-size 32] [--seconds 6] [--repeats 5] [--lock FILE] [--json FILE]
 
-Every loader is a script in ``peers/``, which also runs alone, and a process of its own here: it waits
-without work until its turn comes. All give the same thing from the same images: class-agnostic images
-x_h, mixed images x_f = λ·x_h + (1 - λ)·x_t with class-balanced x_t, float32, 224×224 and normalised, with a
-random-resized crop and a random flip, their labels and one λ per batch. The batch is looked at and
-dropped; there is no model. The files are in the page cache, so no disk is measured.
+Every loader is a script in ``peers/``, which also runs alone. Here each runs in its own process, which is
+idle between its runs. All produce the same output from the same images: class-agnostic images x_h and mixed
+images x_f = λ·x_h + (1 - λ)·x_t with class-balanced x_t, float32, 224×224 and normalized, with
+random-resized crop and random flip, their labels, and one λ per batch. Batches are touched and discarded,
+and there is no model. The files are in the page cache, so the disk is not measured.
 
-It needs the extra ``demo``: the images are cut from the two photographs that ship with scikit-learn.
-A peer that is not installed is left out, with a sentence that says how to get it; ``--python`` names
-the interpreter of a peer that has an environment of its own.
+It needs the extra ``demo``, because the images are crops of the two photographs in scikit-learn. A peer
+that is not installed is skipped with a message that contains the command to install it. ``--python`` sets
+the interpreter of a peer that needs its own environment.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 from _runs import alternating, busy_cores, format_spread, hardware, locked, ratios, summarize, write_result
 
 OURS = "ours"
-PEERS = {  # name: script in peers/; ours goes first and makes the images
+PEERS = {  # name: script in peers/; the first one writes the images
     OURS: "fasticcl_loader.py",
     "ours_short_side": "fasticcl_short_side.py",
     "bare_dali": "dali_graph.py",
@@ -40,14 +40,14 @@ PEERS = {  # name: script in peers/; ours goes first and makes the images
 }
 MEASURED = ("pairs_per_second", "pairs_per_cpu_second", "busy_cores_before")
 SKIPPED = 3  # exit status of a peer whose package is missing
-ROUNDS_A_LOCK = 3  # a few minutes, in which others who measure wait
-PATIENCE = 20  # seconds for a peer to end its workers
-SETTLE = 1.5  # seconds in which the peer that just stopped fills its queues and falls idle
-LISTEN = 0.5  # seconds after that in which the use of the cores by others is measured
+ROUNDS_A_LOCK = 3  # a few minutes, while other benchmarks wait
+PATIENCE = 20  # seconds for a peer to stop its workers
+SETTLE = 1.5  # seconds for the previous peer to fill its queues and become idle
+LISTEN = 0.5  # seconds after that in which the load by other processes is measured
 
 
 def main() -> None:
-    """Measure, print, and write the result if asked to."""
+    """Measure, print the result, and write it to the file of --json."""
     options = _parse()
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -58,7 +58,7 @@ def main() -> None:
             stack.callback(peer.stop)
             if peer.start():
                 peers[name] = peer
-        runs = _in_turns(peers, options)
+        runs = _interleave(peers, options)
         result = {
             "benchmark": "loader",
             "settings": {name: getattr(options, name) for name in ("batch_size", "seconds", "repeats")},
@@ -71,30 +71,36 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Pairs per second of fasticcl's loader and of others.")
+    parser = argparse.ArgumentParser(
+        description="Pairs per second of fasticcl's loader and of other loaders."
+    )
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), help="default: all")
-    parser.add_argument("--python", nargs="+", default=[], metavar="NAME=INTERPRETER", help="of single peers")
-    parser.add_argument("--folder", type=Path, help="where the images are or go; default: a temporary one")
-    parser.add_argument("--images", type=int, default=600, help="at least so many (default %(default)s)")
+    parser.add_argument(
+        "--python", nargs="+", default=[], metavar="NAME=INTERPRETER", help="interpreters of peers"
+    )
+    parser.add_argument("--folder", type=Path, help="folder for the images; default: a temporary one")
+    parser.add_argument("--images", type=int, default=600, help="minimum number (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=6, help="per measurement (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
-    parser.add_argument("--lock", type=Path, help="file to lock meanwhile, where others measure too")
+    parser.add_argument(
+        "--lock", type=Path, help="file to lock while measuring, shared with other benchmarks"
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args()
     options.python = dict(each.split("=", 1) for each in options.python if "=" in each)
     if unknown := sorted(set(options.python) - set(PEERS)):
-        parser.error(f"--python names {unknown[0]!r}, which is none of {', '.join(PEERS)}")
+        parser.error(f"--python names {unknown[0]!r}, which is not one of {', '.join(PEERS)}")
     return options
 
 
 class Peer:
-    """A loader in a process of its own.
+    """A loader in its own process.
 
     Args:
-        name: what it is called in `PEERS`.
-        folder: where the images are or go.
-        options: of the command line.
+        name: its name in `PEERS`.
+        folder: folder for the images.
+        options: command-line options.
     """
 
     def __init__(self, name: str, folder: Path, options: argparse.Namespace) -> None:
@@ -110,10 +116,10 @@ class Peer:
         )
 
     def start(self) -> bool:
-        """Wait until it is ready; return False, with a sentence printed, where its package is missing."""
+        """Wait until the peer is ready. If its package is missing, print a message and return False."""
         line = self._read()
         if not line.startswith("{") and self._process.wait() == SKIPPED:
-            print(f"{self.name} is left out: {line}", end="", flush=True)
+            print(f"{self.name} is skipped: {line}", end="", flush=True)
             return False
         self.about = json.loads(line)
         tried = {name: trial["pairs_per_cpu_second"] for name, trial in self.about["trials"].items()}
@@ -121,14 +127,14 @@ class Peer:
         return True
 
     def measure(self) -> dict[str, float]:
-        """Return pairs per second, and per second of processor time, over the seconds of the command line."""
+        """Return pairs per second of wall-clock time and of processor time, over --seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write("measure\n")
         self._process.stdin.flush()
         return json.loads(self._read())
 
     def stop(self) -> None:
-        """End the process and, through its closed input, the workers that it has."""
+        """End the process. Closing its input also ends its workers."""
         with self._messages, self._process:  # closes the pipes, then waits
             try:
                 self._process.communicate(timeout=PATIENCE)
@@ -144,14 +150,14 @@ class Peer:
         sys.exit(f"{self.name} ended with status {self._process.wait()}: {' '.join(last)}")
 
 
-def _in_turns(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Measure every peer once per repeat, and just before it the cores in use; return all runs."""
+def _interleave(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Return all runs: every peer once per round, each after measuring the cores in use."""
     runs: dict[str, dict[str, list[float]]] = {name: {each: [] for each in MEASURED} for name in peers}
     for first in range(0, options.repeats, ROUNDS_A_LOCK):
         with locked(options.lock):
             for repeat in range(first, min(first + ROUNDS_A_LOCK, options.repeats)):
                 _round(peers, runs, repeat)
-        time.sleep(SETTLE)  # without it this process gets the lock again before those who wait
+        time.sleep(SETTLE)  # otherwise this process takes the lock again before a waiting one
     return runs
 
 
@@ -166,7 +172,7 @@ def _round(peers: Mapping[str, Peer], runs: dict[str, dict[str, list[float]]], r
 
 
 def _compared(peers: Mapping[str, Peer], runs: Mapping[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """Return what is known of every peer, its runs, and how many times as fast ours was, run by run."""
+    """Return the facts and runs of every peer, and the ratios of ours to it, run by run."""
     systems = {}
     for name, found in runs.items():
         systems[name] = peers[name].about | {each: summarize(values) for each, values in found.items()}

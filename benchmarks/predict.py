@@ -1,14 +1,15 @@
-"""Images per second of `fasticcl predict` on a folder of JPEGs, beside the loader's on the same images.
+"""Images per second of `fasticcl predict` on a folder of JPEGs, compared with the evaluation loader.
 
     python benchmarks/predict.py [--images 1000] [--batch-size 64] [--repeats 5] [--folder DIR] [--lock FILE]
                                  [--json FILE]
 
-The images are photographs of 500×375 pixels, decoded and resized to 224 as for ResNet-50. The network
-averages the pixels, so that it binds nothing. In turns, three systems take every image once:
+The images are photographs of 500×375 pixels, decoded and resized to 224 pixels as for ResNet-50. The
+network only averages the pixels, so it is never the bottleneck. Three systems process every image once, in
+interleaved runs:
 
-- evaluation: the batches of an evaluation of their shards, each through the network;
-- predict: rows from the files, written as CSV;
-- shards: the same from the shards.
+- evaluation: the batches of an evaluation of the shards, each passed through the network
+- predict: predictions for the files, written as CSV
+- shards: predictions for the shards, written as CSV
 """
 
 import argparse
@@ -38,11 +39,14 @@ from fasticcl.system.allocator import keep_freed_memory
 from fasticcl.system.machine import choose_machine
 
 Runs = dict[str, dict[str, list[float]]]
-CLOCKS = {"images/s": time.perf_counter, "images/cpu-s": time.process_time}  # others do not move the latter
+CLOCKS = {
+    "images/s": time.perf_counter,
+    "images/cpu-s": time.process_time,
+}  # CPU time is less affected by other work
 
 
 class Averages(torch.nn.Module):
-    """Logits from the mean of the pixels, as fast as a network can be."""
+    """A minimal network: logits from the mean of the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,38 +57,45 @@ class Averages(torch.nn.Module):
 
 
 def main() -> None:
-    """Measure, print, and write the result if asked to."""
+    """Measure, print the result, and write it to the file of --json."""
     parser = argparse.ArgumentParser(description="Images per second of predict and of the loader.")
-    parser.add_argument("--images", type=int, default=1000, help="at least so many (default %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="minimum number of images (default %(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="(default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="(default %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the images are or go; default: a temporary one")
-    parser.add_argument("--lock", type=Path, help="a file that is locked while this measures")
+    parser.add_argument("--folder", type=Path, help="folder for the images; default: a temporary one")
+    parser.add_argument(
+        "--lock", type=Path, help="file to lock while measuring, shared with other benchmarks"
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
-    given = parser.parse_args()
+    options = parser.parse_args()
     keep_freed_memory()
     with ExitStack() as stack:
-        folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        images = write_jpegs(folder / "files", given.images)
+        images = write_jpegs(folder / "files", options.images)
         convert(layout.read(folder / "files"), folder / "shards")
-        systems = _systems(folder, given.batch_size)
-        stack.enter_context(locked(given.lock))
-        runs = _in_turns(systems, given.repeats)
+        systems = _systems(folder, options.batch_size)
+        stack.enter_context(locked(options.lock))
+        runs = _interleave(systems, options.repeats)
     result = {
         "benchmark": "predict",
-        "settings": {"batch_size": given.batch_size, "repeats": given.repeats},
+        "settings": {"batch_size": options.batch_size, "repeats": options.repeats},
         "images": images,
         "machine": hardware(),
         "systems": _compared(runs),
     }
-    for name, found in result["systems"].items():
-        print(f"{name:<11} " + "   ".join(f"{key} {format_spread(each, 2)}" for key, each in found.items()))
-    write_result(result, given.json)
+    for name, figures in result["systems"].items():
+        print(
+            f"{name:<11} "
+            + "   ".join(f"{key} {format_spread(figure, 2)}" for key, figure in figures.items())
+        )
+    write_result(result, options.json)
 
 
 def _systems(folder: Path, batch_size: int) -> dict[str, Callable[[], int]]:
-    """Return what is measured; each call takes all images once and returns how many there were."""
+    """Return the systems to measure. Each call processes all images and returns their number."""
     network = Averages().eval().requires_grad_(False)
     shards = Shards(folder / "shards", "train")
     facts: dict[str, Any] = {"image_size": 224, "eval_resize": 256}
@@ -92,14 +103,14 @@ def _systems(folder: Path, batch_size: int) -> dict[str, Callable[[], int]]:
     facts |= {"classes": shards.manifest.classes, "train_counts": shards.counts.tolist()}
     description = Description(dataset="folder", method="none", encoder="none", **facts)
     model = Model(network, description, Path(), None)  # pyrefly: ignore[bad-argument-type]
-    here = choose_machine(Engine(device="cpu"))
+    machine = choose_machine(Engine(device="cpu"))
 
     def evaluation() -> int:
         batches = evaluation_batches(shards, description.data, batch_size=batch_size)
         return sum(len(network(batch.x).logits.argmax(1)) for batch in batches)
 
     def rows(path: Path) -> int:
-        found = predict(model, find_images([path]), here, topk=5, batch_size=batch_size, threads=None)
+        found = predict(model, find_images([path]), machine, topk=5, batch_size=batch_size, threads=None)
         return write_predictions(found, io.StringIO(), "csv")[0]
 
     return {
@@ -109,8 +120,8 @@ def _systems(folder: Path, batch_size: int) -> dict[str, Callable[[], int]]:
     }
 
 
-def _in_turns(systems: dict[str, Callable[[], int]], repeats: int) -> Runs:
-    """Measure, run by run; the first run of each, which warms it up, does not count."""
+def _interleave(systems: dict[str, Callable[[], int]], repeats: int) -> Runs:
+    """Return the rates of each run. The first run of each system is a warm-up and is discarded."""
     runs: Runs = {measure: {name: [] for name in systems} for measure in CLOCKS}
     for repeat in range(-1, repeats):
         for name in alternating([*systems], repeat):
@@ -123,7 +134,7 @@ def _in_turns(systems: dict[str, Callable[[], int]], repeats: int) -> Runs:
 
 
 def _compared(runs: Runs) -> dict[str, Any]:
-    """Return each system's figures, and run by run their ratio to those of the evaluation."""
+    """Return the rates of each system and their ratios to the evaluation, run by run."""
     return {
         name: {measure: summarize(values[name]) for measure, values in runs.items()}
         | {

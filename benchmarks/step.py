@@ -1,17 +1,17 @@
-"""Training pairs per second of fasticcl's engine and of the paper as research code has it, in turns.
+"""Training pairs per second of fasticcl's engine and of a plain implementation of the paper.
 
     python benchmarks/step.py [--only NAME ...] [--repeats 5] [--lock FILE] [--json FILE]
 
-    resnet32    ResNet-32 on images of 32×32, batches of 128 pairs, 100 classes; the settings of CIFAR100-LT
-    resnet50    ResNet-50 on images of 224×224, batches of 16 pairs, 1,000 classes; those of ImageNet-LT
+    resnet32    ResNet-32 on images of 32×32, batches of 128 pairs, 100 classes; settings of CIFAR100-LT
+    resnet50    ResNet-50 on images of 224×224, batches of 16 pairs, 1,000 classes; settings of ImageNet-LT
 
-Both take the same synthetic batches and the same weights, and do the same arithmetic in float32: before the
-clock runs, the losses of the first steps are compared. What differs is the way it is written.
+Both use the same synthetic batches, the same initial weights and float32. Before timing, the losses of the
+first steps are compared. Only the implementations differ.
 
-    ours        `Representation` and the step of the epoch loop: channels_last, equation 1 for the whole
-                batch in closed form, one product for all similarities, sums of losses that nobody waits for
-    plain       NCHW, equation 1 by a Python loop over the batch, similarities one class after another,
-                ``.item()`` of every loss in every step
+    ours        `Representation` and the step of the training loop: channels_last, equation 1 for the whole
+                batch in closed form, one matrix product for all similarities, no wait for the losses
+    plain       NCHW, equation 1 as a Python loop over the batch, similarities class by class, ``.item()`` of
+                every loss in every step
 """
 
 import argparse
@@ -37,12 +37,12 @@ CASES = {  # preset, encoder, side, pairs in a batch, classes, steps of a measur
     "resnet32": ("cifar100-lt", "resnet32", 32, 128, 100, 6),
     "resnet50": ("imagenet-lt", "resnet50", 224, 16, 1000, 2),
 }
-BATCHES = 4  # that the steps go round
-COMPARED = 2  # steps whose losses must agree; they warm both up
-LISTEN = 0.5  # seconds before a round in which the use of the cores by others is measured
+BATCHES = 4  # used in rotation
+COMPARED = 2  # steps whose losses must agree; they also serve as warm-up
+LISTEN = 0.5  # seconds before a round in which the load by other processes is measured
 
 Step = Callable[[Batch], torch.Tensor]
-"""Takes a batch, moves the weights and returns the loss."""
+"""Updates the weights on a batch and returns the loss."""
 
 
 def main() -> None:
@@ -59,7 +59,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Training steps per second, ours and plain code.")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
-    parser.add_argument("--lock", type=Path, help="file to lock for each round, where others measure too")
+    parser.add_argument(
+        "--lock", type=Path, help="file to lock during each round, shared with other benchmarks"
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()
 
@@ -98,7 +100,7 @@ def _case(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def synthetic(size: int, side: int, classes: int) -> list[Batch]:
-    """Return batches of noise: x_h and x_f [B, 3, S, S] float32, channels_last as from the loader."""
+    """Return batches of noise: x_h and x_f [B, 3, S, S] float32, channels_last, as from the loader."""
     draw = torch.Generator().manual_seed(0)
     batches = []
     for _ in range(BATCHES):
@@ -112,7 +114,7 @@ def synthetic(size: int, side: int, classes: int) -> list[Batch]:
 
 
 def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
-    """Return the two ways to make a step, both on the CPU and from the same weights."""
+    """Return both implementations of a step, on the CPU and with the same initial weights."""
     settings = [f"method.encoder={encoder}", "engine.device=cpu", "engine.precision=float32"]
     config = resolve(preset, assignments=settings)
     torch.manual_seed(0)
@@ -130,7 +132,7 @@ def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
 
 
 class Plain:
-    """The interpolative phase of the paper, one line after another.
+    """A plain implementation of the paper's interpolative phase.
 
     Args:
         network: encoder, projection head and classifier.
@@ -148,7 +150,7 @@ class Plain:
         self.log: list[dict[str, float]] = []
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """Move the weights and the centroids and return the loss."""
+        """Update the weights and the centroids and return the loss."""
         x_h, x_f = batch.x_h.contiguous(), batch.x_f.contiguous()
         with torch.set_grad_enabled(self.method.uniform_weight > 0):
             logits_h, z_h = self.network(x_h)
@@ -161,7 +163,7 @@ class Plain:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self._move_centroids(z_h.detach(), batch.y_h)
+        self._update_centroids(z_h.detach(), batch.y_h)
         self.log.append({"ce": ce.item(), "ce_it": ce_it.item(), "cc_it": cc_it.item(), "loss": loss.item()})
         return loss.detach()
 
@@ -172,14 +174,14 @@ class Plain:
         columns = [(z * centroid).sum(dim=1) / self.method.temperature for centroid in self.centroids]
         return torch.stack(columns, dim=1)
 
-    def _move_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
+    def _update_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
         m = self.method.centroid_momentum
         for z_i, y_i in zip(z, y, strict=True):
             self.centroids[y_i] = m * self.centroids[y_i] + (1 - m) * z_i
 
 
 def _seconds_per_step(step: Step, batches: list[Batch], steps: int) -> tuple[float, float]:
-    """Return the seconds that a step takes, and the seconds of processor time of all threads."""
+    """Return wall-clock and processor seconds per step. Processor time includes all threads."""
     start, used = time.perf_counter(), time.process_time()
     for done in range(steps):
         step(batches[done % len(batches)])

@@ -1,1 +1,1 @@
-"""The parts of `gpu.py`, each a function of a `Bench` that returns what it found."""
+"""Parts of `gpu.py`. Each is a function of a `Bench` that returns its figures."""

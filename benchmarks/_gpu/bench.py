@@ -1,4 +1,4 @@
-"""What every part of `gpu.py` works on: sizes, the device, images as shards."""
+"""Sizes, device and images, shared by all parts of `gpu.py`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is."""
+    """Sizes of the measurements."""
 
     images: int
     batch_size: int
@@ -36,11 +36,11 @@ class Sizes:
     repeats: int
     seconds: float
     pause: float
-    """Seconds in which what ran before fills its queues and falls idle."""
+    """Seconds for the previous system to fill its queues and become idle."""
     workers: int
-    """Of each of a peer's two DataLoaders."""
+    """Workers of each of a peer's two DataLoaders."""
     modes: tuple[Mode, ...]
-    """Ways to compute a step that are tried; a CPU takes minutes to compile one."""
+    """Execution modes of a step. Compiling one takes minutes on a CPU."""
 
 
 CORES = available_cores()
@@ -84,32 +84,32 @@ SMALL = Sizes(
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part gets."""
+    """Input of every part."""
 
     sizes: Sizes
     device: str
-    """cpu or gpu."""
+    """``cpu`` or ``gpu``."""
     folder: Path
     images: SyntheticImages
     late: Callable[[], bool]
 
     @property
     def shards(self) -> Path:
-        """The images as shards."""
+        """Folder of the shards."""
         return self.folder / "shards"
 
     @property
     def gpu(self) -> int | None:
-        """Device number for DALI."""
+        """Device number for DALI, or None on the CPU."""
         return 0 if self.device == "gpu" else None
 
     @property
     def torch_device(self) -> torch.device:
-        """The same for torch."""
+        """Device for torch."""
         return torch.device("cuda", 0) if self.device == "gpu" else torch.device("cpu")
 
     def workload(self, preset: str, encoder: str, batch_size: int, *assignments: str) -> Workload:
-        """Return a preset on the images that were made, with as many classes as the preset's dataset has."""
+        """Return a preset on the synthetic images, with the number of classes of its real dataset."""
         squares = preset == "cifar100-lt"
         side = () if squares else (f"data.image_size={self.sizes.side}",)
         opened = open_workload(

@@ -1,4 +1,4 @@
-"""Images that cannot be read: are they found, and replaced as planned."""
+"""Detection and replacement of damaged images."""
 
 import os
 import time
@@ -17,15 +17,15 @@ from fasticcl.shards.reader import Shards
 
 
 def corrupt(bench: Bench) -> Found:
-    """Cut some images short, flip a byte of another on the disk, and run over an epoch of the loader."""
+    """Truncate some images, flip a bit of another on disk, and load an epoch."""
     contents = [*bench.images.contents]
-    cut, rotten = [1, 3, 8], 5  # all of the largest class, where others are left to stand in for them
-    for row in cut:
+    truncated, flipped = [1, 3, 8], 5  # all in the largest class, which has other images to replace them
+    for row in truncated:
         contents[row] = contents[row][: len(contents[row]) // 3]
     folder = bench.folder / "corrupt"
     write_shards(replace(bench.images, contents=contents), folder)
     shards = Shards(folder, "train")
-    damage(folder, shards, rotten)
+    damage(folder, shards, flipped)
     data = Data(dataset="folder", dir=folder, image_size=bench.sizes.side, eval_resize=0)
     plan = Plan(shards.index, shards.counts, data, batch_size=bench.sizes.batch_size, seed=0)
     warnings: list[str] = []
@@ -39,7 +39,7 @@ def corrupt(bench: Bench) -> Found:
         right = right and bool(batch.x.isfinite().all())
         took.append(time.perf_counter() - began)
     return {
-        "planted": sorted([*cut, rotten]),
+        "planted": sorted([*truncated, flipped]),
         "found": loader.bad_samples.rows,
         "named": len(warnings),
         "batches": len(took),

@@ -1,4 +1,4 @@
-"""The loader alone over the share of the JPEG hardware and the threads."""
+"""Loader throughput by hardware decoder load and number of threads."""
 
 import time
 
@@ -10,7 +10,7 @@ from fasticcl.bench.workload import Workload
 
 
 def decode(bench: Bench) -> Found:
-    """Time every batch of the loader alone, over the share of the JPEG hardware and the threads."""
+    """Time every batch of the loader alone, by data.hw_decoder_load and number of threads."""
     found: Found = {}
     loads = bench.sizes.loads if bench.gpu is not None else bench.sizes.loads[:1]
     preset, encoder, _ = bench.sizes.networks[0]

@@ -1,4 +1,4 @@
-"""What `gpu.py` found, as Markdown."""
+"""Result of `gpu.py` as Markdown."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -8,19 +8,19 @@ from fasticcl.bench.measure import format_figure
 
 
 def markdown(result: Found, parts: Iterable[str]) -> str:
-    """Return a table for each of the parts that ran, and the names of the others."""
+    """Return a table for each part that ran, and the names of the failed and skipped parts."""
     lines = ["# fasticcl on one device", "", ", ".join(f"{k} {v}" for k, v in result["hardware"].items())]
     for name in parts:
         if name in result:
             lines += ["", f"## {name}", "", *table(rows_of(name, result[name]))]
     lines += ["", *(f"Failed: {name}: {reason}" for name, reason in result["failed"].items())]
     if result["left_out"]:
-        lines += ["", f"Left out, no time: {', '.join(result['left_out'])}."]
+        lines += ["", f"Skipped, no time left: {', '.join(result['left_out'])}."]
     return "\n".join(lines) + "\n"
 
 
 def rows_of(name: str, found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the rows of a part's table: a title and its columns."""
+    """Yield title and columns of each row of a part's table."""
     if name == "corrupt":
         yield "epoch", found
     elif name == "training":
@@ -49,7 +49,7 @@ def spread(found: Mapping[str, Any]) -> str:
 
 
 def table(rows: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """Yield Markdown; a row with other columns than the one before begins another table."""
+    """Yield lines of Markdown. A row with other columns than the previous one starts a new table."""
     columns: list[str] | None = None
     for title, values in rows:
         if list(values) != columns:

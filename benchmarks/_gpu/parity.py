@@ -1,4 +1,4 @@
-"""Does the device compute what the CPU computes: images, and losses and weights of a step."""
+"""Comparison of the device with the CPU: images, and losses and weights of a step."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from fasticcl.system.machine import Machine
 
 
 def graph(bench: Bench) -> Found:
-    """Compare images, on the scale of 0 to 255, and everything else to the bit."""
+    """Compare images in levels of 0 to 255, and everything else bit by bit."""
     shards = Shards(bench.shards, "train")
     base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
     kinds: dict[str, tuple[Data, CacheLocation]] = {
@@ -51,7 +51,7 @@ def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -
 
 
 def step(bench: Bench) -> Found:
-    """Take one step of each phase from the same weights on the same images; compare losses and weights."""
+    """Take one step of each phase from the same weights on the same images and compare the results."""
     workload = bench.workload(*bench.sizes.parity, "engine.precision=float32", "engine.compile=off")
     cpu, device = torch.device("cpu"), bench.torch_device
     machines = {
@@ -73,7 +73,7 @@ def step(bench: Bench) -> Found:
             expected = one_step(reference, batch)
             for name, machine in machines.items():
                 if machine.compiled and (bench.gpu is None or phase == "warmup"):
-                    continue  # it takes long, minutes for a CPU
+                    continue  # compiling takes minutes on a CPU
                 stage = Representation(workload.config, workload.num_classes, machine)
                 stage.network.load_state_dict(begun)
                 found[f"{name} {phase}"] = compare_steps(expected, one_step(stage, moved(batch, device)))
@@ -87,7 +87,7 @@ def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBat
 
 
 def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, torch.Tensor]:
-    """Return the losses of a step and, as one vector each, the gradient and the centroids after it."""
+    """Return the losses of a step, and gradient, weights and centroids after it as one vector each."""
     stage.train_mode()
     set_lr(stage.optimizer, 0.1)
     losses = stage.losses(batch)
@@ -100,7 +100,7 @@ def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, tor
 
 
 def compare_steps(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> Found:
-    """Return the distance of each quantity from the CPU's, relative to the size of the latter."""
+    """Return the relative distance of each quantity from that of the CPU."""
     relative = {}
     for name, value in expected.items():
         relative[name] = float((found[name] - value).norm() / value.norm().clamp(min=1e-12))

@@ -1,4 +1,4 @@
-"""Loader and step against what one would write with torch and torchvision alone."""
+"""Loader and step compared with implementations in plain torch and torchvision."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from fasticcl.data.batch import Batch, synthetic_batch
 
 
 def peers(bench: Bench) -> Found:
-    """Measure ours and the peers in turns: what gives batches, and what takes them."""
+    """Measure fasticcl and the peers in interleaved runs: loaders, then steps."""
     sizes, device = bench.sizes, bench.torch_device
     write_files(bench.images, bench.folder / "files")
     common = (bench.folder / "files/train", sizes.batch_size, sizes.workers, sizes.side, device)
@@ -45,7 +45,7 @@ def peers(bench: Bench) -> Found:
 
 
 def forever(source: Iterator[Batch]) -> Task:
-    """Return the work of going on with an iterator: its workers are started once."""
+    """Return the task of continuing an iterator, so its workers are started only once."""
 
     def start() -> Iterator[int]:
         for batch in source:

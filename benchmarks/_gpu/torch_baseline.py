@@ -1,4 +1,4 @@
-"""The loaders and the step that `gpu.py` compares with: torch and torchvision alone."""
+"""Loaders and training step in plain torch and torchvision, as baselines for `gpu.py`."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from fasticcl.data.batch import Batch
 
-LISTED = 50  # how often an epoch lists each image, so that its end costs the peer nothing
+LISTED = 50  # repetitions of each image in an epoch, so the end of an epoch costs nothing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-AHEAD = 2  # batches that each worker of a DataLoader prepares
+AHEAD = 2  # batches that each DataLoader worker prefetches
 
 
 class EncodedFolder(Dataset):
-    """The bytes of an ImageFolder's files."""
+    """Encoded bytes and label of each image of an ImageFolder."""
 
     def __init__(self, listed: ImageFolder) -> None:
         self.samples = listed.samples
@@ -43,10 +43,10 @@ def unstacked(samples: list[tuple[torch.Tensor, int]]) -> tuple[list[torch.Tenso
 def two_samplers(
     folder: Path, batch_size: int, workers: int, side: int, device: torch.device, encoded: bool
 ) -> Iterator[Batch]:
-    """Yield what two zipped DataLoaders give, without end: one shuffled, one drawing classes evenly.
+    """Yield batches of two zipped DataLoaders without end: one shuffled, one with balanced classes.
 
-    With ``encoded`` the workers read bytes, and `decode_jpeg` decodes a batch on the device, where each
-    image is cut and resized; else Pillow decodes and torchvision's transforms run in the workers.
+    If ``encoded``, the workers read bytes, and `decode_jpeg` decodes a batch on the device, where each
+    image is cropped and resized. Otherwise Pillow and torchvision transforms run in the workers.
     """
     listed = ImageFolder(folder, None if encoded else transform(side))
     listed.samples = listed.samples * LISTED
@@ -87,13 +87,13 @@ def transform(side: int) -> transforms.Compose:
 
 
 def moved(images: torch.Tensor, side: int, device: torch.device) -> torch.Tensor:
-    assert images.shape[-1] == side  # the workers have cut it
+    assert images.shape[-1] == side  # cropped by the workers
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
 def decoded(encoded: list[torch.Tensor], side: int, device: torch.device) -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torchvision 0.29 points to another package
+        warnings.simplefilter("ignore", DeprecationWarning)  # torchvision 0.29 recommends another package
         images = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
     crop = transforms.RandomResizedCrop(side, antialias=True)
     flip = transforms.RandomHorizontalFlip()
@@ -103,12 +103,12 @@ def decoded(encoded: list[torch.Tensor], side: int, device: torch.device) -> tor
 
 
 class EagerStep:
-    """A step of the interpolative phase as research code has it: float32, eager, a loop over the samples.
+    """A plain step of the interpolative phase: float32, eager, with a loop over the samples.
 
     Args:
-        encoder: one of torchvision's networks.
+        encoder: name of a torchvision network.
         num_classes: K.
-        device: where it runs.
+        device: device of the model.
         dim, temperature, momentum: d_z, τ and m.
     """
 
@@ -136,7 +136,7 @@ class EagerStep:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, batch: Batch) -> float:
-        """Take a step and return the loss, for which the host waits, as such code logs it."""
+        """Take a step and return the loss. The host waits for it, as is common in research code."""
         logits_h, z_h = self._forward(batch.x_h)
         logits_f, z_f = self._forward(batch.x_f)
         similarity = z_f @ self.centroids.clone().T / self.temperature

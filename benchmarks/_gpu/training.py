@@ -1,4 +1,4 @@
-"""How fast training is, and in which mode: eager, compiled, with CUDA graphs."""
+"""Training throughput, and the execution modes: eager, compiled, and with CUDA graphs."""
 
 from _gpu.bench import BOTH, CORES, Bench, Found
 from fasticcl.bench.advice import advise
@@ -10,11 +10,11 @@ from fasticcl.system.machine import MODES
 
 
 def modes(bench: Bench) -> Found:
-    """Take the same steps in every mode; what fails or computes another loss is named with the reason."""
+    """Time the same steps in every mode. Modes that fail or change the loss are listed with the reason."""
     found: Found = {}
-    for preset, encoder, batch_size in reversed(bench.sizes.networks):  # CUDA graphs matter to small ones
+    for preset, encoder, batch_size in reversed(bench.sizes.networks):  # small networks first
         if bench.late():
-            found[encoder] = {"note": "left out: no time"}
+            found[encoder] = {"note": "skipped: no time left"}
             continue
         workload = bench.workload(preset, encoder, batch_size)
         trial = try_modes(workload.config, workload.num_classes, workload.machine, bench.sizes.modes)
@@ -24,12 +24,12 @@ def modes(bench: Bench) -> Found:
 
 
 def training(bench: Bench) -> Found:
-    """Measure loader, step and both together, in turns, and say which binds."""
+    """Measure loader, step and end-to-end training in interleaved runs, and name the bottleneck."""
     found: Found = {}
     timing = Timing(bench.sizes.repeats, bench.sizes.seconds, silent)
     for preset, encoder, batch_size in bench.sizes.networks:
         if bench.late():
-            found[encoder] = "left out: no time"
+            found[encoder] = "skipped: no time left"
             continue
         workload = bench.workload(preset, encoder, batch_size)
         for phase in BOTH:

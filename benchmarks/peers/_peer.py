@@ -1,9 +1,9 @@
-"""What every peer shares: its options, the clock, and the lines that it exchanges with ``loader.py``.
+"""Command line, measurement, and the protocol with ``loader.py``, shared by all peers.
 
-A peer is a script with a function that makes batches and a last line `main(variants, packages)`. Started
-by hand it makes the images, measures itself and prints. Started by ``loader.py`` with ``--serve`` it
-prints one line of JSON when it is ready and then, for every line that it reads, measures once and prints
-another; that way peers in different interpreters are measured in turns.
+A peer is a script that defines variants of a loader and calls `main(variants, packages)`. Started by hand,
+it writes the images, measures itself and prints the result. Started by ``loader.py`` with ``--serve``, it
+prints a line of JSON when it is ready. For every line that it reads, it then measures once and prints
+another line of JSON. This allows interleaved runs of peers in different interpreters.
 """
 
 import argparse
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import torch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WARMUP = 8  # batches; more than any peer holds ready, so none made before the clock ran is counted
-LISTED = 50  # how often an epoch of a peer lists each image, see the README
+WARMUP = 8  # batches; more than any peer prefetches
+LISTED = 50  # repetitions of each image in an epoch of a peer, see the README
 TRIALS, TRIAL_SECONDS = 1, 2.5
 SKIPPED = 3  # exit status of a peer whose package is missing
 
 
 class Pairs(NamedTuple):
-    """A batch: class-agnostic images, mixed images and what they were made of."""
+    """A batch of class-agnostic images and mixed images, with labels and λ."""
 
     x_h: "torch.Tensor"
     """[B, 3, S, S] float32, normalised."""
@@ -44,23 +44,23 @@ class Pairs(NamedTuple):
     y_t: "torch.Tensor"
     """[B] classes of the class-balanced images x_t."""
     lam: "torch.Tensor"
-    """λ, one for the batch: a scalar, or [B] equal numbers."""
+    """λ of the batch: a scalar, or [B] equal values."""
 
 
 class Speed(NamedTuple):
-    """What one measurement finds."""
+    """Result of one measurement."""
 
     pairs_per_second: float
     pairs_per_cpu_second: float
-    """Per second of one core that this process and its workers used: other work on the machine slows a
-    loader down but leaves this about where it is."""
+    """Pairs per second of processor time of this process and its workers, which other work on the machine
+    hardly affects."""
 
 
 class Settings(NamedTuple):
-    """What every peer is told."""
+    """Settings of a peer."""
 
     folder: Path
-    """Holds the images as train/CLASS/NUMBER.jpg; peers put their own formats beside them."""
+    """Folder of the images, train/CLASS/NUMBER.jpg. Peers write their own formats next to them."""
     batch_size: int
     side: int
     """S, the side of the square images in pixels."""
@@ -68,18 +68,18 @@ class Settings(NamedTuple):
 
 
 Variants = dict[str, Callable[[], Iterator[Pairs]]]
-"""Ways to make the batches, of which the fastest is compared."""
+"""Loaders to choose from by name. The fastest one is compared."""
 
 
 def main(variants: Callable[[Settings], Variants], packages: Sequence[str]) -> None:
-    """Run a peer as its command line says.
+    """Run a peer according to its command line.
 
     Args:
-        variants: called with the settings; writes the peer's own format and says how batches are made.
-        packages: distributions whose versions belong to the result.
+        variants: writes the peer's own format and returns its variants.
+        packages: distributions whose versions are recorded.
     """
     options = _parse()
-    # Libraries print; what ``loader.py`` reads must not be among it.
+    # Libraries print to stdout, so the protocol with ``loader.py`` uses a copy of it.
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     with ExitStack() as stack:
@@ -94,17 +94,19 @@ def main(variants: Callable[[Settings], Variants], packages: Sequence[str]) -> N
             for speed in speeds:
                 replies.write(json.dumps(speed._asdict()) + "\n")
         else:
-            replies.write(f"{name}; tried: {trials}; {versions}\n{_described(list(speeds))}\n")
+            replies.write(f"{name}; trials: {trials}; {versions}\n{_described(list(speeds))}\n")
 
 
-def skip(package: str, how: str) -> NoReturn:
-    """End a peer whose package is missing, with one sentence that names the command which installs it."""
-    print(f"{package} is not installed for {Path(sys.executable).name}; get it with: {how}", flush=True)
+def skip(package: str, command: str) -> NoReturn:
+    """Exit because a package is missing, with a message that contains the command to install it."""
+    print(
+        f"{package} is not installed for {Path(sys.executable).name}; install it with: {command}", flush=True
+    )
     sys.exit(SKIPPED)
 
 
 def listing(folder: Path) -> tuple[list[Path], list[int]]:
-    """Return the training images and their classes, counted from 0 in the order of their names."""
+    """Return the training images and their class indices, in the order of the class names."""
     names = sorted(path.name for path in (folder / "train").iterdir())
     paths = sorted((folder / "train").glob("*/*.jpg"))
     return paths, [names.index(path.parent.name) for path in paths]
@@ -112,8 +114,8 @@ def listing(folder: Path) -> tuple[list[Path], list[int]]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Pairs per second of one loader.")
-    parser.add_argument("--folder", type=Path, help="where the images are or go; default: a temporary one")
-    parser.add_argument("--images", type=int, default=600, help="at least so many (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder for the images; default: a temporary one")
+    parser.add_argument("--images", type=int, default=600, help="minimum number (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
     parser.add_argument(
         "--side", type=int, default=224, help="of the images, in pixels (default %(default)s)"
@@ -121,9 +123,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
     parser.add_argument("--seconds", type=float, default=6, help="per measurement (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements (default %(default)s)")
-    parser.add_argument(
-        "--serve", action="store_true", help="measure when a line comes in, as loader.py asks"
-    )
+    parser.add_argument("--serve", action="store_true", help="measure on request of loader.py")
     return parser.parse_args()
 
 
@@ -132,10 +132,10 @@ def _requests(options: argparse.Namespace) -> Iterable[Any]:
 
 
 def _fastest(variants: Variants, settings: Settings) -> tuple[str, Iterator[Pairs], dict[str, Any]]:
-    """Return name and batches of the variant that uses the processor best, and the trials of all.
+    """Return name and batches of the variant with the most pairs per CPU second, and the trials of all.
 
-    What counts is the better of two trials in pairs per second of processor time: pairs per second
-    would pick at random where other work comes and goes.
+    Processor time is used because other work on the machine makes wall-clock time unreliable in a short
+    trial.
     """
     if len(variants) == 1:
         [(name, make)] = variants.items()
@@ -147,13 +147,13 @@ def _fastest(variants: Variants, settings: Settings) -> tuple[str, Iterator[Pair
         trials[name] = {
             field: round(max(getattr(speed, field) for speed in speeds), 1) for field in Speed._fields
         }
-        del batches  # ends its workers
+        del batches  # stops its workers
     best = max(trials, key=lambda name: trials[name]["pairs_per_cpu_second"])
     return best, _checked(variants[best](), settings), trials
 
 
 def _checked(batches: Iterator[Pairs], settings: Settings) -> Iterator[Pairs]:
-    """Return the batches after a look at the first: is it what `Pairs` says?"""
+    """Return the batches after checking the shapes and values of the first one."""
     import torch
 
     first = next(batches)
@@ -167,7 +167,7 @@ def _checked(batches: Iterator[Pairs], settings: Settings) -> Iterator[Pairs]:
 
 
 def _speed(batches: Iterator[Pairs], seconds: float, batch_size: int) -> Speed:
-    """Return how fast batches came over so many seconds."""
+    """Return the speed over ``seconds``, after a warm-up."""
     for _ in range(WARMUP):
         _touch(next(batches))
     done, elapsed, start, used = 0, 0.0, time.perf_counter(), _cpu_seconds()
@@ -179,14 +179,14 @@ def _speed(batches: Iterator[Pairs], seconds: float, batch_size: int) -> Speed:
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time so far of this process and of those that it started and that still run."""
+    """Return the processor time of this process and its running descendants, in seconds."""
     ticks, parent_of = {}, {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             pid, _, rest = Path(path).read_text().partition(" ")
         except OSError:  # ended since it was listed
             continue
-        fields = rest.rpartition(")")[2].split()  # state, parent, ...; the name before may hold anything
+        fields = rest.rpartition(")")[2].split()  # state, parent, ...; the command name may contain spaces
         parent_of[int(pid)], ticks[int(pid)] = int(fields[1]), int(fields[11]) + int(fields[12])
     family = {os.getpid()}
     while children := {pid for pid, parent in parent_of.items() if parent in family} - family:
@@ -195,7 +195,7 @@ def _cpu_seconds() -> float:
 
 
 def _touch(pairs: Pairs) -> None:
-    """Read a number of every tensor, so that none can be left unmade."""
+    """Read one element of every tensor, so none can be computed lazily."""
     for tensor in pairs:
         tensor[(0,) * tensor.ndim].item()
 

@@ -1,4 +1,7 @@
-"""The images that every loader reads: photographs as ImageNet has them, in a long tail of classes."""
+"""Input images of the loader benchmarks: noisy crops of photographs, with long-tailed class counts.
+
+Peers may run in an environment without fasticcl, so this module does not import it.
+"""
 
 import io
 import json
@@ -8,19 +11,19 @@ from typing import Any
 import numpy as np
 
 CLASSES, IMBALANCE = 20, 20
-WIDTH, HEIGHT = 500, 375  # the commonest size in ImageNet
-NOISE = 3.5  # standard deviation; bicubic enlargement alone is smoother, so cheaper to decode, than a photo
-QUALITY = 93  # gives about 70 kB at this size and noise
+WIDTH, HEIGHT = 500, 375  # the most common size in ImageNet
+NOISE = 3.5  # standard deviation; enlarged crops without noise would be cheaper to decode than photographs
+QUALITY = 93  # about 70 kB at this size and noise
 
 RECORD = "images.json"
 
 
 def write_jpegs(folder: Path, least: int) -> dict[str, Any]:
-    """Write JPEGs as ``folder``/train/CLASS/NUMBER.jpg and return what they are; again, it only reads that.
+    """Write JPEGs to ``folder``/train/CLASS/NUMBER.jpg unless they exist, and return their facts.
 
     Args:
-        folder: where they go; ``val`` gets the first of every class once more, which converters ask for.
-        least: how many there are, or a few more.
+        folder: destination. The first image of each class is also written to ``val``, which converters need.
+        least: minimum number of images.
     """
     record = folder / RECORD
     if not record.exists():
@@ -28,15 +31,12 @@ def write_jpegs(folder: Path, least: int) -> dict[str, Any]:
         sizes = _write(folder, counts)
         facts = {"count": sum(counts), "classes": CLASSES, "imbalance": IMBALANCE}
         facts |= {"width": WIDTH, "height": HEIGHT, "mean_bytes": round(float(np.mean(sizes)))}
-        record.write_text(json.dumps(facts), encoding="utf-8")  # last: it says that all of them are there
+        record.write_text(json.dumps(facts), encoding="utf-8")  # written last, to mark the images as complete
     return json.loads(record.read_text(encoding="utf-8"))
 
 
 def long_tail(least: int) -> list[int]:
-    """Return images per class that fall exponentially, at least so many together.
-
-    It is fasticcl's profile, which a peer in an environment of its own cannot import.
-    """
+    """Return exponentially decreasing class counts with a sum of at least ``least``, as in fasticcl."""
     largest, counts = IMBALANCE, [0]
     while sum(counts) < least:
         shares = IMBALANCE ** -np.linspace(0, 1, CLASSES)
@@ -64,7 +64,7 @@ def _write(folder: Path, counts: list[int]) -> list[int]:
 
 
 def _random_jpeg(photograph: Any, rng: np.random.Generator) -> bytes:
-    """Return a random window of a photograph, enlarged or reduced to size, with noise as of a sensor."""
+    """Return a random crop of a photograph, resized and with sensor-like noise."""
     from PIL import Image
 
     width = int(rng.uniform(0.5, 1) * min(photograph.width, photograph.height * WIDTH / HEIGHT))

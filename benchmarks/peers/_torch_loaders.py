@@ -1,4 +1,4 @@
-"""Two torch DataLoaders, class-agnostic and class-balanced, zipped and mixed; torchvision's transforms."""
+"""Two zipped torch DataLoaders, class-agnostic and class-balanced, with mixing and torchvision transforms."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -17,10 +17,10 @@ Images = Iterable[Sequence[torch.Tensor]]
 
 
 class Listed(Dataset[Any]):
-    """A dataset whose epoch comes to every image `LISTED` times.
+    """A dataset that repeats every image `LISTED` times in an epoch.
 
-    A small benchmark would drain the workers' queues at the end of every short epoch; this makes the
-    epoch as long as that of a real dataset and spares the peer the stalls.
+    The epochs are then as long as those of a real dataset. Short epochs would drain the workers' queues
+    often.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -34,7 +34,7 @@ class Listed(Dataset[Any]):
 
 
 def two_loaders(dataset: Any, labels: Sequence[int], settings: Settings, workers: int) -> Iterator[Pairs]:
-    """Yield what two zipped DataLoaders over (image, label) give; each has so many workers."""
+    """Yield pairs from two zipped DataLoaders over (image, label), with ``workers`` each."""
     targets = np.tile(labels, LISTED)
     weights = 1 / np.bincount(targets)[targets]
     balanced = WeightedRandomSampler(weights.tolist(), len(weights), replacement=True)
@@ -49,60 +49,58 @@ def two_loaders(dataset: Any, labels: Sequence[int], settings: Settings, workers
 
 
 def mixed(agnostic: Images, aware: Images) -> Iterator[Pairs]:
-    """Yield pairs without end, epoch after epoch; one λ for a batch."""
+    """Yield pairs epoch after epoch, without end."""
     while True:
         for (x_h, y_h), (x_t, y_t) in zip(agnostic, aware, strict=False):
             yield mixture(x_h, y_h, x_t, y_t)
 
 
 def mixture(x_h: torch.Tensor, y_h: torch.Tensor, x_t: torch.Tensor, y_t: torch.Tensor) -> Pairs:
-    """Return the pairs of a batch, with one λ; lerp reads and writes every pixel once."""
+    """Mix a batch with one λ. ``lerp`` reads and writes every pixel only once."""
     lam = torch.rand(())
     return Pairs(x_h, y_h, torch.lerp(x_t, x_h, lam.item()), y_t, lam)
 
 
-def each_way(ways: dict[str, Callable[[int], Iterator[Pairs]]], settings: Settings) -> Variants:
-    """Return every way with every number of workers per loader that is tried.
-
-    Tried are as many workers as cores over both loaders together, and as many for each.
+def worker_variants(loaders: dict[str, Callable[[int], Iterator[Pairs]]], settings: Settings) -> Variants:
+    """Return variants of every loader with one worker per core for both streams together, and for each.
 
     Args:
-        ways: named functions of the workers per loader.
-        settings: say how many cores there are.
+        loaders: functions of the number of workers per stream, by name.
+        settings: contain the number of cores.
     """
     counts = sorted({max(1, settings.cores // 2), settings.cores})
     return {
-        f"{name}, workers per loader: {workers}": partial(way, workers)
-        for name, way in ways.items()
+        f"{name}, workers per loader: {workers}": partial(loader, workers)
+        for name, loader in loaders.items()
         for workers in counts
     }
 
 
 def of_pillow_v1(side: int) -> Callable[[Any], torch.Tensor]:
-    """Return torchvision's first transforms, of Pillow images."""
+    """Return torchvision transforms v1 for Pillow images."""
     return v1.Compose(
         [v1.RandomResizedCrop(side), v1.RandomHorizontalFlip(), v1.ToTensor(), v1.Normalize(MEAN, STD)]
     )
 
 
 def of_pillow_v2(side: int) -> Callable[[Any], torch.Tensor]:
-    """Return the second, cropping and flipping the Pillow image."""
+    """Return transforms v2 that crop and flip the Pillow image."""
     return v2.Compose([v2.RandomResizedCrop(side), v2.RandomHorizontalFlip(), v2.PILToTensor(), *_to_float()])
 
 
 def of_tensor_v2(side: int) -> Callable[[Any], torch.Tensor]:
-    """Return the second, cropping and flipping 8-bit tensors [3, H, W]."""
+    """Return transforms v2 for uint8 tensors [3, H, W]."""
     crop = v2.RandomResizedCrop(side, antialias=True)
     return v2.Compose([crop, v2.RandomHorizontalFlip(), *_to_float()])
 
 
 def of_pillow_to_tensor_v2(side: int) -> Callable[[Any], torch.Tensor]:
-    """Return the second, of Pillow images that become 8-bit tensors first, as torchvision recommends."""
+    """Return transforms v2 that first convert Pillow images to uint8 tensors, as torchvision recommends."""
     return v2.Compose([v2.PILToTensor(), of_tensor_v2(side)])
 
 
 def decoded(encoded: torch.Tensor | bytes | memoryview) -> torch.Tensor:
-    """Return the 8-bit image [3, H, W] of a JPEG."""
+    """Decode a JPEG to a uint8 image [3, H, W]."""
     if not isinstance(encoded, torch.Tensor):
         encoded = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
     image = decode_jpeg(encoded, mode=ImageReadMode.RGB)

@@ -1,7 +1,7 @@
-"""fasticcl's DALI graph, fed with the same few batches over and over: what our Python around it costs.
+"""fasticcl's DALI graph on repeated batches, to measure the cost of the Python code around it.
 
-Nothing is planned, looked up or checksummed while the clock runs. The inputs are those of the first
-batches of the loader, so decoding, cropping and mixing are the same work as there.
+Planning, reading and checksums are excluded from the measurement. The inputs are the first batches of the
+loader, so decoding, cropping and mixing cost the same as in the loader.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""fasticcl's Loader in the interpolative phase on the CPU, one DALI thread per core."""
+"""fasticcl's Loader in the interpolative phase on the CPU, with one DALI thread per core."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +15,16 @@ from fasticcl.system.allocator import keep_freed_memory
 
 
 def shards_of(folder: Path, short_side: int | None = None) -> Path:
-    """Convert the images if need be, and return the folder of the shards."""
+    """Convert the images unless the shards exist, and return the folder of the shards."""
     dest = folder / ("shards" if short_side is None else f"shards-{short_side}")
     fasticcl.convert("folder", folder, dest, shard_size=50, short_side=short_side)
     return dest
 
 
 def loader_of(settings: Settings, short_side: int | None = None) -> Loader:
-    """Return the loader as `fasticcl train` makes it."""
+    """Return the loader as in `fasticcl train`."""
     folder = shards_of(settings.folder, short_side)
-    keep_freed_memory()  # as `fasticcl train` does
+    keep_freed_memory()  # as in `fasticcl train`
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, image_size=settings.side)
     plan = Plan(shards.index, shards.counts, data, batch_size=settings.batch_size, seed=0)

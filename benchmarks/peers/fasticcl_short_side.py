@@ -1,4 +1,4 @@
-"""fasticcl's Loader, from shards that were converted with ``--short-side 256``."""
+"""fasticcl's Loader on shards converted with ``--short-side 256``."""
 
 from functools import partial
 

@@ -1,15 +1,15 @@
-"""FFCV: its own file of JPEGs, its compiled decoder, crop, flip and normalisation; mixed in torch.
+"""FFCV: its file format, compiled decoding, crop, flip and normalization, with mixing in torch.
 
-FFCV needs NumPy below 2.3 and the headers of OpenCV and TurboJPEG, hence an environment of its own:
+FFCV needs NumPy below 2.3 and the headers of OpenCV and TurboJPEG, and therefore its own environment:
 
     apt-get install libopencv-dev libturbojpeg0-dev pkg-config
     python -m venv VENV
     VENV/bin/pip install 'numpy<2.3' numba opencv-python-headless torch torchvision scikit-learn
     VENV/bin/pip install --no-build-isolation ffcv
 
-It encodes the images anew when it writes its file, here at the quality that they had, and resizes by
-area, which its crop has no choice about. Classes are balanced by an epoch that lists each as often.
-Two loaders are tried, one per stream, and a single one whose batches hold both streams, one after the other.
+FFCV re-encodes the images when it writes its file, here at their original quality. Its crop always resizes by
+area. Classes are balanced by an epoch that contains every class equally often. The variants are two loaders,
+one per stream, and a single loader whose batches contain both streams.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,11 @@ try:
     from ffcv.traversal_order.base import TraversalOrder
     from ffcv.writer import DatasetWriter
 except ImportError:
-    skip("FFCV", "pip install --no-build-isolation ffcv, in an environment as ffcv_loader.py describes it")
+    skip("FFCV", "pip install --no-build-isolation ffcv, in the environment that ffcv_loader.py describes")
 
 import numpy as np
 from _photo_crops import QUALITY
-from _torch_loaders import each_way, mixed, mixture
+from _torch_loaders import mixed, mixture, worker_variants
 from PIL import Image
 
 
@@ -40,7 +40,7 @@ def variants(settings: Settings) -> Variants:
     paths, labels = listing(settings.folder)
     if not path.exists():
         _write(path, paths, labels)
-    two = each_way({"two loaders": partial(_two, path, labels, settings)}, settings)
+    two = worker_variants({"two loaders": partial(_two, path, labels, settings)}, settings)
     return two | {f"one loader, workers: {settings.cores}": partial(_one, path, labels, settings)}
 
 
@@ -55,7 +55,7 @@ def _one(path: Path, labels: Sequence[int], settings: Settings) -> Iterator[Pair
     size = settings.batch_size
     loader = _loader(path, settings, 2 * size, settings.cores, np.arange(len(labels)))
     loader.traversal_order = _BothStreams(loader, labels, size)
-    loader.first_traversal_order = loader.next_traversal_order()  # its length is that of an epoch
+    loader.first_traversal_order = loader.next_traversal_order()  # sets the length of an epoch
     while True:
         for x, y in loader:
             yield mixture(x[:size], y[:size], x[size:], y[size:])
@@ -83,7 +83,7 @@ def _loader(path: Path, settings: Settings, batch_size: int, workers: int, place
 
 
 class _BothStreams(TraversalOrder):
-    """Batches of the images in random order, each with a balanced batch after it."""
+    """Batches of images in random order, each followed by a class-balanced batch."""
 
     def __init__(self, loader: Any, labels: Sequence[int], size: int) -> None:
         super().__init__(loader)
@@ -99,7 +99,7 @@ class _BothStreams(TraversalOrder):
 
 
 def _balanced(labels: Sequence[int]) -> Any:
-    """Return places of images, those of every class equally many."""
+    """Return indices of images, equally many of every class."""
     places = [np.flatnonzero(np.array(labels) == label) for label in range(max(labels) + 1)]
     each = LISTED * len(labels) // len(places)
     return np.concatenate([np.resize(of_class, each) for of_class in places])

@@ -1,7 +1,7 @@
-"""litdata: encoded images in its chunks, read by index through two torch DataLoaders.
+"""litdata: encoded images in its chunk format, read by index with two torch DataLoaders.
 
-Its StreamingDataset answers to an index, so torch's samplers balance the classes. Streaming through its own
-CombinedStreamingDataset would need a dataset per class.
+StreamingDataset supports an index, so torch samplers can balance the classes. CombinedStreamingDataset would
+need one dataset per class.
 """
 
 import shutil
@@ -17,7 +17,7 @@ try:
 except ImportError:
     skip("litdata", "pip install litdata")
 
-from _torch_loaders import decoded, each_way, of_tensor_v2, two_loaders
+from _torch_loaders import decoded, of_tensor_v2, two_loaders, worker_variants
 from torch.utils.data import Dataset
 
 
@@ -29,7 +29,7 @@ def variants(settings: Settings) -> Variants:
 
     dataset = _Images(folder, settings.side)
     loaders = partial(two_loaders, dataset, labels, settings)
-    return each_way({"decode_jpeg, transforms v2": loaders}, settings)
+    return worker_variants({"decode_jpeg, transforms v2": loaders}, settings)
 
 
 class _Images(Dataset[Any]):

@@ -1,17 +1,17 @@
-"""Two torch DataLoaders over an ImageFolder, torchvision decoding, its transforms v2 of 8-bit tensors."""
+"""Two torch DataLoaders over an ImageFolder, with torchvision's decode_jpeg and transforms v2 on tensors."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 from _peer import Pairs, Settings, Variants, main
-from _torch_loaders import decoded, each_way, of_tensor_v2, two_loaders
+from _torch_loaders import decoded, of_tensor_v2, two_loaders, worker_variants
 from torchvision.datasets import ImageFolder
 from torchvision.io import read_file
 
 
 def variants(settings: Settings) -> Variants:
-    return each_way({"decode_jpeg, transforms v2": partial(_loaders, settings)}, settings)
+    return worker_variants({"decode_jpeg, transforms v2": partial(_loaders, settings)}, settings)
 
 
 def _loaders(settings: Settings, workers: int) -> Iterator[Pairs]:

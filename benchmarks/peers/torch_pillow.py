@@ -1,11 +1,11 @@
-"""Two torch DataLoaders over an ImageFolder, Pillow decoding, torchvision's transforms."""
+"""Two torch DataLoaders over an ImageFolder, with Pillow and torchvision transforms."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from _peer import Pairs, Settings, Variants, main
-from _torch_loaders import each_way, of_pillow_to_tensor_v2, of_pillow_v1, of_pillow_v2, two_loaders
+from _torch_loaders import of_pillow_to_tensor_v2, of_pillow_v1, of_pillow_v2, two_loaders, worker_variants
 from torchvision.datasets import ImageFolder
 
 TRANSFORMS = {
@@ -17,7 +17,7 @@ TRANSFORMS = {
 
 def variants(settings: Settings) -> Variants:
     ways = {name: partial(_loaders, settings, make(settings.side)) for name, make in TRANSFORMS.items()}
-    return each_way(ways, settings)
+    return worker_variants(ways, settings)
 
 
 def _loaders(settings: Settings, transform: Callable[[Any], Any], workers: int) -> Iterator[Pairs]:

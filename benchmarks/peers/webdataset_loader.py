@@ -1,10 +1,10 @@
-"""webdataset over our own shards, which are in its layout; one stream as it comes, one balanced by class.
+"""webdataset on fasticcl's shards, which use its layout: one stream shuffled, one balanced by class.
 
-WebDataset reads front to back, so classes cannot be drawn by index. The usual ways to balance them are to
-throw most images of large classes away, which reads many images for one, or to write a set of shards per
-class. Here the balanced stream keeps the newest `KEPT` encoded images of every class and gives, for
-each that comes in, an image of an evenly drawn class: nothing is read in vain and our shards stay as they
-are. That is the fastest of the three and takes the most memory: K · `KEPT` encoded images per worker.
+webdataset reads sequentially, so classes cannot be sampled by index. The usual ways to balance classes are
+to discard most images of large classes, which wastes reads, or to write separate shards per class. Here the
+balanced stream buffers the newest `KEPT` encoded images of every class. For each image that it reads, it
+yields a buffered image of a uniformly drawn class. This wastes no reads and needs no other shards. It is
+the fastest of the three and needs the most memory: K · `KEPT` encoded images per worker.
 """
 
 import io
@@ -21,7 +21,7 @@ except ImportError:
     skip("webdataset", "pip install webdataset")
 
 import torch
-from _torch_loaders import decoded, each_way, mixed, of_pillow_to_tensor_v2, of_pillow_v1, of_tensor_v2
+from _torch_loaders import decoded, mixed, of_pillow_to_tensor_v2, of_pillow_v1, of_tensor_v2, worker_variants
 from fasticcl_loader import shards_of
 from PIL import Image
 
@@ -42,7 +42,7 @@ def variants(settings: Settings) -> Variants:
         name: partial(_loaders, urls, classes, settings, decode, transform)
         for name, (decode, transform) in decoders.items()
     }
-    return each_way(ways, settings)
+    return worker_variants(ways, settings)
 
 
 def _loaders(
@@ -67,7 +67,7 @@ def _loaders(
 
 
 def balanced(images: Iterator[Any], classes: int) -> Iterator[Any]:
-    """Yield (content, label) with every class equally likely, one for each that comes in."""
+    """Yield (content, label) with every class equally likely, one for each input image."""
     kept: dict[bytes, list[Any]] = {}
     rng = random.Random()
     for image in images:

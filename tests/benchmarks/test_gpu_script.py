@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py in miniature on the CPU, up to the device: every part runs and says what it must."""
+"""benchmarks/gpu.py with tiny sizes on the CPU: every part runs and reports its figures."""
 
 import json
 import runpy
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.py"
-# The machines that it is for have no JPEG library beside Pillow's and no images to bring along.
+# GPU machines may have neither simplejpeg nor scikit-learn.
 WITHOUT = "import sys, runpy; sys.modules.update(simplejpeg=None, sklearn=None); del sys.argv[0]; "
 RUN = (
     WITHOUT
@@ -25,7 +25,7 @@ def found(tmp_path_factory):
     return json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
 
 
-def test_every_part_ran_and_is_in_the_table(found):
+def test_every_part_runs_and_has_a_table(found):
     result, page = found
     assert result["left_out"] == []
     assert result["failed"] == {}
@@ -34,25 +34,25 @@ def test_every_part_ran_and_is_in_the_table(found):
         assert f"## {part}\n" in page
 
 
-def test_the_same_backend_gives_the_same_images_and_the_same_step(found):
+def test_the_same_backend_gives_equal_images_and_steps(found):
     for kind in found[0]["graph"].values():
         assert kind == {"mean_levels": 0, "max_levels": 0, "rest_equal": True}
     steps = found[0]["step"]
     for phase in ("warmup", "interpolative"):
         assert set(steps[f"float32 {phase}"].values()) == {0}
         rounded = steps[f"bfloat16 {phase}"]
-        assert 0 < rounded["gradient"] < 0.5  # another precision, the same computation
+        assert 0 < rounded["gradient"] < 0.5  # the same computation in another precision
         assert rounded["loss"] < 0.05
 
 
-def test_damaged_images_are_found_and_replaced_by_others_of_their_class(found):
+def test_damaged_images_are_found_and_replaced_within_their_class(found):
     corrupt = found[0]["corrupt"]
     assert corrupt["found"] == corrupt["planted"] == [1, 3, 5, 8]
     assert corrupt["named"] == 4
     assert corrupt["labels_as_planned"] is True
 
 
-def test_rates_and_times_are_positive_and_in_order(found):
+def test_rates_and_times_are_positive_and_ordered(found):
     assert set(found[0]["modes"]) == {"resnet18", "resnet8"}
     assert all(each["eager, ms a step"] > 0 for each in found[0]["modes"].values())
     for each in found[0]["training"].values():
@@ -67,22 +67,22 @@ def test_rates_and_times_are_positive_and_in_order(found):
     assert peers["loader"]["ours / pillow"] == [pytest.approx(ours / pillow, rel=1e-4)]
 
 
-def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
+def test_a_missing_gpu_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^torch sees no GPU here; add --device cpu --small$"):
+    with pytest.raises(SystemExit, match=r"^torch finds no GPU; add --device cpu --small$"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+def test_a_failed_part_is_reported_and_the_others_continue(tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError("the decoder is gone")
 
     monkeypatch.setattr("fasticcl.data.loader.graph.build", fail)
     monkeypatch.setattr(
         "fasticcl.system.allocator.keep_freed_memory", lambda: True
-    )  # this process is the tests'
+    )  # affects this test process
     monkeypatch.syspath_prepend(SCRIPT.parent)
     arguments = ["--device", "cpu", "--small", "--only", "graph", "corrupt", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])

@@ -1,4 +1,4 @@
-"""The runner of the loaders' benchmark, with loaders that only pretend."""
+"""benchmarks/loader.py with fake loaders."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ print('{"variant": "pretended", "trials": {}, "versions": {}}', flush=True)
 for number, line in enumerate(sys.stdin, start=1):
     print('{"pairs_per_second": %s, "pairs_per_cpu_second": 10}' % (RATE), flush=True)
 """
-MISSING = "import sys; print('it is not installed; get it with: pip install it'); sys.exit(3)"
+MISSING = "import sys; print('it is not installed; install it with: pip install it'); sys.exit(3)"
 BROKEN = "raise RuntimeError('the peer broke')"
 BURNING = """
 import time
@@ -29,7 +29,7 @@ input()
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Runs the benchmark with these scripts for loaders, and returns its result."""
+    """Run the benchmark with the given scripts as loaders and return its result."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     loader = importlib.import_module("loader")
 
@@ -48,7 +48,7 @@ def run(monkeypatch, tmp_path):
     return call
 
 
-def test_ratios_are_taken_run_by_run(run):
+def test_ratios_are_computed_run_by_run(run):
     result = run(ours=READY.replace("RATE", "number * 6"), other=READY.replace("RATE", "number * number * 2"))
     assert result["systems"]["ours"]["pairs_per_second"]["runs"] == [6, 12, 18]
     assert result["systems"]["other"]["pairs_per_second"]["runs"] == [2, 8, 18]
@@ -56,19 +56,19 @@ def test_ratios_are_taken_run_by_run(run):
     assert ratio == {"runs": [3, 1.5, 1], "median": 1.5, "min": 1, "max": 3}
 
 
-def test_a_loader_that_is_not_installed_is_left_out_with_its_sentence(run, capsys):
+def test_a_loader_that_is_not_installed_is_skipped_with_a_message(run, capsys):
     result = run(ours=READY.replace("RATE", "6"), other=MISSING)
     assert list(result["systems"]) == ["ours"]
-    said = "other is left out: it is not installed; get it with: pip install it\n"
-    assert said in capsys.readouterr().out
+    message = "other is skipped: it is not installed; install it with: pip install it\n"
+    assert message in capsys.readouterr().out
 
 
-def test_a_loader_that_breaks_ends_the_benchmark_with_what_it_said_last(run):
+def test_a_crashed_loader_ends_the_benchmark_with_its_last_message(run):
     with pytest.raises(SystemExit, match="other ended with status 1: RuntimeError: the peer broke"):
         run(ours=READY.replace("RATE", "6"), other=BROKEN)
 
 
-def test_the_processor_time_of_a_loader_includes_its_running_workers(monkeypatch):
+def test_processor_time_includes_running_workers(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     peer = importlib.import_module("_peer")
     before = peer._cpu_seconds()

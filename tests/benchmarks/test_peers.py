@@ -1,6 +1,6 @@
-"""Every loader that is compared gives the same thing: plain and mixed images, labels and λ.
+"""Every compared loader produces plain and mixed images, labels and λ that agree.
 
-Each class is a colour of its own, so a label and a pixel say the same.
+Each class has its own colour, so pixels can be checked against labels.
 """
 
 import importlib
@@ -18,15 +18,15 @@ from PIL import Image
 from fasticcl.longtail import exponential_counts
 from tests.support.images import encode
 
-# torchvision 0.29 says so of its own decoder, a peer; its successor torchcodec is another package.
+# torchvision 0.29 deprecates its own decoder in favour of the package torchcodec.
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COLORS = np.array([[220, 40, 60], [30, 200, 90], [40, 60, 210], [230, 220, 30]])
 COUNTS = (40, 12, 6, 2)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-LEVELS = 4 / 255 / 0.224  # what JPEG may do to a plain colour, normalised
-PEERS = {  # module: package without which it is left out
+LEVELS = 4 / 255 / 0.224  # maximum JPEG error of a uniform colour, normalized
+PEERS = {  # module: the package that it requires
     "fasticcl_loader": "fasticcl",
     "fasticcl_short_side": "fasticcl",
     "dali_graph": "fasticcl",
@@ -40,7 +40,7 @@ PEERS = {  # module: package without which it is left out
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A long tail of plain images of 40×48 pixels."""
+    """Long-tailed dataset of uniformly coloured images of 40×48 pixels."""
     folder = tmp_path_factory.mktemp("plain")
     for label, count in enumerate(COUNTS):
         content = encode(Image.new("RGB", (40, 48), tuple(COLORS[label].tolist())), quality=95)
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("least", [1, 600, 3000])
-def test_the_images_have_the_long_tail_that_fasticcl_itself_makes(monkeypatch, least):
+def test_the_images_have_the_class_counts_of_fasticcl(monkeypatch, least):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     made = importlib.import_module("_photo_crops")
     counts = made.long_tail(least)
@@ -63,7 +63,7 @@ def test_the_images_have_the_long_tail_that_fasticcl_itself_makes(monkeypatch, l
 
 @pytest.fixture(params=PEERS)
 def variants(request, folder, monkeypatch):
-    """The ways in which a peer makes batches of 16 pairs of 32×32 pixels, in one worker."""
+    """Variants of a peer for batches of 16 pairs of 32×32 pixels with one worker."""
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     pytest.importorskip(PEERS[request.param], exc_type=ImportError)
     settings = importlib.import_module("_peer").Settings(folder, batch_size=16, side=32, cores=1)
@@ -106,8 +106,8 @@ def test_two_batches_have_different_lambdas(variants):
 
 
 @pytest.mark.parametrize("package", ["ffcv", "litdata", "webdataset"])
-def test_a_peer_that_is_not_installed_ends_with_a_sentence_that_says_how_to_get_it(package, tmp_path):
-    (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} is not there')")
+def test_a_missing_package_ends_a_peer_with_an_install_command(package, tmp_path):
+    (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} is missing')")
     root = BENCHMARKS.parent
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "peers" / f"{package}_loader.py", "--serve"],

@@ -1,4 +1,4 @@
-"""The plain step that the engine is compared with computes what the engine computes."""
+"""The plain step of benchmarks/step.py computes the same losses as the engine."""
 
 import importlib
 from pathlib import Path
@@ -13,8 +13,8 @@ def step(monkeypatch):
     return importlib.import_module("step")
 
 
-@pytest.mark.parametrize("preset", ["cifar100-lt", "imagenet-lt"])  # without and with a uniform weight
-def test_both_ways_to_make_a_step_give_the_same_losses(step, preset):
+@pytest.mark.parametrize("preset", ["cifar100-lt", "imagenet-lt"])  # ω_u = 0 and ω_u > 0
+def test_both_implementations_give_the_same_losses(step, preset):
     ours, plain = step.pair_of_steps(preset, "resnet8", classes=7)
     losses = torch.tensor([[ours(batch), plain(batch)] for batch in step.synthetic(6, 16, classes=7)])
     assert losses[:, 0].numpy() == pytest.approx(losses[:, 1].numpy(), rel=1e-3)

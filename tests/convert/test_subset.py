@@ -260,29 +260,3 @@ def test_an_invalid_fraction_gives_a_clear_error(folder, tmp_path, fraction):
 def test_a_limit_below_one_gives_a_clear_error(folder, tmp_path, limit):
     with pytest.raises(UserError, match="--limit"):
         fasticcl.convert("folder", folder[0], tmp_path / "shards", val_fraction=0.5, limit=limit)
-
-
-OPTIONS = {"lists": "lists", "imbalance": 50, "download": True, "val_fraction": 0.1, "long_tail": 10}
-HAVE = {
-    "inat2018": [],
-    "imagenet-lt": ["lists"],
-    "cifar10-lt": ["imbalance", "download"],
-    "cifar100-lt": ["imbalance", "download"],
-    "folder": ["val_fraction", "long_tail"],
-    "list": ["val_fraction", "long_tail"],
-}
-
-
-@pytest.mark.parametrize(
-    ("layout", "option"),
-    [(layout, option) for layout, has in HAVE.items() for option in OPTIONS if option not in has],
-)
-def test_an_option_of_another_layout_gives_a_clear_error(tmp_path, layout, option):
-    users = [other for other, has in HAVE.items() if option in has]
-    with pytest.raises(UserError) as refused:
-        fasticcl.convert(layout, tmp_path / "nowhere", tmp_path / "shards", **{option: OPTIONS[option]})
-    sentence = str(refused.value)
-    assert sentence.startswith(f"--{option.replace('_', '-')} applies only to ")
-    assert sentence.endswith(f". Leave it out for {layout}.")
-    assert all(user in sentence for user in users)
-    assert not list(tmp_path.iterdir())

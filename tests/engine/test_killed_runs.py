@@ -151,7 +151,7 @@ def test_signal_saves_and_prints_the_resume_command(tiny_shards, undisturbed, tm
     child = Child(tmp_path / "log", run_with_signals, [signum], after, words(tiny_shards, tmp_path))
     assert child.exit_code() == code
     *_, message, command = child.printed().splitlines()
-    assert message == f"stopped by {signum.name}; the state is saved. Continue with:"
+    assert message == f"stopped by {signum.name}. The state is saved. Continue with:"
     saved = load_checkpoint(tmp_path / "demo/run/last.pt")
     assert (saved["stage"], saved["epoch"], saved["step"]) == {
         2: ("representation", 0, 2),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fasticcl.config import Optim
-from fasticcl.engine.optim import build_optimizer, cosine, representation_lr, set_lr
+from fasticcl.engine.optim import build_optimizer, cosine_factor, representation_lr, set_lr
 
 CIFAR = Optim(
     epochs=200,
@@ -51,7 +51,7 @@ def test_cosine_equals_torchs_scheduler(epochs):
     optim = Optim(epochs=epochs, lr=0.2, schedule="cosine")
     expected = torch_cosine(epochs, 0.2)
     assert schedule(optim) == pytest.approx(expected[:-1], rel=1e-9)
-    assert 0.2 * cosine(epochs, epochs) == pytest.approx(expected[-1], abs=1e-15) == 0
+    assert 0.2 * cosine_factor(epochs, epochs) == pytest.approx(expected[-1], abs=1e-15) == 0
 
 
 def test_warmup_scales_the_cosine_and_then_leaves_it():

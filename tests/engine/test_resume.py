@@ -308,7 +308,7 @@ def test_resume_deletes_a_leftover_previous_checkpoint(undisturbed, tmp_path):
 @pytest.mark.parametrize(
     ("step", "place"),
     [
-        (2, "from the beginning: it had written no checkpoint"),
+        (2, "from the beginning, because there is no checkpoint"),
         (3, "representation epoch 1 of 3, step 2 of 3"),
         (4, "representation epoch 2 of 3, step 0 of 3"),
         (ALL - 2, "after the last representation epoch"),

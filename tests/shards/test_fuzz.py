@@ -90,14 +90,14 @@ def read_all(shards, expected):
     assert len(shards) == len(expected)
     lost = []
     for row, content in enumerate(expected):
-        found = outcome(shards.images, np.array([row]))
+        found = outcome(shards.read, np.array([row]))
         if isinstance(found, DamagedImages):
             lost.append(row)
             assert found.rows == [row]
             assert place(shards.index, row) in str(found)
         else:
             assert [image.tobytes() for image in found] == [content]
-    found = outcome(shards.images, np.arange(len(expected)))
+    found = outcome(shards.read, np.arange(len(expected)))
     if lost:
         assert found.rows == lost
     else:
