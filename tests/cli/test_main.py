@@ -75,7 +75,7 @@ def fasticcl_command(monkeypatch, capsys, tmp_path):
         (["train", "demo", "--device", "tpu"], "engine.device: "),
         (
             ["train", "demo", "--resume"],
-            "There is no run to resume in runs/demo; start one without --resume.",
+            "There is no run to resume in runs/demo. Start one without --resume.",
         ),
         (["train", "-c", "nowhere.toml"], "Cannot read the configuration nowhere.toml: No such file"),
         (["convert", "folder", "nowhere", "shards"], "Cannot read the folder nowhere: No such file"),
@@ -175,8 +175,8 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
     for title in (
         "before rebalancing",
         "after rebalancing",
-        "its epoch",
-        "best on these images",
+        "rebalancing epoch",
+        "best on test",
         "overall",
         "many",
         "medium",

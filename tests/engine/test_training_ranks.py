@@ -320,7 +320,7 @@ def test_signal_to_any_rank_stops_all_and_rank_0_reports_it(tiny_shards, tmp_pat
     children[rank].signal(signal.SIGTERM)
     assert [child.exit_code() for child in children] == [143, 143]
     assert children[0].printed().splitlines()[-2:] == [
-        "stopped by SIGTERM; the state is saved. Continue with:",
+        "stopped by SIGTERM. The state is saved. Continue with:",
         f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume",
     ]
     assert "Continue with" not in children[1].printed()

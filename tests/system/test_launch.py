@@ -79,7 +79,7 @@ def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_b
         printed = process.stdout.read()
     assert process.returncode == 143
     assert "Traceback" not in printed
-    said = printed.index(f"stopped by {signum.name}; the state is saved. Continue with:\n")
+    said = printed.index(f"stopped by {signum.name}. The state is saved. Continue with:\n")
     continues = printed[said:].splitlines()[1]
     assert continues == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
     assert printed.count("Continue with") == 1
