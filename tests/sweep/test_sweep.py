@@ -50,7 +50,7 @@ def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, mon
         (["--over", "rebalance.gamma=high"], "rebalance.gamma: "),
         (["--over", "rebalance.gamma=1", "--over", "rebalance.gamma=2"], "is given twice"),
         (["--over", "rebalance.epochs=0,5"], "rebalance.epochs is 0"),
-        (["--over", "rebalance.gamma=1", "--set", "optim.lr=1"], "optim.lr is none of what can be set here"),
+        (["--over", "rebalance.gamma=1", "--set", "optim.lr=1"], "optim.lr cannot be set here"),
         (["--over", "rebalance.gamma=1", "--holdout", "-1"], "data.holdout"),
         (["--over", "rebalance.gamma=1", "--holdout", "1.5"], "below 1 or a whole number of images"),
     ],
