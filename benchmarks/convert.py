@@ -1,33 +1,34 @@
-"""Images per second of ``fasticcl convert``, and of a plain Pillow and webdataset script, measured in turns.
+"""Images per second of ``fasticcl convert`` and of a plain script with Pillow and webdataset.
 
     python benchmarks/convert.py [--images 3000] [--shard-size 50] [--repeats 7] [--dir DIR] [--json FILE]
     python benchmarks/convert.py --memory [--repeats 3] [--dir DIR] [--json FILE]
 
-It needs the extras ``demo`` and ``dev``: the images are those of ``loader.py``, JPEGs of 500×375 pixels and
-about 70 kB, here as files in SRC/train/CLASS and SRC/val/CLASS; the peer is webdataset. Two modes:
+It needs the extras ``demo`` (the images of ``loader.py``, JPEGs of 500×375 pixels and about 70 kB, as files
+in SRC/train/CLASS and SRC/val/CLASS) and ``dev`` (webdataset). There are two modes:
 
-    copy        every image is decoded, as a check, and its bytes are kept
-    short_side  every image is made smaller, bicubic, to a short side of 256 pixels, JPEG quality 90
+    copy        every image is decoded to check it, and its bytes are kept
+    short_side  every image is resized (bicubic) to a short side of 256 pixels, JPEG quality 90
 
-    peer        one process, as a user would write it: read the file, Image.open and load, in the second mode
-                convert, resize and save, then webdataset.ShardWriter, which gets the bytes
-    ours_1, _2  fasticcl.convert.conversion.convert with one and with two workers
-    rgb_1, _2   bare decoding by simplejpeg to RGB, one thread and two; the encoded bytes are in memory
-    check_1, _2 the same to the smallest grey image, which is how the copying mode looks for damage
+These systems are measured in interleaved runs:
 
-A measurement runs from the name of the folder to closed shards: listing, reading, decoding, writing. Ours
-also does what the peer does not: it waits for the disk to have each shard (fsync), takes checksums of images
-and shards, and writes the two kinds of index and the manifest. Shards of 50 images, instead of the 2,000 of
-the default, let two workers share the images evenly and make ours wait for the disk 40 times as often. With
-few images the last shards leave a worker idle, and two cannot be twice as fast: 600 images are 14 shards.
+    peer        a single-process script: Image.open and load, in the second mode also convert, resize and
+                save, then webdataset.ShardWriter with the bytes
+    ours_1, _2  fasticcl.convert.conversion.convert with one and two workers
+    rgb_1, _2   decoding alone: simplejpeg to RGB from memory, with one and two threads
+    check_1, _2 the same to the smallest grey image, which is how the copy mode detects damage
 
-Each measurement is a process of its own in which everything is imported and a few images are converted before
-the clock starts, so neither the imports count nor what another system left in memory. The source is in the
-page cache; what the run before has written is on the disk (sync) or deleted before the next begins. Before
-anything is measured, both systems convert the images once and their shards are compared.
+A measurement includes listing, reading, decoding and writing. In addition, ours syncs each shard to disk,
+computes checksums of images and shards, and writes both kinds of index and the manifest. Shards contain 50
+images instead of the default 2,000, so two workers share the images evenly. Ours therefore waits for the
+disk 40 times as often. With few images, a worker is idle during the last shards, and two workers cannot be
+twice as fast: 600 images are 14 shards.
 
-With ``--memory`` it is instead the peak resident memory of the command ``fasticcl convert folder`` on 10,000
-and on 100,000 images of 16×16 pixels, which is to be the same.
+Each measurement runs in its own process, after all imports and the conversion of a few images. The source
+is in the page cache. Output of the previous run is deleted, or synced to disk, before the next one starts.
+Before the measurements, both systems convert the images once and their shards are compared.
+
+With ``--memory``, the script measures the peak resident memory of ``fasticcl convert folder`` on 10,000 and
+on 100,000 images of 16×16 pixels, which should be equal.
 """
 
 import argparse
@@ -65,12 +66,14 @@ SHRINKS = {"copy": None, "short_side": Shrink("short", SHORT_SIDE, QUALITY)}
 MODES = tuple(SHRINKS)
 WORKERS = (1, 2)
 WARM_IMAGES = 16
-DIFFERENCE = 1.5  # levels of 255, mean over an image; two resizers and two JPEG encoders differ by less
-QUIET = 0.5  # load average above which something else ran
+DIFFERENCE = (
+    1.5  # mean absolute difference of an image in levels; different resizers and JPEG encoders stay below it
+)
+QUIET = 0.5  # load average above which other work disturbs the measurement
 
 TINY_COUNTS = (10_000, 100_000)
 TINY_CLASSES, TINY_SIDE = 20, 16
-# The peak of a process is not taken from getrusage: that of a child starts at the peak of its parent.
+# VmHWM, because the peak in getrusage of a child starts at the peak of its parent.
 PEAK_OF_COMMAND = """
 import sys
 from fasticcl.cli.main import main
@@ -95,20 +98,20 @@ class Sample(NamedTuple):
     images: int
     seconds: float
     cpu_seconds: float
-    """Of all threads: where it is far below the seconds, the disk was waited for."""
+    """Processor time of all threads. Much less than ``seconds`` means waiting for the disk."""
 
 
 def main() -> None:
-    """Measure, print, and write the result if asked to."""
+    """Measure, print the result, and write it to the file of --json."""
     options = parse()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         result = (memory if options.memory else speed)(options, Path(folder))
     result["machine"] = hardware() | {"load_average": round(load, 2)}
     if load > QUIET:
-        result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
+        result["note"] = f"the machine was not idle: load average {load:.2f} at the start"
     (show_memory if options.memory else show)(result)
-    print(result.get("note", "the machine was quiet"))
+    print(result.get("note", "the machine was idle"))
     write_result(result, options.json)
 
 
@@ -116,13 +119,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Images per second of fasticcl convert and of a plain script."
     )
-    parser.add_argument("--images", type=int, default=3000, help="at least so many (default %(default)s)")
+    parser.add_argument("--images", type=int, default=3000, help="minimum number (default %(default)s)")
     parser.add_argument("--shard-size", type=int, default=50, help="images (default %(default)s)")
     parser.add_argument("--repeats", type=int, help="measurements of each (default 7, memory 3)")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory instead; takes minutes")
     parser.add_argument(
-        "--dir", type=Path, help="where the files lie meanwhile (default: the temporary folder)"
+        "--memory", action="store_true", help="measure peak memory instead, which takes minutes"
     )
+    parser.add_argument("--dir", type=Path, help="folder for the files (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args()
     options.repeats = options.repeats or (3 if options.memory else 7)
@@ -147,7 +150,7 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for mode in MODES:
         check_same(converters, mode, source, folder)
     measured: dict[str, Callable[[Path, Path], int]] = {**converters, **decoders()}
-    runs = in_turns(measured, source, warm, folder / "shards", options.repeats)
+    runs = interleave(measured, source, warm, folder / "shards", options.repeats)
     rates = {name: [run.images / run.seconds for run in samples] for name, samples in runs.items()}
     return {
         "benchmark": "convert",
@@ -178,7 +181,7 @@ def decoders() -> dict[str, Callable[[Path, Path], int]]:
 
 
 def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Return the ratios that matter, run by run."""
+    """Return the ratios to report, run by run."""
 
     def over(one: str, other: str) -> list[float]:
         return [a / b for a, b in zip(rates[one], rates[other], strict=True)]
@@ -196,7 +199,7 @@ def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 
 def write_images(least: int, source: Path, warm: Path) -> list[int]:
-    """Write the images in the layout of folders, and a few of them once more; return the bytes of each."""
+    """Write the images and a few of them for the warm-up. Return the size of each in bytes."""
     write_jpegs(source, least)
     first = sorted((source / "train").glob("*/*.jpg"))[:WARM_IMAGES]
     for split in SPLITS:
@@ -244,7 +247,7 @@ def peer_image(content: bytes, mode: str) -> bytes:
 
 
 def bare_decoding(source: Path, _: Path, *, grey: bool, threads: int) -> int:
-    """Decode all images; `measure` has read them before."""
+    """Decode all images, which `measure` has already read."""
     images = encoded(source)
 
     def decode(part: list[bytes]) -> None:
@@ -263,7 +266,7 @@ _encoded: dict[Path, list[bytes]] = {}
 
 
 def encoded(source: Path) -> list[bytes]:
-    """Return the bytes of all images of a source, read once in a process."""
+    """Return the encoded bytes of all images of a source, read once per process."""
     if source not in _encoded:
         _encoded[source] = [path.read_bytes() for path in sorted(source.rglob("*.jpg"))]
     return _encoded[source]
@@ -272,22 +275,22 @@ def encoded(source: Path) -> list[bytes]:
 def check_same(
     converters: Mapping[str, Callable[[Path, Path], int]], mode: str, source: Path, folder: Path
 ) -> None:
-    """See that peer and ours make the same of the same images: in copying mode to the byte."""
-    made = {}
+    """Assert that peer and ours write the same images and labels. In copy mode, the bytes are equal."""
+    results = {}
     for name in ("peer", "ours_2"):
         dest = folder / f"checked {mode} {name}"
         converters[f"{mode} {name}"](source, dest)
-        made[name] = [stored(dest / split) for split in SPLITS]
+        results[name] = [stored(dest / split) for split in SPLITS]
         shutil.rmtree(dest)
-    for theirs, our in zip(made["peer"], made["ours_2"], strict=True):
+    for theirs, our in zip(results["peer"], results["ours_2"], strict=True):
         assert len(theirs) == len(our) > 0
         assert [label for _, label in theirs] == [label for _, label in our]
         for (one, _), (other, _) in zip(theirs, our, strict=True):
-            assert one == other if mode == "copy" else alike(one, other)
+            assert one == other if mode == "copy" else similar(one, other)
 
 
 def stored(folder: Path) -> list[tuple[bytes, bytes]]:
-    """Return the images in the shards of a split and their labels, in order."""
+    """Return the images and labels in the shards of a split, in order."""
     members: dict[str, list[bytes]] = {"jpg": [], "cls": []}
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -298,7 +301,7 @@ def stored(folder: Path) -> list[tuple[bytes, bytes]]:
     return list(zip(members["jpg"], members["cls"], strict=True))
 
 
-def alike(one: bytes, other: bytes) -> bool:
+def similar(one: bytes, other: bytes) -> bool:
     first, second = (np.asarray(Image.open(io.BytesIO(content)), dtype=np.int16) for content in (one, other))
     return (
         first.shape == second.shape
@@ -307,10 +310,10 @@ def alike(one: bytes, other: bytes) -> bool:
     )
 
 
-def in_turns(
+def interleave(
     systems: Mapping[str, Callable[[Path, Path], int]], source: Path, warm: Path, dest: Path, repeats: int
 ) -> dict[str, list[Sample]]:
-    """Measure every system once per repeat, in an order that turns round each time: drift hits all alike."""
+    """Measure every system once per round, in an order that is reversed each time."""
     runs: dict[str, list[Sample]] = {name: [] for name in systems}
     for repeat in range(repeats):
         for name in list(systems)[:: 1 if repeat % 2 == 0 else -1]:
@@ -321,8 +324,8 @@ def in_turns(
 
 
 def measure(system: Callable[[Path, Path], int], source: Path, warm: Path, dest: Path) -> Sample:
-    """Measure a system, in a process of its own."""
-    encoded(source)  # into the page cache, too
+    """Measure a system in the current process."""
+    encoded(source)  # also fills the page cache
     system(warm, dest / "warm")
     os.sync()
     start, cpu = time.perf_counter(), time.process_time()
@@ -355,7 +358,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def write_tiny(count: int, folder: Path) -> None:
-    """Write tiny images; those of a class are names of one file, each read and stored all the same."""
+    """Write tiny images. Those of a class are hard links to one file, but each is read and stored."""
     rng = np.random.default_rng(0)
     for label in range(TINY_CLASSES):
         members = folder / f"class {label:02}"
@@ -386,7 +389,7 @@ def command_peak(source: Path, dest: Path) -> float:
 
 
 def file_system(folder: Path) -> str:
-    """Return the kind of file system that a folder is on."""
+    """Return the file system type of a folder."""
     command = ["stat", "--file-system", "--format", "%T", str(folder)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 

@@ -1,36 +1,36 @@
-"""What an index of 100 million images costs: to open, to draw a first batch from, and to draw from at speed.
+"""Time and memory to open an index of 100 million images, and throughput of planning batches from it.
 
     python benchmarks/index.py [--rows 100000000] [--classes 1000000] [--repeats 5] [--seconds 1]
                                [--dir DIR] [--json FILE]
 
-The index is a sparse file with the right header: no image lies behind its rows, and labels, heights and
-widths read as zero. So images are cut with data.crop="pad", which does not care for sizes; the default crop
-does the same reading and more computing, which would only hide a slowdown. Classes have 2 images and a share
-of the rest that falls as a power of their rank. The batch has 512 images per stream.
+The index is a sparse file with a valid header. There are no images, and labels, heights and widths read as
+zero. Images are therefore cropped with data.crop="pad", which ignores sizes. The default crop reads the
+same and computes more, which would only hide a slowdown. Each class has at least 2 images, and the rest
+follows a power law of its rank. A batch has 512 images per stream.
 
-open    Each repeat is a process of its own, on a new file of which nothing is in memory; peaks are those of
-        resident memory above what the process has after its imports.
+open    Each repeat is a new process and a new file of which nothing is in memory. Peaks are resident memory
+        above that of the process after its imports.
 
         shards         Shards(folder, "train"): a manifest with names and counts of all classes and one shard
-                       per 2,000 images (each shard a name of one tiny tar), and the mapping of the index
-        plan           Plan(...): the alias table of γ' = 1; γ = 0 needs none
+                       per 2,000 images (hard links to one tiny tar), and mapping the index
+        plan           Plan(...): the alias table of γ' = 1 (γ = 0 needs none)
         rebalance      the first class-aware batch, γ' = 1
         interpolative  the first batch of both streams, γ = 0
 
-        A second process takes the manifest alone: reading it, and the counts as an array.
+        A second process measures the manifest alone: reading it, and converting the counts to an array.
 
-draws   Images drawn per second (both streams counted) at 10⁵ to 10⁸ rows, in turns, in one process:
+draws   Images drawn per second (both streams counted) at 10⁵ to 10⁸ rows, in interleaved runs in one process:
 
         interpolative, rebalance    Plan.batch
         agnostic_rows, aware_rows   only the rows, without sizes, flips and colours
 
-        fixed_classes    10,000 at every size, so that nothing but the rows differs
-        growing_classes  one per 100 rows, 1,000 to a million: the tables of the classes grow, too
+        fixed_classes    10,000 at every size, so only the number of rows differs
+        growing_classes  one per 100 rows, 1,000 to a million, so the class tables grow too
 
-        Warm: every page of the index is in memory and mapped, as after some time of training. Cached: the
-        first interpolative batch after `Shards` and `Plan`, all of the index in the page cache. First touch:
-        the same with a new file, of which there is nothing. The kernel makes zeros where it would read a
-        disk, since the file has holes. An index of up to 2²⁸ bytes is read at opening, for its checksum.
+        Warm: every page of the index is in memory and mapped, as after some training. Cached: the first
+        interpolative batch after `Shards` and `Plan`, with the index in the page cache. First touch: the
+        same with a new file that is not in the page cache. Its holes read as zeros, without disk access. An
+        index of up to 2²⁸ bytes is read when it is opened, to verify its checksum.
 """
 
 import argparse
@@ -65,21 +65,21 @@ CLASSES: Mapping[str, Callable[[int], int]] = {
     "growing_classes": lambda rows: rows // 100,
 }
 SMALLEST = 2  # images of the smallest classes
-STEEPNESS = 1.2  # of the power law by which the others are larger
+STEEPNESS = 1.2  # exponent of the power law
 PER_SHARD = 2000
-HASHED = 2**28  # bytes; a smaller index must have the checksum that the manifest says
+HASHED = 2**28  # bytes; the checksum of a smaller index is verified
 PAGE = 4096
 WARMUP = 20  # batches
-QUIET = 0.5  # load average above which something else ran
+QUIET = 0.5  # load average above which other work disturbs the measurement
 DATA = Data(dataset="benchmark", dir=Path("."), crop="pad")
 SECONDS, MEBIBYTES, FLAT = 5, 2048, 0.8
 
 Steps = Mapping[str, Mapping[str, float]]
-"""What each step took: seconds, and peak_mib above the memory after the imports."""
+"""Seconds of each step, and peak_mib above the memory after the imports."""
 
 
 def main() -> None:
-    """Measure, print, and write the result if asked to."""
+    """Measure, print the result, and write it to the file of --json."""
     options = parse()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
@@ -95,28 +95,28 @@ def main() -> None:
         }
     result["machine"] = hardware() | {"load_average": round(load, 2)}
     if load > QUIET:
-        result["note"] = f"the machine was not quiet: load average {load:.2f} at the start"
+        result["note"] = f"the machine was not idle: load average {load:.2f} at the start"
     show(result)
     write_result(result, options.json)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Cost of opening and drawing from an index of many images.")
-    parser.add_argument("--rows", type=int, default=10**8, help="of the largest index (default %(default)s)")
     parser.add_argument(
-        "--classes", type=int, default=10**6, help="of the opened index (default %(default)s)"
+        "--rows", type=int, default=10**8, help="rows of the largest index (default %(default)s)"
+    )
+    parser.add_argument(
+        "--classes", type=int, default=10**6, help="classes of the opened index (default %(default)s)"
     )
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1, help="per measured rate (default %(default)s)")
-    parser.add_argument(
-        "--dir", type=Path, help="where the files lie meanwhile (default: the temporary folder)"
-    )
+    parser.add_argument("--dir", type=Path, help="folder for the files (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()
 
 
 def long_tail(rows: int, classes: int) -> NDArray[np.int64]:
-    """Return images per class [classes], falling, which add up to ``rows``."""
+    """Return decreasing class counts [classes] with the sum ``rows``."""
     weights = np.arange(1, classes + 1) ** -STEEPNESS
     counts = SMALLEST + np.floor((rows - SMALLEST * classes) * weights / weights.sum()).astype(np.int64)
     counts[0] += rows - counts.sum()
@@ -124,8 +124,8 @@ def long_tail(rows: int, classes: int) -> NDArray[np.int64]:
 
 
 def sparse_index(path: Path, rows: int) -> None:
-    """Write an index of zeros that takes no room and of which nothing is in memory."""
-    path.unlink(missing_ok=True)  # with it goes what the page cache had of it
+    """Write an index of zeros as a sparse file that is not in the page cache."""
+    path.unlink(missing_ok=True)  # also drops its pages from the page cache
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": INDEX_DTYPE.descr, "fortran_order": False, "shape": (rows,)}
@@ -163,7 +163,7 @@ def opening(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def write_dataset(dest: Path, counts: NDArray[np.int64]) -> None:
-    """Write a folder that `Shards` opens: manifest, shards without images, sparse index."""
+    """Write a folder that `Shards` can open: manifest, empty shards and sparse index."""
     train = dest / "train"
     train.mkdir(parents=True)
     rows = int(counts.sum())
@@ -228,7 +228,7 @@ def open_and_draw(dest: Path) -> Steps:
 
 
 class Clock:
-    """Notes after each step of a process how long it took and the peak of resident memory so far."""
+    """Records the duration and the peak resident memory of each step of a process."""
 
     def __init__(self) -> None:
         self.steps: dict[str, dict[str, float]] = {}
@@ -246,14 +246,14 @@ class Clock:
 
 
 def peak_mib() -> float:
-    """Return the peak resident memory of this process.
+    """Return the peak resident memory of this process in MiB.
 
-    Not from getrusage: there the peak of a new process starts at that of its parent.
+    It is read from VmHWM, because the peak in getrusage of a new process starts at that of its parent.
     """
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("the kernel does not tell the peak of resident memory")
+    raise RuntimeError("the kernel does not report VmHWM")
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -277,7 +277,7 @@ def drawing(options: argparse.Namespace, folder: Path, classes: Callable[[int], 
         write_dataset(folder / str(rows), long_tail(rows, classes(rows)))
     first = {rows: first_batches(folder / str(rows), options.repeats) for rows in sizes}
     plans = {rows: warm_plan(folder / str(rows)) for rows in sizes}
-    rates = in_turns({rows: calls(plan) for rows, plan in plans.items()}, options)
+    rates = interleave({rows: calls(plan) for rows, plan in plans.items()}, options)
     return {
         "classes": {rows: len(plan.classes["rebalance"].keep) for rows, plan in plans.items()},
         "warm_draws_per_second": {
@@ -290,14 +290,14 @@ def drawing(options: argparse.Namespace, folder: Path, classes: Callable[[int], 
 
 
 def first_batches(dest: Path, repeats: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of a first batch: from new files, and from files that the page cache holds."""
+    """Return the seconds to the first batch, from new files and from files in the page cache."""
     index = dest / "train" / INDEX
     rows = len(np.load(index, mmap_mode="r"))
     touched, cached = [], []
     for _ in range(repeats):
         sparse_index(index, rows)
         touched.append(first_batch(dest))
-        file_sha256(index)  # reads it all
+        file_sha256(index)  # reads the whole file
         cached.append(first_batch(dest))
     return touched, cached
 
@@ -316,7 +316,7 @@ def warm_plan(dest: Path) -> Plan:
 
 
 def calls(plan: Plan) -> dict[str, tuple[Callable[[int, int], Any], int, int]]:
-    """Return what is measured, by name: what draws the batch (epoch, step), images in it, steps an epoch."""
+    """Return a function of (epoch, step), its number of images, and the steps per epoch, by name."""
     named: dict[str, tuple[Callable[[int, int], Any], int]] = {
         "interpolative": (partial(plan.batch, "interpolative"), 2 * BATCH),
         "rebalance": (partial(plan.batch, "rebalance"), BATCH),
@@ -326,11 +326,11 @@ def calls(plan: Plan) -> dict[str, tuple[Callable[[int, int], Any], int, int]]:
     return {name: (draw, images, plan.steps_per_epoch) for name, (draw, images) in named.items()}
 
 
-def in_turns(
+def interleave(
     systems: Mapping[int, Mapping[str, tuple[Callable[[int, int], Any], int, int]]],
     options: argparse.Namespace,
 ) -> dict[int, dict[str, list[float]]]:
-    """Measure every size once per repeat, in an order that turns round each time: drift hits all alike."""
+    """Measure every size once per round, in an order that is reversed each time."""
     names = list(next(iter(systems.values())))
     rates: dict[int, dict[str, list[float]]] = {rows: {name: [] for name in names} for rows in systems}
     steps = {rows: all_steps(next(iter(called.values()))[2]) for rows, called in systems.items()}
@@ -343,7 +343,7 @@ def in_turns(
 
 
 def all_steps(steps_per_epoch: int) -> Iterator[tuple[int, int]]:
-    """Yield (epoch, step) in order, without end, so that no batch is drawn twice."""
+    """Yield (epoch, step) in order, without end, so no batch is drawn twice."""
     return ((epoch, step) for epoch in count() for step in range(steps_per_epoch))
 
 
@@ -361,7 +361,7 @@ def calls_per_second(
 
 
 def flatness(rates: Mapping[int, Mapping[str, Sequence[float]]], what: str) -> dict[str, Any]:
-    """Return the rate of the slowest size over that of the fastest: of their medians, and run by run."""
+    """Return the rate of the slowest size divided by that of the fastest, by medians and run by run."""
     runs = [rates[rows][what] for rows in rates]
     medians = [statistics.median(values) for values in runs]
     each = [min(values) / max(values) for values in zip(*runs, strict=True)]
@@ -397,7 +397,7 @@ def show(result: Mapping[str, Any]) -> None:
     print(f"  {'peak MiB':15} {line(opening['peak_mib_to_first_class_aware_batch'])}")
     for title, draws in result["draws"].items():
         show_draws(title, draws)
-    print(result.get("note", "the machine was quiet"))
+    print(result.get("note", "the machine was idle"))
 
 
 def show_draws(title: str, draws: Mapping[str, Any]) -> None:

@@ -1,11 +1,14 @@
-"""Windows of images that are decoded: top, left, height and width in pixels of the stored image."""
+"""Crop geometry: the window of an image that is decoded, and the resize and centre crop of evaluation.
+
+Windows are top, left, height and width in pixels of the stored image.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
 
-_CROP_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
+_CROP_TRIES = 10  # as in torchvision's RandomResizedCrop
 
 
 def whole(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -21,10 +24,20 @@ def resized_crop_windows(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> NDArray[np.int32]:
-    """Draw one window per image, [B, 4] as top, left, height, width, as torchvision's RandomResizedCrop does.
+    """Draw one window per image as in torchvision's RandomResizedCrop.
 
-    Area uniform in ``scale``, aspect log-uniform in ``ratio``; the first of ten tries that fits is
-    taken, and where none fits the largest centred window of the nearest allowed aspect.
+    The area is uniform in ``scale``, and the aspect ratio is log-uniform in ``ratio``. The first of ten tries
+    that fits into the image is used. If none fits, the window is the largest centred one with the nearest
+    allowed aspect ratio.
+
+    Args:
+        rng: the generator.
+        heights, widths: [B] size of each image in pixels.
+        scale: smallest and largest area, as a fraction of the image.
+        ratio: smallest and largest width divided by height.
+
+    Returns:
+        [B, 4] top, left, height, width.
     """
     size = len(heights)
     shape = (size, _CROP_TRIES)
@@ -34,13 +47,13 @@ def resized_crop_windows(
     tried_h = np.rint(np.sqrt(areas / aspects)).astype(np.int64)
     fits = (tried_w > 0) & (tried_w <= widths[:, None]) & (tried_h > 0) & (tried_h <= heights[:, None])
     first = fits.argmax(axis=1)
-    each = np.arange(size)
-    found = fits[each, first]
+    images = np.arange(size)
+    fitted = fits[images, first]
     fallback_h, fallback_w = _centred(heights, widths, ratio)
-    height = np.where(found, tried_h[each, first], fallback_h)
-    width = np.where(found, tried_w[each, first], fallback_w)
-    top = np.where(found, rng.integers(0, heights - height + 1), (heights - height) // 2)
-    left = np.where(found, rng.integers(0, widths - width + 1), (widths - width) // 2)
+    height = np.where(fitted, tried_h[images, first], fallback_h)
+    width = np.where(fitted, tried_w[images, first], fallback_w)
+    top = np.where(fitted, rng.integers(0, heights - height + 1), (heights - height) // 2)
+    left = np.where(fitted, rng.integers(0, widths - width + 1), (widths - width) // 2)
     return np.stack([top, left, height, width], axis=1).astype(np.int32)
 
 

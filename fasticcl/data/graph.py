@@ -58,29 +58,29 @@ def _augment(stream: Stream, spec: GraphSpec, options: PipelineOptions) -> Any:
 
 
 def decoded(encoded: Sequence[NDArray[np.uint8]], threads: int) -> list[NDArray[np.uint8]]:
-    """Decode images [size] as the graph does on a CPU; return them as [height, width, 3] RGB.
+    """Decode images [size] to RGB [height, width, 3], with the operator of the graph on a CPU.
 
     Raises:
-        RuntimeError: one of them cannot be decoded.
+        RuntimeError: an image cannot be decoded.
     """
-    # Of larger batches DALI 2.4 reads the headers on several threads, and one that it cannot read
-    # ends the batch while the other threads still work on what it then frees.
-    most = 4 * (threads + 1)
-    chunks = [encoded[first : first + most] for first in range(0, len(encoded), most)]
-    pipeline = Pipeline(batch_size=most, num_threads=threads, device_id=None, prefetch_queue_depth=1)
+    # DALI 2.4 parses the headers of a larger batch on several threads. A header that it cannot parse ends
+    # the batch and frees memory that the other threads still use.
+    limit = 4 * (threads + 1)
+    chunks = [encoded[first : first + limit] for first in range(0, len(encoded), limit)]
+    pipeline = Pipeline(batch_size=limit, num_threads=threads, device_id=None, prefetch_queue_depth=1)
     with pipeline:
-        fed = fn.external_source(source=iter(chunks), batch=True, dtype=types.UINT8, ndim=1)
-        pipeline.set_outputs(fn.decoders.image(fed, output_type=types.RGB, adjust_orientation=False))
+        files = fn.external_source(source=iter(chunks), batch=True, dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(fn.decoders.image(files, output_type=types.RGB, adjust_orientation=False))
     pipeline.build()
     images: list[NDArray[np.uint8]] = []
     for chunk in chunks:
         (batch,) = pipeline.run()
-        images += [np.array(batch.at(place)) for place in range(len(chunk))]
+        images += [np.array(batch.at(position)) for position in range(len(chunk))]
     return images
 
 
 def decodes(encoded: NDArray[np.uint8]) -> bool:
-    """Return whether an encoded image [size] can be decoded, by itself."""
+    """Return True if an encoded image [size] can be decoded."""
     try:
         decoded([encoded], threads=1)
     except RuntimeError:
@@ -89,7 +89,7 @@ def decodes(encoded: NDArray[np.uint8]) -> bool:
 
 
 def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
-    """Return the windows [H, W, 3] of a stream's images, 8-bit."""
+    """Return the decoded windows of a stream's images, 8-bit [H, W, 3]."""
     window = {"start": stream.get("start"), "shape": stream.get("shape"), "axes": [0, 1]}
     if "pixels" in stream:
         pixels = _to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu)
@@ -99,7 +99,7 @@ def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
         stream["encoded"],
         **window,
         output_type=types.RGB,
-        adjust_orientation=False,  # conversion turned every image upright
+        adjust_orientation=False,  # the conversion stores every image upright
         **({"device": "cpu"} if gpu is None else mixed),
     )
 
@@ -123,18 +123,24 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
             batch_processing=True,
             output_layouts="HWC",
         )
-    # One operator for all three; it takes the place of the cut as a share of the room that there is.
-    place = cut / math.max(size - side, 1.0)
+    # One operator for all three. It expects the position of the cut as a fraction of the free space.
+    position = cut / math.max(size - side, 1.0)
     return fn.resize_crop_mirror(
-        image, size=size, **linear, crop=(side, side), crop_pos_y=place[0], crop_pos_x=place[1], mirror=flip
+        image,
+        size=size,
+        **linear,
+        crop=(side, side),
+        crop_pos_y=position[0],
+        crop_pos_x=position[1],
+        mirror=flip,
     )
 
 
 def jitter_colors(image: Any, stream: Stream, gpu: int | None) -> Any:
-    """Apply brightness, contrast and saturation factors as torchvision does, in this order.
+    """Apply brightness, contrast and saturation factors in this order, as in torchvision.
 
-    torchvision draws the order anew for every image; the three commute but for the clipping at black and
-    white. It also cuts fractions off where DALI rounds, hence the half that is taken away.
+    torchvision draws a new order for every image. The three commute except for the clipping at black and
+    white. torchvision also truncates where DALI rounds, which is why one half is subtracted.
     """
     colors = stream["colors"]
     image = fn.brightness(image, brightness=colors[0], brightness_shift=-0.5 / 255)
@@ -148,14 +154,14 @@ def jitter_colors(image: Any, stream: Stream, gpu: int | None) -> Any:
 def mix(image: Any, other: Any, lam: Any) -> Any:
     """Return λ·image + (1 - λ)·other.
 
-    Mixing the 8-bit images and normalising the mix costs less than normalising three images; it is the
-    same x_f, because normalising is affine and the weights add up to 1.
+    Mixing the 8-bit images and normalising the mix costs less than normalising three images. It gives the
+    same x_f, because normalisation is affine and the weights add up to 1.
     """
     return lam * image + (1.0 - lam) * other
 
 
 def normalise(image: Any, data: Data) -> Any:
-    """Return images as float32 with the mean taken away, divided by the standard deviation."""
+    """Return images as float32, minus the mean and divided by the standard deviation."""
     return fn.crop_mirror_normalize(
         image,
         mean=[255 * value for value in data.mean],

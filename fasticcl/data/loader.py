@@ -1,4 +1,4 @@
-"""The loader: plan and shards in, batches of torch tensors out."""
+"""The loader, which turns a plan and shards into batches of torch tensors."""
 
 import gc
 import itertools
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Data
 from fasticcl.data import graph
-from fasticcl.data.bad_samples import BadSamples, undecodable
+from fasticcl.data.bad_samples import BadSamples, undecodable_names
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
@@ -24,19 +24,24 @@ from fasticcl.system.resources import available_cores
 
 
 class Loader:
-    """Batches of a training split, as the plan draws them.
+    """Batches of a training split, as drawn by the plan.
 
-    An image that cannot be read any more is replaced by another of its class, which the plan draws too.
+    An unreadable image is replaced by another image of its class, which the plan also draws.
 
     Args:
         shards: the training split.
         plan: every random choice.
+        cache_location: host or device, to decode all images of the plan before the first batch and keep
+            them there; off, to decode them in every epoch.
+        warn: called once per unreadable image with a message that names it.
+        most_steps: maximum number of steps per epoch; None: no limit.
         threads: threads that decode and augment; None: one per core.
-        prefetch: batches prepared ahead.
+        prefetch: number of batches prepared ahead.
         gpu: device number; None: the CPU.
-        cache_location: where all images that the plan draws are kept, decoded before the first batch.
-        warn: called once for each unreadable image with a sentence that names it.
-        most_steps: steps after which an epoch is cut short; None: never.
+
+    Attributes:
+        steps: steps per epoch.
+        bad_samples: the unreadable images found so far.
     """
 
     def __init__(
@@ -62,10 +67,10 @@ class Loader:
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches from a step on, epoch after epoch, without end.
 
-        The pipeline runs ahead over the ends of epochs; close the iterator, or drop it, to stop it.
+        The pipeline prefetches across the ends of epochs. Close or delete the iterator to stop it.
 
         Raises:
-            TrainingFailed: too many images cannot be read, or all of a class.
+            TrainingFailed: too many images are unreadable, or all images of a class.
         """
         kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
@@ -77,23 +82,23 @@ class Loader:
             yield kind(*tensors)
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
-        """Return what the images of a step are called in the shards, both streams."""
+        """Return the names of the images of a step in the shards, for both streams."""
         rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
         return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
 
     def _try(
         self, pipeline: GraphPipeline, fed: dict[int, NDArray[np.integer]], iteration: int
     ) -> list[torch.Tensor] | None:
-        """Return the next outputs, or None: images that cannot be decoded were found and will be replaced."""
+        """Return the next outputs, or None if the batch has undecodable images, which are then reported."""
         try:
             return pipeline.tensors()
         except RuntimeError as error:
-            # DALI gives up the whole batch and does not always say for which image.
+            # DALI drops the whole batch and does not always name the image.
             self.bad_samples.find_undecodable(fed[iteration], error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
-        """Return a pipeline that starts at an iteration, and the rows that each batch was made from."""
+        """Return a pipeline that starts at an iteration, and the rows of each batch that it was fed."""
         source, fed = self._source(), {}
         spec = GraphSpec.training(self.plan.data, phase, source)
 
@@ -111,11 +116,11 @@ class Loader:
         return graph.build(feed, spec, self._options), fed
 
     def _source(self) -> Shards | Cache:
-        """Return where images come from: the shards or, once it is filled, the cache."""
+        """Return the source of the images: the shards, or the cache, which the first call fills."""
         if self._cache_location == "off":
             return self.shards
         if self._cache is None:
-            gc.collect()  # DALI's operators refer to themselves: an earlier pipeline's may hold a cache
+            gc.collect()  # DALI's operators form reference cycles, which may keep an earlier cache alive
             self._cache = Cache(
                 self.shards,
                 self.plan.rows,
@@ -127,12 +132,14 @@ class Loader:
         return self._cache
 
     def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
-        place = divmod(iteration, self.steps)
-        planned = self.plan.batch(phase, *place)
+        epoch, step = divmod(iteration, self.steps)
+        planned = self.plan.batch(phase, epoch, step)
         if not self.bad_samples:
             return planned
-        streams = (planned.agnostic, planned.aware)
-        agnostic, aware = (each and self.bad_samples.substitute_in(each, phase, *place) for each in streams)
+        agnostic, aware = (
+            stream and self.bad_samples.substitute_in(stream, phase, epoch, step)
+            for stream in (planned.agnostic, planned.aware)
+        )
         return replace(planned, agnostic=agnostic, aware=aware)
 
 
@@ -149,49 +156,59 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[StreamBatch]:
-    """Yield every image of a split once, in index order or that of ``rows``; the last batch may be smaller.
+    """Yield every image of a split once.
 
-    The graph is that of training, fed with centre crops instead of random choices. Of several ranks each
-    takes every ``world_size``-th batch. With a ``cache`` of the split the images come from there.
+    The graph is the one of training, with centre crops instead of random choices.
+
+    Args:
+        shards: the split.
+        data: image size, resize and normalisation settings.
+        rows: rows of the index in the order in which they are yielded; None: all, in index order.
+        cache: the decoded images of the split; None: they are read from the shards.
+        batch_size: images per batch. The last batch may be smaller.
+        threads: threads that decode and resize; None: one per core.
+        prefetch: number of batches prepared ahead.
+        gpu: device number; None: the CPU.
+        rank, world_size: each rank yields every ``world_size``-th batch.
 
     Raises:
-        TrainingFailed: an image cannot be read; an accuracy without it would be another one.
+        TrainingFailed: an image cannot be read. It is not skipped, because that would change the accuracy.
     """
     source = cache or shards
     spec = GraphSpec.evaluation(data, source)
     size = len(shards) if rows is None else len(rows)
-    mine = range(rank, -(-size // batch_size), world_size)
+    batches = range(rank, -(-size // batch_size), world_size)
 
     def rows_of(batch: int) -> NDArray[np.int64]:
-        places = np.arange(batch * batch_size, min((batch + 1) * batch_size, size))
-        return places if rows is None else rows[places]
+        positions = np.arange(batch * batch_size, min((batch + 1) * batch_size, size))
+        return positions if rows is None else rows[positions]
 
     def feed(iteration: int) -> list[Any]:
-        if iteration >= len(mine):
+        if iteration >= len(batches):
             raise StopIteration
-        stream = evaluation_stream(shards.index, rows_of(mine[iteration]), data)
+        stream = evaluation_stream(shards.index, rows_of(batches[iteration]), data)
         return spec.values(source, BatchPlan(stream, None, None))
 
     options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
     pipeline = graph.build(feed, spec, options)
-    for batch in mine:
+    for batch in batches:
         try:
             tensors = pipeline.tensors()
         except DamagedImages as error:
-            raise TrainingFailed(f"{error}; convert {shards.folder.parent} again.") from None
+            raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
         except RuntimeError as error:
-            names = undecodable(shards, rows_of(batch))
+            names = undecodable_names(shards, rows_of(batch))
             reason = str(error).splitlines()[0]
             if not names:
                 raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
             raise TrainingFailed(
-                f"{', '.join(names)} cannot be decoded ({reason}); convert {shards.folder.parent} again."
+                f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
             ) from None
         yield StreamBatch(*tensors)
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
-    """Return the images of one stream as its plan has them, through the graph of training, on the CPU."""
+    """Return the images of one planned stream, from the graph of training on the CPU."""
     spec = GraphSpec.training(data, "warmup", shards)  # a phase with one stream
     options = PipelineOptions(len(stream.rows), available_cores(), prefetch=1, gpu=None)
     pipeline = graph.build(lambda _: spec.values(shards, BatchPlan(stream, None, None)), spec, options)

@@ -1,8 +1,8 @@
 """The plan: every random choice of a training step, as a pure function of (seed, phase, epoch, step).
 
-Which two images, which crop windows, flips, colour factors and which λ are all drawn here, for the
-global batch, from the counter-based generator Philox, and then sliced by rank. Nothing else in the
-package holds random state, so any batch can be drawn again, in any order, on any number of ranks.
+The plan draws the images, crop windows, flips, colour factors and λ of the global batch with the
+counter-based generator Philox, and then slices them by rank. Nothing else in the data pipeline holds random
+state, so any batch can be drawn again, in any order and on any number of ranks.
 """
 
 from dataclasses import dataclass
@@ -19,60 +19,58 @@ from fasticcl.data.sampling import AliasTable, class_probabilities, permute
 Phase = Literal["warmup", "interpolative", "rebalance"]
 PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
 
-# What a generator is for. Each purpose has its own stream of numbers, so that switching one kind of
-# draw on or off leaves the others as they were.
+# Purposes of the generators. Each has its own stream of numbers, so enabling or disabling one kind of draw
+# does not change the others.
 _ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE = range(6)
 _NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
-_ORDERED = (
-    1024  # images whose order is computed at once: NumPy's calls cost more than what they do to a batch
-)
+_BLOCK = 1024  # images whose order is computed at once, because NumPy's calls cost more than a batch's work
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """B images of one stream and what happens to each; every array has B rows."""
+    """B images of one stream and the transformation of each. Every array has B rows."""
 
     rows: NDArray[np.int64]
     """[B] rows of the index."""
     labels: NDArray[np.int64]
     """[B] class of each image."""
     windows: NDArray[np.int32]
-    """[B, 4] top, left, height, width that are decoded, in pixels of the stored image."""
+    """[B, 4] top, left, height, width of the decoded window, in pixels of the stored image."""
     sizes: NDArray[np.float32]
-    """[B, 2] height, width in pixels to which the window is resized."""
+    """[B, 2] height, width of the resized window, in pixels."""
     cuts: NDArray[np.int32]
-    """[B, 2] top, left of the final square in the resized window; beyond its edge lies black padding."""
+    """[B, 2] top, left of the final square in the resized window, which has black padding around it."""
     flips: NDArray[np.int32]
-    """[B] 1 where the image is mirrored."""
+    """[B] 1 if the image is mirrored, else 0."""
     colors: NDArray[np.float32]
     """[B, 3] factors of brightness, contrast and saturation."""
 
     def __getitem__(self, part: slice) -> "StreamPlan":
         return StreamPlan(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
 
-    def replaced(self, place: int, by: "StreamPlan") -> "StreamPlan":
-        """Return this plan with the one image of another in a place."""
+    def with_image(self, position: int, image: "StreamPlan") -> "StreamPlan":
+        """Return a copy of this plan with another image, planned alone, at a position of the batch."""
         fields = {name: getattr(self, name).copy() for name in self.__dataclass_fields__}
         for name, values in fields.items():
-            values[place] = getattr(by, name)[0]
+            values[position] = getattr(image, name)[0]
         return StreamPlan(**fields)
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One step's choices; a stream that its phase does not use is None."""
+    """The random choices of one step. A stream that the phase does not use is None."""
 
     agnostic: StreamPlan | None
     """The class-agnostic stream (x_h)."""
     aware: StreamPlan | None
     """The class-aware stream (x_t)."""
     lam: NDArray[np.float32] | None
-    """[B] λ of equation 3; all equal when it is drawn per batch."""
+    """[B] λ of equation 3. All values are equal if ``data.lambda_per`` is batch."""
 
     @property
     def streams(self) -> list[StreamPlan]:
-        """The streams that the phase uses, the class-agnostic one first."""
+        """The streams that the phase uses, with the class-agnostic stream first."""
         return [stream for stream in (self.agnostic, self.aware) if stream is not None]
 
 
@@ -80,20 +78,20 @@ class Plan:
     """The random choices of a run over one training index.
 
     Args:
-        index: structured array with fields label, height and width, whose rows are sorted by label;
-            it may be memory-mapped, only the drawn rows are touched.
-        counts: [K] images per class; their sum is the length of the index.
+        index: structured array with fields label, height and width, whose rows are sorted by label. It may
+            be memory-mapped, because only the drawn rows are read.
+        counts: [K] images per class. Their sum is the length of the index.
         data: the settings of sections 3.2 and 4.3.
         batch_size: B, images per stream in the global batch.
         seed: seed of the run.
         rebalance_gamma: γ' of the class-aware stream in the rebalancing stage.
-        holdout_rows: rows of the index that are never drawn, sorted; each class keeps at least one row.
+        holdout_rows: rows of the index that are never drawn, sorted. Each class keeps at least one row.
             Equation 2 counts all images of a class, including these.
-        rank, world_size: this process's slice of every global batch.
+        rank, world_size: determine this process's slice of every global batch.
 
     Raises:
-        ValueError: a batch larger than the images that can be drawn or not divisible among the ranks, or a
-            class without images.
+        ValueError: the batch is larger than the number of images that can be drawn or not divisible among
+            the ranks, or a class has no images.
     """
 
     def __init__(
@@ -115,9 +113,9 @@ class Plan:
             )
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {world_size} ranks")
-        self.index = np.asarray(index)  # a plain view: a memmap pays for every subscript
+        self.index = np.asarray(index)  # a plain view, because subscripts of a memmap are slow
         counts = np.asarray(counts, dtype=np.int64)
-        # The images that can be drawn, by class; where all can, places are rows and nothing is stored.
+        # Rows that can be drawn. Without a holdout, positions are rows, and nothing is stored.
         self._rows = np.delete(np.arange(len(index)), holdout_rows) if len(holdout_rows) else None
         self._counts = counts - np.bincount(self.index["label"][holdout_rows], minlength=len(counts))
         self._first = np.cumsum(self._counts) - self._counts
@@ -127,21 +125,20 @@ class Plan:
         self.seed = seed
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
-        self._together = max(1, _ORDERED // batch_size)
+        self._block_steps = max(1, _BLOCK // batch_size)
         self._order = lru_cache(maxsize=2)(self._order_of_block)
-        balanced = AliasTable(class_probabilities(counts, data.gamma))
         self.classes = {
-            "interpolative": balanced,
+            "interpolative": AliasTable(class_probabilities(counts, data.gamma)),
             "rebalance": AliasTable(class_probabilities(counts, rebalance_gamma)),
         }
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch: as many batches as the class-agnostic stream fills, the rest dropped."""
+        """Number of full batches of the class-agnostic stream. The incomplete last batch is dropped."""
         return self._size // self.batch_size
 
     def batch(self, phase: Phase, epoch: int, step: int) -> BatchPlan:
-        """Return this rank's part of a global batch: the same arguments give the same batch."""
+        """Return this rank's slice of a global batch. The same arguments give the same batch."""
         agnostic = aware = lam = None
         if phase != "rebalance":
             rows = self.agnostic_rows(phase, epoch, step)
@@ -156,29 +153,29 @@ class Plan:
     def agnostic_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the index rows [B] of a class-agnostic global batch.
 
-        Over the steps of an epoch no row comes twice (section 3.2: equal probability for all).
+        No row occurs twice in an epoch (section 3.2: all images have the same probability).
 
         Raises:
-            ValueError: a step beyond the epoch.
+            ValueError: the step is outside the epoch.
         """
         if not 0 <= step < self.steps_per_epoch:
-            raise ValueError(f"step {step} lies outside an epoch of {self.steps_per_epoch} steps")
-        block, place = divmod(step, self._together)
-        return self._row(self._order(phase, epoch, block)[place * self.batch_size :][: self.batch_size])
+            raise ValueError(f"step {step} is outside an epoch of {self.steps_per_epoch} steps")
+        block, offset = divmod(step, self._block_steps)
+        return self._row(self._order(phase, epoch, block)[offset * self.batch_size :][: self.batch_size])
 
     def _order_of_block(self, phase: Phase, epoch: int, block: int) -> NDArray[np.int64]:
-        """Return where the images of some steps of an epoch lie, one step after another."""
+        """Return the positions of the images of a block of consecutive steps of an epoch."""
         keys = self._rng(_ORDER, phase, epoch, 0).integers(0, 2**64, _FEISTEL_ROUNDS, dtype=np.uint64)
-        steps = range(self.steps_per_epoch)[block * self._together : (block + 1) * self._together]
+        steps = range(self.steps_per_epoch)[block * self._block_steps : (block + 1) * self._block_steps]
         positions = np.arange(steps.start * self.batch_size, steps.stop * self.batch_size)
-        places = permute(positions, self._size, keys)
-        places.flags.writeable = False  # the next steps take theirs from it
-        return places
+        order = permute(positions, self._size, keys)
+        order.flags.writeable = False  # it is cached for the next steps
+        return order
 
     def aware_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the index rows [B] of a class-aware global batch.
 
-        First the class by equation 2, then one of its images uniformly, with repetition.
+        The class is drawn by equation 2, then one of its images uniformly, with replacement.
         """
         rng = self._rng(_DRAW, phase, epoch, step)
         classes = self.classes[phase].draw(rng, self.batch_size)
@@ -186,23 +183,24 @@ class Plan:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The rows that can be drawn, sorted."""
+        """Rows that can be drawn, sorted."""
         return self._row(np.arange(self._size))
 
     def rows_of(self, label: int) -> NDArray[np.int64]:
         """Return the rows of a class that can be drawn."""
         return self._row(self._first[label] + np.arange(self._counts[label]))
 
-    def _row(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        return places if self._rows is None else self._rows[places]
+    def _row(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows at these positions among the rows that can be drawn."""
+        return positions if self._rows is None else self._rows[positions]
 
     def substitute(self, row: int, phase: Phase, epoch: int, step: int, attempt: int) -> StreamPlan:
-        """Return the plan of one image that stands in for an unreadable one: another of its class.
+        """Return the plan of one image that replaces an unreadable image of the same class.
 
         Args:
-            row: the unreadable image.
-            phase, epoch, step: where it was drawn.
-            attempt: 0, 1, 2, ... where the first substitutes are unreadable too, or the same image.
+            row: row of the unreadable image.
+            phase, epoch, step: the step in which it was drawn.
+            attempt: 0, then 1, 2, ... if the previous substitute is also unreadable or is the same image.
         """
         counter = [attempt, step, epoch, PHASES.index(phase)]
         rng = np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, _SUBSTITUTE + 8 * row]))
@@ -216,14 +214,14 @@ class Plan:
         return np.resize(drawn.astype(np.float32), self.batch_size)
 
     def _rng(self, purpose: int, phase: Phase, epoch: int, step: int) -> np.random.Generator:
-        # The lowest word of the counter is the generator's own; the rest says which batch this is.
+        # The generator itself counts in the lowest word. The other words identify the batch.
         counter = [0, step, epoch, PHASES.index(phase)]
         return np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, purpose]))
 
     def _augment(self, rows: NDArray[np.int64], rng: np.random.Generator) -> StreamPlan:
-        # A subscript of records costs ten times as much as take, and more the larger the index is.
-        found, size, data = self.index.take(rows), len(rows), self.data
-        heights, widths = found["height"].astype(np.int64), found["width"].astype(np.int64)
+        # Indexing a structured array costs ten times as much as take, and more for a larger index.
+        entries, size, data = self.index.take(rows), len(rows), self.data
+        heights, widths = entries["height"].astype(np.int64), entries["width"].astype(np.int64)
         sizes = np.full((size, 2), data.image_size, dtype=np.float32)
         cuts = np.zeros((size, 2), dtype=np.int32)
         if data.crop == "random_resized":
@@ -234,7 +232,7 @@ class Plan:
         flips = (rng.random(size) < data.flip).astype(np.int32)
         strength = np.array(data.color_jitter)
         colors = rng.uniform(np.maximum(0, 1 - strength), 1 + strength, (size, 3)).astype(np.float32)
-        return StreamPlan(rows, found["label"].astype(np.int64), windows, sizes, cuts, flips, colors)
+        return StreamPlan(rows, entries["label"].astype(np.int64), windows, sizes, cuts, flips, colors)
 
 
 def evaluation_stream(index: NDArray[np.void], rows: NDArray[np.int64], data: Data) -> StreamPlan:

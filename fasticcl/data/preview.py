@@ -1,4 +1,4 @@
-"""A picture of what the network sees: both streams and their mix, straight from the plan and the graph."""
+"""A preview of the training images: a PNG of both streams and their mix, from the plan and the graph."""
 
 from pathlib import Path
 
@@ -15,23 +15,23 @@ from fasticcl.errors import UserError
 from fasticcl.files import replacing
 from fasticcl.shards.reader import Shards
 
-_TILE = 128  # least side of an image in the picture, in pixels
+_TILE = 128  # smallest side of an image in the preview, in pixels
 _TEXT, _MARGIN = 18, 8
-_FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # Pillow's own has ASCII alone
-_LETTERS = 8.5  # pixels that a letter of the text takes
+_FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # Pillow's default font has only ASCII
+_LETTER = 8.5  # average width of a letter in pixels
 _ROWS = ("class-agnostic x_h", "class-aware x_t", "mixed x_f = λ x_h + (1 - λ) x_t")
 
 
 def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
-    """Write a PNG with the first pairs of the interpolative phase: x_h, x_t, x_f, λ and the classes.
+    """Write a PNG with the first pairs of the interpolative phase, with x_h, x_t, x_f, λ and the classes.
 
     Args:
-        config: the configuration whose images, settings and seed are meant.
-        path: the file.
-        pairs: how many columns.
+        config: images, settings and seed.
+        path: the file to write.
+        pairs: number of columns, at most the number of training images.
 
     Raises:
-        UserError: fewer images than pairs, or a path that cannot be written.
+        UserError: the file cannot be written.
     """
     shards = Shards(config.data.dir, "train")
     pairs = min(pairs, len(shards))
@@ -56,18 +56,18 @@ def _draw(config: Config, classes: list[str], batch: Batch, aware: StreamBatch) 
     tile = scale * config.data.image_size
     width = _MARGIN + len(weights) * (tile + _MARGIN)
     height = len(_ROWS) * (tile + 2 * _TEXT + _MARGIN) + _MARGIN
-    picture = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(picture)
+    canvas = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(canvas)
     font = ImageFont.truetype(_FONT, 13)
     for number, (title, images, captions) in enumerate(rows):
         top = _MARGIN + number * (tile + 2 * _TEXT + _MARGIN)
         pen.text((_MARGIN, top), title, "black", font)
         for column, (pixels, caption) in enumerate(zip(_pixels(images, config), captions, strict=True)):
             left = _MARGIN + column * (tile + _MARGIN)
-            shown = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
-            picture.paste(shown, (left, top + _TEXT))
-            pen.text((left, top + _TEXT + tile), caption[: int(tile / _LETTERS)], "black", font)
-    return picture
+            thumbnail = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
+            canvas.paste(thumbnail, (left, top + _TEXT))
+            pen.text((left, top + _TEXT + tile), caption[: int(tile / _LETTER)], "black", font)
+    return canvas
 
 
 def _pixels(images: torch.Tensor, config: Config) -> np.ndarray:

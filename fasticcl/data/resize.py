@@ -1,6 +1,6 @@
-"""Resizing on a CPU, by torch's kernel for 8-bit images in several threads; graph and prediction call it.
+"""Resizing on a CPU with torch's kernel for 8-bit images, for the graph and for prediction.
 
-On a CPU DALI's own takes three to four times as long; it stays for GPUs.
+On a CPU, DALI's operator takes three to four times as long, so the graph uses it only on GPUs.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ Values = list[NDArray[Any]]
 
 
 def resizer(side: int, threads: int) -> Callable[[Images, Values, Values, Values], Images]:
-    """Return a function of a batch that does what DALI's ``resize_crop_mirror`` does.
+    """Return a function that resizes a batch like DALI's ``resize_crop_mirror``.
 
-    It takes images [H, W, 3], the sizes [2] to which they are resized, the places [2] (top, left) of the
-    square that is cut from them, and flips [] (1: mirrored), and returns images [side, side, 3].
+    Its arguments are lists with one entry per image: images [H, W, 3], resized sizes [2], positions [2] (top,
+    left) of the square in the resized image, and flips [] (1: mirrored). It returns images [side, side, 3].
 
     Args:
         side: height and width of the square, in pixels.
-        threads: how many images are resized at a time.
+        threads: number of images resized at a time.
     """
     pool = ThreadPoolExecutor(threads, "resize")
 
@@ -38,7 +38,7 @@ def resizer(side: int, threads: int) -> Callable[[Images, Values, Values, Values
                 for image, size, cut, flip in batch[first::threads]
             ]
 
-        list(pool.map(share, range(threads)))  # the list raises what a thread raised
+        list(pool.map(share, range(threads)))  # list() raises the exceptions of the threads
         return squares
 
     return resize
@@ -47,8 +47,8 @@ def resizer(side: int, threads: int) -> Callable[[Images, Values, Values, Values
 def resized_square(
     image: NDArray[np.uint8], size: Sequence[float], cut: Sequence[int], flip: bool, side: int
 ) -> NDArray[np.uint8]:
-    """Return one image [H, W, 3] as `resizer` has it."""
-    # A batch of one in channels_last, for which the kernel needs no copy.
+    """Return one image [H, W, 3] resized, cut and flipped to [side, side, 3], as by `resizer`."""
+    # A batch of one image in channels_last, which the kernel does not need to copy.
     pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     height, width = size
     pixels = functional.interpolate(pixels, (int(height), int(width)), mode="bilinear", antialias=True)

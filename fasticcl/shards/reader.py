@@ -1,12 +1,12 @@
-"""The shard format: WebDataset tars, DALI indexes beside them, and one memory-mapped index per split.
+"""The reader of the shard format: WebDataset tars, their DALI indexes, and one memory-mapped index per split.
 
     DEST/manifest.json              format, dataset, classes, counts, checksums, conversion settings
     DEST/train/shard-000000.tar     key.jpg (or key.png) and key.cls, one after the other
-    DEST/train/shard-000000.idx     the same in the format of DALI's wds2idx
+    DEST/train/shard-000000.idx     its index in the format of DALI's wds2idx
     DEST/train/index.npy            one row per image, sorted by label
 
-Since the rows are sorted by label, the images of a class are a run of rows, and drawing one of them
-takes the run's start and length and nothing else: no list of images per class is kept in memory.
+The rows are sorted by label. The images of a class are therefore consecutive rows, and drawing one needs
+only the first row and the count. No list of images per class is kept in memory.
 """
 
 import mmap
@@ -47,15 +47,15 @@ def shard_name(number: int) -> str:
 
 
 class Shards:
-    """One split, opened for reading: the index and the images are memory-mapped.
+    """A split that is open for reading, with memory-mapped index and images.
 
     Args:
         folder: DEST of a conversion.
         split: train, val or test.
-        verify_reads: whether every image that is read is compared with its checksum.
+        verify_reads: if True, every image that is read is compared with its checksum.
 
     Raises:
-        UserError: no such shards, or they changed since the conversion.
+        UserError: the shards do not exist or have changed since the conversion.
     """
 
     image_format: Literal["encoded"] = "encoded"
@@ -67,7 +67,7 @@ class Shards:
         manifest = Manifest.read(folder)
         if manifest is None:
             raise UserError(
-                f"There are no shards in {folder}; make them with: "
+                f"There are no shards in {folder}. Create them with: "
                 f"fasticcl convert folder SRC {shlex.quote(str(folder))} "
                 "(or another layout: fasticcl datasets)"
             )
@@ -84,23 +84,31 @@ class Shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.bytes:
                 raise UserError(
-                    f"{path} is missing or was changed since the conversion; convert {folder} again."
+                    f"{path} is missing or was changed since the conversion. Convert {folder} again."
                 )
         self._files: dict[int, _MappedFile] = {}
-        self._begin_well = np.zeros(len(self.index), bool)
+        self._valid_headers = np.zeros(len(self.index), bool)
         _allow_open_files(len(info.shards))
 
     def __len__(self) -> int:
         return len(self.index)
 
     def read(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
-        """Return the encoded bytes [size] of images, each a view into its mapped shard.
+        """Return the encoded bytes of images, whether or not they can be decoded.
+
+        Use `graph_input` for images that DALI decodes.
+
+        Args:
+            rows: rows of the index.
+
+        Returns:
+            Arrays [size], each a view into its mapped shard.
 
         Raises:
-            DamagedImages: bytes that no longer have the checksum that they were stored with.
+            DamagedImages: images whose checksum has changed since the conversion.
         """
-        found = self.index[rows]
-        fields = [found[name].tolist() for name in ("shard", "offset", "size", "crc32")]
+        entries = self.index[rows]
+        fields = [entries[name].tolist() for name in ("shard", "offset", "size", "crc32")]
         for shard, offset, size, _ in zip(*fields, strict=True):
             self._file(shard).fetch(offset, size)
         images, damaged = [], []
@@ -114,28 +122,34 @@ class Shards:
         return images
 
     def graph_input(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
-        """Return what `read` does, fit for DALI's decoder: each begins as the image that was stored.
+        """Return encoded images that are safe to feed to DALI's decoder.
+
+        The bytes are those of `read`. In addition, the header of each image must be that of a JPEG or PNG
+        with the size in the index, because DALI may crash on a damaged header.
+
+        Returns:
+            Arrays [size], each a view into its mapped shard.
 
         Raises:
-            DamagedImages: as `read` does, and for another header.
+            DamagedImages: images with another checksum or another header than at conversion.
         """
         images = self.read(rows)
-        # Where checksums are compared, once is enough: the same bytes have the same header.
-        new = np.flatnonzero(~self._begin_well[rows]).tolist()
+        # With verified checksums, one check per image is enough: the same bytes have the same header.
+        new = np.flatnonzero(~self._valid_headers[rows]).tolist()
         sides = self.index[rows[new]][["height", "width"]].tolist()
         wrong = [
-            int(rows[place])
-            for place, (height, width) in zip(new, sides, strict=True)
-            if not declares_size(images[place], height, width)
+            int(rows[position])
+            for position, (height, width) in zip(new, sides, strict=True)
+            if not declares_size(images[position], height, width)
         ]
         if wrong:
             raise DamagedImages([self.name(row) for row in wrong], wrong, "cannot be decoded")
         if self.verify_reads:
-            self._begin_well[rows] = True
+            self._valid_headers[rows] = True
         return images
 
     def name(self, row: int) -> str:
-        """Return where an image lies and what it is called there, as split/shard:offset key.jpg."""
+        """Return the location and the name of an image, as ``split/shard:offset key.jpg``."""
         shard, offset = (int(self.index[row][field]) for field in ("shard", "offset"))
         header = self._file(shard).content[max(0, offset - tarfile.BLOCKSIZE) : offset].tobytes()
         key = header[:100].rstrip(b"\0").decode("ascii", "replace")
@@ -150,57 +164,58 @@ class Shards:
         path = self.folder / INDEX
         index = open_index(path)
         if index is None:
-            raise UserError(f"{path} is missing or damaged; convert the dataset again.")
-        # Reading more than this takes seconds; `fasticcl verify` reads an index of any size.
+            raise UserError(f"{path} is missing or damaged. Convert the dataset again.")
+        # Hashing a larger index takes seconds. `fasticcl verify` checks an index of any size.
         checked = path.stat().st_size <= _CHECKED_INDEX
         if len(index) != sum(info.class_counts) or (checked and file_sha256(path) != info.index_sha256):
-            raise UserError(f"{path} does not fit the manifest; convert the dataset again.")
+            raise UserError(f"{path} does not fit the manifest. Convert the dataset again.")
         return index
 
 
 def open_index(path: Path) -> NDArray[np.void] | None:
-    """Return the memory-mapped rows of an index, or None where it is missing or damaged."""
+    """Return the memory-mapped rows of an index, or None if it is missing or damaged."""
     try:
         index = np.lib.format.open_memmap(path, mode="r")
-    except Exception:  # NumPy evaluates the header as Python would, and raises whatever that raises
+    except Exception:  # NumPy evaluates the header as Python code, which can raise any exception
         return None
     return index if index.dtype == INDEX_DTYPE and index.ndim == 1 else None
 
 
 class _MappedFile:
-    """A file in memory, page by page as it is read; one that is gone is an empty one."""
+    """A memory-mapped file. A file that no longer exists has empty content."""
 
     def __init__(self, path: Path) -> None:
         self.content: NDArray[np.uint8] = np.empty(0, np.uint8)
         try:
             with open(path, "rb") as file:
                 self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (FileNotFoundError, ValueError):  # gone or emptied since the shards were opened
+        except (FileNotFoundError, ValueError):  # deleted or truncated since the shards were opened
             return
         self.content = np.frombuffer(self._mapped, np.uint8)
 
     def fetch(self, offset: int, size: int) -> None:
-        """Have the kernel start to read these bytes, so that a batch's images come side by side."""
+        """Start reading these bytes in the kernel, in order to read the images of a batch in parallel."""
         start = offset - offset % mmap.PAGESIZE
         if start < len(self.content):
             self._mapped.madvise(mmap.MADV_WILLNEED, start, offset + size - start)
 
 
 def _allow_open_files(count: int) -> None:
-    """Raise this process's limit of open files for a dataset of many shards: each stays mapped."""
+    """Raise the limit of open files of this process for many shards, because each stays mapped."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and count > soft // 4:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class DamagedImages(Exception):
-    """Images whose bytes are not those of the image that was stored.
+    """Images whose bytes have changed since the conversion.
 
-    Attributes:
+    Args:
+        names: names of the images in the shards.
         rows: their rows of the index.
-        reason: what is wrong with them.
+        reason: the kind of damage.
     """
 
-    def __init__(self, places: list[str], rows: list[int], reason: str) -> None:
-        super().__init__(f"{', '.join(places)}: {reason}")
+    def __init__(self, names: list[str], rows: list[int], reason: str) -> None:
+        super().__init__(f"{', '.join(names)}: {reason}")
         self.rows, self.reason = rows, reason

@@ -309,7 +309,7 @@ def test_each_is_named_once_with_its_reason(plain, harm):
     for phase in ("warmup", "interpolative", "rebalance"):
         take(loader, phase, 4 * STEPS)
     reason = "damaged since the conversion" if harm is rot else "cannot be decoded"
-    expected = [f"warning  {name}: {reason}; another image of its class replaces it" for name in names]
+    expected = [f"warning  {name}: {reason}, replaced by another image of its class" for name in names]
     assert sorted(loader.warnings) == expected
     assert len(loader.bad_samples) == 3
 
@@ -340,7 +340,7 @@ def test_more_than_are_borne_stop_with_the_list(plain, harm, most):
     assert sentence.startswith(
         f"{len(listed)} images cannot be read, more than data.max_bad_samples ({most}): "
     )
-    assert sentence.endswith(f"; convert {plain} again, or raise it.")
+    assert sentence.endswith(f". Convert {plain} again, or raise data.max_bad_samples.")
 
 
 @both_harms
@@ -356,7 +356,7 @@ def test_a_class_without_any_readable_image_stops_with_its_name(plain, harm):
     harm(plain, 27, 28, 29)
     with pytest.raises(TrainingFailed) as failed:
         take(open_loader(plain), "warmup", 4 * STEPS)
-    assert str(failed.value) == f"No image of the class 'd' can be read any more; convert {plain} again."
+    assert str(failed.value) == f"No image of the class 'd' can be read any more. Convert {plain} again."
 
 
 def test_batches_before_the_failure_still_come(plain):
@@ -382,7 +382,7 @@ def test_an_evaluated_image_is_named_and_stops(plain, harm, row):
     sentence = str(failed.value)
     assert sentence.startswith(shards.name(row))
     assert sum(shards.name(each) in sentence for each in range(4)) == 1
-    assert sentence.endswith(f"; convert {plain} again.")
+    assert sentence.endswith(f". Convert {plain} again.")
     assert "\n" not in sentence
 
 
@@ -423,7 +423,7 @@ def test_training_goes_on_counts_them_and_says_so(varied, tmp_path, harm, capsys
     assert counted(report.run) == [2] * 5
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert len(said) == 2
-    assert all("another image of its class replaces it" in line for line in said)
+    assert all("replaced by another image of its class" in line for line in said)
 
 
 @both_harms

@@ -123,7 +123,7 @@ def test_images_that_are_held_back_are_not_read(folder, harm, location):
 def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
     shards = Shards(folder, "val")
     harm(folder, 5, split="val")
-    with pytest.raises(TrainingFailed, match=r"val/shard-000000.tar:\d+ .*; convert .* again"):
+    with pytest.raises(TrainingFailed, match=r"val/shard-000000.tar:\d+ .*\. Convert .* again"):
         evaluation_cache(shards)
 
 

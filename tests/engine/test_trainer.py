@@ -295,7 +295,7 @@ def test_a_single_class_is_an_error(one_class, tmp_path):
     [
         (
             {"batch_size": 999},
-            f"A batch of 999 is larger than the {IMAGES} training images; use --batch-size {IMAGES} or less",
+            f"A batch of 999 is larger than the {IMAGES} training images. Use --batch-size {IMAGES} or less",
         ),
         ({"dataset": "inat2018"}, "contains shards of demo, not of inat2018"),
         ({"set": {"method.encoder": "resnet9"}}, "no encoder 'resnet9'. Did you mean resnet"),
@@ -401,7 +401,7 @@ def test_corrupt_training_image_is_replaced_and_counted(photo_source, tmp_path):
 
 def test_corrupt_evaluation_image_stops_the_run(photo_source, tmp_path):
     name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
-    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion; convert .* again"):
+    with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion. Convert .* again"):
         train_with_corrupt_image(photo_source, tmp_path, "val")
 
 
