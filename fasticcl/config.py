@@ -111,8 +111,8 @@ class Data(ConfigSection):
             )
         if 0 < self.eval_resize < self.image_size:
             raise ValueError(
-                f"data.eval_resize ({self.eval_resize}) is smaller than data.image_size ({self.image_size}); "
-                "raise it or lower data.image_size"
+                f"data.eval_resize ({self.eval_resize}) is smaller than data.image_size ({self.image_size}). "
+                "Raise it or lower data.image_size"
             )
         return self
 
@@ -153,7 +153,7 @@ class Method(ConfigSection):
         interpolative = self.interpolative_cross_entropy or self.centroid_contrastive
         if self.interpolative_weight and not (self.uniform_weight or interpolative):
             raise ValueError(
-                "no loss is left after the warm-up; enable method.interpolative_cross_entropy, "
+                "no loss is left after the warm-up. Enable method.interpolative_cross_entropy, "
                 "method.centroid_contrastive or method.uniform_weight"
             )
         return self
@@ -188,7 +188,7 @@ class Optim(ConfigSection):
     @model_validator(mode="after")
     def _has_momentum(self) -> "Optim":
         if self.nesterov and not self.momentum:
-            raise ValueError("optim.nesterov needs a momentum; set optim.momentum or turn optim.nesterov off")
+            raise ValueError("optim.nesterov needs a momentum. Set optim.momentum or turn optim.nesterov off")
         return self
 
 

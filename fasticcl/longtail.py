@@ -1,4 +1,4 @@
-"""Long-tailed class counts and the splits many, medium and few."""
+"""Long-tailed class counts and the class groups many, medium and few."""
 
 from collections.abc import Mapping
 
@@ -10,31 +10,32 @@ FEW_BELOW = 20
 
 
 def exponential_counts(largest: int, num_classes: int, imbalance: float) -> NDArray[np.int64]:
-    """Return images per class [K] that fall exponentially from ``largest`` to ``largest / imbalance``.
+    """Return images per class [K], decaying exponentially from ``largest`` to ``largest / imbalance``.
 
     This is the profile of CIFAR-LT (section 4.1): n_k = floor(largest · imbalance^(-k / (K - 1))).
 
     Raises:
-        ValueError: fewer than two classes, an imbalance below 1, or a class that would get no image.
+        ValueError: there are fewer than two classes, the imbalance is below 1, or a class would be empty.
     """
     if num_classes < 2:
         raise ValueError("a long tail needs at least two classes")
     if not imbalance >= 1:
-        raise ValueError(f"the imbalance ratio is at least 1, got {imbalance}")
-    # 0.1 ** 1 and its like come out a hair below the integer that is meant.
+        raise ValueError(f"the imbalance ratio must be at least 1, got {imbalance}")
+    # Without the offset, rounding errors would give floor(n - ε) = n - 1 for exact integers n.
     exact = largest * (1 / imbalance) ** (np.arange(num_classes) / (num_classes - 1))
     counts = np.floor(exact + 1e-9).astype(np.int64)
     if counts.min() < 1:
         raise ValueError(
-            f"{largest} images cannot have a tail {imbalance} times smaller; lower the imbalance ratio"
+            f"the smallest class would be empty with {largest} images and imbalance ratio {imbalance}; "
+            "lower the imbalance ratio"
         )
     return counts
 
 
 def class_groups(counts: NDArray[np.integer]) -> Mapping[str, NDArray[np.bool_]]:
-    """Return which classes [K] are many, medium and few, by their training images (section 4.2).
+    """Return a mask [K] for each class group, from the training images per class (section 4.2).
 
-    Many is more than 100 images, few is fewer than 20, medium is what lies between, both ends included.
+    Many: more than 100 images. Medium: 20 to 100 images. Few: fewer than 20 images.
     """
     counts = np.asarray(counts)
     many, few = counts > MANY_ABOVE, counts < FEW_BELOW

@@ -1,8 +1,7 @@
-"""The configuration of a run, from its layers.
+"""Resolution of the configuration of a run from its layers.
 
-Each lies on top of the one before: the preset of the dataset, a file (``--config``), a method preset
-(``--method``), then the options of the command line. A key that no section knows is refused with the
-nearest one that exists.
+Later layers override earlier ones: the dataset preset, a file (``--config``), a method preset (``--method``),
+then options and ``--set``. An unknown key raises an error that names the nearest known key.
 """
 
 import tomllib
@@ -22,16 +21,16 @@ Layer = Mapping[str, Mapping[str, Any]]
 
 
 def preset_names(kind: Literal["dataset", "method"] = "dataset") -> list[str]:
-    """Return the names of the presets of a kind, sorted."""
+    """Return the sorted names of the dataset presets or of the method presets."""
     folder = PRESETS if kind == "dataset" else PRESETS / "method"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
 def preset_text(name: str, kind: Literal["dataset", "method"] = "dataset") -> str:
-    """Return the text of a preset.
+    """Return the TOML text of a preset.
 
     Raises:
-        UserError: no preset has this name.
+        UserError: there is no preset with this name.
     """
     known = preset_names(kind)
     if name not in known:
@@ -80,46 +79,44 @@ def resolve(
     options: Layer | None = None,
     assignments: Iterable[str] = (),
 ) -> Config:
-    """Build the configuration from its layers, the later ones winning.
+    """Return the configuration that the layers give. Later layers override earlier ones.
 
     Args:
-        dataset: dataset preset; None: the one that ``file`` names.
-        method: method preset on top of it (iccl, ce, mixup, crt).
-        file: TOML file with any part of the sections.
-        options: sections and keys that the options of the command line set.
-        assignments: ``section.key=value`` strings.
+        dataset: name of a dataset preset. None: the one that ``file`` names.
+        method: name of a method preset (iccl, ce, mixup, crt).
+        file: TOML file with any part of the configuration.
+        options: settings by section and key.
+        assignments: settings as ``section.key=value``.
 
     Raises:
-        UserError: an unknown preset, section or key, or a value of the wrong kind.
+        UserError: an unknown preset, section or key, or an invalid value.
     """
     from_file = _read(file) if file else {}
     _check_keys(from_file, file)
     named = from_file.get("data", {}).get("dataset")
     if named is not None and not isinstance(named, str):
-        raise UserError(f"{file}: data.dataset is a name, got {named!r}.")
+        raise UserError(f"{file}: data.dataset must be a name, got {named!r}.")
     if dataset and named and dataset != named:
-        raise UserError(
-            f"{file} is a configuration of {named}, not of {dataset}; name the dataset that is meant."
-        )
+        raise UserError(f"{file} is a configuration of {named}, not of {dataset}. Leave out one of them.")
     dataset = dataset or named
     if not dataset:
         raise UserError(f"Name a dataset to train on: {', '.join(preset_names())}.")
     preset = tomllib.loads(preset_text(dataset))
     paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
-    by_method = tomllib.loads(preset_text(method, "method")) if method else {}
-    # Options and --set are one layer: their order on the command line does not matter.
-    layers = [preset, from_file, by_method, _together([options or {}, *map(assignment, assignments)])]
+    method_layer = tomllib.loads(preset_text(method, "method")) if method else {}
+    # Options and --set form one layer, so their order on the command line does not matter.
+    layers = [preset, from_file, method_layer, _merged([options or {}, *map(assignment, assignments)])]
     merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for layer in layers:
         _apply(merged, layer, paper_warmup)
     if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
-        raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt; leave it out for {dataset}.")
+        raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt. Leave it out for {dataset}.")
     if merged["data"].get("dataset") != dataset:
-        raise UserError(f"data.dataset cannot be set; name the dataset itself: fasticcl train {dataset}.")
+        raise UserError(f"data.dataset cannot be set. Name the dataset instead: fasticcl train {dataset}.")
     return validate(merged)
 
 
-def _together(layers: Iterable[Layer]) -> Layer:
+def _merged(layers: Iterable[Layer]) -> Layer:
     union: dict[str, dict[str, Any]] = {}
     for layer in layers:
         _check_keys(layer)
@@ -129,21 +126,21 @@ def _together(layers: Iterable[Layer]) -> Layer:
 
 
 def validate(values: Layer) -> Config:
-    """Return ``values`` as a configuration.
+    """Return a configuration with these settings.
 
     Raises:
-        UserError: a value of the wrong kind, or out of its range.
+        UserError: an unknown section or key, or an invalid value.
     """
     _check_keys(values)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:2])
+        setting = ".".join(str(part) for part in first["loc"][:2])
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":
             raise UserError(f"{reason}.") from None
-        raise UserError(f"{where}: {reason[:1].lower()}{reason[1:]}, got {first['input']!r}.") from None
+        raise UserError(f"{setting}: {reason[:1].lower()}{reason[1:]}, got {first['input']!r}.") from None
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
@@ -156,22 +153,25 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def as_layer(settings: Mapping[str, Any] | Iterable[str]) -> Layer:
-    """Return {"section.key": value}, or ["section.key=value"], as one layer; one alone needs no list.
+    """Return settings as a layer.
+
+    Args:
+        settings: {"section.key": value}, ["section.key=value"], or a single "section.key=value".
 
     Raises:
-        UserError: a string that is no assignment, an unknown section or key.
+        UserError: a string that is not an assignment, or an unknown section or key.
     """
     if isinstance(settings, Mapping):
         paths = ((path.partition("."), value) for path, value in settings.items())
-        return _together({section: {key: value}} for (section, _, key), value in paths)
-    return _together(map(assignment, [settings] if isinstance(settings, str) else settings))
+        return _merged({section: {key: value}} for (section, _, key), value in paths)
+    return _merged(map(assignment, [settings] if isinstance(settings, str) else settings))
 
 
 def assignment(text: str) -> Layer:
-    """Return ``section.key=value`` as a layer; what is no TOML value is a string.
+    """Return ``section.key=value`` as a layer. A value that is not valid TOML is taken as a string.
 
     Raises:
-        UserError: it is no assignment.
+        UserError: the text is not an assignment.
     """
     path, equals, value = text.partition("=")
     section, dot, key = path.strip().partition(".")
@@ -191,7 +191,7 @@ def _check_keys(layer: Layer, file: Path | None = None) -> None:
                 f"{origin}There is no section {section!r}. {nearest(section, Config.model_fields)}"
             )
         if not isinstance(values, Mapping):
-            raise UserError(f"{origin}{section} is a section; set its keys, as in {section}.key = value.")
+            raise UserError(f"{origin}{section} is a section. Set its keys, as in {section}.key = value.")
         known = SECTIONS[section].model_fields
         for key in values:
             if key not in known:
@@ -200,10 +200,10 @@ def _check_keys(layer: Layer, file: Path | None = None) -> None:
 
 
 def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mapping[int, int]) -> None:
-    """Put a layer on top; what depends on a changed setting follows it, unless the layer sets it itself.
+    """Apply a layer, and adapt the settings that depend on it unless the layer sets them.
 
-    T follows the epochs: section 4.3 names it for some lengths, any other length keeps its share. The
-    short side of evaluation follows the image size.
+    T depends on the epochs: section 4.3 gives it for some lengths, otherwise its fraction of the epochs is
+    kept. The short side in evaluation scales with the image size.
     """
     data = merged["data"]
     size, new_size, resize = (
@@ -221,7 +221,7 @@ def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mappin
         return
     old_epochs, warmup = before
     if not (isinstance(epochs, int) and isinstance(old_epochs, int) and isinstance(warmup, int)):
-        return  # a value of the wrong kind: validation says so
+        return  # validation reports the invalid value
     if paper_warmup.get(old_epochs) == warmup and epochs in paper_warmup:
         merged["method"]["warmup_epochs"] = paper_warmup[epochs]
     else:

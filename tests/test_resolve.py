@@ -246,7 +246,7 @@ def test_what_cannot_be_is_one_sentence(arguments, sentence):
         (b"optim = 1\n", "optim is a section"),
         (b"[optim]\nlearning_rate = 1\n", "no setting optim.learning_rate"),
         (b"data = 3\n", "data is a section"),
-        (b"[data]\ndataset = 3\n", "data.dataset is a name, got 3"),
+        (b"[data]\ndataset = 3\n", "data.dataset must be a name, got 3"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, text, sentence):

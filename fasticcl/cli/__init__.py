@@ -1,1 +1,1 @@
-"""The command line, verb by verb."""
+"""The command line."""

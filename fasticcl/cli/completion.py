@@ -1,10 +1,10 @@
-"""What the shell completes: names of presets, layouts and settings."""
+"""Shell completion of the names of presets, layouts and settings."""
 
 from collections.abc import Callable, Iterable
 
 
 def _starting(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Return what completes one of the names; they are looked up when the shell asks, not before."""
+    """Return a completion function. The names are looked up when it is called."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]

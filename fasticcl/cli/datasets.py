@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +40,7 @@ def convert(dest: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, shlex.join(["fasticcl", *sys.argv[1:]])) from None
     if manifest:
-        print_lines(console, tables.converted(manifest, dest))
+        print_lines(console, tables.conversion_summary(manifest, dest))
         print_lines(console, [tables.after_conversion(manifest, dest)])
 
 
@@ -53,12 +54,12 @@ def verify(dest: Path, *, decode: bool = False, **options: Any) -> None:
     """
     console = Console()
     findings = api.verify(dest, decode=decode, **options, console=console)
-    print_lines(console, tables.some("same image in two splits: ", findings.duplicates))
+    print_lines(console, tables.first_lines("same image in two splits: ", findings.duplicates))
     if findings.problems:
-        print_lines(Console(stderr=True), tables.some("", findings.problems))
-        leave(1, f"error: {len(findings.problems)} problems in {dest}; convert the dataset again.")
-    suffix = ", and decode" if decode else ""
-    line = f"{findings.images:,} images in {findings.shards:,} shards are as they were converted{suffix}."
+        print_lines(Console(stderr=True), tables.first_lines("", findings.problems))
+        leave(1, f"error: {len(findings.problems)} problems in {dest}. Convert the dataset again.")
+    suffix = " and can be decoded" if decode else ""
+    line = f"{findings.images:,} images in {findings.shards:,} shards are intact{suffix}."
     print_lines(console, [line])
 
 
@@ -73,7 +74,7 @@ def show(*, samples: Path | None = None, **options: Any) -> None:
 
     Shows splits, classes, imbalance, image sizes and a histogram. --samples draws what the network sees.
     """
-    print_lines(Console(), tables.shards(api.show(samples=samples, **options)))
+    print_lines(Console(), tables.shards_summary(api.show(samples=samples, **options)))
     if samples:
         print_lines(Console(), [f"samples   {samples}"])
 
@@ -84,7 +85,7 @@ def datasets() -> None:
 
     Shows the source, the licence and the next command for each.
     """
-    print_lines(Console(), tables.layouts())
+    print_lines(Console(), layout_lines())
 
 
 @app.command(epilog=epilog("fasticcl presets", "fasticcl presets inat2018"))
@@ -101,3 +102,16 @@ def presets(name: Annotated[str | None, typer.Argument(help="Preset to show.")] 
         for preset in preset_names(kind):
             typer.echo(f"  {preset:<12} {preset_text(preset, kind).splitlines()[0].removeprefix('# ')}")
     typer.echo("To print a preset with its sources: fasticcl presets NAME")
+
+
+def layout_lines() -> Iterator[str]:
+    """Yield the layouts of `fasticcl convert`, their sources and licences, and the next commands."""
+    from fasticcl.convert.layouts.registry import LAYOUTS
+
+    for name, layout in LAYOUTS.items():
+        yield name
+        yield f"  what     {layout.description}"
+        if layout.download:
+            yield f"  get      {layout.download}"
+        yield f"  licence  {layout.licence}"
+        yield f"  next     {layout.example}"

@@ -1,16 +1,21 @@
 """Commands that inspect the machine and runs."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from fasticcl.api import diagnostics
-from fasticcl.cli import tables
 from fasticcl.cli.command import Json, command
 from fasticcl.console import print_lines
+
+if TYPE_CHECKING:
+    from fasticcl.doctor.facts import Finding
 
 app = typer.Typer()
 
@@ -43,6 +48,19 @@ def doctor(*, json_output: Json = False, **options: Any) -> None:
     if json_output:
         typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=1, ensure_ascii=False))
     else:
-        print_lines(Console(), tables.health(findings))
+        print_lines(Console(), finding_lines(findings))
     if any(finding.status == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def finding_lines(findings: "list[Finding]") -> Iterator[Text]:
+    """Yield each finding of doctor with its advice, and their counts."""
+    colors = {"ok": "green", "warning": "yellow", "error": "red"}
+    width = max(len(finding.name) for finding in findings) + 2
+    for finding in findings:
+        status = (f"{finding.status:<9}", colors[finding.status])
+        yield Text.assemble(status, f"{finding.name:<{width}}{finding.found}")
+        if finding.advice:
+            yield Text(f"{'':<{9 + width}}to do: {finding.advice}")
+    counts = Counter(finding.status for finding in findings)
+    yield Text(f"ok {counts['ok']}, warnings {counts['warning']}, errors {counts['error']}")

@@ -1,4 +1,4 @@
-"""The command line: all verbs, and how it ends."""
+"""The command line: its commands and exit codes."""
 
 import signal
 import sys
@@ -25,8 +25,8 @@ app.add_typer(bench, name="bench")
 app.add_typer(diagnostics.app)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"fasticcl {__version__}")
         raise typer.Exit
 
@@ -34,18 +34,19 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Train image classifiers on long-tailed data with ICCL, fed by NVIDIA DALI."""
+    """Train image classifiers on long-tailed data with ICCL and NVIDIA DALI."""
 
 
 def main() -> NoReturn:
-    """Run the command line: 0 done, 1 failed, 2 bad input, 130 or 143 stopped by a signal.
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 invalid input, 130 or 143 signal.
 
-    Without a reader of its output it ends by SIGPIPE, but for the verbs that work on (`lasting_console`).
+    If standard output is closed early, the process ends by SIGPIPE, except for commands that continue
+    without output (`lasting_console`).
     """
-    # What is wrong with an image is said in quarantine.jsonl, where it belongs.
+    # Problems of images are recorded in quarantine.jsonl.
     warnings.filterwarnings("ignore", module="PIL")
     try:
         with ending_with_its_reader():
@@ -55,13 +56,13 @@ def main() -> NoReturn:
     except (TrainingFailed, ExportFailed) as error:
         leave(1, f"error: {error}")
     except Stopped as stopped:
-        # SIGUSR1 is how SLURM says that SIGTERM will come.
+        # SLURM announces SIGTERM with SIGUSR1.
         code = 128 + (signal.SIGINT if stopped.signum == signal.SIGINT else signal.SIGTERM)
         if rank_environment.rank():
-            sys.exit(code)  # rank 0 says it for all
-        leave(code, f"\n{stopped}; the state is saved. Continue with:\n  {stopped.command}")
+            sys.exit(code)  # rank 0 prints the message
+        leave(code, f"\n{stopped}. The state is saved. Continue with:\n  {stopped.command}")
     except SystemExit as left:
-        if left.code == 128 + signal.SIGINT:  # typer turns a Ctrl-C into it
+        if left.code == 128 + signal.SIGINT:  # typer's exit code after Ctrl-C
             leave(128 + signal.SIGINT, "interrupted")
         raise
     sys.exit(0)

@@ -62,4 +62,4 @@ def export(**options: Any) -> None:
     A MODEL_CARD.md is written next to it. The exported file is kept only if its outputs match those of
     PyTorch. Otherwise the exit code is 1.
     """
-    print_lines(Console(), tables.exported(models.export(**options)))
+    print_lines(Console(), tables.export_summary(models.export(**options)))

@@ -1,42 +1,39 @@
-"""Tables and lines that verbs print."""
+"""Tables and lines that the commands print."""
 
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-from rich.text import Text
 
 if TYPE_CHECKING:
-    from fasticcl.doctor.facts import Finding
     from fasticcl.engine.results import Report
     from fasticcl.export.exporter import ExportResult
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
     from fasticcl.sweep.result import SweepResult
 
-_FEW_STEPS = 8  # an epoch of fewer is hardly one
-_MOST = 20  # lines of one kind before the rest is only counted
-_BAR = 40  # letters of the longest bar of a histogram
+_MIN_STEPS = 8  # steps per epoch below which a smaller batch is suggested
+_MAX_LINES = 20  # the remaining lines are only counted
+_BAR_WIDTH = 40  # characters of the longest bar of a histogram
 
 
-def some(title: str, lines: list[str]) -> Iterator[str]:
-    """Yield the first of the lines, each after a title, and how many more there are."""
-    yield from (title + line for line in lines[:_MOST])
-    if len(lines) > _MOST:
-        yield f"{title}{len(lines) - _MOST:,} more"
+def first_lines(title: str, lines: list[str]) -> Iterator[str]:
+    """Yield the first 20 lines, each with a prefix, and the number of the others."""
+    yield from (title + line for line in lines[:_MAX_LINES])
+    if len(lines) > _MAX_LINES:
+        yield f"{title}{len(lines) - _MAX_LINES:,} more"
 
 
-def accuracies(report: "Report") -> Table:
-    """Return the table that a run and its evaluation end with."""
+def accuracy_table(report: "Report") -> Table:
+    """Return the accuracies of a run as a table."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
     from fasticcl.engine.results import TITLES
 
-    whose = "its " if "after" in report.rows else ""  # of rebalancing, the line before
-    titles = {**TITLES, "best": f"{whose}epoch {report.best_epoch}, best on these images"}
+    stage = "rebalancing " if "after" in report.rows else ""
+    titles = {**TITLES, "best": f"{stage}epoch {report.best_epoch}, best on {report.split}"}
     table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
     for column in ("overall", "many", "medium", "few"):
         table.add_column(column, justify="right")
@@ -45,74 +42,75 @@ def accuracies(report: "Report") -> Table:
     return table
 
 
-def swept(sweep: "SweepResult") -> Table:
-    """Return the table of a sweep: both figures of every setting, the chosen one and the run's marked."""
+def sweep_table(sweep: "SweepResult") -> Table:
+    """Return the accuracies of a sweep as a table that marks the best setting and that of the run."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
-    fewer = sweep.holdout.seen and sweep.holdout.images
-    without = f",\nrebalanced without {fewer:,} held-back images that the run itself had" if fewer else ""
-    table = Table(title=f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}{without}")
+    title = f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}"
+    if sweep.holdout.seen and sweep.holdout.images:
+        title += f",\nrebalanced without {sweep.holdout.images:,} holdout images that the run trained on"
+    table = Table(title=title)
     table.title_justify = "left"
     keys = [*sweep.entries[0].values]
     for key in keys:
         table.add_column(key.removeprefix("rebalance.").replace("_", "\n"), justify="right")
-    for column in ("overall", "many", "medium", "few", "held back", ""):
+    for column in ("overall", "many", "medium", "few", "holdout", ""):
         table.add_column(column, justify="right")
     before = [percent(sweep.before[key]) for key in METRICS]
     table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.holdout_before), "")
-    for each in sweep.entries:
-        figures = [percent(each.metrics[key]) for key in METRICS]
-        marks = ["the run's setting"] * each.same_as_run + ["chosen"] * (each is sweep.best)
-        values = map(str, each.values.values())
-        table.add_row(*values, *figures, percent(each.holdout_accuracy), ", ".join(marks))
+    for entry in sweep.entries:
+        figures = [percent(entry.metrics[key]) for key in METRICS]
+        marks = ["setting of the run"] * entry.same_as_run + ["best"] * (entry is sweep.best)
+        values = map(str, entry.values.values())
+        table.add_row(*values, *figures, percent(entry.holdout_accuracy), ", ".join(marks))
     return table
 
 
-def chosen(sweep: "SweepResult") -> Iterator[str]:
-    """Yield what the table of a sweep rests on, which setting is best and what makes a run of it."""
+def sweep_conclusion(sweep: "SweepResult") -> Iterator[str]:
+    """Yield the files of a sweep, its holdout, the best setting and the command that makes a run of it."""
     holdout = sweep.holdout
     yield f"Figure: {sweep.folder / 'sweep.svg'}    data: sweep.json, sweep.csv"
     if not holdout.images:
-        yield "No images were held back, so nothing is chosen; what is reported must not choose."
+        yield "No best setting, because there are no holdout images and the reported split must not choose."
         return
     yield (
-        f"held back: {holdout.images:,} training images of {holdout.classes:,} classes, which the stage "
-        "left out; the mean of the classes' accuracies"
+        f"holdout: {holdout.images:,} training images of {holdout.classes:,} classes, withheld from "
+        "rebalancing. The column is the mean per-class accuracy."
     )
     if holdout.seen:
         yield (
-            "           The representation stage has trained on them, so this is too high, and good for "
-            "comparison only; `fasticcl train --set data.holdout=0.1` keeps them from both stages"
+            "         The representation stage was trained on them, so this accuracy is too high and only "
+            "good for comparison. `fasticcl train --set data.holdout=0.1` withholds them from both stages."
         )
     if sweep.best is None:
-        yield "The held-back images do not tell these settings apart, so nothing is chosen."
+        yield "No best setting, because the holdout images do not separate these settings."
     else:
         values = ", ".join(f"{key}={value}" for key, value in sweep.best.values.items())
-        yield f"Best on the held-back images: {values}"
-        yield f"Next: {sweep.command}    a run of it"
+        yield f"Best on the holdout images: {values}"
+        yield f"Next: {sweep.command}    a run with it"
 
 
 def after_training(report: "Report") -> Iterator[str]:
-    """Yield what to type next."""
+    """Yield the next commands after training."""
     from fasticcl.engine.run.folder import free_name
     from fasticcl.resolve import resolve
 
     run = shlex.quote(str(report.run))
     runs, seed = report.run.parent, resolve(file=report.run / "config.toml").engine.seed
     name = free_name(runs, "again") if (runs / "again").exists() else "again"
-    again = f"--name {name} --seed {seed + 1}"
-    yield f"Next: fasticcl predict {run} IMAGE...    classes of pictures of your own"
+    seeded = f"--name {name} --seed {seed + 1}"
+    yield f"Next: fasticcl predict {run} IMAGE...    classify your own images"
     if "after" in report.rows:
-        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    other settings of rebalancing"
-    yield f"      fasticcl train -c {run}/config.toml {again}    once more, with another seed"
+        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    compare settings of rebalancing"
+    yield f"      fasticcl train -c {run}/config.toml {seeded}    repeat with another seed"
     if runs.name == "demo" and not report.run.name.startswith("ce"):
-        yield "      fasticcl train demo --method ce    something to compare with"
-    yield f"      fasticcl report {run} RUN...    runs side by side"
+        yield "      fasticcl train demo --method ce    a baseline for comparison"
+    yield f"      fasticcl report {run} RUN...    compare runs"
 
 
 def after_conversion(manifest: "Manifest", dest: Path) -> str:
-    """Return what to type next; of few images with a batch and a learning rate that go with them."""
+    """Return the next command after a conversion, with a smaller batch and learning rate for few images."""
     words = ["fasticcl", "train", manifest.dataset, "--data", str(dest)]
     if ratio := manifest.settings.get("imbalance"):
         words += ["--imbalance", str(ratio)]
@@ -121,27 +119,27 @@ def after_conversion(manifest: "Manifest", dest: Path) -> str:
         from fasticcl.resolve import resolve
 
         optim = resolve("folder").optim
-        if images < _FEW_STEPS * optim.batch_size:
-            batch_size = max(2, min(32, images // _FEW_STEPS))
+        if images < _MIN_STEPS * optim.batch_size:
+            batch_size = max(2, min(32, images // _MIN_STEPS))
             lr = optim.lr * batch_size / optim.batch_size
             words += ["--batch-size", str(batch_size), "--lr", f"{lr:.2g}"]
     return f"Next: {shlex.join(words)}"
 
 
-def converted(manifest: "Manifest", dest: Path) -> Iterator[str]:
-    """Yield what a conversion did."""
+def conversion_summary(manifest: "Manifest", dest: Path) -> Iterator[str]:
+    """Yield sizes, re-encoded images and unreadable images of a conversion."""
     for split, info in manifest.splits.items():
         size = sum(shard.bytes for shard in info.shards) / 2**20
         yield f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB"
     if changed := sum(manifest.reencoded.values()):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.reencoded.items()))
-        yield f"stored again: {changed:,} ({reasons})"
+        yield f"re-encoded: {changed:,} ({reasons})"
     if manifest.quarantined:
-        yield f"unreadable, left out: {manifest.quarantined:,}, listed in {dest / 'quarantine.jsonl'}"
+        yield f"unreadable and skipped: {manifest.quarantined:,}, listed in {dest / 'quarantine.jsonl'}"
 
 
-def exported(result: "ExportResult") -> Iterator[str]:
-    """Yield what was written, what it takes and returns, and how far it is from PyTorch."""
+def export_summary(result: "ExportResult") -> Iterator[str]:
+    """Yield files, inputs and outputs of an export, and the difference from PyTorch."""
     yield f"file    {result.file}, {result.file.stat().st_size / 2**20:,.1f} MiB"
     if result.input:
         yield f"input   {result.input}"
@@ -150,19 +148,19 @@ def exported(result: "ExportResult") -> Iterator[str]:
         f"checked against PyTorch on random images: outputs differ by at most {result.difference:.1e} "
         "(absolute, or relative to the largest logit above 1)"
     )
-    yield f"card    {result.card}, about {result.file.name}"
+    yield f"card    {result.card}, describes {result.file.name}"
 
 
-def shards(summary: "Summary") -> Iterator[str]:
-    """Yield what a folder of shards holds."""
+def shards_summary(summary: "Summary") -> Iterator[str]:
+    """Yield the contents of a folder of shards."""
     manifest, counts = summary.manifest, summary.counts
     settings = ", ".join(f"{key} {value}" for key, value in manifest.settings.items())
     yield f"dataset   {manifest.dataset} ({settings})"
-    for split, found in summary.splits.items():
-        heights, widths = ("{}/{}/{}".format(*extent) for extent in (found.heights, found.widths))
+    for split, info in summary.splits.items():
+        heights, widths = ("{}/{}/{}".format(*extent) for extent in (info.heights, info.widths))
         yield (
-            f"{split:<9} {found.images:,} images, {found.shards} shards, {found.bytes / 2**20:,.1f} MiB, "
-            f"height {heights}, width {widths} pixels (least/median/most)"
+            f"{split:<9} {info.images:,} images, {info.shards} shards, {info.bytes / 2**20:,.1f} MiB, "
+            f"height {heights}, width {widths} pixels (min/median/max)"
         )
     groups = ", ".join(
         f"{classes:,} {name} ({images:,})" for name, (classes, images) in summary.groups.items()
@@ -171,39 +169,13 @@ def shards(summary: "Summary") -> Iterator[str]:
     yield f"imbalance {summary.imbalance:,.1f} = {counts.max():,} / {counts.min():,}"
     yield from histogram(summary)
     if manifest.quarantined:
-        yield f"left out  {manifest.quarantined:,} unreadable images, listed in quarantine.jsonl"
+        yield f"skipped   {manifest.quarantined:,} unreadable images, listed in quarantine.jsonl"
 
 
 def histogram(summary: "Summary") -> Iterator[str]:
-    """Yield how many classes have how many training images."""
+    """Yield a histogram of the number of training images per class."""
     most = max(classes for _, _, classes in summary.histogram)
     yield f"{'images':>13}  classes"
     for first, last, classes in summary.histogram:
         span = f"{first:,}" if first == last else f"{first:,}-{last:,}"
-        yield f"{span:>13}  {'█' * -(-classes * _BAR // most)} {classes:,}"
-
-
-def health(findings: "list[Finding]") -> Iterator[Text]:
-    """Yield what doctor found, what is to be done under what is not well, and at last a count."""
-    colors = {"ok": "green", "warning": "yellow", "error": "red"}
-    width = max(len(finding.name) for finding in findings) + 2
-    for finding in findings:
-        status = (f"{finding.status:<9}", colors[finding.status])
-        yield Text.assemble(status, f"{finding.name:<{width}}{finding.found}")
-        if finding.advice:
-            yield Text(f"{'':<{9 + width}}to do: {finding.advice}")
-    counts = Counter(finding.status for finding in findings)
-    yield Text(f"ok {counts['ok']}, warnings {counts['warning']}, errors {counts['error']}")
-
-
-def layouts() -> Iterator[str]:
-    """Yield what `fasticcl convert` knows, where to get it and what to type next."""
-    from fasticcl.convert.layouts.registry import LAYOUTS
-
-    for name, layout in LAYOUTS.items():
-        yield name
-        yield f"  what     {layout.description}"
-        if layout.download:
-            yield f"  get      {layout.download}"
-        yield f"  licence  {layout.licence}"
-        yield f"  next     {layout.example}"
+        yield f"{span:>13}  {'█' * -(-classes * _BAR_WIDTH // most)} {classes:,}"

@@ -61,7 +61,7 @@ def train(
         return
     keep_freed_memory()
     report = training.train(**options, resume=resume, console=console)
-    console.print(tables.accuracies(report))
+    console.print(tables.accuracy_table(report))
     print_lines(console, tables.after_training(report))
 
 
@@ -80,7 +80,7 @@ def evaluate(*, json_output: Json = False, **options: Any) -> None:
         fields = {"run": str(report.run), "split": report.split, "best_epoch": report.best_epoch}
         typer.echo(json.dumps(fields | report.rows))
     else:
-        Console().print(tables.accuracies(report))
+        Console().print(tables.accuracy_table(report))
 
 
 @command(
@@ -95,7 +95,7 @@ def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
     """
     console = lasting_console(quiet=quiet or rank_environment.rank() > 0)
     report = training.rebalance(run, **options, console=console)
-    console.print(tables.accuracies(report))
+    console.print(tables.accuracy_table(report))
     new, old = (shlex.quote(str(path)) for path in (report.run, run))
     print_lines(console, [f"Next: fasticcl report {old} {new}    compare both runs"])
 
@@ -118,5 +118,5 @@ def sweep(*, json_output: Json = False, **options: Any) -> None:
     if json_output:
         typer.echo(json.dumps(result.as_dict()))
         return
-    console.print(tables.swept(result))
-    print_lines(console, tables.chosen(result))
+    console.print(tables.sweep_table(result))
+    print_lines(console, tables.sweep_conclusion(result))

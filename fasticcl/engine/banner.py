@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""The lines that a run prints before its first step."""
 
 from collections.abc import Iterator, Mapping
 
@@ -17,10 +17,11 @@ _PHASES: Mapping[Phase, str] = {
     "interpolative": "interpolative",
     "rebalance": "rebalancing",
 }
+"""Name of each phase in the banner."""
 
 
 def phase_epochs(config: Config) -> dict[Phase, int]:
-    """Return the epochs of each phase that a configuration has, in order."""
+    """Return the number of epochs of each phase of a configuration, in order."""
     phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
     epochs: dict[Phase, int] = {phase: phases.count(phase) for phase in dict.fromkeys(phases)}
     if config.rebalance.epochs:
@@ -28,41 +29,44 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
     return epochs
 
 
-def _parameters(module: nn.Module) -> int:
+def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def banner(config: Config, dataset: Dataset, network: Network, machine: Machine, steps: int) -> Iterator[str]:
-    """Yield lines on data, method, schedule and machine.
+    """Yield the lines on data, method, schedule and machine.
 
     Args:
-        config: as the run follows it.
+        config: the effective configuration.
         dataset: the opened splits.
-        network: that of the representation stage.
-        machine: where it runs.
-        steps: steps of an epoch.
+        network: network of the representation stage.
+        machine: device and ranks.
+        steps: steps per epoch.
     """
     counts, optim = dataset.train.counts, config.optim
-    sizes = ", ".join(f"{int(member.sum())} {name}" for name, member in class_groups(counts).items())
-    parameters, head = _parameters(network), _parameters(network.projection) if network.projection else 0
-    of_head = f" ({head:,} in the projection head, which serves training alone)" if head else ""
+    sizes = ", ".join(f"{int(members.sum())} {name}" for name, members in class_groups(counts).items())
+    parameters, head = (
+        _count_parameters(network),
+        _count_parameters(network.projection) if network.projection else 0,
+    )
+    head_note = f" ({head:,} in the projection head, used in training only)" if head else ""
     epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
     ranks = machine.ranks.world_size
-    held_back = f" ({len(dataset.holdout_rows):,} held back)" if len(dataset.holdout_rows) else ""
-    share = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
-    rise = f" after {optim.warmup_epochs} rising epochs" if optim.warmup_epochs else ""
+    holdout_note = f" ({len(dataset.holdout_rows):,} in the holdout)" if len(dataset.holdout_rows) else ""
+    local_batch = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
+    warmup = f" after {optim.warmup_epochs} warm-up epochs" if optim.warmup_epochs else ""
     yield (
-        f"data     {config.data.dataset}: {len(dataset.train):,} training images{held_back}, "
+        f"data     {config.data.dataset}: {len(dataset.train):,} training images{holdout_note}, "
         f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
     )
     yield (
-        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{of_head}, "
+        f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{head_note}, "
         f"seed {config.engine.seed}"
     )
     yield (
-        f"schedule epochs: {epochs}; {steps:,} steps each; global batch {optim.batch_size}{share}; "
-        f"learning rate {optim.lr:g}, {optim.schedule}{rise}"
+        f"schedule epochs: {epochs}; {steps:,} steps each; global batch {optim.batch_size}{local_batch}; "
+        f"learning rate {optim.lr:g}, {optim.schedule}{warmup}"
     )
     yield f"machine  {machine.describe()}"
     ratio = counts.max() / counts.min()
@@ -70,16 +74,16 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
 
 
-def resumed(config: Config, checkpoint: Checkpoint | None, steps: int) -> str:
-    """Return the line on where a run goes on.
+def resume_line(config: Config, checkpoint: Checkpoint | None, steps: int) -> str:
+    """Return the line that states at which step a run continues.
 
     Args:
-        config: as the run follows it.
-        checkpoint: what it goes on from; None: from the beginning.
-        steps: steps of an epoch.
+        config: the effective configuration.
+        checkpoint: the checkpoint that is resumed, or None if there is none.
+        steps: steps per epoch.
     """
     if checkpoint is None:
-        return "resumed  from the beginning: it had written no checkpoint"
+        return "resumed  from the beginning, because there is no checkpoint"
     stage, epoch = checkpoint.stage, checkpoint.epoch
     epochs = (config.optim if stage == "representation" else config.rebalance).epochs
     if epoch == epochs:

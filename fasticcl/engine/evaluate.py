@@ -1,4 +1,4 @@
-"""Accuracy: overall and on the many, medium and few splits (section 4.2)."""
+"""Accuracy: overall and of the class groups many, medium and few (section 4.2)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,26 +13,29 @@ from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
 
 Metrics = dict[str, float | None]
-"""Percentages by name; None for a split that has no class."""
+"""Accuracies in percent by name. None for a class group without images."""
 METRICS = ("val/top1", "val/many", "val/medium", "val/few")
 
 
 def evaluate(
     network: Network, batches: Iterable[StreamBatch], train_counts: NDArray[np.integer], machine: Machine
 ) -> Metrics:
-    """Return top-1 accuracy in percent over the given images, and per split.
+    """Return the top-1 accuracy in percent, overall and for each class group.
 
-    Overall is the share of images that are right; a split is the mean of its classes' accuracies.
+    The overall accuracy is the fraction of correctly classified images. The accuracy of a class group is the
+    mean of the accuracies of its classes.
 
     Args:
-        network: the network; it is left in evaluation mode.
-        batches: this rank's images; over all ranks each comes once.
-        train_counts: [K] training images per class, which define the splits.
-        machine: where it runs.
+        network: the network. It is left in evaluation mode.
+        batches: images of this rank. Each image must occur on exactly one rank.
+        train_counts: [K] training images per class, which define the class groups.
+        machine: device and ranks.
     """
     network.eval()
-    (right,), seen = count_correct(network.encoder, [network.classifier], batches, len(train_counts), machine)
-    return accuracies(right, seen, train_counts)
+    (correct,), total = count_correct(
+        network.encoder, [network.classifier], batches, len(train_counts), machine
+    )
+    return accuracies(correct, total, train_counts)
 
 
 def count_correct(
@@ -42,29 +45,29 @@ def count_correct(
     num_classes: int,
     machine: Machine,
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Return how many images of each class every classifier gets right [C, K], and how many there are [K].
+    """Return the correctly classified images per classifier and class [C, K], and all images per class [K].
 
     Args:
-        encoder: in evaluation mode; it sees each image once, however many classifiers there are.
-        classifiers: C of them, on its features.
-        batches: this rank's images; over all ranks each comes once.
+        encoder: encoder in evaluation mode. It processes each image once for all classifiers.
+        classifiers: C classifiers of its features.
+        batches: images of this rank. Each image must occur on exactly one rank.
         num_classes: K.
-        machine: where it runs.
+        machine: device and ranks.
     """
     counts = torch.zeros((len(classifiers) + 1, num_classes), dtype=torch.int64, device=machine.device)
-    *right, seen = counts
+    *correct, total = counts
     for y, predicted in _predictions(encoder, classifiers, batches):
-        for of_class, each in zip(right, predicted, strict=True):
-            of_class.index_add_(0, y, (each == y).long())
-        seen.index_add_(0, y, torch.ones_like(y))
-    totals = machine.ranks.all_reduce(counts).cpu().numpy()
-    return totals[:-1], totals[-1]
+        for correct_of_classifier, classes in zip(correct, predicted, strict=True):
+            correct_of_classifier.index_add_(0, y, (classes == y).long())
+        total.index_add_(0, y, torch.ones_like(y))
+    summed = machine.ranks.all_reduce(counts).cpu().numpy()
+    return summed[:-1], summed[-1]
 
 
 def predictions(
     network: Network, batches: Iterable[StreamBatch]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the labels [B] and the predicted classes [B] of each batch; evaluation mode, float32."""
+    """Yield the labels [B] and the predicted classes [B] of each batch, in evaluation mode and float32."""
     network.eval()
     for y, (predicted,) in _predictions(network.encoder, [network.classifier], batches):
         yield y, predicted
@@ -74,9 +77,10 @@ def predictions(
 def _predictions(
     encoder: nn.Module, classifiers: Sequence[nn.Module], batches: Iterable[StreamBatch]
 ) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
-    """Yield the labels [B] of each batch and what every classifier predicts, each [B].
+    """Yield the labels [B] of each batch and the predicted classes [B] of every classifier.
 
-    In float32 whatever the precision of training: bfloat16 logits tie, and ties favour low labels.
+    This runs in float32 regardless of the precision of training, because bfloat16 logits can be equal and
+    argmax then favours low classes.
     """
     for batch in batches:
         features = encoder(batch.x)
@@ -84,18 +88,18 @@ def _predictions(
 
 
 def accuracies(
-    right: NDArray[np.integer], seen: NDArray[np.integer], train_counts: NDArray[np.integer]
+    correct: NDArray[np.integer], total: NDArray[np.integer], train_counts: NDArray[np.integer]
 ) -> Metrics:
-    """Return the metrics from right and seen images per class, each [K]."""
-    metrics: Metrics = {"val/top1": 100 * float(right.sum() / seen.sum())}
-    for name, member in class_groups(train_counts).items():
-        present = member & (seen > 0)
-        per_class = right[present] / seen[present]
+    """Return the metrics for the numbers of correct images and of all images per class, both [K]."""
+    metrics: Metrics = {"val/top1": 100 * float(correct.sum() / total.sum())}
+    for name, members in class_groups(train_counts).items():
+        present = members & (total > 0)
+        per_class = correct[present] / total[present]
         metrics[f"val/{name}"] = 100 * float(per_class.mean()) if present.any() else None
     return metrics
 
 
-def balanced_accuracy(right: NDArray[np.integer], seen: NDArray[np.integer]) -> float | None:
-    """Return the mean accuracy, in percent, of the classes that have an image; None without any."""
-    present = seen > 0
-    return 100 * float((right[present] / seen[present]).mean()) if present.any() else None
+def balanced_accuracy(correct: NDArray[np.integer], total: NDArray[np.integer]) -> float | None:
+    """Return the mean of the per-class accuracies in percent, or None if there is no image."""
+    present = total > 0
+    return 100 * float((correct[present] / total[present]).mean()) if present.any() else None

@@ -29,20 +29,20 @@ def build_loader(
         warn: called with one sentence for each unreadable image.
 
     Raises:
-        UserError: a batch that is larger than the training split, or cannot be divided among the ranks.
+        UserError: the batch is larger than the training split or not divisible by the number of ranks.
     """
     batch_size = config.optim.batch_size
     images = len(dataset.train) - len(dataset.holdout_rows)
     if batch_size > images:
         raise UserError(
-            f"A batch of {batch_size} is larger than the {images} training images; "
-            f"use --batch-size {images} or less."
+            f"A batch of {batch_size} is larger than the {images} training images. "
+            f"Use --batch-size {images} or less."
         )
     ranks = machine.ranks
     if batch_size % ranks.world_size:
         raise UserError(
-            f"A global batch of {batch_size} cannot be divided among {ranks.world_size} ranks; "
-            f"use --batch-size {batch_size // ranks.world_size * ranks.world_size or ranks.world_size}."
+            f"A global batch of {batch_size} cannot be divided among {ranks.world_size} ranks. "
+            f"Use --batch-size {batch_size // ranks.world_size * ranks.world_size or ranks.world_size}."
         )
     plan = Plan(
         dataset.train.index,
@@ -68,20 +68,22 @@ def build_loader(
 
 
 def evaluation_split_batches(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
-    """Return this rank's images of the evaluated split, each once; a few of them for ``fast_dev_run``."""
-    return _evaluation(config, dataset.evaluated, machine, cache=dataset.evaluation_cache)
+    """Return this rank's batches of the evaluated split. ``fast_dev_run`` limits their number."""
+    return _evaluation_batches(config, dataset.evaluated, machine, cache=dataset.evaluation_cache)
 
 
 def holdout_batches(config: Config, dataset: Dataset, machine: Machine) -> Iterable[StreamBatch]:
-    """Return this rank's images of those that training leaves out, as an evaluation sees them."""
-    return _evaluation(config, dataset.train, machine, rows=dataset.holdout_rows)
+    """Return this rank's batches of the holdout images, with the transforms of an evaluation."""
+    return _evaluation_batches(config, dataset.train, machine, rows=dataset.holdout_rows)
 
 
-def _evaluation(config: Config, shards: Shards, machine: Machine, **which: Any) -> Iterable[StreamBatch]:
+def _evaluation_batches(
+    config: Config, shards: Shards, machine: Machine, **options: Any
+) -> Iterable[StreamBatch]:
     batches = evaluation_batches(
         shards,
         config.data,
-        **which,
+        **options,
         batch_size=-(-config.optim.batch_size // machine.ranks.world_size),
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,

@@ -1,4 +1,4 @@
-"""Where the records of a run go beside its own files: TensorBoard and Weights & Biases."""
+"""Loggers for TensorBoard and Weights & Biases, in addition to the run's own files."""
 
 import importlib
 import os
@@ -21,28 +21,28 @@ _WANDB_ID = "wandb.id"
 
 
 class Logger(Protocol):
-    """A place for scalars and figures."""
+    """Interface of a logger for scalars and figures."""
 
     def log(self, scalars: dict[str, float], step: int) -> None:
-        """Keep scalars of a step; steps never fall."""
+        """Log the scalars of a global step. Steps never decrease."""
         ...
 
-    def show(self, figures: dict[str, Path]) -> None:
-        """Keep figures, PNG files by name."""
+    def log_figures(self, figures: dict[str, Path]) -> None:
+        """Log figures, which are PNG files by name."""
         ...
 
     def close(self) -> None:
-        """Keep what is left; nothing more comes."""
+        """Write all pending data and close the logger."""
         ...
 
 
 class TensorBoard:
-    """Event files in the run folder's ``tensorboard/``, which ``tensorboard --logdir runs`` finds.
+    """Logger that writes TensorBoard event files to ``tensorboard/`` in the run folder.
 
     Args:
         folder: the run folder.
-        first: the global step of the next record; what an earlier process wrote of this and later ones is
-            hidden. None: nothing is.
+        first: global step of the next record. Events of an earlier process from this step on are hidden.
+            None hides nothing.
     """
 
     def __init__(self, folder: Path, first: int | None) -> None:
@@ -51,18 +51,16 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
 
     def log(self, scalars: dict[str, float], step: int) -> None:
-        """Write scalars to the disk, so that a killed run has all that metrics.jsonl has."""
+        """Write scalars and flush them, so a killed run has the same records as in metrics.jsonl."""
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
-    def show(self, figures: dict[str, Path]) -> None:
-        """Write figures beside the scalars."""
+    def log_figures(self, figures: dict[str, Path]) -> None:
+        """Write figures."""
         for name, path in figures.items():
-            with Image.open(path) as picture:
-                self.writer.add_image(
-                    f"figures/{name}", np.asarray(picture.convert("RGB")), dataformats="HWC"
-                )
+            with Image.open(path) as image:
+                self.writer.add_image(f"figures/{name}", np.asarray(image.convert("RGB")), dataformats="HWC")
 
     def close(self) -> None:
         """Close the event file."""
@@ -70,10 +68,10 @@ class TensorBoard:
 
 
 class WandB:
-    """A W&B run, set up by W&B's own environment variables (WANDB_PROJECT, WANDB_MODE, ...).
+    """Logger for a W&B run, configured by W&B's environment variables (WANDB_PROJECT, WANDB_MODE, ...).
 
-    Its id is kept in the run folder, so that a run that goes on does so in W&B too, which drops the steps
-    that it has already.
+    The id is saved in the run folder, so a resumed run continues the same W&B run. W&B drops steps that it
+    already has.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
@@ -89,34 +87,34 @@ class WandB:
         )
 
     def log(self, scalars: dict[str, float], step: int) -> None:
-        """Queue scalars; W&B sends them from a process of its own."""
+        """Queue scalars, which a separate process of W&B sends."""
         self.run.log(scalars, step=step)
 
-    def show(self, figures: dict[str, Path]) -> None:
+    def log_figures(self, figures: dict[str, Path]) -> None:
         """Queue figures."""
         import wandb  # pyrefly: ignore[missing-import]  # an extra
 
         self.run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()})
 
     def close(self) -> None:
-        """Wait until W&B has everything."""
+        """Wait until W&B has received all data."""
         self.run.finish()
 
 
 def log_figures(folder: Path, config: Config, figures: dict[str, Path]) -> None:
-    """Pass the figures of a finished run on to the loggers that it had.
+    """Log the figures of a finished run with the loggers of its configuration.
 
     Args:
         folder: the run folder.
-        config: its configuration.
+        config: configuration of the run.
         figures: PNG files by name.
 
     Raises:
-        Exception: whatever a logger raises.
+        Exception: a logger failed.
     """
     for name in config.engine.logger:
         logger = TensorBoard(folder, None) if name == "tensorboard" else WandB(folder, config)
-        logger.show(figures)
+        logger.log_figures(figures)
         logger.close()
 
 
@@ -126,28 +124,28 @@ def _wandb_id(path: Path) -> str:
     return path.read_text().strip()
 
 
-def require(names: Iterable[str]) -> None:
-    """Import what the loggers need.
+def import_loggers(names: Iterable[str]) -> None:
+    """Import the packages of the loggers.
 
     Raises:
-        UserError: one is not installed.
+        UserError: a package is not installed.
     """
     for name in names:
         try:
             importlib.import_module(_MODULES[name])
         except ImportError as error:
             raise UserError(
-                f"--logger {name} cannot be used ({error}); get what it needs with: "
-                f"pip install 'fasticcl[{name}]'"
+                f"--logger {name} is not available ({error}). "
+                f"Install its packages with: pip install 'fasticcl[{name}]'"
             ) from None
 
 
 class Loggers:
-    """Passes the scalars of a run's records on, by global step; a logger that fails is left out from then on.
+    """The loggers of a run. A logger that fails is disabled with a warning.
 
     Args:
-        config: the configuration that the run follows; its ``engine.logger`` names the loggers.
-        steps: steps of an epoch.
+        config: the effective configuration. ``engine.logger`` lists the loggers.
+        steps: steps per epoch.
     """
 
     def __init__(self, config: Config, steps: int) -> None:
@@ -156,18 +154,18 @@ class Loggers:
         self._open: dict[str, Logger] = {}
         self._warn: Callable[[str], None] = lambda _: None
 
-    def step(self, stage: str | None, epoch: int, step: int) -> int:
-        """Return the global step, over both stages, of a step of an epoch, which counts from 0."""
-        before = self.config.optim.epochs if stage == "rebalancing" else 0
-        return (before + epoch) * self._steps + step
+    def global_step(self, stage: str | None, epoch: int, step: int) -> int:
+        """Return the global step over both stages. ``epoch`` counts from 0 within its stage."""
+        previous_epochs = self.config.optim.epochs if stage == "rebalancing" else 0
+        return (previous_epochs + epoch) * self._steps + step
 
     def open(self, run: RunWriter, first: int) -> None:
-        """Start the loggers, to which `log` then passes the records.
+        """Start the loggers.
 
         Args:
-            run: the run; it warns of a logger that fails.
-            first: the least global step that is still to be logged. At the end of an epoch that is the step
-                that the run has reached, since the epoch's record is still to come.
+            run: the run, whose ``warn`` reports a failing logger.
+            first: first global step that is not logged yet. At the end of an epoch this is the current step,
+                because the record of the epoch is still missing.
         """
         self._warn = run.warn
         kinds: dict[str, Callable[[], Logger]] = {
@@ -178,26 +176,27 @@ class Loggers:
             self._try(name, lambda name=name: self._open.update({name: kinds[name]()}))
 
     def log(self, record: Record) -> None:
-        """Pass on the numbers of a record; those of an epoch's last step come with the epoch's accuracies.
+        """Log the numbers of a record.
 
-        W&B takes a step once: what comes to it in a later process, after a stop between the two, is dropped.
+        The last step of an epoch has two records. Only the second one, which includes the accuracies, is
+        logged. W&B accepts each step once, so it would drop the second one after a stop between the two.
         """
         if record["step"] == self._steps and "val/top1" not in record:
             return
-        step = self.step(record["stage"], record["epoch"] - 1, record["step"])
+        step = self.global_step(record["stage"], record["epoch"] - 1, record["step"])
         scalars = {name: value for name, value in record.items() if "/" in name and value is not None}
         for name, logger in [*self._open.items()]:
             self._try(name, lambda logger=logger: logger.log(scalars, step))
 
     def close(self) -> None:
-        """Let every logger finish."""
+        """Close all loggers."""
         for name, logger in [*self._open.items()]:
             self._try(name, logger.close)
         self._open.clear()
 
-    def _try(self, name: str, do: Callable[[], object]) -> None:
+    def _try(self, name: str, action: Callable[[], object]) -> None:
         try:
-            do()
-        except Exception as error:  # whatever ails it, training goes on
+            action()
+        except Exception as error:  # any failure of a logger must not stop training
             self._open.pop(name, None)
-            self._warn(f"warning  {name} fails and is left out from here on: {error}")
+            self._warn(f"warning  {name} failed and is disabled for this run: {error}")

@@ -1,4 +1,4 @@
-"""SGD and the learning rate of an epoch (section 4.3)."""
+"""SGD and the learning-rate schedules (section 4.3)."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from fasticcl.config import Optim
 def build_optimizer(
     parameters: Iterable[torch.nn.Parameter], optim: Optim, weight_decay: float | None = None
 ) -> torch.optim.Optimizer:
-    """Return SGD over ``parameters``; its learning rate is set at the start of every epoch."""
+    """Return an SGD optimizer. `set_lr` sets its learning rate at the start of every epoch."""
     parameters = list(parameters)
     return torch.optim.SGD(
         parameters,
@@ -24,25 +24,25 @@ def build_optimizer(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the learning rate ``lr``."""
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-def cosine(epoch: int, epochs: int) -> float:
-    """Return the factor that falls from 1 at epoch 0 to 0 at epoch ``epochs``."""
+def cosine_factor(epoch: int, epochs: int) -> float:
+    """Return the cosine decay factor, which is 1 at epoch 0 and 0 at epoch ``epochs``."""
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def representation_lr(epoch: int, optim: Optim) -> float:
-    """Return the learning rate of an epoch (from 0) of the representation stage.
+    """Return the learning rate of an epoch (counted from 0) of the representation stage.
 
-    The rate changes between epochs only, as in the codes that the paper follows ([22] and [59]).
+    The rate is constant within an epoch, as in the code that the paper follows ([22] and [59]).
     """
     if optim.schedule == "cosine":
-        factor = cosine(epoch, optim.epochs)
+        factor = cosine_factor(epoch, optim.epochs)
     else:
-        # Milestones are shares of the epochs; 0.55 · 100 must mean 55, not 55.00000000000001.
+        # Milestones are fractions of the epochs. Rounding makes 0.55 · 100 equal 55, not 55.00000000000001.
         passed = sum(epoch >= round(share * optim.epochs, 6) for share in optim.milestones)
         factor = optim.decay**passed
     if epoch < optim.warmup_epochs:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, otherwise plain lines."""
 
 import time
 from collections.abc import Mapping
@@ -12,55 +12,55 @@ from fasticcl.console import print_lines
 from fasticcl.data.plan import Phase
 from fasticcl.engine.evaluate import METRICS
 
-_ESTIMATED_AFTER = 50  # steps
-_QUIET_SECONDS = 60  # without a terminal, a long epoch reports at this interval
+_STEPS_BEFORE_ESTIMATE = 50
+_LINE_INTERVAL = 60  # seconds between two lines within an epoch without a terminal
 RELATIVE_COST: Mapping[Phase, float] = {"warmup": 1.0, "interpolative": 2.0, "rebalance": 0.5}
-"""What a step of a phase costs until one was measured: passes with gradient, a frozen encoder's for half."""
-_SKIPPED = 2  # first steps of a phase, in which pipelines fill and kernels are chosen or compiled
+"""Assumed cost of a step until its phase is measured: forward passes with gradient, 0.5 without gradient."""
+_SKIPPED_STEPS = 2  # at the start of a phase, while pipelines fill and kernels are selected or compiled
 
 
 class TimeEstimate:
-    """The seconds that are left, by phase: each is counted at its own pace, evaluations with it.
+    """Estimate of the remaining seconds from the mean step time of each phase, evaluations included.
 
     Args:
         steps: steps of the whole run by phase, in order.
-        done: steps that earlier processes took.
+        done: steps taken by earlier processes.
     """
 
     def __init__(self, steps: Mapping[Phase, int], done: int = 0) -> None:
         self.left = dict(steps)
         for phase, count in self.left.items():
-            taken = min(done, count)
-            self.left[phase] -= taken
-            done -= taken
+            finished = min(done, count)
+            self.left[phase] -= finished
+            done -= finished
         self._measured: dict[Phase, tuple[int, float]] = {}
         self._phase: Phase | None = None
-        self._before, self._skip = 0.0, 0
+        self._previous, self._skip = 0.0, 0
 
     def step(self, phase: Phase, now: float) -> None:
-        """Count a step that ended ``now`` (seconds)."""
+        """Count a step that ended at the time ``now``, in seconds."""
         if phase != self._phase:
-            self._phase, self._skip = phase, _SKIPPED
+            self._phase, self._skip = phase, _SKIPPED_STEPS
         elif self._skip:
             self._skip -= 1
         else:
             count, seconds = self._measured.get(phase, (0, 0.0))
-            self._measured[phase] = (count + 1, seconds + now - self._before)
-        self._before = now
+            self._measured[phase] = (count + 1, seconds + now - self._previous)
+        self._previous = now
         if self.left.get(phase):
             self.left[phase] -= 1
 
     def seconds(self) -> float | None:
-        """Return the seconds that are left; None before anything was measured."""
+        """Return the remaining seconds, or None before the first measurement."""
         if not self._measured:
             return None
-        # A phase that has not begun is expected at the pace of the last one that was measured.
-        known = list(self._measured)[-1]
-        count, total = self._measured[known]
-        unit = total / count / RELATIVE_COST[known]
-        return sum(left * self._pace(phase, unit) for phase, left in self.left.items())
+        # The step time of a phase that has not begun is derived from the last measured phase.
+        measured = list(self._measured)[-1]
+        count, total = self._measured[measured]
+        unit = total / count / RELATIVE_COST[measured]
+        return sum(left * self._step_time(phase, unit) for phase, left in self.left.items())
 
-    def _pace(self, phase: Phase, unit: float) -> float:
+    def _step_time(self, phase: Phase, unit: float) -> float:
         if phase not in self._measured:
             return unit * RELATIVE_COST[phase]
         count, total = self._measured[phase]
@@ -68,12 +68,12 @@ class TimeEstimate:
 
 
 class Display:
-    """Shows epochs and steps of a run.
+    """Display of the epochs and steps of a run.
 
     Args:
-        console: where to.
+        console: the rich console.
         steps: steps of the whole run by phase, in order.
-        done: steps that earlier processes took.
+        done: steps taken by earlier processes.
     """
 
     def __init__(self, console: Console, steps: Mapping[Phase, int], done: int = 0) -> None:
@@ -81,7 +81,7 @@ class Display:
         self.total = sum(steps.values())
         self.phase = next(iter(steps))
         self.estimate = TimeEstimate(steps, done)
-        self.spoke = time.monotonic()
+        self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -102,27 +102,27 @@ class Display:
         self._bar.stop()
 
     def step(self) -> None:
-        """Count a step of the phase; after 50 of them say how long the run will take."""
+        """Count a step of the phase. Print an estimate of the remaining time after 50 steps."""
         self.done += 1
         self.estimate.step(self.phase, time.monotonic())
         self._bar.update(self._task, completed=self.done)
-        if self.done - self.start == _ESTIMATED_AFTER and self.done < self.total:
-            self.print(f"estimate {self.eta()} to go, after {_ESTIMATED_AFTER} steps")
+        if self.done - self.start == _STEPS_BEFORE_ESTIMATE and self.done < self.total:
+            self.print(f"estimate {self.eta()} left, after {_STEPS_BEFORE_ESTIMATE} steps")
 
     def show_step(self, record: Mapping[str, Any], epochs: int, steps: int) -> None:
-        """Show the state inside an epoch: a record of the loop's log."""
-        place = f"{_place(record, epochs)} step {record['step']}/{steps}"
+        """Show a log record within an epoch, on the bar or as a line."""
+        position = f"{_position(record, epochs)} step {record['step']}/{steps}"
         state = f"{_losses(record)}  {_speed(record)}  ETA {self.eta()}"
-        self._bar.update(self._task, description=place, state=state)
+        self._bar.update(self._task, description=position, state=state)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.spoke > _QUIET_SECONDS:
-            self.spoke = now
-            self.print(f"{place}  {state}")
+        if not self.console.is_terminal and now - self._last_line > _LINE_INTERVAL:
+            self._last_line = now
+            self.print(f"{position}  {state}")
 
     def show_epoch(self, record: Mapping[str, Any], epochs: int) -> None:
         """Print the line of a finished epoch."""
-        self.spoke = time.monotonic()
-        parts = [_place(record, epochs), _losses(record), _accuracy(record), _speed(record)]
+        self._last_line = time.monotonic()
+        parts = [_position(record, epochs), _losses(record), _accuracy(record), _speed(record)]
         self.print("  ".join([*parts, f"ETA {self.eta()}"]))
 
     def print(self, text: str) -> None:
@@ -130,7 +130,7 @@ class Display:
         print_lines(self.console, [text])
 
     def eta(self) -> str:
-        """Return the time that is left, as the steps so far have gone."""
+        """Return the estimated remaining time as ``h:mm:ss`` or ``m:ss``, or ``-`` if it is unknown."""
         left = self.estimate.seconds()
         if left is None:
             return "-"
@@ -140,11 +140,11 @@ class Display:
 
 
 def percent(value: float | None) -> str:
-    """Return an accuracy as it is shown, a dash where there is none."""
+    """Return an accuracy as text with one decimal, or ``-`` for None."""
     return "-" if value is None else f"{value:.1f}"
 
 
-def _place(record: Mapping[str, Any], epochs: int) -> str:
+def _position(record: Mapping[str, Any], epochs: int) -> str:
     return f"{record['phase']:<13} epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
 
 

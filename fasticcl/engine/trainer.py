@@ -11,12 +11,12 @@ from rich.console import Console
 from fasticcl.config import Config
 from fasticcl.console import print_lines
 from fasticcl.data.loader import Loader
-from fasticcl.engine.banner import banner, phase_epochs, resumed
+from fasticcl.engine.banner import banner, phase_epochs, resume_line
 from fasticcl.engine.compile_trial import ModeTrial, try_modes, wants_trial
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
-from fasticcl.engine.loggers import Loggers, require
+from fasticcl.engine.loggers import Loggers, import_loggers
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.results import Report, report_of
@@ -63,7 +63,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
     # Rank 0 first, because it may have to create the demo's shards.
     ranks.run_on_main(lambda: open_dataset(config, machine.gpu, is_new) and None)
     dataset = open_dataset(config, machine.gpu, is_new)
-    require(config.engine.logger)
+    import_loggers(config.engine.logger)
     warn = _warner(ranks.rank, console)
     prepared = None if folder and folder.finished else _prepare(config, dataset, machine, warn)
     # The folder is created last, so that bad input leaves none behind.
@@ -128,7 +128,7 @@ def _opening(
         yield f"mode     {prepared.trial.describe()}"
     yield f"run      {run.folder.path}"
     if not is_new:
-        yield resumed(config, checkpoint, steps)
+        yield resume_line(config, checkpoint, steps)
 
 
 def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, console: Console) -> None:
@@ -164,7 +164,7 @@ def _start_loggers(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint
     """Start the loggers on rank 0 and return the global step that the run has reached."""
     loggers = prepared.loggers
     stage, epoch, step = (checkpoint.stage, checkpoint.epoch, checkpoint.step) if checkpoint else (None, 0, 0)
-    done = loggers.step(stage, epoch, step)
+    done = loggers.global_step(stage, epoch, step)
     if run.ranks.is_main:
         is_epoch_open = step == prepared.loader.steps  # all steps are done, but its record is not written
         loggers.open(run, done if is_epoch_open else done + 1)

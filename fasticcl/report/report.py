@@ -117,7 +117,7 @@ def report_comparison(folders: Sequence[Path], output: Path) -> Path:
     for history in histories:
         if not history.finished:
             raise UserError(
-                f"{history.folder} is not finished, so it cannot be compared. Leave it out. "
+                f"{history.folder} is not finished, so it cannot be compared. Leave it out or finish it. "
                 f"{RunFolder.open(history.folder).how_to_finish}"
             )
     groups = group_runs(histories)

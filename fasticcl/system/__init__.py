@@ -1,1 +1,1 @@
-"""The machine and its processes: devices, ranks, cores, memory limits and signals."""
+"""The machine and its processes: devices, ranks, available cores and memory, signals."""

@@ -1,23 +1,24 @@
-"""The C library's allocator, told what a loader does all day."""
+"""Tune glibc malloc to keep freed batch buffers in the process."""
 
 import ctypes
 
 # From malloc.h of glibc.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_PAD = 64 * 2**20
+_PAD_BYTES = 64 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep the memory of freed batches for the next; return whether the allocator agreed.
+    """Keep the memory of freed batches in the process for reuse. Return True if the allocator accepts this.
 
-    A batch on the CPU is some tens of megabytes, allocated and freed at every step. glibc hands such
-    pieces back to the kernel at once and gets them again page by page. Call this before the first
-    loader is made: threads that already allocated keep their own arenas. It holds for the whole process.
+    A CPU batch is some tens of megabytes that are allocated and freed at every step. By default glibc returns
+    such blocks to the kernel at once and gets them back page by page. Call this before the first loader is
+    created, because threads that have already allocated memory keep their arenas. It affects the whole
+    process.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
+    except AttributeError:  # not glibc
         return False
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _PAD))
-    agreed = [mallopt(name, value) for name, value in settings]  # ask for each, whatever the others say
-    return all(agreed)
+    options = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _PAD_BYTES))
+    accepted = [mallopt(option, value) for option, value in options]  # set all of them even if one fails
+    return all(accepted)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: no names of machines, no paths."""
+"""Description of the hardware for benchmark results, without host names and paths."""
 
 import datetime
 import os
@@ -17,55 +17,55 @@ _GPU = {
     "power.limit": "power_limit_w",
     "driver_version": "driver",
 }
-_PATIENCE = 10  # seconds for nvidia-smi
+_TIMEOUT = 10  # seconds for nvidia-smi
 
 
 def hardware() -> dict[str, Any]:
-    """Return CPU, cores that this process may use, versions, date and, where there is one, the GPU."""
+    """Return the CPU model, usable cores, load, first GPU (if any), package versions and date."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
         **gpu(),
         "python": platform.python_version(),
-        **{package: found for package in PACKAGES if (found := package_version(package))},
+        **{package: version for package in PACKAGES if (version := package_version(package))},
         "date": datetime.date.today().isoformat(),
     }
 
 
 def cpu_model() -> str:
-    """Return the model name that the kernel reports."""
+    """Return the CPU model name from ``/proc/cpuinfo``."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             return value.strip()
-    return platform.machine()  # not every architecture names its model
+    return platform.machine()  # some architectures report no model name
 
 
 def gpu() -> dict[str, str | float]:
-    """Return name, memory in MiB, power limit in watts and driver of the first GPU; nothing without one.
+    """Return name, memory in MiB, power limit in watts and driver of the first GPU, or {} without a GPU.
 
-    What nvidia-smi does not know is left out.
+    Values that nvidia-smi does not report are omitted.
     """
     try:
         rows = query_nvidia_smi(_GPU)
     except (OSError, subprocess.SubprocessError):
         return {}
-    described = zip(_GPU.values(), rows[0] if rows else (), strict=False)
-    return {name: _number(value) for name, value in described if value and not value.startswith("[")}
+    values = zip(_GPU.values(), rows[0] if rows else (), strict=False)
+    return {name: _number(value) for name, value in values if value and not value.startswith("[")}
 
 
 def query_nvidia_smi(fields: Iterable[str]) -> list[list[str]]:
-    """Return what nvidia-smi says of every GPU, in the order of ``fields``.
+    """Return the values of ``fields`` for every GPU, as reported by nvidia-smi.
 
     Raises:
-        OSError: there is no nvidia-smi.
-        subprocess.SubprocessError: it fails, or does not answer.
+        OSError: nvidia-smi is not installed.
+        subprocess.SubprocessError: nvidia-smi fails or times out.
     """
     fields = [*fields]
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    found = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
-    rows = [[value.strip() for value in line.split(",")] for line in found.splitlines()]
+    output = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT, check=True).stdout
+    rows = [[value.strip() for value in line.split(",")] for line in output.splitlines()]
     return [row for row in rows if len(row) == len(fields)]
 
 

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, precision, compilation."""
+"""Device, precision, compilation and ranks of a run."""
 
 import inspect
 from collections.abc import Callable
@@ -13,87 +13,88 @@ from fasticcl.errors import UserError
 from fasticcl.system.rank_environment import local_rank, world_size
 from fasticcl.system.ranks import Ranks, join_process_group
 
-# Running statistics are averaged after the step. The name of the option changed after torch 2.11.
-_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-_NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+# Ranks.average_buffers averages running statistics after the step. torch renamed this option after 2.11.
+_IS_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "broadcast_buffers": False}
 
 
 Mode = Literal["off", "on", "step", "cuda-graphs"]
-"""How training is computed, as ``engine.compile`` has it."""
+"""Compilation of a training step. The values are those of ``engine.compile``."""
 MODES: dict[Mode, str] = {
     "off": "eager",
     "on": "compiled",
     "step": "compiled with losses and centroids",
     "cuda-graphs": "compiled with CUDA graphs",
 }
+"""Description of each mode."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live and how forward passes are computed."""
+    """Device of the tensors and the way in which forward passes are computed."""
 
     device: torch.device
     bfloat16: bool
-    """Whether forward passes run under bfloat16 autocast; losses and centroids stay in float32."""
+    """If True, forward passes run under bfloat16 autocast. Losses and centroids stay in float32."""
     mode: Mode
-    """What of a training step goes through torch.compile, and whether CUDA graphs replay it."""
+    """The parts of a training step that are compiled, and whether CUDA graphs are used."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
 
     @property
     def gpu(self) -> int | None:
-        """Device number for DALI; None on the CPU."""
+        """Return the CUDA device index, or None on a CPU."""
         return self.device.index if self.device.type == "cuda" else None
 
     @property
     def compiled(self) -> bool:
-        """Whether forward passes in training go through torch.compile."""
+        """Return True if forward passes in training are compiled."""
         return self.mode != "off"
 
     def synchronize(self) -> None:
-        """Wait until everything that was started on the device is done."""
+        """Wait for all kernels that are queued on the device."""
         if self.gpu is not None:
             torch.cuda.synchronize(self.gpu)
 
     def begin_step(self) -> None:
-        """Say that a training step begins: what CUDA graphs put out in the last may be overwritten.
+        """Mark the beginning of a training step, after which CUDA graphs may overwrite earlier outputs.
 
-        Without it every call of a compiled module that has no backward pass to come begins one, and the
-        features of a frozen encoder would be gone before the classifier has seen them.
+        Without this mark, every call of a compiled module without a pending backward pass begins a step, and
+        the features of a frozen encoder would be overwritten before the classifier has read them.
         """
         if self.mode == "cuda-graphs":
             torch.compiler.cudagraph_mark_step_begin()
 
     def autocast(self) -> torch.autocast:
-        """Return the context for a forward pass."""
+        """Return the autocast context of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def to_device(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Move a module to the device, its weights in the memory format of the images."""
+        """Move a module to the device and its weights to channels_last, the memory format of the images."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
     def compile_forward(self, module: torch.nn.Module) -> Callable[..., Any]:
-        """Return what computes a module's forward pass: the module, or what it is compiled to."""
+        """Return the module, compiled if the mode compiles forward passes."""
         if self.mode in ("off", "step"):
             return module
-        # Inductor captures in the mode "thread_local", which leaves DALI's threads alone.
+        # Inductor captures graphs in the mode "thread_local", which does not affect the threads of DALI.
         return torch.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
 
     def compile_losses(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what computes the losses of a stage: the function, or what the whole of it is compiled to.
+        """Return the function that computes the losses of a stage, compiled in the mode ``step``.
 
-        Not with CUDA graphs: what the next step needs of this one, the centroids, they would overwrite.
+        CUDA graphs cannot be used here, because they would overwrite the centroids that the next step needs.
         """
         return torch.compile(compute) if self.mode == "step" else compute
 
     def wrap_for_training(
         self, module: torch.nn.Module, find_unused_parameters: bool = False
     ) -> Callable[..., Any]:
-        """Return what computes the forward pass of a module that learns, with the gradients of all ranks.
+        """Return a trainable module, compiled and, with several ranks, wrapped in DistributedDataParallel.
 
         Args:
             module: the module.
-            find_unused_parameters: whether some of its parameters may get no gradient in a step.
+            find_unused_parameters: True if some parameters may get no gradient in a step.
         """
         forward = self.compile_forward(module)
         if self.ranks.world_size == 1:
@@ -103,11 +104,11 @@ class Machine:
             device_ids=None if self.gpu is None else [self.gpu],
             gradient_as_bucket_view=True,
             find_unused_parameters=find_unused_parameters,
-            **_NO_BUFFERS,
+            **_NO_BUFFER_SYNC,
         )
 
     def describe(self) -> str:
-        """Return device, precision and versions in a few words."""
+        """Return device, precision, mode and torch version in one line."""
         name = (
             torch.cuda.get_device_name(self.device)
             if self.gpu is not None
@@ -118,43 +119,44 @@ class Machine:
         return f"{ranks}{name}, {precision}, {MODES[self.mode]}, torch {torch.__version__}"
 
 
-def _mode(asked: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
-    if asked == "auto":
+def _choose_mode(requested: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
+    if requested == "auto":
         return "on" if use_gpu else "off"
-    return asked if use_gpu or asked != "cuda-graphs" else "on"
+    return requested if use_gpu or requested != "cuda-graphs" else "on"
 
 
 def choose_machine(engine: Engine, alone: bool = False) -> Machine:
-    """Return the machine that the configuration asks for.
+    """Return the machine for a configuration.
 
-    Where the mode is ``auto``, it is compiled on a GPU until a trial (`fasticcl.engine.compile_trial`)
-    finds another to be faster, and eager on a CPU, which knows no CUDA graphs either.
+    The mode ``auto`` means compiled on a GPU, unless a trial (`fasticcl.engine.compile_trial`) finds a faster
+    mode, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``.
 
     Args:
-        engine: device and precision.
-        alone: whether this process works by itself, even where torchrun started others beside it.
+        engine: device, precision and mode.
+        alone: if True, this process does not join the other ranks.
 
     Raises:
-        UserError: a GPU is asked for and there is none, or fewer than ranks; or a mode that is for one rank.
+        UserError: a requested GPU does not exist, there are more ranks than GPUs, or the mode supports only
+            one rank.
     """
     has_gpu = torch.cuda.is_available()
     if engine.device == "gpu" and not has_gpu:
         raise UserError(
-            "--device gpu: torch sees no GPU here; check the driver with nvidia-smi or use --device cpu."
+            "--device gpu: torch sees no GPU here. Check the driver with nvidia-smi or use --device cpu."
         )
     use_gpu = has_gpu and engine.device != "cpu"
     if use_gpu and local_rank() >= torch.cuda.device_count():
         raise UserError(
-            f"This machine has more ranks than GPUs that torch sees ({torch.cuda.device_count()}); "
-            "start as many as there are GPUs."
+            f"There are more ranks on this machine than GPUs ({torch.cuda.device_count()}). "
+            "Start one rank for each GPU."
         )
     if use_gpu:
         torch.cuda.set_device(local_rank())
     if engine.compile == "step" and not alone and world_size() > 1:
-        raise UserError("engine.compile=step is for one rank; use --set engine.compile=on.")
+        raise UserError("engine.compile=step supports only one rank. Use --set engine.compile=on.")
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
         ranks=Ranks() if alone else join_process_group(use_gpu),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
-        mode=_mode(engine.compile, use_gpu),
+        mode=_choose_mode(engine.compile, use_gpu),
     )

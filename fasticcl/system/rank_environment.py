@@ -1,10 +1,10 @@
-"""The environment variables that torchrun sets for each rank. Without torchrun, this is rank 0 of 1."""
+"""Environment variables that torchrun sets for each rank. A process without them is rank 0 of 1."""
 
 import os
 
 
 def is_launched_rank() -> bool:
-    """Return whether this process was started as a rank."""
+    """Return True if this process was launched as a rank."""
     return "RANK" in os.environ
 
 
@@ -14,7 +14,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """Return the rank of this process on its machine, which is also the number of its GPU."""
+    """Return the rank of this process on its machine, which is also its GPU index."""
     return _read("LOCAL_RANK", 0)
 
 
@@ -29,7 +29,7 @@ def local_world_size() -> int:
 
 
 def restart_count() -> int:
-    """Return how often torchrun has restarted the ranks."""
+    """Return the number of times that torchrun has restarted the ranks."""
     return _read("TORCHELASTIC_RESTART_COUNT", 0)
 
 

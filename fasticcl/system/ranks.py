@@ -1,7 +1,7 @@
-"""The processes that train one network together: who this is, and what they say to each other.
+"""The processes that train one network together, and their collective operations.
 
-Each holds a copy of the network and a slice of every global batch. ``torchrun`` starts them and says who
-is who; a process on its own is rank 0 of 1, and nothing here costs it anything.
+Each rank has a copy of the network and gets a slice of every global batch. ``torchrun`` or ``--nproc``
+launches the ranks. A single process is rank 0 of 1 and does not communicate.
 """
 
 import atexit
@@ -19,29 +19,29 @@ from torch import nn
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.system import rank_environment
 
-_PATIENCE = timedelta(minutes=10)  # rank 0 may write a checkpoint to a slow disk while the others wait
+_TIMEOUT = timedelta(minutes=10)  # the other ranks wait while rank 0 writes a checkpoint to a slow disk
 
 
 class Ranks:
-    """This process among ``world_size``; every method but the properties is called by all of them alike.
+    """One rank among ``world_size``. All ranks must call its methods in the same order.
 
     Args:
-        rank: number of this process.
-        world_size: how many there are.
+        rank: rank of this process.
+        world_size: number of ranks.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         self.rank, self.world_size = rank, world_size
         self._control: Any = dist.new_group(backend="gloo") if world_size > 1 else None
-        self._asked: tuple[dist.Work, torch.Tensor] | None = None
+        self._pending: tuple[dist.Work, torch.Tensor] | None = None
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files and talks to the person."""
+        """Return True for rank 0, which writes the files and prints progress."""
         return self.rank == 0
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the tensors [B, ...] of all ranks in order, [world_size · B, ...], without gradient."""
+        """Return the tensors [B, ...] of all ranks as one [world_size · B, ...], without gradient."""
         if self.world_size == 1:
             return tensor.detach()
         tensor = tensor.detach().contiguous()
@@ -50,7 +50,7 @@ class Ranks:
         return torch.cat(parts)
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over the ranks."""
+        """Return the sum of a tensor over all ranks."""
         if self.world_size == 1:
             return tensor
         total = tensor.clone()
@@ -58,10 +58,10 @@ class Ranks:
         return total
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Give all ranks the mean of the floating-point buffers (the running statistics of batch norm)."""
-        # A frozen encoder's are equal already, and the mean of three equal numbers may be another.
-        training = (part for part in module.modules() if part.training)
-        buffers = [b for part in training for b in part.buffers(recurse=False) if b.is_floating_point()]
+        """Average the floating-point buffers (running statistics of batch normalisation) over all ranks."""
+        # Buffers of a frozen encoder are equal already. The mean of equal numbers can differ by rounding.
+        training = (child for child in module.modules() if child.training)
+        buffers = [b for child in training for b in child.buffers(recurse=False) if b.is_floating_point()]
         if self.world_size == 1 or not buffers:
             return
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
@@ -71,7 +71,7 @@ class Ranks:
             buffer.copy_(mean.view_as(buffer))
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Return what each rank passed, in order."""
+        """Return the objects of all ranks, in the order of the ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -79,19 +79,19 @@ class Ranks:
         return values
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return what rank 0 passed."""
+        """Return the object of rank 0."""
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, group=self._control)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, group=self._control)
+        return values[0]
 
-    def run_on_main(self, work: Callable[[], Any]) -> Any:
-        """Return what ``work`` returns on rank 0; its UserError there is raised on every rank."""
+    def run_on_main(self, function: Callable[[], Any]) -> Any:
+        """Call a function on rank 0 and return its result, or raise its UserError, on every rank."""
         outcome = None
         if self.is_main:
             try:
-                outcome = work()
+                outcome = function()
             except UserError as error:
                 outcome = error
         outcome = self.broadcast_object(outcome)
@@ -101,90 +101,94 @@ class Ranks:
 
     @contextmanager
     def report_lost_rank(self) -> Iterator[None]:
-        """Work that every rank takes part in.
+        """Return a context in which the failure of another rank raises TrainingFailed.
 
         Raises:
-            TrainingFailed: another rank is gone.
+            TrainingFailed: another rank has exited.
         """
         try:
             yield
         except RuntimeError as error:
             if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            time.sleep(1)  # torchrun blames the rank that it sees end first: let that be the other
+            time.sleep(1)  # torchrun reports the first rank that exits, which should be the one that failed
             raise TrainingFailed(
-                f"Another rank is gone, and rank {self.rank} cannot go on without it; see what that one or "
-                "torchrun says of the reason, then go on from the last checkpoint with --resume."
+                f"Another rank has exited, so rank {self.rank} cannot continue. The output of "
+                "the other rank or of torchrun contains the reason. "
+                "Continue from the last checkpoint with --resume."
             ) from None
 
     def delayed_max(self, *numbers: int) -> list[int]:
-        """Return the largest of the numbers that any rank passed, one by one: all ranks get the same.
+        """Return the maximum over all ranks of each number.
 
-        Among several ranks these are the numbers of the call before: they are asked for now and fetched
-        at the next call, so that no step waits for them.
+        With several ranks these are the maxima of the previous call (0 at first). The reduction runs in the
+        background until the next call, so no step waits for it.
         """
         if self.world_size == 1:
             return [*numbers]
-        agreed = self.flush_delayed_max() or [0] * len(numbers)
-        asked = torch.tensor(numbers)
-        work = dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._control, async_op=True)
-        self._asked = work, asked
-        return agreed
+        maxima = self.flush_delayed_max() or [0] * len(numbers)
+        values = torch.tensor(numbers)
+        work = dist.all_reduce(values, dist.ReduceOp.MAX, group=self._control, async_op=True)
+        self._pending = work, values
+        return maxima
 
     def flush_delayed_max(self) -> list[int] | None:
-        """Fetch the answer that is under way, or None."""
-        if self._asked is None:
+        """Return the maxima of the last `delayed_max` call, or None if there is no pending call."""
+        if self._pending is None:
             return None
-        work, asked = self._asked
-        self._asked = None
+        work, values = self._pending
+        self._pending = None
         work.wait()
-        return asked.tolist()
+        return values.tolist()
 
 
 def join_process_group(gpu: bool) -> Ranks:
-    """Return this process's place among those that ``torchrun`` started, after they have met.
+    """Initialise the process group of the ranks that ``torchrun`` launched and return this rank.
+
+    Args:
+        gpu: if True, tensors are on GPUs and the backend is NCCL. Otherwise it is gloo.
 
     Raises:
-        UserError: something else than torchrun says that there are several.
-        TrainingFailed: the others did not come.
+        UserError: WORLD_SIZE is set without RANK.
+        TrainingFailed: other ranks did not join in time.
     """
     world_size = rank_environment.world_size()
     if world_size == 1:
         return Ranks()
     if not rank_environment.is_launched_rank():
         raise UserError(
-            f"WORLD_SIZE is {world_size} and there is no RANK: start the ranks with torchrun or --nproc."
+            f"WORLD_SIZE is {world_size}, but RANK is not set. Start the ranks with torchrun or --nproc."
         )
     if not dist.is_initialized():
-        store, rank, _ = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        store, rank, _ = next(dist.rendezvous("env://", timeout=_TIMEOUT))
         backend = "nccl" if gpu else "gloo"
-        own = _own_part(store, rank, world_size)
-        dist.init_process_group(backend, timeout=_PATIENCE, store=own, rank=rank, world_size=world_size)
-        if not gpu:  # gloo's threads abort a process that ends while they run
+        store = _fresh_store(store, rank, world_size)
+        dist.init_process_group(backend, timeout=_TIMEOUT, store=store, rank=rank, world_size=world_size)
+        if not gpu:  # threads of gloo abort a process that exits while they run
             atexit.register(dist.destroy_process_group)
     return Ranks(dist.get_rank(), world_size)
 
 
-def _own_part(store: dist.Store, rank: int, world_size: int) -> dist.Store:
-    """Return a part of the store that all ranks share and to which no ranks of an earlier start have written.
+def _fresh_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:
+    """Return a prefix of the store that the ranks share and that no earlier launch has written to.
 
-    torchrun keeps its store when it starts ranks again, and with it the addresses of those that ended. So
-    each rank says a word that nobody has heard before, and rank 0 answers it with the name of the part.
+    torchrun keeps its store when it restarts the ranks, including the addresses of the ranks that exited. So
+    each rank publishes a random token, and rank 0 replies to it with the name of the prefix.
     """
-    word = secrets.token_hex(8)
-    store.set(f"fasticcl/{rank}", word)
+    token = secrets.token_hex(8)
+    store.set(f"fasticcl/{rank}", token)
     if rank:
-        part = store.get(f"fasticcl/{word}").decode()
-        store.set(f"fasticcl/{word}/{part}", "heard")
-        return dist.PrefixStore(part, store)
-    waiting, latest = set(range(1, world_size)), time.monotonic() + _PATIENCE.total_seconds()
-    while waiting:
-        if time.monotonic() > latest:
-            raise TrainingFailed(f"Ranks {sorted(waiting)} did not come within {_PATIENCE}; start all again.")
-        for other in sorted(waiting):
-            said = store.get(f"fasticcl/{other}").decode()  # perhaps by one that ended
-            store.set(f"fasticcl/{said}", word)
-            if store.check([f"fasticcl/{said}/{word}"]):
-                waiting.discard(other)
+        prefix = store.get(f"fasticcl/{token}").decode()
+        store.set(f"fasticcl/{token}/{prefix}", "received")
+        return dist.PrefixStore(prefix, store)
+    missing, deadline = set(range(1, world_size)), time.monotonic() + _TIMEOUT.total_seconds()
+    while missing:
+        if time.monotonic() > deadline:
+            raise TrainingFailed(f"Ranks {sorted(missing)} did not join within {_TIMEOUT}. Start all again.")
+        for other in sorted(missing):
+            other_token = store.get(f"fasticcl/{other}").decode()  # possibly of a rank that has exited
+            store.set(f"fasticcl/{other_token}", token)
+            if store.check([f"fasticcl/{other_token}/{token}"]):
+                missing.discard(other)
         time.sleep(0.01)
-    return dist.PrefixStore(word, store)
+    return dist.PrefixStore(token, store)

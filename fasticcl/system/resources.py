@@ -13,37 +13,37 @@ from pathlib import Path
 from fasticcl.system.rank_environment import local_world_size
 
 _ROOT = Path("/")
-_NO_MEMORY_LIMIT = 2**60  # version 1 writes a number near 2^63 for none
+_NO_MEMORY_LIMIT = 2**60  # version 1 reports a number near 2^63 if there is no limit
 
 
 def available_cores() -> int:
-    """Return this process's share of the cores: those it may use, divided among the ranks of its machine."""
+    """Return the number of cores for this rank: the usable cores divided by the ranks on this machine."""
     return max(1, usable_cores() // local_world_size())
 
 
 def usable_cores() -> int:
-    """Return how many cores may be kept busy here, by affinity and by control group."""
+    """Return the number of cores that this process may keep busy, by CPU affinity and control group."""
     cores, quota = len(os.sched_getaffinity(0)), cpu_quota()
     return cores if quota is None else min(cores, max(1, math.ceil(quota)))
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
-    """Return the cores' worth of time that this process is granted, or None where that is not limited."""
-    shares = []
+    """Return the CPU quota in cores, or None if there is no limit."""
+    quotas = []
     for group in _groups("cpu", root):
         try:
             if (group / "cpu.max").exists():
-                quota, period = (group / "cpu.max").read_text().split()
+                micros, period = (group / "cpu.max").read_text().split()
             else:
-                quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-            shares.append(float(quota) / float(period))
-        except (OSError, ValueError):  # no such file here, or "max"
+                micros, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quotas.append(float(micros) / float(period))
+        except (OSError, ValueError):  # no such file, or the value "max"
             continue
-    return min((share for share in shares if share > 0), default=None)
+    return min((quota for quota in quotas if quota > 0), default=None)
 
 
 def memory_limit(root: Path = _ROOT) -> int | None:
-    """Return the bytes of memory that this process may use, or None where they are not limited."""
+    """Return the memory limit in bytes, or None if there is no limit."""
     limits = []
     for group in _groups("memory", root):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -55,7 +55,7 @@ def memory_limit(root: Path = _ROOT) -> int | None:
 
 
 def memory_left(root: Path = _ROOT) -> int | None:
-    """Return the bytes of memory that the limits leave beside what is in use, or None without a limit."""
+    """Return the unused bytes below the memory limit, or None if there is no limit."""
     left = []
     for group in _groups("memory", root):
         for limit, used in (
@@ -63,15 +63,15 @@ def memory_left(root: Path = _ROOT) -> int | None:
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
             try:
-                most = int((group / limit).read_text())
-                left.append((most, most - int((group / used).read_text())))
+                maximum = int((group / limit).read_text())
+                left.append((maximum, maximum - int((group / used).read_text())))
             except (OSError, ValueError):
                 continue
-    return min((each for most, each in left if most < _NO_MEMORY_LIMIT), default=None)
+    return min((unused for maximum, unused in left if maximum < _NO_MEMORY_LIMIT), default=None)
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Yield the folders of the groups that this process is in, from the innermost to the root's."""
+    """Yield the folders of the control groups of this process, from the innermost to the root."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -82,4 +82,4 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
             continue
         top = root / "sys/fs/cgroup" / (controller if controllers else "")
         group = top / path.lstrip("/")
-        yield from (each for each in (group, *group.parents) if each.is_relative_to(top))
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))

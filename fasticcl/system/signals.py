@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGUSR1, as SLURM sends it before time is up: finish the step, save, leave."""
+"""Record Ctrl-C, SIGTERM and SIGUSR1, so that training can finish its step and save before it exits.
+
+SLURM can send SIGUSR1 before the time limit of a job.
+"""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,7 +9,7 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, notes the first of the signals; the second acts as if nobody had listened."""
+    """Context manager that records the first signal in ``signum`` and then restores the signal handlers."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -15,8 +18,8 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             try:
-                self._previous[signum] = signal.signal(signum, self._note)
-            except ValueError:  # not the main thread: whoever runs the main thread listens
+                self._previous[signum] = signal.signal(signum, self._record)
+            except ValueError:  # only the main thread can set signal handlers
                 break
         return self
 
@@ -25,7 +28,7 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
+    def _record(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  signature of a signal handler
         self.signum = signum
         self._restore()
 

@@ -75,7 +75,7 @@ def fasticcl_command(monkeypatch, capsys, tmp_path):
         (["train", "demo", "--device", "tpu"], "engine.device: "),
         (
             ["train", "demo", "--resume"],
-            "There is no run to resume in runs/demo; start one without --resume.",
+            "There is no run to resume in runs/demo. Start one without --resume.",
         ),
         (["train", "-c", "nowhere.toml"], "Cannot read the configuration nowhere.toml: No such file"),
         (["convert", "folder", "nowhere", "shards"], "Cannot read the folder nowhere: No such file"),
@@ -112,7 +112,7 @@ def test_a_folder_without_images_is_named(fasticcl_command, tmp_path):
     code, _, err = fasticcl_command("convert", "folder", "images", "shards")
     assert code == 2
     assert err.startswith(
-        "error: There are no images in images/train; lay the images out as train/CLASS/image.jpg"
+        "error: There are no images in images/train. Arrange the images as train/CLASS/x.jpg"
     )
 
 
@@ -133,7 +133,7 @@ def test_a_batch_larger_than_the_dataset_is_named(fasticcl_command, digit_shards
     code, _, err = fasticcl_command("train", "demo", "--data", digit_shards, "--batch-size", "393")
     assert code == 2
     assert (
-        err == "error: A batch of 393 is larger than the 392 training images; use --batch-size 392 or less.\n"
+        err == "error: A batch of 393 is larger than the 392 training images. Use --batch-size 392 or less.\n"
     )
 
 
@@ -175,8 +175,8 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
     for title in (
         "before rebalancing",
         "after rebalancing",
-        "its epoch",
-        "best on these images",
+        "rebalancing epoch",
+        "best on test",
         "overall",
         "many",
         "medium",

@@ -295,7 +295,7 @@ def test_a_single_class_is_an_error(one_class, tmp_path):
     [
         (
             {"batch_size": 999},
-            f"A batch of 999 is larger than the {IMAGES} training images; use --batch-size {IMAGES} or less",
+            f"A batch of 999 is larger than the {IMAGES} training images. Use --batch-size {IMAGES} or less",
         ),
         ({"dataset": "inat2018"}, "contains shards of demo, not of inat2018"),
         ({"set": {"method.encoder": "resnet9"}}, "no encoder 'resnet9'. Did you mean resnet"),
@@ -329,7 +329,7 @@ def test_default_run_names_are_numbered(digit_shards, tmp_path):
 
 def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
     train()
-    with pytest.raises(UserError, match="leave out --epochs"):
+    with pytest.raises(UserError, match="Leave out --epochs"):
         fasticcl.train("demo", project=tmp_path, resume=True, epochs=9)
     with pytest.raises(UserError, match="There is no run to resume"):
         fasticcl.train("inat2018", project=tmp_path, resume=True)

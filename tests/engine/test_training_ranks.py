@@ -251,7 +251,7 @@ def test_indivisible_batch_is_one_line_and_exit_code_2(tiny_shards, tmp_path):
     words = [*command(tiny_shards, tmp_path), "--batch-size", 21]
     children = start_ranks(tmp_path / "log", 2, command_line, *words)
     assert [child.exit_code() for child in children] == [2, 2]
-    sentence = "error: A global batch of 21 cannot be divided among 2 ranks; use --batch-size 20.\n"
+    sentence = "error: A global batch of 21 cannot be divided among 2 ranks. Use --batch-size 20.\n"
     assert children[0].printed() == sentence
     assert not (tmp_path / "demo").exists()
 
@@ -261,7 +261,7 @@ def test_mode_for_one_rank_is_refused_on_several(tiny_shards, tmp_path):
     children = start_ranks(tmp_path / "log", 2, command_line, *words)
     assert [child.exit_code() for child in children] == [2, 2]
     assert children[0].printed() == (
-        "error: engine.compile=step is for one rank; use --set engine.compile=on.\n"
+        "error: engine.compile=step supports only one rank. Use --set engine.compile=on.\n"
     )
     assert not (tmp_path / "demo").exists()
 
@@ -320,7 +320,7 @@ def test_signal_to_any_rank_stops_all_and_rank_0_reports_it(tiny_shards, tmp_pat
     children[rank].signal(signal.SIGTERM)
     assert [child.exit_code() for child in children] == [143, 143]
     assert children[0].printed().splitlines()[-2:] == [
-        "stopped by SIGTERM; the state is saved. Continue with:",
+        "stopped by SIGTERM. The state is saved. Continue with:",
         f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume",
     ]
     assert "Continue with" not in children[1].printed()

@@ -50,7 +50,7 @@ def test_parameter_counts_of_banner_and_card_differ_by_the_projection_head(tiny_
     output = ConsoleOutput()
     run = start_tiny(tiny_shards, tmp_path, method=method, console=output.console, epochs=2).run
     banner = re.search(
-        r"resnet8, ([\d,]+) parameters(?: \(([\d,]+) in the projection head, which .*\))?, seed",
+        r"resnet8, ([\d,]+) parameters(?: \(([\d,]+) in the projection head, used .*\))?, seed",
         output.file.getvalue(),
     )
     total, head = (int((count or "0").replace(",", "")) for count in banner.groups())

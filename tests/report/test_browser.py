@@ -1,32 +1,33 @@
-"""The report in a real browser: headless Chromium, where there is one."""
+"""The page in headless Chromium, if it is installed."""
 
 import re
 
 import pytest
 
-from tests.support.browser import DARK, look, needs_chromium
+from tests.support.browser import DARK, needs_chromium, run_script
 
 pytestmark = needs_chromium
 PROBE = """
-Object.assign(seen, { errors: window.problems, figures: [], pictures: [], orders: {} });
-for (const each of document.querySelectorAll("figure svg")) {
-  const box = each.getBoundingClientRect();
-  const paths = each.querySelectorAll("path").length;
-  seen.figures.push([box.width, box.height, document.documentElement.clientWidth, paths]);
+Object.assign(results, { errors: window.problems, figures: [], images: [], orders: {} });
+for (const svg of document.querySelectorAll("figure svg")) {
+  const box = svg.getBoundingClientRect();
+  const paths = svg.querySelectorAll("path").length;
+  results.figures.push([box.width, box.height, document.documentElement.clientWidth, paths]);
 }
-for (const each of document.querySelectorAll("img")) seen.pictures.push([each.complete, each.naturalWidth]);
+for (const image of document.querySelectorAll("img"))
+  results.images.push([image.complete, image.naturalWidth]);
 for (const table of document.querySelectorAll("table.sortable")) {
-  [...table.tHead.rows[0].cells].forEach((head, column) => {
-    for (const turn of ["up", "down"]) {
-      head.querySelector("button").click();
-      seen.orders[`${head.innerText} ${turn}`] =
-        [head.ariaSort, [...table.tBodies[0].rows].map((row) => row.cells[column].innerText)];
+  [...table.tHead.rows[0].cells].forEach((header, column) => {
+    for (const click of ["first", "second"]) {
+      header.querySelector("button").click();
+      results.orders[`${header.innerText} ${click}`] =
+        [header.ariaSort, [...table.tBodies[0].rows].map((row) => row.cells[column].innerText)];
     }
   });
 }
-seen.paper = getComputedStyle(document.body).backgroundColor;
-seen.axis = getComputedStyle(document.querySelector("svg text")).fill;
-seen.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+results.background = getComputedStyle(document.body).backgroundColor;
+results.axis = getComputedStyle(document.querySelector("svg text")).fill;
+results.overflows = document.documentElement.scrollWidth > document.documentElement.clientWidth;
 """
 LISTENER = """
 <script>
@@ -37,50 +38,54 @@ addEventListener("error", (event) => problems.push(event.message), true);
 
 
 @pytest.fixture(scope="module")
-def page(report):
-    return report.replace("<head>", "<head>" + LISTENER)
+def page(report_html):
+    return report_html.replace("<head>", "<head>" + LISTENER)
 
 
 def test_the_page_loads_without_errors_and_shows_its_figures(page, tmp_path):
-    seen, console = look(page, PROBE, tmp_path, "--window-size=1200,900")
+    results, console = run_script(page, PROBE, tmp_path, "--window-size=1200,900")
     assert console == []
-    assert seen["errors"] == []
-    assert len(seen["figures"]) == 5
-    assert all(width > 300 and height > 150 and paths > 10 for width, height, _, paths in seen["figures"])
-    assert len({round(width) for width, *_ in seen["figures"]}) == 1, "none is larger than the others"
-    assert seen["pictures"]
-    assert all(complete and width for complete, width in seen["pictures"])
+    assert results["errors"] == []
+    assert len(results["figures"]) == 5
+    for width, height, _, paths in results["figures"]:
+        assert width > 300
+        assert height > 150
+        assert paths > 10
+    assert len({round(width) for width, *_ in results["figures"]}) == 1, "all figures have the same width"
+    assert results["images"]
+    assert all(complete and width for complete, width in results["images"])
 
 
-def test_a_click_on_a_head_sorts_the_table(page, tmp_path):
-    seen, _ = look(page, PROBE, tmp_path)
-    (name,) = {key.removesuffix(" up") for key in seen["orders"] if key.startswith("training images")} - {
-        key for key in seen["orders"] if key.endswith("down")
+def test_a_click_on_a_column_header_sorts_the_table(page, tmp_path):
+    results, _ = run_script(page, PROBE, tmp_path)
+    orders = results["orders"]
+    (header,) = {key.removesuffix(" first") for key in orders if key.startswith("training images")} - {
+        key for key in orders if key.endswith("second")
     }
-    state, sizes = seen["orders"][f"{name} up"]
-    assert state == "ascending"
+    direction, sizes = orders[f"{header} first"]
+    assert direction == "ascending"
     assert [*map(int, sizes)] == sorted(map(int, sizes))
-    state, sizes = seen["orders"][f"{name} down"]
-    assert state == "descending"
+    direction, sizes = orders[f"{header} second"]
+    assert direction == "descending"
     assert [*map(int, sizes)] == sorted(map(int, sizes), reverse=True)
-    names = next(order for key, (_, order) in seen["orders"].items() if re.fullmatch(r"class\W+up", key))
+    names = next(names for key, (_, names) in orders.items() if re.fullmatch(r"class\W+first", key))
     assert names == sorted(names)
 
 
-def test_on_a_phone_nothing_reaches_beyond_the_screen(page, tmp_path):
-    seen, _ = look(page, PROBE, tmp_path, "--window-size=500,900")
-    assert not seen["wide"]
-    assert all(width <= screen for width, _, screen, _ in seen["figures"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
+    results, _ = run_script(page, PROBE, tmp_path, "--window-size=500,900")
+    assert not results["overflows"]
+    assert all(width <= screen for width, _, screen, _ in results["figures"])
 
 
-def test_light_and_dark_differ_and_axes_can_be_read_on_both(page, tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    light, _ = look(page, PROBE, tmp_path / "one")
-    dark, _ = look(page, PROBE, tmp_path / "two", DARK)
-    assert brightness(light["paper"]) > 0.9
+def test_axes_are_readable_in_light_and_dark_mode(page, tmp_path):
+    (tmp_path / "light").mkdir()
+    (tmp_path / "dark").mkdir()
+    light, _ = run_script(page, PROBE, tmp_path / "light")
+    dark, _ = run_script(page, PROBE, tmp_path / "dark", DARK)
+    assert brightness(light["background"]) > 0.9
     assert brightness(light["axis"]) < 0.2
-    assert brightness(dark["paper"]) < 0.2
+    assert brightness(dark["background"]) < 0.2
     assert brightness(dark["axis"]) > 0.8
 
 

@@ -1,63 +1,54 @@
 import dataclasses
 import io
 import itertools
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fasticcl.report import run_figures, run_sections
-from fasticcl.report.class_analysis import ClassAnalysis
+from fasticcl.report import run_figures
 from fasticcl.report.comparison import metric_curves
 from fasticcl.report.plotting import to_png
 from fasticcl.report.run_groups import RunGroup
-from fasticcl.report.run_history import read_history
 
 PHASES = ("warmup", "interpolative", "rebalance")
 LENGTHS = [(1,), (1, 1), (1, 1, 1), (5, 2, 1), (1, 198, 1), (100, 95, 5), (100, 1, 1), (1, 1, 198)]
 CURVES = [run_figures.accuracy_curves, run_figures.loss_curves, run_figures.throughput_curves]
 
 
-@pytest.fixture(scope="module")
-def record(reported):
-    return read_history(reported)
-
-
-@pytest.fixture(scope="module")
-def details(reported):
-    return ClassAnalysis.model_validate(json.loads((reported / "report.json").read_text())["details"])
-
-
-def of_lengths(record, lengths):
-    """A record of phases with so many epochs each."""
-    of_phase = {each["phase"]: each for each in record.epochs}
+def with_phases(history, lengths):
+    """Return a history with the given number of epochs in each phase."""
+    of_phase = {record["phase"]: record for record in history.epochs}
     epochs = [of_phase[name] for name, count in zip(PHASES, lengths, strict=False) for _ in range(count)]
-    return dataclasses.replace(record, epochs=epochs)
+    return dataclasses.replace(history, epochs=epochs)
 
 
-def of_classes(details, sizes):
-    """Details of as many classes as there are sizes."""
+def with_class_sizes(analysis, sizes):
+    """Return an analysis with one class for each of the given numbers of training images."""
     count = len(sizes)
-    cut = {name: [1] * count for name in details.right}
-    norms = {name: [*range(1, count + 1)] for name in details.weight_norms}
-    changes = {"train_counts": sizes, "seen": [2] * count, "right": cut, "weight_norms": norms}
-    return details.model_copy(update=changes | {"centroid_norms": [1.0] * count})
+    changes = {
+        "train_counts": sizes,
+        "seen": [2] * count,
+        "right": {name: [1] * count for name in analysis.right},
+        "weight_norms": {name: [*range(1, count + 1)] for name in analysis.weight_norms},
+        "centroid_norms": [1.0] * count,
+    }
+    return analysis.model_copy(update=changes)
 
 
-def ticks(figure):
-    """The labels on the horizontal axis that are seen."""
+def tick_labels(figure):
+    """Return the visible labels of the x-axis."""
     figure.draw_without_rendering()
     axis = figure.axes[0].xaxis
     low, high = sorted(axis.get_view_interval())
-    drawn = [each for each in axis.get_major_ticks() if low <= each.get_loc() <= high]
-    return [each.label1.get_text() for each in drawn]
+    visible = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [tick.label1.get_text() for tick in visible]
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("draw", CURVES)
-def test_names_of_phases_lie_apart_between_axes_and_title(record, draw, lengths):
-    figure = draw(of_lengths(record, lengths))
+@pytest.mark.parametrize("plot", CURVES)
+def test_phase_labels_do_not_overlap_each_other_axes_or_title(history, plot, lengths):
+    figure = plot(with_phases(history, lengths))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -69,68 +60,71 @@ def test_names_of_phases_lie_apart_between_axes_and_title(record, draw, lengths)
     assert all(axes.bbox.y1 <= box.y0 < box.y1 <= title.y0 for box in boxes)
 
 
-def test_the_name_of_a_long_phase_is_at_its_middle(record):
-    figure = run_figures.accuracy_curves(of_lengths(record, (40, 60, 100)))
+def test_the_label_of_a_long_phase_is_at_its_middle(history):
+    figure = run_figures.accuracy_curves(with_phases(history, (40, 60, 100)))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     for text, middle in zip(axes.texts, (20.5, 70.5, 150.5), strict=True):
         box = text.get_window_extent()
-        place, _ = axes.transData.inverted().transform(((box.x0 + box.x1) / 2, 0))
-        assert place == pytest.approx(middle, abs=1)
+        x, _ = axes.transData.inverted().transform(((box.x0 + box.x1) / 2, 0))
+        assert x == pytest.approx(middle, abs=1)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("draw", CURVES)
-def test_epochs_are_whole_numbers(record, draw, lengths):
-    labels = ticks(draw(of_lengths(record, lengths)))
+@pytest.mark.parametrize("plot", CURVES)
+def test_epoch_ticks_are_whole_numbers(history, plot, lengths):
+    labels = tick_labels(plot(with_phases(history, lengths)))
     assert labels
     assert all(label.isdecimal() and 1 <= int(label) <= sum(lengths) for label in labels)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_epochs_of_a_comparison_are_whole_numbers(record, lengths):
-    runs = [of_lengths(record, lengths)]
-    labels = ticks(metric_curves([RunGroup("one", runs)], "val/top1", "one"))
+def test_epoch_ticks_of_a_comparison_are_whole_numbers(history, lengths):
+    group = RunGroup("one", [with_phases(history, lengths)])
+    labels = tick_labels(metric_curves([group], "val/top1", "one"))
     assert labels
     assert all(map(str.isdecimal, labels))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 1000])
-def test_ranks_of_classes_are_whole_numbers_that_begin_with_1(details, count):
-    figure = run_figures.class_norms(of_classes(details, [*range(count, 0, -1)]))
-    labels = ticks(figure)
+def test_class_ranks_are_whole_numbers_from_1(analysis, count):
+    figure = run_figures.class_norms(with_class_sizes(analysis, [*range(count, 0, -1)]))
+    labels = tick_labels(figure)
     assert labels
     assert all(map(str.isdecimal, labels))
     assert figure.axes[0].lines[0].get_xdata().tolist() == [*range(1, count + 1)]
 
 
 @pytest.mark.parametrize("sizes", [[60, 30, 22], [142, 10, 2], [5000, 50, 1], [7, 7, 7]])
-def test_sizes_of_classes_are_plain_numbers(details, sizes):
-    labels = ticks(run_figures.per_class_accuracy(of_classes(details, sizes)))
+def test_class_sizes_are_plain_numbers(analysis, sizes):
+    labels = tick_labels(run_figures.per_class_accuracy(with_class_sizes(analysis, sizes)))
     assert labels
     assert all(label.replace(",", "").isdecimal() for label in labels)
 
 
-def test_of_a_single_epoch_every_accuracy_is_seen(record):
-    one = dataclasses.replace(record, epochs=[record.epochs[-1]])
-    with Image.open(io.BytesIO(to_png(run_figures.accuracy_curves(one)))) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+def test_a_single_epoch_is_visible(history):
+    one = dataclasses.replace(history, epochs=[history.epochs[-1]])
+    with Image.open(io.BytesIO(to_png(run_figures.accuracy_curves(one)))) as image:
+        pixels = np.asarray(image.convert("RGB"))
     above_the_legend = pixels[: len(pixels) * 3 // 4].reshape(-1, 3).tolist()
-    assert above_the_legend.count([0xD5, 0x5E, 0x00]) > 20, "the few"
+    assert above_the_legend.count([0xD5, 0x5E, 0x00]) > 20, "the colour of few"
 
 
-def test_lines_along_0_and_100_are_seen_whole(record):
-    for draw in (run_figures.accuracy_curves, run_figures.throughput_curves):
-        low, high = draw(record).axes[-1].get_ylim()
+def test_curves_at_0_and_100_percent_are_fully_visible(history):
+    for plot in (run_figures.accuracy_curves, run_figures.throughput_curves):
+        low, high = plot(history).axes[-1].get_ylim()
         assert low < 0
         assert high > 100
 
 
-def test_starts_that_are_alike_share_a_column(record):
-    starts = [record.environments[0] | {"started": f"day {day}"} for day in range(12)]
-    starts[11] = starts[11] | {"torch": "another"}
-    (table,) = run_sections._environments(dataclasses.replace(record, environments=starts))
-    first = ", ".join(f"day {day}" for day in range(11))
-    assert [column.name for column in table.columns] == ["started", first, "day 11"]
-    (torch,) = [row for row in table.rows if row[0].text == "torch"]
-    assert [cell.text for cell in torch] == ["torch", str(record.environments[0]["torch"]), "another"]
+def test_the_running_mean_is_over_neighbours_in_size_and_skips_missing_values():
+    sizes = np.array([5, 1, 3, 4, 2, 6])
+    values = np.array([50.0, 10.0, 30.0, np.nan, 20.0, 60.0])
+    x, y = run_figures._running_mean(sizes, values)
+    assert x.tolist() == [1, 2, 3, 5, 6]
+    assert y.tolist() == [10, 20, 30, 50, 60]
+    many = np.arange(150)
+    x, y = run_figures._running_mean(many, many * 2.0)
+    assert len(x) == 150 - 10 + 1
+    assert y == pytest.approx(2 * x)
+    assert x[0] == pytest.approx(np.mean(many[:10]))

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 import fasticcl
-from fasticcl.cli import tables
 from fasticcl.errors import UserError
-from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.summary import Summary
 
 
@@ -54,21 +52,6 @@ def test_every_class_is_in_exactly_one_bar_of_the_histogram():
     assert all(one[1] + 1 == two[0] for one, two in itertools.pairwise(bars))
 
 
-@pytest.mark.parametrize("counts", [[7], [1, 1], [10_000, 10_000], [12, 12, 12]])
-def test_a_histogram_of_equal_classes_is_one_bar(counts):
-    lines = list(tables.histogram(summary_of(counts)))
-    assert len(lines) == 2
-    assert lines[1].endswith(f"█ {len(counts)}")
-
-
 def test_a_folder_without_shards_is_named(tmp_path):
     with pytest.raises(UserError, match=r"There are no shards in .*manifest\.json"):
         fasticcl.show(tmp_path)
-
-
-def test_the_summary_is_printed(digit_shards):
-    lines = "\n".join(tables.shards(fasticcl.show(digit_shards)))
-    assert "classes   10: 1 many (142), 4 medium (212), 5 few (38) training images" in lines
-    assert "imbalance 71.0 = 142 / 2" in lines
-    assert "height 8/8/8, width 8/8/8 pixels" in lines
-    assert Manifest.read(digit_shards).dataset in lines

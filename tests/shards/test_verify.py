@@ -335,11 +335,11 @@ def called(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], ", and decode")])
+@pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], " and can be decoded")])
 def test_the_command_reports_sound_shards(called, sound, option, more):
     assert called("verify", sound, *option) == (
         0,
-        f"20 images in 5 shards are as they were converted{more}.\n",
+        f"20 images in 5 shards are intact{more}.\n",
         "",
     )
 
@@ -355,7 +355,7 @@ def test_the_command_reports_problems_with_exit_code_1(called, folder):
     assert err.splitlines() == [
         "val/stray.tar does not belong here",
         f"train/shard-000000.tar: {image_at(path, 600)} at byte 512 was changed",
-        f"error: 2 problems in {folder}; convert the dataset again.",
+        f"error: 2 problems in {folder}. Convert the dataset again.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Headless Chromium: what a page is in it, on a phone and on paper."""
+"""Headless Chromium: scripts in a page, a phone screen, and printing."""
 
 import html
 import json
@@ -9,7 +9,9 @@ import subprocess
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="Chromium is not installed: apt install chromium"
+)
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -25,32 +27,33 @@ FLAGS = [
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
-def start(place, folder, *flags):
-    """Open a page and return what Chromium wrote to both its outputs."""
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, place.as_uri()]
+def start_chromium(path, folder, *flags):
+    """Open a page in Chromium and return the completed process with its output."""
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, path.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def look(text, script, folder, *flags):
-    """Run a script in a page; return the object `seen` that it filled, and what the console said."""
-    (folder / "page.html").write_text(_probed(text, script))
-    return _seen(folder / "page.html", folder, *flags)
+def run_script(page, script, folder, *flags):
+    """Run a script in a page. Return the object `results`, which it fills, and the console lines."""
+    (folder / "page.html").write_text(_with_script(page, script))
+    return _results(folder / "page.html", folder, *flags)
 
 
-def look_on_phone(text, script, folder, width=375):
-    """As `look`, on a screen narrower than Chromium's least window: a frame in a page."""
-    inner = html.escape(_probed(text, script))
+def run_script_on_phone(page, script, folder, width=375):
+    """Run a script as `run_script` does, in a frame narrower than Chromium's smallest window."""
+    inner = html.escape(_with_script(page, script))
     frame = f'<iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{inner}"></iframe>'
     (folder / "frame.html").write_text(f"<title></title><body>{frame}</body>")
-    return _seen(folder / "frame.html", folder, "--hide-scrollbars")[0]
+    return _results(folder / "frame.html", folder, "--hide-scrollbars")[0]
 
 
-def _probed(text, script):
-    probe = f"<script>const seen = {{}}; {script}; top.document.title = JSON.stringify(seen);</script>"
-    return text.replace("</body>", probe + "</body>")
+def _with_script(page, script):
+    script = f"<script>const results = {{}}; {script}; top.document.title = JSON.stringify(results);</script>"
+    return page.replace("</body>", script + "</body>")
 
 
-def _seen(place, folder, *flags):
-    done = start(place, folder, "--dump-dom", *flags)
-    title = re.search(r"<title>(.*?)</title>", done.stdout, flags=re.DOTALL)[1]
-    return json.loads(html.unescape(title)), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+def _results(path, folder, *flags):
+    process = start_chromium(path, folder, "--dump-dom", *flags)
+    title = re.search(r"<title>(.*?)</title>", process.stdout, flags=re.DOTALL)[1]
+    console = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(html.unescape(title)), console

@@ -1,13 +1,13 @@
 import pytest
 
-from fasticcl.engine.run.folder import Run
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.sweep.grid import build_grid
 
 GAMMAS = {"rebalance.gamma": [0.0, 1.0]}
 
 
 def values(run, over):
-    return [point.values for point in build_grid(Run.open(run), over, {})]
+    return [point.values for point in build_grid(RunFolder.open(run), over, {})]
 
 
 def test_all_combinations_with_the_last_setting_changing_fastest(run):
@@ -28,7 +28,7 @@ def test_a_single_value_needs_no_list(run, over):
 
 
 def test_a_point_is_the_same_as_the_run_only_if_the_fixed_settings_are_too(run):
-    points = build_grid(Run.open(run), GAMMAS, {})
+    points = build_grid(RunFolder.open(run), GAMMAS, {})
     assert [point.same_as_run for point in points] == [False, True]
-    changed = build_grid(Run.open(run), GAMMAS, {"rebalance": {"distillation_weight": 0.1}})
+    changed = build_grid(RunFolder.open(run), GAMMAS, {"rebalance": {"distillation_weight": 0.1}})
     assert [point.same_as_run for point in changed] == [False, False]

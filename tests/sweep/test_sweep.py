@@ -50,7 +50,7 @@ def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, mon
         (["--over", "rebalance.gamma=high"], "rebalance.gamma: "),
         (["--over", "rebalance.gamma=1", "--over", "rebalance.gamma=2"], "is given twice"),
         (["--over", "rebalance.epochs=0,5"], "rebalance.epochs is 0"),
-        (["--over", "rebalance.gamma=1", "--set", "optim.lr=1"], "optim.lr is none of what can be set here"),
+        (["--over", "rebalance.gamma=1", "--set", "optim.lr=1"], "optim.lr cannot be set here"),
         (["--over", "rebalance.gamma=1", "--holdout", "-1"], "data.holdout"),
         (["--over", "rebalance.gamma=1", "--holdout", "1.5"], "below 1 or a whole number of images"),
     ],
@@ -71,8 +71,8 @@ def test_the_command_line_explains_both_accuracies(run, run_cli, capsys):
     assert run_cli("sweep", run, *over) == 0
     out = capsys.readouterr().out
     assert "epoch 2/2  settings 1, 2 of 2  " in out
-    assert "held back" in out
-    assert "The representation stage has trained on them" in out
+    assert "holdout" in out
+    assert "The representation stage was trained on them" in out
     assert run_cli("sweep", run, *over, "--json", "--holdout", "0") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["best"] is None
@@ -83,13 +83,13 @@ def test_the_table_notes_that_the_run_itself_had_more_images(run, run_with_holdo
     def table(*words):
         assert run_cli("sweep", *words, *GAMMAS) == 0
         printed = capsys.readouterr().out.split("Figure: ")[0]
-        assert printed.count("the run's setting") == 1
+        assert printed.count("setting of the run") == 1
         return printed
 
-    note = "rebalanced without 8 held-back images that the run itself had"
+    note = "rebalanced without 8 holdout images that the run trained on"
     assert note in table(run, "--holdout", "1")
     for printed in (table(run, "--holdout", "0"), table(run_with_holdout)):
-        assert "held-back images" not in printed
+        assert "rebalanced without" not in printed
 
 
 def test_two_simultaneous_sweeps_have_separate_folders(run, monkeypatch):

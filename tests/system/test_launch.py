@@ -79,7 +79,7 @@ def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_b
         printed = process.stdout.read()
     assert process.returncode == 143
     assert "Traceback" not in printed
-    said = printed.index(f"stopped by {signum.name}; the state is saved. Continue with:\n")
+    said = printed.index(f"stopped by {signum.name}. The state is saved. Continue with:\n")
     continues = printed[said:].splitlines()[1]
     assert continues == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
     assert printed.count("Continue with") == 1
@@ -145,7 +145,7 @@ def test_a_rank_that_loses_another_says_so_in_one_sentence(tiny_shards, tmp_path
     left, lost = start_ranks(tmp_path / "log", 2, dying, arguments, marker, 11)
     assert lost.exit_code() == -9
     assert left.exit_code() == 1
-    assert "error: Another rank is gone" in left.printed()
+    assert "error: Another rank has exited" in left.printed()
     assert "Traceback" not in left.printed()
 
 
@@ -227,7 +227,7 @@ def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
     with popen([*command, *options]) as process:
         printed = process.stdout.read()
     assert process.returncode == 2
-    assert printed == ("error: A global batch of 33 cannot be divided among 2 ranks; use --batch-size 32.\n")
+    assert printed == ("error: A global batch of 33 cannot be divided among 2 ranks. Use --batch-size 32.\n")
     assert not (tmp_path / "runs").exists()
 
 
@@ -261,7 +261,7 @@ def test_nproc_starts_the_other_words_on_every_rank(launched, given):
 def test_a_rank_that_a_signal_ended_is_one_sentence(launched):
     failures = {0: failure(0, -15, later=1), 1: failure(1, -9, later=0)}
     launched[1].append(ChildFailedError("fasticcl", failures))
-    with pytest.raises(TrainingFailed, match=r"Rank 1 was ended by SIGKILL.*--nproc 2 --resume"):
+    with pytest.raises(TrainingFailed, match=r"Rank 1 was killed by SIGKILL.*--nproc 2 --resume"):
         launch_ranks(2, ["train", "demo"])
 
 

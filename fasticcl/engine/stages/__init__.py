@@ -1,1 +1,1 @@
-"""Training stages, which `fasticcl.engine.loop.Loop` runs."""
+"""The training stages, run by `fasticcl.engine.loop.Loop`."""

@@ -1,4 +1,4 @@
-"""The rebalancing stage: class-aware images, a teacher from the first stage (section 3.6)."""
+"""The rebalancing stage: class-aware images and a teacher from the representation stage (section 3.6)."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import build_optimizer, cosine
+from fasticcl.engine.optim import build_optimizer, cosine_factor
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.network import Network
@@ -15,15 +15,15 @@ from fasticcl.system.machine import Machine
 
 
 class Rebalancing:
-    """Fine-tunes the classifier, and the encoder too where it is ``tuned`` (equation 9).
+    """Stage that fine-tunes the classifier and, if it is ``tuned``, the encoder (equation 9).
 
-    A frozen encoder stays in evaluation mode, so teacher and student share its one forward pass,
-    without gradient; a tuned encoder leaves the teacher a full copy of the first stage's network.
+    A frozen encoder stays in evaluation mode. Teacher and student then share one forward pass of the encoder
+    without gradient. If the encoder is tuned, the teacher is a full copy of the initial network.
 
     Args:
-        config: the configuration of the run.
-        network: the network that the representation stage ended with; its projection head is discarded.
-        machine: where it runs.
+        config: configuration of the run.
+        network: the trained network of the representation stage. Its projection head is discarded.
+        machine: device and ranks.
     """
 
     name: StageName = "rebalancing"
@@ -41,34 +41,34 @@ class Rebalancing:
         if self.settings.classifier == "reinit":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.engine.seed)
-                fresh = torch.nn.Linear(network.classifier.in_features, network.classifier.out_features)
-            network.classifier.load_state_dict(fresh.state_dict())
-        learning = network.classifier if self.frozen else network
-        self.student = machine.wrap_for_training(learning)
+                initial = torch.nn.Linear(network.classifier.in_features, network.classifier.out_features)
+            network.classifier.load_state_dict(initial.state_dict())
+        trained = network.classifier if self.frozen else network
+        self.student = machine.wrap_for_training(trained)
         self.features = machine.compile_forward(self.teacher.encoder)
         self._losses = machine.compile_losses(
             lambda batch: self.losses_from_features(self.encode(batch), batch)
         )
-        self.optimizer = build_optimizer(learning.parameters(), config.optim, self.settings.weight_decay)
+        self.optimizer = build_optimizer(trained.parameters(), config.optim, self.settings.weight_decay)
 
-    def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has one phase
-        """Return rebalance: class-aware images alone."""
+    def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has only one phase
+        """Return ``rebalance``, whose batches contain only class-aware images."""
         return "rebalance"
 
     def lr(self, epoch: int) -> float:
-        """Return the learning rate of an epoch: a share of the first stage's, on a cosine to 0."""
-        return self.config.optim.lr * self.settings.lr_factor * cosine(epoch, self.epochs)
+        """Return the learning rate of an epoch: ``lr_factor`` · ``optim.lr`` with cosine decay to 0."""
+        return self.config.optim.lr * self.settings.lr_factor * cosine_factor(epoch, self.epochs)
 
     def train_mode(self) -> None:
-        """The classifier learns; a frozen encoder keeps its batch statistics."""
+        """Set training mode, but keep a frozen encoder in evaluation mode."""
         self.network.train()
         if self.frozen:
             self.network.encoder.eval()
 
     def encode(self, batch: StreamBatch) -> torch.Tensor | None:
-        """Begin a step: return the features [B, D] of the teacher's encoder, None where nobody asks for them.
+        """Begin a step and return the teacher's features [B, d_g], or None if they are not needed.
 
-        It is the student's encoder too where that is frozen.
+        If the encoder is frozen, these are also the features of the student.
         """
         self.machine.begin_step()
         if not (self.frozen or self.settings.distillation_weight):
@@ -77,12 +77,12 @@ class Rebalancing:
             return self.features(batch.x)
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
-        """Return the loss of a class-aware batch."""
+        """Begin a training step and return the losses of a class-aware batch."""
         assert isinstance(batch, StreamBatch)
         return self._losses(batch)
 
     def losses_from_features(self, features: torch.Tensor | None, batch: StreamBatch) -> Losses:
-        """Return the loss of a class-aware batch, given what `encode` made of it."""
+        """Return the losses of a class-aware batch from the features that `encode` returned for it."""
         weight = self.settings.distillation_weight
         with self.machine.autocast():
             with torch.no_grad():
@@ -93,7 +93,7 @@ class Rebalancing:
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 
     def state_dict(self) -> StageState:
-        """Return weights of student and teacher, and momentum."""
+        """Return the weights of student and teacher and the state of the optimizer."""
         return {
             "network": self.network.state_dict(),
             "teacher": self.teacher.state_dict(),
@@ -101,7 +101,7 @@ class Rebalancing:
         }
 
     def load_state_dict(self, state: StageState) -> None:
-        """Continue from a `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.teacher.load_state_dict(state["teacher"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

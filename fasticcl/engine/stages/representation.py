@@ -18,13 +18,13 @@ from fasticcl.system.machine import Machine
 
 
 class Representation:
-    """Learns encoder, projection head and classifier; warm-up first, then both branches (equation 8).
+    """Stage that trains encoder, projection head and classifier: warm-up, then both branches (equation 8).
 
     Args:
-        config: the configuration of the run.
+        config: configuration of the run.
         num_classes: K.
-        machine: where it runs.
-        counts: [K] training images per class, for losses that take them into account; None: all alike.
+        machine: device and ranks.
+        counts: [K] training images per class, for losses that depend on them. None means equal counts.
     """
 
     name: StageName = "representation"
@@ -34,21 +34,23 @@ class Representation:
     ) -> None:
         self.config, self.method, self.machine = config, config.method, machine
         self.epochs = config.optim.epochs
-        # The projection head exists for the centroids alone; baselines go without both.
+        # Only centroids need the projection head. Baselines have neither.
         dim = self.method.embedding_dim if self.method.centroid_contrastive else 0
         split = self.method.bn_mode == "split"
         self.network = Network(self.method.encoder, num_classes, dim, split_bn=split)
         machine.to_device(self.network)
-        sizes = torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
-        self.classification = ClassificationLoss(self.method.class_loss, sizes.to(machine.device))
+        class_counts = (
+            torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
+        )
+        self.classification = ClassificationLoss(self.method.class_loss, class_counts.to(machine.device))
         self.bank = CentroidBank(
             num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
         ).to(machine.device)
         if config.engine.sync_bn:
             replace_batch_norm(self.network, SyncBatchNorm2d)
-        # Equation 8 without ω_u and L_ce^it leaves the classifier without a gradient.
-        unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
-        self.forward = machine.wrap_for_training(self.network, unused)
+        # The classifier gets no gradient if equation 8 contains neither ω_u nor L_ce^it.
+        may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
+        self.forward = machine.wrap_for_training(self.network, may_be_unused)
         self._losses = machine.compile_losses(self._interpolative), machine.compile_losses(self._warmup)
         self.optimizer = build_optimizer(self.network.parameters(), config.optim)
 
@@ -61,28 +63,28 @@ class Representation:
         return representation_lr(epoch, self.config.optim)
 
     def train_mode(self) -> None:
-        """Everything learns."""
+        """Set the whole network to training mode."""
         self.network.train()
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
-        """Return the losses of a batch and then move the centroids towards its class-agnostic embeddings."""
+        """Begin a training step, return the losses and update the centroids."""
         self.machine.begin_step()
         interpolative, warmup = self._losses
         return interpolative(batch) if isinstance(batch, Batch) else warmup(batch)
 
     def _warmup(self, batch: StreamBatch) -> Losses:
-        h = self._pass(batch.x)
+        h = self._forward(batch.x)
         parts = {"ce": self.classification(h.logits, batch.y)}
         if h.embedding is not None:
             parts["cc"] = losses.centroid_contrastive(
                 h.embedding, self.bank.value, batch.y, self.method.temperature
             )
-            self._move_centroids(h.embedding, batch.y)
+            self._update_centroids(h.embedding, batch.y)
         return {"loss": torch.stack([*parts.values()]).sum(), **parts}
 
     def _interpolative(self, batch: Batch) -> Losses:
         method, labels = self.method, (batch.y_h, batch.y_t, batch.lam)
-        h, f = self._both_branches(batch)
+        h, f = self._forward_branches(batch)
         parts: Losses = {}
         if h is not None and method.uniform_weight:
             parts["ce"] = self.classification(h.logits, batch.y_h)
@@ -92,41 +94,41 @@ class Representation:
             parts["cc_it"] = losses.interpolative_centroid_contrastive(
                 f.embedding, self.bank.value, *labels, method.temperature
             )
-            self._move_centroids(h.embedding, batch.y_h)
+            self._update_centroids(h.embedding, batch.y_h)
         weights = {"ce": method.uniform_weight}
         weighted = [weights.get(name, method.interpolative_weight) * part for name, part in parts.items()]
         return {"loss": torch.stack(weighted).sum(), **parts}
 
-    def _move_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
-        """Update them from the global batch in slot order: on every rank the same, to the bit."""
+    def _update_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
+        """Update the centroids from the global batch in slot order, bit-equal on every rank."""
         self.bank.update(self.machine.ranks.all_gather(z), self.machine.ranks.all_gather(y))
 
-    def _both_branches(self, batch: Batch) -> tuple[Output | None, Output]:
-        """Return the outputs for x_h and x_f as ``method.bn_mode`` computes them.
+    def _forward_branches(self, batch: Batch) -> tuple[Output | None, Output]:
+        """Return the outputs for x_h and x_f, computed according to ``method.bn_mode``.
 
-        Where ω_u is 0, x_h serves the centroids only: it passes without gradient, and not at all
-        where there are no centroids.
+        If ω_u is 0, only the centroids use x_h. Its forward pass then runs without gradient. It is skipped
+        without centroids.
         """
-        learns_h = self.method.uniform_weight > 0
-        if not learns_h and self.network.projection is None:
-            return None, self._pass(batch.x_f)
+        needs_gradient = self.method.uniform_weight > 0
+        if not needs_gradient and self.network.projection is None:
+            return None, self._forward(batch.x_f)
         if self.method.bn_mode == "separate":
-            with torch.set_grad_enabled(learns_h):
-                h = self._pass(batch.x_h)
-            return h, self._pass(batch.x_f)
+            with torch.set_grad_enabled(needs_gradient):
+                h = self._forward(batch.x_h)
+            return h, self._forward(batch.x_f)
         self.network.set_num_streams(2)
-        both = self._pass(torch.cat([batch.x_h, batch.x_f]))
+        both = self._forward(torch.cat([batch.x_h, batch.x_f]))
         self.network.set_num_streams(1)
         return both.half(0), both.half(1)
 
-    def _pass(self, images: torch.Tensor) -> Output:
-        # One context a pass: it keeps the weights that it casts, and those cast where no gradient is wanted
-        # would serve the next pass, whose weights then got none (torch issue 112583).
+    def _forward(self, images: torch.Tensor) -> Output:
+        # Each pass needs its own autocast context, which caches cast weights. A pass with gradient must not
+        # reuse weights that were cast without gradient (torch issue 112583).
         with self.machine.autocast():
             return self.forward(images)
 
     def state_dict(self) -> StageState:
-        """Return weights, centroids and momentum."""
+        """Return the weights, the centroids and the state of the optimizer."""
         return {
             "network": self.network.state_dict(),
             "centroids": self.bank.state_dict(),
@@ -134,7 +136,7 @@ class Representation:
         }
 
     def load_state_dict(self, state: StageState) -> None:
-        """Continue from a `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.bank.load_state_dict(state["centroids"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""What the loop needs to know of a stage."""
+"""The interface between a training stage and the epoch loop, and the training step."""
 
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -12,7 +12,7 @@ StageName = Literal["representation", "rebalancing"]
 STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
 
 Losses = dict[str, torch.Tensor]
-"""Named scalar losses; ``loss`` is the one that is minimised."""
+"""Scalar losses by name. ``loss`` is the minimised total."""
 
 
 class StageState(TypedDict):
@@ -21,13 +21,13 @@ class StageState(TypedDict):
     network: dict[str, Any]
     optimizer: dict[str, Any]
     centroids: NotRequired[dict[str, Any]]
-    """Of the representation stage."""
+    """Centroid bank of the representation stage."""
     teacher: NotRequired[dict[str, Any]]
-    """Of the rebalancing stage: encoder and classifier before it began."""
+    """Teacher of the rebalancing stage: encoder and classifier at the end of the representation stage."""
 
 
 class Stage(Protocol):
-    """Forward pass and loss of a stage, its optimizer and what a checkpoint keeps of it."""
+    """A training stage: network, losses, optimizer, schedule and state for checkpoints."""
 
     name: StageName
     epochs: int
@@ -35,7 +35,7 @@ class Stage(Protocol):
     optimizer: torch.optim.Optimizer
 
     def phase(self, epoch: int) -> Phase:
-        """Return which batches an epoch takes."""
+        """Return the phase of an epoch, which determines its batches."""
         ...
 
     def lr(self, epoch: int) -> float:
@@ -43,25 +43,25 @@ class Stage(Protocol):
         ...
 
     def train_mode(self) -> None:
-        """Put the modules that learn into training mode, the others into evaluation mode."""
+        """Set trained modules to training mode and frozen modules to evaluation mode."""
         ...
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
-        """Return the losses of a batch; a training step begins with this."""
+        """Begin a training step and return the losses of a batch."""
         ...
 
     def state_dict(self) -> StageState:
-        """Return tensors and plain values from which `load_state_dict` continues."""
+        """Return the state from which `load_state_dict` continues."""
         ...
 
     def load_state_dict(self, state: StageState) -> None:
-        """Continue from a `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         ...
 
 
 def learn(stage: Stage, batch: Batch | StreamBatch) -> Losses:
-    """Take a training step and return its losses; nothing here waits for the device."""
-    # Before the forward pass: where CUDA graphs replay it, it overwrites the gradients of the last step.
+    """Take a training step and return its losses, without waiting for the device."""
+    # Gradients are cleared before the forward pass, because CUDA graphs overwrite those of the last step.
     stage.optimizer.zero_grad(set_to_none=True)
     losses = stage.losses(batch)
     losses["loss"].backward()

@@ -1,0 +1,34 @@
+import statistics
+
+import pytest
+
+import fasticcl
+from fasticcl.errors import UserError
+from fasticcl.report.run_history import read_history
+from tests.support.report_files import read_json
+from tests.support.small_runs import start_tiny
+
+
+def test_a_comparison_contains_every_run(tmp_path, tiny_shards):
+    runs = [
+        start_tiny(tiny_shards, tmp_path, epochs=1, name=f"{seed}-{lr}", seed=seed, lr=lr).run
+        for seed, lr in ((0, 0.05), (1, 0.05), (0, 0.01))
+    ]
+    output = tmp_path / "both"
+    assert fasticcl.report(*runs, output=output) == output / "report.html"
+    groups = read_json(output)["groups"]
+    assert [group["label"] for group in groups] == ["lr 0.05", "lr 0.01"]
+    assert [[run["run"] for run in group["runs"]] for group in groups] == [["0-0.05", "1-0.05"], ["0-0.01"]]
+    final = [read_history(run).final_accuracies["val/top1"] for run in runs[:2]]
+    expected = [statistics.mean(final), statistics.stdev(final)]
+    assert groups[0]["statistics"]["val/top1"] == pytest.approx(expected)
+    assert len([*(output / "figures").glob("*.svg")]) == 4
+    assert (output / "table.tex").read_text().count("\\\\") == 2
+
+
+def test_an_unfinished_run_is_not_compared(run, finished_run, tmp_path):
+    lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if "rebalancing" not in line]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"is not finished, so it cannot be compared\. .* --resume"):
+        fasticcl.report(run, finished_run, output=tmp_path / "both")
+    assert not (tmp_path / "both").exists()
