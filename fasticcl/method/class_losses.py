@@ -1,4 +1,4 @@
-"""ClassificationLoss losses by name. To add one, write a module here and add a line to `CLASS_LOSSES`.
+"""Classification losses by name. To add one, write a module here and add a line to `CLASS_LOSSES`.
 
 The paper uses cross-entropy (equation 6). Other losses l are mixed like equation 7:
 λ·l(x_f, y_h) + (1 - λ)·l(x_f, y_t).

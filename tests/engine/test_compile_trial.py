@@ -113,8 +113,8 @@ def test_trial_requires_a_gpu_and_the_auto_mode():
     config = resolve("demo")
     assert compile_trial.wants_trial(config, gpu)
     assert not compile_trial.wants_trial(config, CPU)
-    for said in ("off", "on", "step", "cuda-graphs"):
-        assert not compile_trial.wants_trial(resolve("demo", assignments=[f"engine.compile={said}"]), gpu)
+    for mode in ("off", "on", "step", "cuda-graphs"):
+        assert not compile_trial.wants_trial(resolve("demo", assignments=[f"engine.compile={mode}"]), gpu)
 
 
 @pytest.fixture

@@ -159,8 +159,10 @@ def train_with_nan_on_rank(shards, project, rank):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_non_finite_loss_on_one_rank_stops_all(tiny_shards, tmp_path, rank):
-    said = on_ranks(tmp_path / "log", 2, train_with_nan_on_rank, tiny_shards, tmp_path, rank)
-    assert all("The loss was not finite at step 2 of representation epoch 2" in each for each in said)
+    messages = on_ranks(tmp_path / "log", 2, train_with_nan_on_rank, tiny_shards, tmp_path, rank)
+    assert all(
+        "The loss was not finite at step 2 of representation epoch 2" in message for message in messages
+    )
     folder = tmp_path / "demo/run"
     assert sorted((folder / "failed_step.txt").read_text().splitlines()) == sorted(
         planned_names(folder, "interpolative", 1, 1)
@@ -399,10 +401,12 @@ def limited(shards, project, first, last, size):
 @pytest.mark.parametrize("size", [None, 100_000, 0], ids=["half a line", "half a checkpoint", "nothing"])
 def test_file_size_limit_does_not_interrupt_or_change_the_run(tiny_shards, undisturbed, tmp_path, size):
     """The kernel itself rejects writes within a record and within a checkpoint."""
-    said = Child(tmp_path / "log", limited, tiny_shards, tmp_path, 4, 8, size).result()
-    named = {line.split(": ")[0].removeprefix(f"warning  cannot write {tmp_path}/demo/run/") for line in said}
+    messages = Child(tmp_path / "log", limited, tiny_shards, tmp_path, 4, 8, size).result()
+    named = {
+        line.split(": ")[0].removeprefix(f"warning  cannot write {tmp_path}/demo/run/") for line in messages
+    }
     assert named >= {"last.pt"} | ({"metrics.jsonl"} if size is None else set())
-    assert all("File too large" in line or "No space left on device" in line for line in said)
+    assert all("File too large" in line or "No space left on device" in line for line in messages)
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 

@@ -150,8 +150,8 @@ def run_with_signals(signals, after, arguments):
 def test_signal_saves_and_prints_the_resume_command(tiny_shards, undisturbed, tmp_path, signum, code, after):
     child = Child(tmp_path / "log", run_with_signals, [signum], after, words(tiny_shards, tmp_path))
     assert child.exit_code() == code
-    *_, said, command = child.printed().splitlines()
-    assert said == f"stopped by {signum.name}. The state is saved. Continue with:"
+    *_, message, command = child.printed().splitlines()
+    assert message == f"stopped by {signum.name}. The state is saved. Continue with:"
     saved = load_checkpoint(tmp_path / "demo/run/last.pt")
     assert (saved["stage"], saved["epoch"], saved["step"]) == {
         2: ("representation", 0, 2),

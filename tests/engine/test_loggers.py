@@ -1,4 +1,4 @@
-"""Loggers: the same numbers as metrics.jsonl, once each, and never in the way of training."""
+"""Loggers: the numbers of metrics.jsonl, each logged once. A failing logger does not stop training."""
 
 import json
 import os
@@ -24,17 +24,17 @@ from tests.support.small_runs import (
     watch,
 )
 
-EPOCHS = 3  # of the first stage
+EPOCHS = 3  # of the representation stage
 
 
 @pytest.fixture(autouse=True)
 def numbered_from_zero(monkeypatch):
-    """Event files of one process and second are read in the order of their numbers as text, 10 before 9."""
+    """Restart the numbering of event files. TensorBoard sorts the numbers as text, so 10 comes before 9."""
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def expected(run):
-    """What metrics.jsonl has: by name, step and value, a step's last where it has two."""
+    """The (step, value) pairs of metrics.jsonl by name. The last record of a step counts."""
     series = {}
     for record in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         epoch = record["epoch"] - 1 + (EPOCHS if record["stage"] == "rebalancing" else 0)
@@ -45,19 +45,20 @@ def expected(run):
 
 
 def events(run):
-    found = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     return {
-        name: [(each.step, each.value) for each in found.Scalars(name)] for name in found.Tags()["scalars"]
+        name: [(event.step, event.value) for event in reader.Scalars(name)]
+        for name in reader.Tags()["scalars"]
     }
 
 
-def assert_same(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name, series in wanted.items():
-        assert [step for step, _ in found[name]] == [step for step, _ in series], name
-        if name not in TIMING:  # which a process that goes on counts anew
+def assert_same(logged, expected):
+    assert logged.keys() == expected.keys()
+    for name, series in expected.items():
+        assert [step for step, _ in logged[name]] == [step for step, _ in series], name
+        if name not in TIMING:  # a resumed process measures times anew
             values = [value for _, value in series]
-            assert [value for _, value in found[name]] == pytest.approx(values, rel=1e-6)
+            assert [value for _, value in logged[name]] == pytest.approx(values, rel=1e-6)
 
 
 def test_tensorboard_has_every_number_of_metrics_jsonl_once(tiny_shards, tmp_path):
@@ -67,7 +68,7 @@ def test_tensorboard_has_every_number_of_metrics_jsonl_once(tiny_shards, tmp_pat
     assert [step for step, _ in events(run)["val/top1"]] == [3, 6, 9, 12]
 
 
-def test_tensorboard_gets_the_figures_of_the_report_beside_the_scalars(tiny_shards, tmp_path):
+def test_tensorboard_gets_the_figures_of_the_report(tiny_shards, tmp_path):
     run = start_tiny(tiny_shards, tmp_path, {"engine.report": True}, logger="tensorboard", epochs=2).run
     found = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
     names = {f"figures/{path.stem}" for path in (run / "figures").glob("*.png")}
@@ -80,7 +81,7 @@ def test_tensorboard_gets_the_figures_of_the_report_beside_the_scalars(tiny_shar
 
 
 @pytest.mark.parametrize("last", [2, TINY_STEPS, 5])
-def test_a_stopped_run_goes_on_in_the_same_series(tiny_shards, tmp_path, monkeypatch, last):
+def test_a_stopped_run_continues_the_same_series(tiny_shards, tmp_path, monkeypatch, last):
     with monkeypatch.context() as patch:
         watch(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
@@ -90,7 +91,7 @@ def test_a_stopped_run_goes_on_in_the_same_series(tiny_shards, tmp_path, monkeyp
     assert [step for step, _ in events(run)["train/loss"]] == [*range(1, 4 * TINY_STEPS + 1)]
 
 
-def test_a_killed_run_goes_on_without_the_steps_that_it_takes_again(tiny_shards, tmp_path, monkeypatch):
+def test_a_resumed_killed_run_logs_repeated_steps_once(tiny_shards, tmp_path, monkeypatch):
     def cut(count):
         if count == 6:  # step 5 is logged; the last checkpoint is from step 4
             raise PowerCut
@@ -150,7 +151,7 @@ def wandb(monkeypatch):
     return module
 
 
-def test_wandb_is_told_the_numbers_and_the_configuration(tiny_shards, tmp_path, wandb, monkeypatch):
+def test_wandb_gets_the_numbers_and_the_configuration(tiny_shards, tmp_path, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "tails")
     run = start_tiny(tiny_shards, tmp_path, logger=["wandb"]).run
     (options,) = wandb.started
@@ -162,8 +163,8 @@ def test_wandb_is_told_the_numbers_and_the_configuration(tiny_shards, tmp_path, 
 
 
 @pytest.mark.parametrize("last", [TINY_STEPS, 4])
-def test_a_run_that_goes_on_does_so_in_wandb(tiny_shards, tmp_path, wandb, monkeypatch, last):
-    """Also one that was stopped after the last step of an epoch, before its accuracies were there."""
+def test_a_resumed_run_continues_its_wandb_run(tiny_shards, tmp_path, wandb, monkeypatch, last):
+    """This includes a run that was stopped between the last step of an epoch and its evaluation."""
     with monkeypatch.context() as patch:
         watch(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
@@ -177,7 +178,7 @@ def test_a_run_that_goes_on_does_so_in_wandb(tiny_shards, tmp_path, wandb, monke
 
 
 @pytest.mark.parametrize("fails", ["init", "log"])
-def test_a_logger_that_fails_is_named_once_and_training_goes_on(tiny_shards, tmp_path, wandb, fails):
+def test_a_failing_logger_gives_one_warning_and_training_continues(tiny_shards, tmp_path, wandb, fails):
     wandb.fails = (fails,)
     output = ConsoleOutput()
     failing = start_tiny(tiny_shards, tmp_path, logger="wandb", name="failing", console=output.console).run
@@ -188,7 +189,7 @@ def test_a_logger_that_fails_is_named_once_and_training_goes_on(tiny_shards, tmp
 
 
 @pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
-def test_a_missing_package_is_named_before_anything_is_written(
+def test_a_missing_package_is_an_error_before_anything_is_written(
     tiny_shards, tmp_path, monkeypatch, name, module
 ):
     monkeypatch.setitem(sys.modules, module, None)

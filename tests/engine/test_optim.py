@@ -1,4 +1,4 @@
-"""The learning rate of every epoch, and the optimizer."""
+"""Learning-rate schedules and the optimizer."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def schedule(optim):
 
 
 def torch_cosine(epochs, lr):
-    """The learning rates of torch's own scheduler, one more than there are epochs."""
+    """The epochs + 1 learning rates of torch's own scheduler."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     rates = []
@@ -40,7 +40,7 @@ def test_the_cifar_schedule_is_the_papers():
 
 
 @pytest.mark.parametrize("epochs", [100, 200, 300])
-def test_a_milestone_falls_on_its_epoch_whatever_floating_point_says(epochs):
+def test_rounding_errors_do_not_shift_milestones(epochs):
     assert 0.07 * epochs > 7 * epochs // 100  # 0.07 · 100 is 7.000000000000001
     rates = schedule(Optim(epochs=epochs, schedule="step", milestones=(0.07,), decay=0.5, lr=1.0))
     assert rates.index(0.5) == 7 * epochs // 100
@@ -54,7 +54,7 @@ def test_cosine_equals_torchs_scheduler(epochs):
     assert 0.2 * cosine_factor(epochs, epochs) == pytest.approx(expected[-1], abs=1e-15) == 0
 
 
-def test_warmup_scales_the_cosine_and_then_leaves_it():
+def test_warmup_scales_only_its_epochs():
     rates = schedule(Optim(epochs=90, lr=0.2, warmup_epochs=3, warmup_start=0.1))
     plain = torch_cosine(90, 0.2)[:-1]
     factors = [0.4, 0.7, 1.0] + [1.0] * 87
@@ -66,12 +66,12 @@ def test_no_warmup_starts_at_the_full_rate():
 
 
 @pytest.mark.parametrize(("override", "expected"), [(None, 2e-4), (0.0, 0.0), (0.3, 0.3)])
-def test_the_optimizer_takes_its_settings(override, expected):
+def test_the_optimizer_has_the_configured_settings(override, expected):
     optim = Optim(lr=0.7, momentum=0.8, nesterov=True, weight_decay=2e-4)
     optimizer = build_optimizer(iter([torch.nn.Parameter(torch.zeros(1))]), optim, override)
     (group,) = optimizer.param_groups
-    found = {name: group[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
-    assert found == {"lr": 0.7, "momentum": 0.8, "nesterov": True, "weight_decay": expected}
+    settings = {name: group[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
+    assert settings == {"lr": 0.7, "momentum": 0.8, "nesterov": True, "weight_decay": expected}
 
 
 def test_set_lr_reaches_every_parameter_group():

@@ -1,10 +1,12 @@
+"""Estimates of the remaining time."""
+
 import pytest
 
 from fasticcl.engine.progress import RELATIVE_COST, TimeEstimate
 
 
 def run(estimate, steps, now=0.0):
-    """Take steps [(phase, how many, seconds each)] and return the time."""
+    """Take steps given as [(phase, count, seconds per step)] and return the time."""
     for phase, count, seconds in steps:
         for _ in range(count):
             now += seconds
@@ -12,7 +14,7 @@ def run(estimate, steps, now=0.0):
     return now
 
 
-def test_each_phase_is_counted_at_its_own_pace():
+def test_each_phase_has_its_own_step_time():
     estimate = TimeEstimate({"warmup": 100, "interpolative": 100, "rebalance": 50})
     now = run(estimate, [("warmup", 100, 0.1), ("interpolative", 40, 0.3)])
     unit = 0.3 / RELATIVE_COST["interpolative"]
@@ -35,14 +37,14 @@ def test_slow_first_steps_do_not_count():
     assert estimate.seconds() == pytest.approx(90 * 0.5)
 
 
-def test_a_resumed_run_has_the_rest_before_it():
+def test_a_resumed_run_counts_only_remaining_steps():
     estimate = TimeEstimate({"warmup": 20, "interpolative": 30, "rebalance": 10}, done=45)
     assert estimate.left == {"warmup": 0, "interpolative": 5, "rebalance": 10}
     run(estimate, [("interpolative", 4, 2.0)])
     assert estimate.seconds() == pytest.approx(1 * 2.0 + 10 * 1.0 * RELATIVE_COST["rebalance"])
 
 
-def test_at_the_end_nothing_is_left():
+def test_the_estimate_is_zero_at_the_end():
     estimate = TimeEstimate({"warmup": 5})
     run(estimate, [("warmup", 5, 1.0)])
     assert estimate.seconds() == 0

@@ -4,24 +4,18 @@ import os
 import shutil
 import signal
 import stat
-import zipfile
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-import fasticcl
-from fasticcl.engine.loop import SaveClock
-from fasticcl.engine.run.checkpoint import load_checkpoint, save_checkpoint
+from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.errors import Stopped, UserError
 from tests.support.small_runs import (
     TINY_STEPS,
     ConsoleOutput,
     PowerCut,
     differences,
-    equal,
     metrics,
     resume,
     start_tiny,
@@ -221,64 +215,6 @@ def test_two_damaged_checkpoints_are_one_error(crashed, tmp_path, damage):
     assert (crashed / "metrics.jsonl").read_bytes() == before
 
 
-def test_any_flipped_bit_is_detected_or_harmless(undisturbed, tmp_path):
-    content, whole = (undisturbed / "last.pt").read_bytes(), load_checkpoint(undisturbed / "last.pt")
-    rng = np.random.default_rng(0)
-    # Half of the positions are in the tensors, half in the headers at the end of the file.
-    places = [*rng.integers(0, len(content), 60), *(len(content) - rng.integers(1, 6000, 60))]
-    refused = 0
-    for place in places:
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << rng.integers(8)
-        (tmp_path / "damaged.pt").write_bytes(damaged)
-        try:
-            assert equal(load_checkpoint(tmp_path / "damaged.pt"), whole)
-        except UserError:
-            refused += 1
-    assert refused > 60
-
-
-def test_zip_entry_marked_as_directory_is_detected(undisturbed, tmp_path):
-    """torch silently skips an entry with this bit set."""
-    content = bytearray((undisturbed / "last.pt").read_bytes())
-    with zipfile.ZipFile(undisturbed / "last.pt") as archive:
-        start = archive.start_dir
-        tensor = max(archive.infolist(), key=lambda entry: entry.file_size)
-    place = content.index(tensor.filename.encode(), start) - 46 + 38  # the external attributes of its record
-    assert content[place] == 0
-    content[place] = 0x10
-    (tmp_path / "damaged.pt").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read"):
-        load_checkpoint(tmp_path / "damaged.pt")
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("exit 1",)
-
-
-def test_loading_a_checkpoint_executes_no_code(tmp_path, monkeypatch):
-    called = []
-    monkeypatch.setattr("os.system", called.append)
-    torch.save({"format": 2, "evil": Evil()}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_checkpoint(tmp_path / "last.pt")
-    assert not called
-
-
-def test_checkpoint_of_another_format_is_an_error(tmp_path):
-    torch.save({"format": 1}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"does not have format 2, .* Continue with"):
-        load_checkpoint(tmp_path / "last.pt")
-
-
-def test_tensors_and_plain_values_round_trip(tmp_path):
-    content = {"a": torch.randn(3, generator=torch.Generator().manual_seed(0)), "b": [1, 2.5, None, "x"]}
-    save_checkpoint(tmp_path / "one.pt", content)
-    assert equal(load_checkpoint(tmp_path / "one.pt"), {"format": 2, **content})
-    assert [path.name for path in tmp_path.iterdir()] == ["one.pt"]
-
-
 def test_run_killed_before_its_first_checkpoint_restarts(begin, undisturbed, tmp_path):
     crash(begin, 2)
     folder = tmp_path / "demo/run"
@@ -386,39 +322,3 @@ def test_resumed_run_prints_its_position(begin, tmp_path, step, place):
     assert [line for line in output.file.getvalue().splitlines() if line.startswith("resumed")] == [
         f"resumed  {place}"
     ]
-
-
-@pytest.mark.parametrize("every", ["500", "15m", "1"])
-def test_save_every_accepts_steps_or_minutes(every):
-    assert fasticcl.configure("demo", save_every=every).engine.save_every == every
-
-
-@pytest.mark.parametrize("options", [{"save_every": 500}, {"set": {"engine.save_every": 500}}], ids=str)
-def test_save_every_accepts_an_integer(options):
-    assert fasticcl.configure("demo", **options).engine.save_every == "500"
-    assert fasticcl.configure("demo", set=["engine.save_every=500"]).engine.save_every == "500"
-
-
-@pytest.mark.parametrize("every", ["0", "0m", "1h", "-5", "1.5m", "", 0, 1.5, True])
-def test_save_every_rejects_other_values(every):
-    with pytest.raises(UserError) as refused:
-        fasticcl.configure("demo", set={"engine.save_every": every})
-    assert str(refused.value) == (
-        f"engine.save_every must be a number of steps (500) or minutes (15m), got {every!r}."
-    )
-
-
-def test_minutes_are_counted_from_the_last_checkpoint(monkeypatch):
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    clock = SaveClock("15m")
-    due = []
-    for now in (60.0, 899.0, 900.0):  # noqa: B007  the clock reads it
-        due.append(clock.due())
-    assert due == [False, False, True]
-    now = 901.0
-    clock.restart()
-    now = 1800.0
-    assert not clock.due()
-    now = 1801.0
-    assert clock.due()

@@ -26,14 +26,14 @@ def embeddings(y, seed=0):
 
 
 def bank_after(batches, **arguments):
-    """A bank that was shown batches of (z, y)."""
+    """A bank updated with batches of (z, y)."""
     bank = CentroidBank(CLASSES, DIM, **arguments)
     for z, y in batches:
         bank.update(z, torch.as_tensor(y))
     return bank
 
 
-def drawn(batches):
+def with_embeddings(batches):
     return [(embeddings(y, seed), y) for seed, y in enumerate(batches)]
 
 
@@ -47,16 +47,16 @@ def one_at_a_time(batches, m):
 @fixed
 @given(BATCHES, MOMENTA)
 def test_the_closed_form_is_equation_1_one_sample_after_another(batches, m):
-    batches = drawn(batches)
+    batches = with_embeddings(batches)
     value = bank_after(batches, momentum=m).value
-    # The smaller 1 - m, the smaller the centroids: the tolerance shrinks with them.
+    # The centroids are proportional to 1 - m, so the tolerance is too.
     np.testing.assert_allclose(value, one_at_a_time(batches, m), rtol=1e-5, atol=3e-6 * (1 - m))
 
 
 @fixed
 @given(BATCHES)
-def test_how_samples_are_cut_into_batches_does_not_matter(batches):
-    batches = drawn(batches)
+def test_the_division_into_batches_does_not_matter(batches):
+    batches = with_embeddings(batches)
     whole = [(torch.cat([z for z, _ in batches]), [*chain(*(y for _, y in batches))])]
     for norm in ("none", "bias_corrected"):
         in_parts, at_once = (bank_after(b, momentum=0.9, norm=norm).value for b in (batches, whole))
@@ -77,7 +77,7 @@ def test_centroids_start_at_zero(norm):
 
 @pytest.mark.parametrize("norm", ["none", "bias_corrected"])
 def test_classes_outside_the_batch_keep_their_centroids_exactly(norm):
-    bank = bank_after(drawn([[0, 1, 1, 3]]), norm=norm)
+    bank = bank_after(with_embeddings([[0, 1, 1, 3]]), norm=norm)
     before = bank.value.clone()
     bank.update(embeddings([1, 1, 2]), torch.tensor([1, 1, 2]))
     changed = (bank.value != before).any(dim=1)
@@ -88,14 +88,14 @@ def test_classes_outside_the_batch_keep_their_centroids_exactly(norm):
 @given(BATCHES, MOMENTA)
 def test_l2_gives_unit_vectors_for_seen_classes_and_zeros_for_unseen(batches, m):
     seen = torch.tensor([any(k in y for y in batches) for k in range(CLASSES)])
-    norms = bank_after(drawn(batches), momentum=m, norm="l2").value.norm(dim=1)
+    norms = bank_after(with_embeddings(batches), momentum=m, norm="l2").value.norm(dim=1)
     torch.testing.assert_close(norms, seen.float())
 
 
 @fixed
 @given(BATCHES, MOMENTA)
 def test_l2_normalises_after_every_update_not_only_when_read(batches, m):
-    batches, expected = drawn(batches), np.zeros((CLASSES, DIM))
+    batches, expected = with_embeddings(batches), np.zeros((CLASSES, DIM))
     for z, y in batches:
         expected = oracle.centroid_ema(expected, z, y, m)
         norms = np.linalg.norm(expected, axis=1, keepdims=True)
@@ -106,13 +106,13 @@ def test_l2_normalises_after_every_update_not_only_when_read(batches, m):
 @fixed
 @given(BATCHES, MOMENTA)
 def test_bias_corrected_divides_the_averages_by_one_minus_m_to_the_count(batches, m):
-    batches = drawn(batches)
+    batches = with_embeddings(batches)
     counts = np.bincount([*chain(*(y for _, y in batches))], minlength=CLASSES)
     expected = one_at_a_time(batches, m)
     for k in np.flatnonzero(counts):
         expected[k] /= 1 - m ** counts[k]
     value = bank_after(batches, momentum=m, norm="bias_corrected").value
-    np.testing.assert_allclose(value, expected, atol=2e-4)  # 1 - m^n has few digits in float32 for m near 1
+    np.testing.assert_allclose(value, expected, atol=2e-4)  # 1 - m^n is imprecise in float32 for m near 1
 
 
 @pytest.mark.parametrize("batches", [[[1]], [[1, 1]], [[1], [1]], [[1, 0, 1], [1]]], ids=str)
@@ -127,7 +127,7 @@ def test_a_loss_computed_before_an_update_keeps_the_centroids_it_used(norm):
     y = torch.tensor([0, 1, 1, 3])
     gradients = []
     for updated in (False, True):
-        bank = bank_after(drawn([[0, 1, 2, 3]]), momentum=0.5, norm=norm)
+        bank = bank_after(with_embeddings([[0, 1, 2, 3]]), momentum=0.5, norm=norm)
         z = embeddings(y, seed=9).requires_grad_()
         loss = centroid_contrastive(z, bank.value, y, 0.3)
         if updated:
@@ -157,8 +157,11 @@ def test_an_unknown_norm_is_refused():
 
 
 @pytest.mark.parametrize("norm", ["none", "l2", "bias_corrected"])
-def test_a_saved_and_restored_bank_goes_on_as_the_first(norm):
-    first, second = bank_after(drawn([[0, 1, 1, 3]]), norm=norm), CentroidBank(CLASSES, DIM, norm=norm)
+def test_a_saved_and_restored_bank_continues_like_the_original(norm):
+    first, second = (
+        bank_after(with_embeddings([[0, 1, 1, 3]]), norm=norm),
+        CentroidBank(CLASSES, DIM, norm=norm),
+    )
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)

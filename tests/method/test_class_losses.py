@@ -1,3 +1,5 @@
+"""Classification losses by name against float64 oracles."""
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,14 @@ COUNTS = torch.tensor([100, 10, 1, 5])
 
 @pytest.fixture
 def batch():
-    draw = torch.Generator().manual_seed(0)
-    logits = torch.randn(7, 4, generator=draw) * 3
-    y_h, y_t = torch.randint(0, 4, (2, 7), generator=draw)
-    return logits, y_h, y_t, torch.rand(7, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 4, generator=generator) * 3
+    y_h, y_t = torch.randint(0, 4, (2, 7), generator=generator)
+    return logits, y_h, y_t, torch.rand(7, generator=generator)
 
 
 def oracle(name, logits, y):
-    """One loss per sample, in float64."""
+    """The loss of each sample in float64."""
     values = logits.double().numpy().copy()
     if name == "balanced_softmax":
         values += np.log(COUNTS.double().numpy())
@@ -28,23 +30,23 @@ def oracle(name, logits, y):
 
 
 @pytest.mark.parametrize("name", CLASS_LOSSES)
-def test_a_loss_is_the_mean_over_the_batch_and_mixes_as_equation_7_does(name, batch):
+def test_a_loss_is_a_batch_mean_and_is_mixed_as_in_equation_7(name, batch):
     logits, y_h, y_t, lam = batch
     loss = ClassificationLoss(name, COUNTS)
     assert loss(logits, y_h).item() == pytest.approx(oracle(name, logits, y_h).mean(), rel=1e-6)
-    share = lam.double().numpy()
-    mixed = share * oracle(name, logits, y_h) + (1 - share) * oracle(name, logits, y_t)
+    weight = lam.double().numpy()
+    mixed = weight * oracle(name, logits, y_h) + (1 - weight) * oracle(name, logits, y_t)
     assert loss.interpolative(logits, y_h, y_t, lam).item() == pytest.approx(mixed.mean(), rel=1e-6)
     whole = 0.25 * oracle(name, logits, y_h) + 0.75 * oracle(name, logits, y_t)
     assert loss.interpolative(logits, y_h, y_t, 0.25).item() == pytest.approx(whole.mean(), rel=1e-6)
 
 
-def test_cross_entropy_is_that_of_the_paper_s_equations(batch):
+def test_cross_entropy_is_that_of_equations_6_and_7(batch):
     logits, y_h, y_t, lam = batch
     loss = ClassificationLoss("cross_entropy", COUNTS)
     assert torch.equal(loss(logits, y_h), losses.cross_entropy(logits, y_h))
-    wanted = losses.interpolative_cross_entropy(logits, y_h, y_t, lam)
-    assert torch.equal(loss.interpolative(logits, y_h, y_t, lam), wanted)
+    expected = losses.interpolative_cross_entropy(logits, y_h, y_t, lam)
+    assert torch.equal(loss.interpolative(logits, y_h, y_t, lam), expected)
 
 
 def test_half_precision_logits_are_computed_in_float32(batch):
@@ -53,6 +55,6 @@ def test_half_precision_logits_are_computed_in_float32(batch):
     assert loss(logits.bfloat16(), y_h).dtype == torch.float32
 
 
-def test_an_unknown_loss_is_one_sentence():
+def test_an_unknown_loss_is_an_error_with_a_suggestion():
     with pytest.raises(UserError, match=r"no loss 'balanced'. Did you mean balanced_softmax\?"):
         ClassificationLoss("balanced", COUNTS)

@@ -24,7 +24,7 @@ BF16 = {"device_type": "cpu", "dtype": torch.bfloat16}
 
 @dataclass
 class Inputs:
-    """What the losses of one batch are computed from; z, centroids, logits and teacher ask for gradients."""
+    """Inputs of the losses of one batch. z, centroids, logits and teacher require gradients."""
 
     z: torch.Tensor
     centroids: torch.Tensor
@@ -38,7 +38,7 @@ class Inputs:
     tau_d: float = 10.0
 
     def call(self, name, package, z, centroids, logits, teacher):
-        """Call loss ``name`` of ``package``: `losses` on tensors or `oracle` on arrays."""
+        """Call the loss ``name`` of ``package``, which is `losses` for tensors or `oracle` for arrays."""
         arguments = {
             "cross_entropy": (logits, self.y_h),
             "interpolative_cross_entropy": (logits, self.y_h, self.y_t, self.lam),
@@ -69,13 +69,13 @@ def make(size=6, classes=5, dim=4, *, seed=0, scale=3.0, lam="per sample", dtype
     logits, teacher = scale * normal(size, classes), scale * normal(size, classes)
     leaves = [t.to(dtype).requires_grad_() for t in (z, centroids, logits, teacher)]
     y_h, y_t = torch.randint(classes, (2, size), generator=rng)
-    drawn = torch.rand(size, generator=rng)
-    lam = {"zero": 0.0, "one": 1.0, "number": 0.3, "scalar": drawn[0], "per sample": drawn}[lam]
+    random = torch.rand(size, generator=rng)
+    lam = {"zero": 0.0, "one": 1.0, "number": 0.3, "scalar": random[0], "per sample": random}[lam]
     return Inputs(*leaves, y_h, y_t, lam, **settings)
 
 
 def close(expected):
-    # The absolute part is for losses near 0, which are the difference of two float32 near each other.
+    # The absolute tolerance covers losses near 0, which are differences of nearly equal float32 numbers.
     return pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
@@ -115,7 +115,7 @@ def test_equation_9_holds_at_every_weight_and_temperature(omega_d, tau_d):
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 @pytest.mark.parametrize("name", ["cross_entropy", "interpolative_cross_entropy", "rebalance"])
-def test_losses_of_large_logits_are_finite_and_right(name, scale):
+def test_losses_of_large_logits_are_finite_and_correct(name, scale):
     inputs = make(8, 6, scale=scale, tau_d=1.0)
     ours = inputs.ours(name)
     ours.backward()
@@ -147,10 +147,10 @@ def test_gradients_equal_finite_differences_of_the_oracle(name, shape, lam):
 
 def finite_differences(function, values, step=1e-5):
     gradient = np.zeros_like(values)
-    for place in np.ndindex(values.shape):
+    for index in np.ndindex(values.shape):
         moved = np.zeros_like(values)
-        moved[place] = step
-        gradient[place] = (function(values + moved) - function(values - moved)) / (2 * step)
+        moved[index] = step
+        gradient[index] = (function(values + moved) - function(values - moved)) / (2 * step)
     return gradient
 
 

@@ -1,6 +1,6 @@
-"""Equations 1 to 9 of the ICCL paper in float64 NumPy, written from the paper and slow on purpose.
+"""Equations 1 to 9 of the ICCL paper in float64 NumPy, without optimisations.
 
-Classes count from 0. The paper sums the losses over the samples; here, as in the package, they are means.
+Classes count from 0. The paper sums the losses over the samples. Here, as in the package, they are means.
 λ is a number or one number per sample.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def centroid_ema(centroids, z, y, m):
-    """Equation 1: the centroids after one sample has moved its class's centroid, then the next, ..."""
+    """Equation 1: the centroids after the samples have updated them one after another."""
     centroids = _f64(centroids).copy()
     for z_i, y_i in zip(_f64(z), _classes(y), strict=True):
         centroids[y_i] = m * centroids[y_i] + (1 - m) * z_i
@@ -16,7 +16,7 @@ def centroid_ema(centroids, z, y, m):
 
 
 def class_probabilities(counts, gamma):
-    """Equation 2: p(k), the probability that the class-aware sampler takes class k."""
+    """Equation 2: p(k), the probability that the class-aware sampler draws class k."""
     weights = np.array([(1 / n_k) ** gamma for n_k in _f64(counts)])
     return weights / weights.sum()
 
@@ -40,7 +40,7 @@ def interpolative_centroid_contrastive(z, centroids, y_h, y_t, lam, tau):
 
 
 def centroid_contrastive(z, centroids, y, tau):
-    """L_cc of the warm-up (section 4.3): equation 4 under a logarithm, for a plain image."""
+    """L_cc of the warm-up (section 4.3): the negative logarithm of equation 4 for a plain image."""
     return cross_entropy([_similarities(z_i, centroids, tau) for z_i in _f64(z)], y)
 
 

@@ -1,4 +1,4 @@
-"""What a result says of the machine: the GPU where there is one, and nothing private."""
+"""Description of the hardware, with the GPU and without private information."""
 
 import getpass
 import platform
@@ -9,12 +9,12 @@ import pytest
 from fasticcl.system import hardware
 
 
-def smi(monkeypatch, answer):
+def smi(monkeypatch, output):
     def run(command, **_):
         assert command[0] == "nvidia-smi"
-        if isinstance(answer, Exception):
-            raise answer
-        return subprocess.CompletedProcess(command, 0, stdout=answer)
+        if isinstance(output, Exception):
+            raise output
+        return subprocess.CompletedProcess(command, 0, stdout=output)
 
     monkeypatch.setattr(subprocess, "run", run)
 
@@ -29,23 +29,23 @@ def test_the_gpu_is_described_with_power_limit_and_driver(monkeypatch):
     }
 
 
-def test_what_nvidia_smi_does_not_know_is_absent(monkeypatch):
+def test_values_that_nvidia_smi_does_not_report_are_omitted(monkeypatch):
     smi(monkeypatch, "Tesla X, 1000, [N/A], 1.2\n")
     assert hardware.gpu() == {"gpu": "Tesla X", "memory_mib": 1000, "driver": 1.2}
 
 
 @pytest.mark.parametrize(
-    "answer", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 10), "", "\n"], ids=repr
+    "output", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 10), "", "\n"], ids=repr
 )
-def test_without_a_gpu_there_is_no_entry(monkeypatch, answer):
-    smi(monkeypatch, answer)
+def test_without_a_gpu_there_is_no_entry(monkeypatch, output):
+    smi(monkeypatch, output)
     assert hardware.gpu() == {}
 
 
 def test_the_description_names_versions_and_neither_host_nor_user():
-    found = hardware.hardware()
-    assert {"cpu", "cores", "python", "torch", "numpy", "date"} <= set(found)
-    text = str(found)
-    assert "/" not in text.replace(found["cpu"], "")
+    described = hardware.hardware()
+    assert {"cpu", "cores", "python", "torch", "numpy", "date"} <= set(described)
+    text = str(described)
+    assert "/" not in text.replace(described["cpu"], "")
     for private in (platform.node(), getpass.getuser()):
         assert private not in text

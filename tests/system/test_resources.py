@@ -1,4 +1,4 @@
-"""Limits of containers, as both versions of control groups write them."""
+"""CPU and memory limits in both versions of control groups."""
 
 import math
 
@@ -9,7 +9,7 @@ from fasticcl.system.resources import cpu_quota, memory_left, memory_limit
 
 
 def root(folder, groups, **files):
-    """A file system with this ``/proc/self/cgroup`` and these files under ``/sys/fs/cgroup``."""
+    """A root folder with ``/proc/self/cgroup`` and files in ``/sys/fs/cgroup``."""
     (folder / "proc/self").mkdir(parents=True)
     (folder / "proc/self/cgroup").write_text(groups)
     for name, content in files.items():
@@ -99,5 +99,5 @@ def test_threads_are_no_more_than_the_quota_keeps_busy(monkeypatch, quota, threa
         ),
     ],
 )
-def test_what_is_left_of_the_memory_is_what_the_fullest_group_leaves(tmp_path, groups, files, left):
+def test_memory_left_is_the_least_of_all_groups(tmp_path, groups, files, left):
     assert memory_left(root(tmp_path, groups, **files)) == left

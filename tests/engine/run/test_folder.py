@@ -41,8 +41,8 @@ def test_evaluate_reads_a_moved_run(moved, undisturbed):
 
 
 def test_predict_and_report_read_a_moved_run(moved, tmp_path):
-    (tmp_path / "picture.png").write_bytes(encode(noise(np.random.default_rng(0), 12, 10), "PNG"))
-    (row,) = fasticcl.predict(moved, [tmp_path / "picture.png"], topk=1)
+    (tmp_path / "image.png").write_bytes(encode(noise(np.random.default_rng(0), 12, 10), "PNG"))
+    (row,) = fasticcl.predict(moved, [tmp_path / "image.png"], topk=1)
     assert row.error is None
     assert fasticcl.report(moved) == moved / "report.html"
     assert "mine" in (moved / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The rebalancing stage: equation 9, what is frozen and what the teacher is."""
+"""The rebalancing stage: equation 9, frozen and tuned encoders, and the teacher."""
 
 import copy
 
@@ -22,7 +22,9 @@ def make_stage(*assignments, dataset="demo", method=None):
         dataset, method=method, assignments=["method.encoder=resnet8", "engine.device=cpu", *assignments]
     )
     network = Network("resnet8", CLASSES, embedding_dim=8)
-    network.train()(torch.randn(32, 3, 16, 16) * 2 + 1)  # running statistics unlike those of a fresh network
+    network.train()(
+        torch.randn(32, 3, 16, 16) * 2 + 1
+    )  # running statistics that differ from the initial ones
     stage = Rebalancing(config, network, choose_machine(config.engine))
     stage.train_mode()
     return stage
@@ -76,10 +78,10 @@ def test_a_frozen_encoder_keeps_weights_and_statistics():
     assert not changed(teacher, stage.teacher)
 
 
-def test_a_tuned_encoder_learns_and_its_teacher_stays_as_it_was():
+def test_a_tuned_encoder_changes_and_its_teacher_does_not():
     stage = make_stage("rebalance.encoder=tuned")
     before, teacher = state(stage.network), state(stage.teacher)
-    assert not changed(teacher, stage.network)  # the teacher is the first stage's network
+    assert not changed(teacher, stage.network)  # the teacher is the network of the representation stage
     step(stage)
     assert {"encoder.conv.weight", "encoder.bn.running_mean", "classifier.weight"} <= changed(
         before, stage.network
@@ -109,6 +111,6 @@ def test_the_rate_starts_at_a_tenth_and_falls_on_a_cosine():
     assert make_stage(dataset="inat2018").lr(0) == pytest.approx(0.02)
 
 
-def test_weight_decay_is_that_of_the_first_stage_unless_set():
+def test_weight_decay_defaults_to_that_of_the_representation_stage():
     assert make_stage().optimizer.param_groups[0]["weight_decay"] == 5e-4
     assert make_stage("rebalance.weight_decay=0").optimizer.param_groups[0]["weight_decay"] == 0

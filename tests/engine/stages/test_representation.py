@@ -1,4 +1,4 @@
-"""The representation stage: equation 8, its schedule, and what x_h is used for."""
+"""The representation stage: equation 8, its schedule, and the use of x_h."""
 
 import copy
 
@@ -69,7 +69,7 @@ def test_centroids_follow_the_class_agnostic_images_after_the_loss(assignments):
     stage, batch = make_stage(*assignments), pair()
     before, (_, z_h) = stage.bank.value.clone(), outputs(stage, batch.x_h)
     losses = stage.losses(batch)
-    losses["loss"].backward()  # the centroids that the loss used must still be there
+    losses["loss"].backward()  # needs the centroids from before the update
     expected = oracle.centroid_ema(before.numpy(), z_h, batch.y_h.numpy(), 0.99)
     assert np.allclose(stage.bank.value.numpy(), expected, atol=1e-6)
 
@@ -80,7 +80,7 @@ def gradients(stage, batch):
     return {name: p.grad.clone() for name, p in stage.network.named_parameters() if p.grad is not None}
 
 
-def test_in_bfloat16_the_pass_of_x_h_without_gradient_takes_none_from_that_of_x_f():
+def test_bfloat16_pass_of_x_h_without_gradient_keeps_gradients_of_x_f():
     stage = make_stage("method.uniform_weight=0", "engine.precision=bfloat16")
     assert stage.machine.bfloat16
     stage.losses(pair())["loss"].backward()
@@ -89,7 +89,7 @@ def test_in_bfloat16_the_pass_of_x_h_without_gradient_takes_none_from_that_of_x_
         assert weight.grad.abs().sum() > 0, name
 
 
-def test_without_a_uniform_weight_x_h_has_no_say_in_the_gradient():
+def test_without_a_uniform_weight_x_h_does_not_affect_the_gradient():
     stage, batch = make_stage("method.uniform_weight=0", "method.centroid_momentum=0.5"), pair()
     other = Batch(pair(seed=2).x_h, batch.y_h, batch.x_f, batch.y_t, batch.lam)
     twin = copy.deepcopy(stage)
@@ -97,7 +97,7 @@ def test_without_a_uniform_weight_x_h_has_no_say_in_the_gradient():
     one, two = gradients(stage, batch), gradients(twin, other)
     assert one
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(stage.bank.value, twin.bank.value)  # yet it moved the centroids
+    assert not torch.equal(stage.bank.value, twin.bank.value)  # x_h still updates the centroids
 
 
 @pytest.mark.parametrize("mode", ["split", "concat"])
@@ -109,8 +109,8 @@ def test_split_statistics_equal_separate_passes_and_concatenated_ones_do_not(mod
     ours, reference = gradients(joined, batch), gradients(separate, batch)
     close = [torch.allclose(ours[name], reference[name], rtol=1e-3, atol=1e-5) for name in reference]
     statistics = [
-        torch.allclose(one, two, atol=1e-5)
-        for one, two in zip(joined.network.buffers(), separate.network.buffers(), strict=True)
+        torch.allclose(a, b, atol=1e-5)
+        for a, b in zip(joined.network.buffers(), separate.network.buffers(), strict=True)
     ]
     assert all(close) == (mode == "split")
     assert all(statistics) == (mode == "split")
@@ -125,7 +125,7 @@ def test_plain_cross_entropy_has_no_projection_head_and_one_loss():
     assert losses["loss"] == losses["ce"]
 
 
-def test_mixup_looks_at_mixed_images_alone():
+def test_mixup_uses_only_mixed_images():
     stage, batch = make_stage(method="mixup"), pair()
     poisoned = Batch(torch.full_like(batch.x_h, torch.nan), batch.y_h, batch.x_f, batch.y_t, batch.lam)
     losses = stage.losses(poisoned)
