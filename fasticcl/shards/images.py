@@ -20,7 +20,7 @@ JPEG_QUALITY = 95
 """Quality of images that are re-encoded as JPEG without shrinking."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 """Suffixes, in lower case, by which folders and tars are searched for images."""
-_MAX_SIDE = 1_000_000  # pixels; libpng refuses longer sides
+_MAX_SIDE = 1_000_000  # in pixels, the limit of libpng
 # Pillow also opens formats that start other programs, which is unsafe for datasets from unknown sources.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _JPEG_FORMATS = ("JPEG", "MPO")

@@ -12,7 +12,7 @@ from fasticcl.shards.manifest import MANIFEST, Manifest
 from fasticcl.shards.reader import Shards
 
 _EDGES = (1, 2, 5, 10, 20, 50, 101, 200, 500, 1000, 2000, 5000, 10_000)
-_MAX_MEASURED = 1_000_000  # images; the sizes of a larger split are sampled evenly
+_MAX_MEASURED = 1_000_000  # images, sampled evenly from a larger split
 
 
 @dataclass(frozen=True)

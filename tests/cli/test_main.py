@@ -112,7 +112,7 @@ def test_a_folder_without_images_is_named(fasticcl_command, tmp_path):
     code, _, err = fasticcl_command("convert", "folder", "images", "shards")
     assert code == 2
     assert err.startswith(
-        "error: There are no images in images/train; lay the images out as train/CLASS/image.jpg"
+        "error: There are no images in images/train. Arrange the images as train/CLASS/x.jpg"
     )
 
 

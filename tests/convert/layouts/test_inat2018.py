@@ -73,7 +73,7 @@ def test_a_folder_becomes_shards_sorted_by_class_and_then_as_listed(tmp_path):
     assert manifest.classes == SPECIES
     assert manifest.splits["train"].class_counts == [2, 3, 2, 4]
     for split in ("train", "val"):
-        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.rows(split)
     assert quarantined(tmp_path / "shards") == []
 
 
@@ -84,7 +84,7 @@ def test_downloads_need_no_unpacking(tmp_path, name):
     manifest = fasticcl.convert("inat2018", source, tmp_path / "shards", shard_size=3)
     assert manifest.classes == SPECIES
     for split in ("train", "val"):
-        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.rows(split)
     assert fasticcl.verify(tmp_path / "shards", decode=True).problems == []
     assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "shards" not in path.parents) == sorted(
         [*before, tmp_path / "shards"]
@@ -101,7 +101,7 @@ def test_the_order_and_the_other_members_of_the_archive_do_not_matter(tmp_path, 
     write_tar(tmp_path / "train_val2018.tar.gz", members)
     fasticcl.convert("inat2018", tmp_path, tmp_path / "shards", shard_size=4)
     for split in ("train", "val"):
-        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.rows(split)
 
 
 def test_a_limit_selects_the_same_images_from_folder_and_archive(tmp_path):
@@ -131,9 +131,7 @@ def test_images_that_the_archive_lacks_are_listed(tmp_path):
     assert manifest.quarantined == 2
     for split in ("train", "val"):
         absent = {REPLICA.contents[name] for name in lost}
-        assert stored_images(shards, split) == [
-            row for row in REPLICA.stored_images(split) if row[1] not in absent
-        ]
+        assert stored_images(shards, split) == [row for row in REPLICA.rows(split) if row[1] not in absent]
     assert fasticcl.verify(shards, decode=True).problems == []
 
 
@@ -179,7 +177,7 @@ def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_pat
     (tmp_path / name).write_bytes(whole)
     fasticcl.convert("inat2018", tmp_path, tmp_path / "shards", shard_size=3)
     for split in ("train", "val"):
-        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.rows(split)
 
 
 def test_an_archive_cut_short_gives_exit_code_2(tmp_path, monkeypatch, capsys):
@@ -204,7 +202,7 @@ def test_an_archive_compressed_in_pieces_is_read_to_its_end(tmp_path):
     (tmp_path / "train_val2018.tar.gz").write_bytes(b"".join(map(gzip.compress, pieces)))
     fasticcl.convert("inat2018", tmp_path, tmp_path / "shards")
     for split in ("train", "val"):
-        assert stored_images(tmp_path / "shards", split) == REPLICA.stored_images(split)
+        assert stored_images(tmp_path / "shards", split) == REPLICA.rows(split)
 
 
 def test_a_flipped_byte_that_only_the_archive_detects_gives_a_clear_error(tmp_path):
@@ -420,7 +418,7 @@ def test_a_replica_with_all_classes_converts_verifies_and_trains(tmp_path):
     manifest = fasticcl.convert("inat2018", replica.write(tmp_path / "src"), shards)
     assert manifest.splits["train"].class_counts == counts.tolist()
     assert manifest.splits["val"].class_counts == [1] * 8142
-    assert stored_images(shards, "train") == replica.stored_images("train")
+    assert stored_images(shards, "train") == replica.rows("train")
     found = fasticcl.verify(shards, decode=True)
     assert (found.images, found.problems, found.duplicates) == (counts.sum() + 8142, [], [])
     report = fasticcl.train(

@@ -3,7 +3,7 @@
 import pytest
 
 import fasticcl
-from fasticcl.cli import tables
+from fasticcl.cli.datasets import layout_lines
 from fasticcl.convert.layouts.registry import LAYOUTS
 from fasticcl.errors import UserError
 
@@ -41,7 +41,7 @@ def test_an_option_of_another_layout_gives_a_clear_error(tmp_path, layout, optio
 
 
 def test_every_layout_is_listed_with_its_example_command():
-    lines = list(tables.layouts())
+    lines = list(layout_lines())
     for name, layout in LAYOUTS.items():
         assert name in lines
         assert f"  next     {layout.example}" in lines
