@@ -189,7 +189,7 @@ code=0; for task in $tasks; do wait "$task" || { code=$?; wait "$task"; }; done;
 def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
     tiny_shards, undisturbed, tmp_path
 ):
-    """The unchanged script on two nodes. The first job reaches its time limit, and the second one continues."""
+    """The unchanged script on two nodes. The first job reaches its time limit, and the second continues."""
     for name, body in STAND_INS.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
