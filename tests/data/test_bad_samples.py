@@ -1,4 +1,4 @@
-"""Images that rot after the conversion: what stands in for them, and that nothing else changes."""
+"""Images damaged after the conversion: their substitutes, and that nothing else changes."""
 
 import os
 import re
@@ -48,14 +48,14 @@ VARIED = {"image_size": 16, "crop_scale": (0.3, 1.0), "eval_resize": 18, "color_
 
 
 def colour(row):
-    """Every image of the plain shards has one colour, which tells its row."""
+    """Return the single colour of an image of the plain shards, which identifies its row."""
     return (8 * row, 255 - 8 * row, 7)
 
 
 @pytest.fixture
 def plain(tmp_path):
-    pictures = [encode(Image.new("RGB", (8, 8), colour(row)), "PNG") for row in range(sum(COUNTS))]
-    return shards_of(pictures, tmp_path / "plain")
+    images = [encode(Image.new("RGB", (8, 8), colour(row)), "PNG") for row in range(sum(COUNTS))]
+    return shards_of(images, tmp_path / "plain")
 
 
 @pytest.fixture
@@ -66,13 +66,12 @@ def varied(tmp_path):
     )
 
 
-def shards_of(pictures, folder):
+def shards_of(images, folder):
     labels = np.repeat(range(len(COUNTS)), COUNTS).tolist()
     items = [
-        Item(picture, label, f"{i}.jpg")
-        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True))
+        Item(image, label, f"{i}.jpg") for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    val = [Item(pictures[sum(COUNTS[:k])], k, f"v{k}.jpg") for k in range(len(COUNTS))]
+    val = [Item(images[sum(COUNTS[:k])], k, f"v{k}.jpg") for k in range(len(COUNTS))]
     convert(Source("folder", list("abcd"), {"train": items, "val": val}), folder, shard_size=7)
     return folder
 
@@ -88,7 +87,7 @@ def rot(folder, *rows, split="train"):
 def overwrite(
     folder: Path, row: int, change: Callable[[bytes], bytes], split: str = "train", fix: bool = True
 ):
-    """Change the bytes of an image; with ``fix``, every checksum is made to agree with them."""
+    """Change the bytes of an image. With ``fix``, update all checksums."""
     index = np.load(folder / split / INDEX)
     shard, offset, size = (int(index[row][name]) for name in ("shard", "offset", "size"))
     path = folder / split / f"{shard_name(shard)}.tar"
@@ -125,18 +124,18 @@ UNDECODABLE = {
 
 
 def spoil(folder, *rows, split="train"):
-    """Store garbage in place of these images, with a checksum that agrees."""
+    """Replace these images by garbage with valid checksums."""
     for row in rows:
         overwrite(folder, row, UNDECODABLE["garbage"], split)
 
 
 HARMS = {"rotten": rot, "undecodable": spoil}
-both_harms = pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
+each_damage = pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
 
 
-def open_loader(folder, settings=PLAIN, prefetch=3, rank=0, world_size=1, most=100):
+def open_loader(folder, settings=PLAIN, prefetch=3, rank=0, world_size=1, limit=100):
     shards = Shards(folder, "train")
-    data = Data(dataset="folder", dir=folder, max_bad_samples=most, **settings)
+    data = Data(dataset="folder", dir=folder, max_bad_samples=limit, **settings)
     plan = Plan(shards.index, shards.counts, data, batch_size=BATCH, seed=5, rank=rank, world_size=world_size)
     warnings = []
     loader = Loader(shards, plan, prefetch=prefetch, threads=1, warn=warnings.append)
@@ -149,7 +148,7 @@ def take(loader, phase, count=2 * STEPS, epoch=0, step=0):
 
 
 def rows_of(images):
-    """The rows of plain images, from their colours."""
+    """Return the rows of plain images, from their colours."""
     return (images[:, 0, 4, 4] * 255 / 8).round().int().tolist()
 
 
@@ -158,17 +157,17 @@ def label_of(row):
 
 
 def drawn(loader, phase, stream, place):
-    """Rows of a stream in a step, as the plan has them."""
+    """Return the planned rows of a stream in a step."""
     return getattr(loader.plan.batch(phase, *divmod(place, STEPS)), stream).rows.tolist()
 
 
-@both_harms
+@each_damage
 @pytest.mark.parametrize("prefetch", [1, 3])
 @pytest.mark.parametrize("phase", ["warmup", "rebalance"])
-def test_another_image_of_the_class_stands_in_and_the_others_stay(plain, phase, prefetch, harm):
+def test_substitute_is_of_the_same_class_and_other_images_stay(plain, phase, prefetch, harm):
     loader, stream = open_loader(plain, prefetch=prefetch), "agnostic" if phase == "warmup" else "aware"
     planned = [drawn(loader, phase, stream, place) for place in range(2 * STEPS)]
-    bad = {planned[0][2], planned[0][7], planned[2][4], planned[4][9]}  # two of them in one batch
+    bad = {planned[0][2], planned[0][7], planned[2][4], planned[4][9]}  # two in the same batch
     harm(plain, *bad)
     batches = take(open_loader(plain, prefetch=prefetch), phase)
     replaced = 0
@@ -184,9 +183,9 @@ def test_another_image_of_the_class_stands_in_and_the_others_stay(plain, phase, 
     assert replaced >= 4
 
 
-@both_harms
+@each_damage
 @pytest.mark.parametrize("stream", ["agnostic", "aware"])
-def test_a_mix_has_the_stand_in_with_its_own_lambda(plain, stream, harm):
+def test_mix_has_the_substitute_with_its_lambda(plain, stream, harm):
     loader = open_loader(plain, {**PLAIN, "lambda_per": "sample"})
     bad = drawn(loader, "interpolative", stream, 1)[3]
     harm(plain, bad)
@@ -209,15 +208,15 @@ def test_a_mix_has_the_stand_in_with_its_own_lambda(plain, stream, harm):
                     places += 1
                     assert round(seen) != bad
                     assert label_of(round(seen)) == label_of(row)
-                elif planned.lam[slot] < 0.99:  # else x_t is too faint to be told
+                elif planned.lam[slot] < 0.99:  # else x_t is too faint to identify
                     assert abs(seen - row) < 0.5
     assert places >= 2
 
 
-@both_harms
+@each_damage
 @pytest.mark.parametrize("phase", ["warmup", "interpolative", "rebalance"])
-def test_every_other_slot_is_the_same_to_the_bit(varied, phase, harm):
-    """Real pictures, random windows, flips, colours and λ: as from sound shards, before and after too."""
+def test_all_other_images_are_equal_to_the_bit(varied, phase, harm):
+    """With random windows, flips, colours and λ, all other images equal those of undamaged shards."""
     sound = take(open_loader(varied, VARIED), phase)
     loader, streams = open_loader(varied, VARIED), {"warmup": ["agnostic"], "rebalance": ["aware"]}
     bad = {
@@ -251,9 +250,9 @@ def all_bytes(batches):
     ]
 
 
-@both_harms
+@each_damage
 @pytest.mark.parametrize("phase", ["warmup", "interpolative", "rebalance"])
-def test_the_stand_in_is_the_same_whenever_the_image_was_found(varied, phase, harm):
+def test_substitute_does_not_depend_on_when_the_image_was_found(varied, phase, harm):
     loader = open_loader(varied, VARIED)
     bad = [
         drawn(loader, phase, "aware" if phase == "rebalance" else "agnostic", place)[0] for place in (1, 3)
@@ -265,13 +264,13 @@ def test_the_stand_in_is_the_same_whenever_the_image_was_found(varied, phase, ha
     known = open_loader(varied, VARIED)
     known.bad_samples.report(bad, "known")
     assert all_bytes(take(known, phase)) == expected
-    for place in range(1, 2 * STEPS):  # a run that is resumed there
+    for place in range(1, 2 * STEPS):  # a run resumed at this step
         resumed = take(open_loader(varied, VARIED), phase, 2 * STEPS - place, *divmod(place, STEPS))
         assert all_bytes(resumed) == expected[place:]
 
 
-@both_harms
-def test_ranks_see_the_stand_ins_that_one_process_sees(varied, harm):
+@each_damage
+def test_ranks_have_the_substitutes_of_a_single_process(varied, harm):
     loader = open_loader(varied, VARIED)
     harm(
         varied,
@@ -286,22 +285,22 @@ def test_ranks_see_the_stand_ins_that_one_process_sees(varied, harm):
 
 
 @pytest.mark.parametrize("kind", UNDECODABLE)
-@pytest.mark.parametrize("picture", ["JPEG", "PNG"])
-def test_whatever_cannot_be_decoded_is_found(tmp_path, kind, picture):
+@pytest.mark.parametrize("image", ["JPEG", "PNG"])
+def test_undecodable_images_are_found(tmp_path, kind, image):
     rng = np.random.default_rng(2)
-    folder = shards_of([encode(noise(rng, 40, 44), picture) for _ in range(sum(COUNTS))], tmp_path / "shards")
+    folder = shards_of([encode(noise(rng, 40, 44), image) for _ in range(sum(COUNTS))], tmp_path / "shards")
     loader = open_loader(folder, VARIED)
     bad = drawn(loader, "warmup", "agnostic", 0)[5]
     overwrite(folder, bad, UNDECODABLE[kind])
     loader = open_loader(folder, VARIED)
     take(loader, "warmup")
     assert [name.split(" ")[3] for name in loader.warnings] == [
-        f"{bad:09d}_{bad}.{'jpg' if picture == 'JPEG' else 'png'}:"
+        f"{bad:09d}_{bad}.{'jpg' if image == 'JPEG' else 'png'}:"
     ]
 
 
-@both_harms
-def test_each_is_named_once_with_its_reason(plain, harm):
+@each_damage
+def test_each_unreadable_image_is_named_once_with_the_reason(plain, harm):
     loader = open_loader(plain)
     names = sorted(loader.shards.name(row) for row in (1, 20, 29))
     harm(plain, 1, 20, 29)
@@ -314,9 +313,9 @@ def test_each_is_named_once_with_its_reason(plain, harm):
     assert len(loader.bad_samples) == 3
 
 
-@both_harms
-def test_stand_ins_that_are_bad_too_make_way_for_good_ones(plain, harm):
-    """Of twelve images of the first class one is left."""
+@each_damage
+def test_unreadable_substitutes_are_replaced_too(plain, harm):
+    """Only one of twelve images of the first class is readable."""
     harm(plain, *range(11))
     loader = open_loader(plain)
     for batch in take(loader, "warmup", 4 * STEPS):
@@ -325,53 +324,53 @@ def test_stand_ins_that_are_bad_too_make_way_for_good_ones(plain, harm):
     assert len(loader.bad_samples) == 11
 
 
-@both_harms
-@pytest.mark.parametrize("most", [0, 2, 3])
-def test_more_than_are_borne_stop_with_the_list(plain, harm, most):
+@each_damage
+@pytest.mark.parametrize("limit", [0, 2, 3])
+def test_too_many_unreadable_images_end_training_with_a_list(plain, harm, limit):
     bad = (1, 15, 23, 28)
     harm(plain, *bad)
-    loader = open_loader(plain, most=most)
+    loader = open_loader(plain, limit=limit)
     names = [loader.shards.name(row) for row in bad]
     with pytest.raises(TrainingFailed) as failed:
         take(loader, "warmup", 4 * STEPS)
     sentence = str(failed.value)
     listed = [name for name in names if name in sentence]
-    assert len(listed) >= most + 1
+    assert len(listed) >= limit + 1
     assert sentence.startswith(
-        f"{len(listed)} images cannot be read, more than data.max_bad_samples ({most}): "
+        f"{len(listed)} images cannot be read, more than data.max_bad_samples ({limit}): "
     )
     assert sentence.endswith(f". Convert {plain} again, or raise data.max_bad_samples.")
 
 
-@both_harms
-def test_as_many_as_are_borne_stop_nothing(plain, harm):
+@each_damage
+def test_max_bad_samples_images_do_not_end_training(plain, harm):
     harm(plain, 1, 15, 23, 28)
-    loader = open_loader(plain, most=4)
+    loader = open_loader(plain, limit=4)
     take(loader, "warmup", 4 * STEPS)
     assert len(loader.bad_samples) == 4
 
 
-@both_harms
-def test_a_class_without_any_readable_image_stops_with_its_name(plain, harm):
+@each_damage
+def test_class_without_readable_images_is_named(plain, harm):
     harm(plain, 27, 28, 29)
     with pytest.raises(TrainingFailed) as failed:
         take(open_loader(plain), "warmup", 4 * STEPS)
     assert str(failed.value) == f"No image of the class 'd' can be read any more. Convert {plain} again."
 
 
-def test_batches_before_the_failure_still_come(plain):
+def test_batches_before_the_failure_are_yielded(plain):
     loader = open_loader(plain, prefetch=1)
     rot(plain, drawn(loader, "warmup", "agnostic", 2)[0])
-    batches = open_loader(plain, prefetch=1, most=0).batches("warmup")
+    batches = open_loader(plain, prefetch=1, limit=0).batches("warmup")
     for place in range(2):
         assert rows_of(next(batches).x) == drawn(loader, "warmup", "agnostic", place)
     with pytest.raises(TrainingFailed):
         next(batches)
 
 
-@both_harms
+@each_damage
 @pytest.mark.parametrize("row", [0, 3])
-def test_an_evaluated_image_is_named_and_stops(plain, harm, row):
+def test_unreadable_evaluation_image_is_named(plain, harm, row):
     if harm is rot:
         rot(plain, row, split="val")
     else:
@@ -386,7 +385,7 @@ def test_an_evaluated_image_is_named_and_stops(plain, harm, row):
     assert "\n" not in sentence
 
 
-def test_an_evaluation_that_fails_for_another_reason_blames_no_image(plain, monkeypatch):
+def test_evaluation_that_fails_for_another_reason_names_no_image(plain, monkeypatch):
     def out_of_memory(*_):
         raise RuntimeError("allocation failed\nand a long story")
 
@@ -416,8 +415,8 @@ def counted(run):
     return [int(count) for count in found]
 
 
-@both_harms
-def test_training_goes_on_counts_them_and_says_so(varied, tmp_path, harm, capsys):
+@each_damage
+def test_training_continues_with_warnings_and_a_count(varied, tmp_path, harm, capsys):
     harm(varied, 0, 29)
     report = train(varied, tmp_path, console=Console())
     assert counted(report.run) == [2] * 5
@@ -426,10 +425,8 @@ def test_training_goes_on_counts_them_and_says_so(varied, tmp_path, harm, capsys
     assert all("replaced by another image of its class" in line for line in said)
 
 
-@both_harms
-def test_a_run_with_bad_images_that_is_stopped_anywhere_ends_in_the_same_bits(
-    varied, tmp_path, monkeypatch, harm
-):
+@each_damage
+def test_interrupted_run_with_bad_images_ends_with_the_same_bits(varied, tmp_path, monkeypatch, harm):
     harm(varied, 0, 14, 29)
     undisturbed = train(varied, tmp_path, name="undisturbed").run
     step, taken = Loop.take_step, 0
@@ -458,7 +455,7 @@ def test_a_run_with_bad_images_that_is_stopped_anywhere_ends_in_the_same_bits(
     assert counted(run) == counted(undisturbed)
 
 
-def test_too_many_bad_images_keep_the_last_checkpoint_and_a_repaired_run_goes_on(varied, tmp_path):
+def test_run_with_too_many_bad_images_resumes_after_a_repair(varied, tmp_path):
     sound = train(varied, tmp_path, name="sound").run
     shard = varied / "train/shard-000000.tar"
     content = shard.read_bytes()
@@ -470,8 +467,8 @@ def test_too_many_bad_images_keep_the_last_checkpoint_and_a_repaired_run_goes_on
     assert (run / "model.safetensors").read_bytes() == (sound / "model.safetensors").read_bytes()
 
 
-def test_planned_arrays_of_a_stand_in_are_those_of_one_draw():
-    """A stand-in has its own window, flip and colours, drawn for its own size."""
+def test_plan_of_a_substitute_is_deterministic():
+    """A substitute has its own window, flip and colours, drawn for its own size."""
     index = np.zeros(30, dtype=[("label", "<u4"), ("height", "<u4"), ("width", "<u4")])
     index["label"] = np.repeat(range(len(COUNTS)), COUNTS)
     index["height"], index["width"] = 100 + np.arange(30), 60
@@ -496,8 +493,8 @@ def test_planned_arrays_of_a_stand_in_are_those_of_one_draw():
     assert all(not np.array_equal(first.windows, other.windows) for other in elsewhere)
 
 
-def test_checksums_may_be_left_to_others(varied):
-    """Without them a picture whose colours changed trains like any other."""
+def test_checksums_can_be_disabled(varied):
+    """Without checksums, an image with a changed byte is read like any other."""
     rot(varied, 3)
     config = resolve("demo", assignments=[f"data.dir={str(varied)!r}", "data.verify_reads=false"])
     unchecked, row = open_dataset(config).train, np.array([3])
@@ -507,7 +504,7 @@ def test_checksums_may_be_left_to_others(varied):
 
 
 def draw_large_batches(source, folder):
-    """Batches of so many images that DALI reads their headers on several threads: a line for each kind."""
+    """Draw batches so large that DALI parses headers on several threads, and return a line per kind."""
     lines = []
     for kind, change in UNDECODABLE.items():
         shards = shutil.copytree(source, folder / kind)
@@ -523,7 +520,7 @@ def draw_large_batches(source, folder):
     return "\n".join(lines)
 
 
-def test_no_header_ends_the_process_however_large_the_batch(digit_shards, tmp_path):
+def test_no_header_crashes_the_process_in_a_large_batch(digit_shards, tmp_path):
     script = "import sys, pathlib, tests.data.test_bad_samples as t\n"
     script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
     command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Images that are decoded once: the same batches, from memory."""
+"""The cache of decoded images gives the same batches as the files."""
 
 from itertools import islice
 
@@ -26,7 +26,7 @@ GRAPHS = {"random resized": RANDOM_RESIZED, "jittered": JITTERED, "padded": PADD
 
 @pytest.fixture
 def folder(tmp_path):
-    """Photograph-like noise of many sizes, 40 to train and 9 to evaluate, as JPEG and PNG."""
+    """Noisy JPEGs and PNGs of many sizes, 40 for training and 9 for evaluation."""
     rng = np.random.default_rng(0)
     items = []
     for number in range(49):
@@ -54,13 +54,13 @@ def same(one, other):
 @pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_batches_are_those_of_the_files_to_the_bit(folder, settings, phase, location):
+def test_cached_batches_equal_those_of_the_files_to_the_bit(folder, settings, phase, location):
     batches = [[*islice(open_loader(folder, settings, each).batches(phase), 6)] for each in ("off", location)]
     assert same(*batches)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_images_of_one_size_are_gathered_into_the_batches_of_the_files(tmp_path, phase):
+def test_images_of_one_size_are_gathered_to_the_same_batches(tmp_path, phase):
     rng = np.random.default_rng(1)
     items = [Item(encode(noise(rng, 24, 20)), number % 3, f"{number}.jpg") for number in range(30)]
     convert(Source("folder", list("abc"), {"train": items, "val": items[:3]}), tmp_path)
@@ -72,7 +72,7 @@ def test_images_of_one_size_are_gathered_into_the_batches_of_the_files(tmp_path,
 
 @pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings, location):
+def test_cached_evaluation_equals_that_of_the_files_to_the_bit(folder, settings, location):
     shards, data = Shards(folder, "val"), Data(dataset="folder", dir=folder, **settings)
     batches = [
         [*evaluation_batches(shards, data, cache=each, batch_size=4)]
@@ -83,7 +83,7 @@ def test_evaluated_images_are_those_of_the_files_to_the_bit(folder, settings, lo
 
 
 @pytest.mark.parametrize("location", ["host", "device"])
-def test_the_files_are_read_once(folder, monkeypatch, location):
+def test_files_are_read_once(folder, monkeypatch, location):
     loader = open_loader(folder, RANDOM_RESIZED, location)
     next(loader.batches("warmup"))
     monkeypatch.setattr(Shards, "read", lambda *_: pytest.fail("a file was read again"))
@@ -93,7 +93,7 @@ def test_the_files_are_read_once(folder, monkeypatch, location):
 
 @pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folder, harm, location):
+def test_unreadable_images_are_found_at_once_and_replaced_as_without_cache(folder, harm, location):
     harm(folder, 3, 17, 18)
     warnings = []
     loaders = [
@@ -108,7 +108,7 @@ def test_images_that_cannot_be_read_are_found_at_once_and_replaced_as_ever(folde
 
 @pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_images_that_are_held_back_are_not_read(folder, harm, location):
+def test_holdout_images_are_not_read(folder, harm, location):
     harm(folder, 3, 17)
     holdout_rows = np.array([3, 4, 30])
     loaders = [
@@ -120,7 +120,7 @@ def test_images_that_are_held_back_are_not_read(folder, harm, location):
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
+def test_unreadable_evaluation_image_is_named(folder, harm):
     shards = Shards(folder, "val")
     harm(folder, 5, split="val")
     with pytest.raises(TrainingFailed, match=r"val/shard-000000.tar:\d+ .*\. Convert .* again"):
@@ -132,7 +132,13 @@ def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
     [
         ("auto", 32, None, {"host": 10**9}, "host"),
         ("auto", 32, 0, {"device": 10**9, "host": 10**9}, "device"),
-        ("auto", 32, 0, {"device": 20_000, "host": 20_000}, "host"),  # half of one, most of the other
+        (
+            "auto",
+            32,
+            0,
+            {"device": 20_000, "host": 20_000},
+            "host",
+        ),  # exceeds half of the device, but not 80 % of the host
         ("auto", 32, 0, {"device": 10_000, "host": 10_000}, "off"),
         ("auto", 65, None, {"host": 10**9}, "off"),
         ("auto", 32, None, {"host": 10_000}, "off"),
@@ -141,11 +147,9 @@ def test_an_evaluated_image_that_cannot_be_read_is_named(folder, harm):
         ("off", 32, 0, {"device": 10**9}, "off"),
     ],
 )
-def test_small_images_are_kept_unasked_and_others_on_demand(
-    tmp_path, monkeypatch, setting, side, gpu, free, expected
-):
-    picture = encode(noise(np.random.default_rng(0), side, 30))
-    items = [Item(picture, label, f"{i}.jpg") for i, label in enumerate((0, 0, 1, 1))]
+def test_auto_caches_only_small_images(tmp_path, monkeypatch, setting, side, gpu, free, expected):
+    image = encode(noise(np.random.default_rng(0), side, 30))
+    items = [Item(image, label, f"{i}.jpg") for i, label in enumerate((0, 0, 1, 1))]
     convert(Source("folder", ["a", "b"], {"train": items, "val": items[:2]}), tmp_path)
     shards = Shards(tmp_path, "train")
     assert cache.decoded_bytes(shards) == 4 * side * 30 * 3
@@ -154,7 +158,7 @@ def test_small_images_are_kept_unasked_and_others_on_demand(
 
 
 @pytest.mark.parametrize(("location", "share"), [("host", 0.8), ("device", 0.5)])
-def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeypatch, location, share):
+def test_cache_that_does_not_fit_is_rejected_with_its_size(folder, monkeypatch, location, share):
     shards = Shards(folder, "train")
     enough = int(cache.decoded_bytes(shards) / share)
     monkeypatch.setattr(cache, "free_memory", lambda *_: enough - 100)
@@ -167,12 +171,12 @@ def test_a_cache_that_does_not_fit_is_refused_with_what_it_takes(folder, monkeyp
     assert cache.choose_cache_location(location, [shards], 0) == location
 
 
-def test_free_memory_is_what_the_control_group_leaves_to_each_rank(monkeypatch):
+def test_free_memory_is_the_share_of_each_rank_in_the_control_group(monkeypatch):
     monkeypatch.setattr(cache, "memory_left", lambda: None)
     assert cache.free_memory("host", None) > 2**28
     monkeypatch.setattr(cache, "memory_left", lambda: 4_000_000)
     assert cache.free_memory("host", 0) == 4_000_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert cache.free_memory("device", None) == 1_000_000  # a CPU's memory is the machine's
+    assert cache.free_memory("device", None) == 1_000_000  # the memory of a CPU is that of the host
     monkeypatch.setattr(cache, "memory_left", lambda: 2**60)
     assert cache.free_memory("host", None) > 2**26

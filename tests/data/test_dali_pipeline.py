@@ -1,13 +1,13 @@
-"""Pipelines that are forgotten while they work."""
+"""Pipelines that are garbage-collected in other threads."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Forgets a graph inside a reference cycle while it works, and lets the collector find it in a thread of
-# its own: the one that calls for a batch to be resized, or one of those that resize an image.
-FORGET = """
+# Drops a working graph inside a reference cycle, and runs the garbage collector in one of its own threads:
+# the thread that resizes a batch, or one of those that resize an image.
+DROP = """
 import gc, sys, threading, weakref
 from pathlib import Path
 import fasticcl.data.graph as graph
@@ -18,15 +18,15 @@ from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 
 module, name = {"batch": (graph, "resizer"), "image": (resize, "resized_square")}[sys.argv[1]]
-original, working, forgotten, found = getattr(module, name), *(threading.Event() for _ in range(3))
+original, working, dropped, collected = getattr(module, name), *(threading.Event() for _ in range(3))
 
 def collecting(function):
     def collect_first(*arguments):
         if not working.is_set():
             working.set()
-            forgotten.wait(60)
+            dropped.wait(60)
             gc.collect()
-            found.set()
+            collected.set()
         return function(*arguments)
     return collect_first
 
@@ -45,16 +45,16 @@ working.wait(60)
 reference, cycle = weakref.ref(pipeline), [pipeline]
 cycle.append(cycle)
 del pipeline, cycle
-forgotten.set()
-found.wait(60)
+dropped.set()
+collected.wait(60)
 assert reference() is None
 print(next(Loader(shards, plan, threads=2).batches("warmup")).x.shape[0])
 """
 
 
 @pytest.mark.parametrize("thread", ["batch", "image"])
-def test_one_that_is_collected_in_its_own_thread_does_not_stop_others(photo_shards, thread):
-    command = [sys.executable, "-c", FORGET, thread, str(photo_shards)]
+def test_pipeline_collected_in_its_own_thread_does_not_block_others(photo_shards, thread):
+    command = [sys.executable, "-c", DROP, thread, str(photo_shards)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
 
@@ -92,7 +92,7 @@ print(len(dali_pipeline._kept_alive), len(dali_pipeline._deleted), build().tenso
 
 
 @pytest.mark.parametrize(("missing", "kept_alive"), [("nothing", 0), ("_pipe", 1), ("Shutdown", 1)])
-def test_a_pipeline_is_kept_alive_if_dali_has_renamed_its_privates(missing, kept_alive):
+def test_pipeline_is_kept_alive_if_dali_has_renamed_its_privates(missing, kept_alive):
     command = [sys.executable, "-c", RENAMED, missing]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
     expected = f"{kept_alive} {1 - kept_alive} [7, 7]\n"

@@ -1,4 +1,4 @@
-"""The graph against Pillow and torchvision on the plan's own windows, and the loader around it."""
+"""The graph and the loader against Pillow and torchvision with the windows of the plan."""
 
 import io
 from itertools import islice
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def expected_image(shards, stream, i, data, offset=(0, 0)):
-    """What Pillow and torchvision make of image i of a planned stream, on the scale from 0 to 1."""
+    """Return image i of a planned stream, transformed by Pillow and torchvision, in [0, 1]."""
     image = Image.open(io.BytesIO(shards.read(stream.rows[i : i + 1])[0].tobytes())).convert("RGB")
     top, left, height, width = (int(value) for value in stream.windows[i])
     image = F.crop(image, top, left, height, width)
@@ -59,7 +59,7 @@ def open_plan(folder, batch_size=8, **settings):
 
 @pytest.fixture(scope="module")
 def small_shards(tmp_path_factory):
-    """32×32 PNGs, ten classes, as CIFAR's."""
+    """PNGs of 32×32 pixels in ten classes, as in CIFAR."""
     rng = np.random.default_rng(0)
     items = [Item(encode(noise(rng), "PNG"), i // 4, f"{i}.png") for i in range(40)]
     folder = tmp_path_factory.mktemp("small")
@@ -68,7 +68,7 @@ def small_shards(tmp_path_factory):
 
 
 @pytest.mark.parametrize("jitter", [(0.0, 0.0, 0.0), (0.4, 0.4, 0.4)], ids=["plain", "jitter"])
-def test_photographs_come_as_pillow_and_torchvision_make_them(photo_shards, jitter):
+def test_photographs_match_pillow_and_torchvision(photo_shards, jitter):
     shards, data, plan = open_plan(photo_shards, color_jitter=jitter, **PHOTOS)
     flipped = set()
     for step, batch in enumerate(islice(Loader(shards, plan).batches("interpolative"), plan.steps_per_epoch)):
@@ -81,7 +81,7 @@ def test_photographs_come_as_pillow_and_torchvision_make_them(photo_shards, jitt
     assert flipped == {0, 1}
 
 
-def test_there_is_no_geometric_shift(photo_shards):
+def test_images_are_not_shifted(photo_shards):
     shards, data, plan = open_plan(photo_shards, **PHOTOS)
     batch = next(Loader(shards, plan).batches("warmup"))
     planned, images = plan.batch("warmup", 0, 0).agnostic, denormalise(batch.x, data)
@@ -95,7 +95,7 @@ def test_there_is_no_geometric_shift(photo_shards):
         assert errors[(0, 0)] < 0.5 * min(others)
 
 
-def test_small_images_are_padded_and_shifted_to_the_pixel(small_shards):
+def test_small_images_are_padded_and_shifted_exactly(small_shards):
     shards, data, plan = open_plan(small_shards, batch_size=20, **SMALL)
     batch = next(Loader(shards, plan).batches("warmup"))
     planned = plan.batch("warmup", 0, 0).agnostic
@@ -105,20 +105,20 @@ def test_small_images_are_padded_and_shifted_to_the_pixel(small_shards):
     assert np.abs(planned.cuts).max() == 4
 
 
-def test_the_mix_is_equation_3(photo_shards):
+def test_mix_is_equation_3(photo_shards):
     shards, data, plan = open_plan(photo_shards, lambda_per="sample", **PHOTOS)
     batch = next(Loader(shards, plan).batches("interpolative"))
     planned = plan.batch("interpolative", 0, 0)
     lam = torch.from_numpy(planned.lam)[:, None, None, None]
     assert torch.equal(batch.lam, torch.from_numpy(planned.lam))
-    # x_t does not leave the graph in this phase; that of rebalancing makes it from the same windows.
+    # The graph of this phase does not return x_t. That of rebalancing gives it from the same windows.
     alone = Plan(shards.index, shards.counts, data, batch_size=8, seed=3)
     alone.batch = lambda *_: BatchPlan(None, planned.aware, None)
     x_t = next(Loader(shards, alone).batches("rebalance")).x
     assert (batch.x_f - (lam * batch.x_h + (1 - lam) * x_t)).abs().max() < 1e-3
 
 
-def test_rebalancing_shows_the_class_aware_stream(photo_shards):
+def test_rebalancing_yields_the_class_aware_stream(photo_shards):
     shards, data, plan = open_plan(photo_shards, **PHOTOS)
     batch = next(Loader(shards, plan).batches("rebalance", epoch=2, step=1))
     planned = plan.batch("rebalance", 2, 1).aware
@@ -127,7 +127,7 @@ def test_rebalancing_shows_the_class_aware_stream(photo_shards):
     assert (denormalise(batch.x, data)[5] - expected).abs().mean() < 1 / 255
 
 
-def test_evaluation_is_resize_and_centre_crop_and_shows_each_image_once(photo_shards):
+def test_evaluation_yields_each_image_once_resized_and_centre_cropped(photo_shards):
     shards, data = Shards(photo_shards, "val"), Data(**PHOTOS)
     batches = list(evaluation_batches(shards, data, batch_size=2))
     assert [len(batch.y) for batch in batches] == [2, 2, 1]
@@ -138,7 +138,7 @@ def test_evaluation_is_resize_and_centre_crop_and_shows_each_image_once(photo_sh
         assert (denormalise(image, data) - expected).abs().mean() < 1 / 255
 
 
-def test_small_images_are_evaluated_as_they_are(small_shards):
+def test_small_images_are_evaluated_unchanged(small_shards):
     shards, data = Shards(small_shards, "val"), Data(**SMALL)
     batch = next(evaluation_batches(shards, data, batch_size=7))
     for row in range(7):
@@ -147,8 +147,8 @@ def test_small_images_are_evaluated_as_they_are(small_shards):
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
-def test_running_ahead_never_parts_an_image_from_its_plan(prefetch, tmp_path):
-    # Every image has one colour, which tells its row.
+def test_prefetching_keeps_images_with_their_plan(prefetch, tmp_path):
+    # Every image has one colour, which identifies its row.
     def plain(i):
         return encode(Image.new("RGB", (8, 8), (6 * i, 255 - 6 * i, 7)), "PNG")
 
@@ -157,7 +157,9 @@ def test_running_ahead_never_parts_an_image_from_its_plan(prefetch, tmp_path):
     settings = SMALL | {"image_size": 8, "crop_padding": 0, "lambda_per": "sample"}
     shards, data, plan = open_plan(tmp_path, batch_size=5, **settings)
     batches = Loader(shards, plan, prefetch=prefetch).batches("interpolative", epoch=1, step=6)
-    kept = list(islice(batches, 20))  # more than the pipeline has buffers: none may be overwritten
+    kept = list(
+        islice(batches, 20)
+    )  # more batches than the pipeline has buffers, none of which may be overwritten
     for number, batch in enumerate(kept):
         planned = plan.batch("interpolative", *divmod(8 + 6 + number, 8))
         rows = (denormalise(batch.x_h, data)[:, 0, 4, 4] * 255 / 6).round().int().tolist()
@@ -179,7 +181,7 @@ def test_batches_are_float32_and_channels_last(photo_shards):
     assert batch.lam.shape == (8,)
 
 
-def test_the_number_of_threads_does_not_change_a_batch(photo_shards):
+def test_number_of_threads_does_not_change_a_batch(photo_shards):
     shards, _, plan = open_plan(photo_shards, color_jitter=(0.4, 0.4, 0.4), **PHOTOS)
     one, two = (next(Loader(shards, plan, threads=threads).batches("interpolative")) for threads in (1, 2))
     assert torch.equal(one.x_h, two.x_h)

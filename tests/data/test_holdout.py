@@ -1,4 +1,4 @@
-"""Training images that are held back: how many of each class, which, and that no plan draws them."""
+"""The holdout: its size per class, its images, and that no plan draws them."""
 
 import numpy as np
 import pytest
@@ -30,20 +30,20 @@ def plan_of(counts, holdout_rows, seed=0, **options):
     ("holdout", "expected"),
     [
         (0, [0, 0, 0, 0, 0, 0]),
-        (0.1, [10, 2, 1, 1, 1, 0]),  # one at least where there are two
+        (0.1, [10, 2, 1, 1, 1, 0]),  # at least one of two or more
         (0.2, [20, 4, 1, 1, 1, 0]),
-        (0.9, [50, 10, 2, 1, 1, 0]),  # half at most
+        (0.9, [50, 10, 2, 1, 1, 0]),  # at most half
         (1, [1, 1, 1, 1, 1, 0]),
         (5, [5, 5, 2, 1, 1, 0]),
     ],
 )
-def test_a_share_or_a_number_of_each_class_is_held_back(holdout, expected):
+def test_holdout_is_a_fraction_or_a_number_of_each_class(holdout, expected):
     assert holdout_counts(np.array([100, 20, 5, 3, 2, 1]), holdout).tolist() == expected
 
 
 @settings(deadline=None)
 @given(COUNTS, HOLDOUTS, st.integers(0, 2**63 - 1))
-def test_the_rows_are_as_many_of_each_class_as_are_to_be_held_back(counts, holdout, seed):
+def test_holdout_rows_have_the_counts_of_each_class(counts, holdout, seed):
     rows = draw_holdout_rows(counts, holdout, seed)
     assert (np.diff(rows) > 0).all()
     of_class = np.bincount(np.repeat(np.arange(len(counts)), counts)[rows], minlength=len(counts))
@@ -51,7 +51,7 @@ def test_the_rows_are_as_many_of_each_class_as_are_to_be_held_back(counts, holdo
     assert np.array_equal(rows, draw_holdout_rows(counts, holdout, seed))
 
 
-def test_the_seed_chooses_among_the_images_of_a_class_without_favour():
+def test_seed_chooses_uniformly_among_the_images_of_a_class():
     drawn = [draw_holdout_rows(np.array([5, 2]), 2, seed) for seed in range(2000)]
     times = np.bincount(np.concatenate(drawn), minlength=7)
     expected = np.array([800] * 5 + [1000] * 2)
@@ -60,12 +60,12 @@ def test_the_seed_chooses_among_the_images_of_a_class_without_favour():
 
 @settings(max_examples=30, deadline=None)
 @given(COUNTS, HOLDOUTS)
-def test_a_plan_draws_held_back_rows_in_no_phase_and_every_other(counts, holdout):
+def test_plan_never_draws_holdout_rows_and_draws_all_others(counts, holdout):
     holdout_rows = draw_holdout_rows(counts, holdout, 0)
-    kept = int(counts.sum()) - len(holdout_rows)
+    size = int(counts.sum()) - len(holdout_rows)
     plan = plan_of(counts, holdout_rows, batch_size=1)
-    assert plan.steps_per_epoch == kept
-    epoch = [plan.agnostic_rows("warmup", 3, step)[0] for step in range(kept)]
+    assert plan.steps_per_epoch == size
+    epoch = [plan.agnostic_rows("warmup", 3, step)[0] for step in range(size)]
     assert sorted(epoch) == np.setdiff1d(np.arange(counts.sum()), holdout_rows).tolist()
     assert plan.rows.tolist() == sorted(epoch)
     for phase in PHASES[1:]:
@@ -77,7 +77,7 @@ def test_a_plan_draws_held_back_rows_in_no_phase_and_every_other(counts, holdout
         assert plan.substitute(of_class[0], "rebalance", 0, 0, 0).rows[0] in plan.rows_of(label)
 
 
-def test_classes_are_drawn_as_often_as_if_nothing_were_held_back():
+def test_holdout_does_not_change_class_frequencies():
     counts = np.array([40, 9, 2])
     plan = plan_of(counts, draw_holdout_rows(counts, 0.5, 0), batch_size=15)
     labels = np.concatenate([plan.batch("rebalance", 0, step).aware.labels for step in range(1000)])
@@ -85,7 +85,7 @@ def test_classes_are_drawn_as_often_as_if_nothing_were_held_back():
     assert shares == pytest.approx(class_probabilities(counts, 1.0), abs=0.015)
 
 
-def test_a_plan_that_holds_nothing_back_is_the_plan_without_the_option():
+def test_plan_with_an_empty_holdout_equals_the_plan_without_one():
     counts = np.array([12, 5, 3])
     plain = Plan(index_of(counts), counts, Data(dataset="demo", dir="unused"), batch_size=4, seed=3)
     other = plan_of(counts, draw_holdout_rows(counts, 0, 3), seed=3)
@@ -94,7 +94,7 @@ def test_a_plan_that_holds_nothing_back_is_the_plan_without_the_option():
         assert [s.rows.tolist() for s in one.streams] == [s.rows.tolist() for s in two.streams]
 
 
-def test_a_batch_larger_than_what_is_left_is_refused():
+def test_batch_larger_than_the_remaining_images_is_rejected():
     counts = np.array([6, 4])
     with pytest.raises(ValueError, match="a batch of 6 is larger than the 5 training images"):
         plan_of(counts, draw_holdout_rows(counts, 0.5, 0), batch_size=6)

@@ -1,4 +1,4 @@
-"""The plan: purity, frequencies, and distributions against torchvision's."""
+"""The plan: determinism, class frequencies, and augmentations against those of torchvision."""
 
 from dataclasses import asdict
 
@@ -43,7 +43,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_batch_is_a_function_of_its_place_alone(phase):
+def test_batch_depends_only_on_epoch_and_step(phase):
     plan, again = make_plan(color_jitter=(0.4, 0.4, 0.4)), make_plan(color_jitter=(0.4, 0.4, 0.4))
     places = [(epoch, step) for epoch in (0, 3) for step in (0, 1, 5)]
     first = {place: plan.batch(phase, *place) for place in places}
@@ -54,14 +54,14 @@ def test_a_batch_is_a_function_of_its_place_alone(phase):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_another_seed_gives_other_batches(phase):
+def test_different_seeds_give_different_batches(phase):
     one, other = arrays(make_plan(seed=1).batch(phase, 0, 0)), arrays(make_plan(seed=2).batch(phase, 0, 0))
     drawn = [name for name in one if name.endswith(("rows", "windows", "flips", "lam"))]
     assert drawn
     assert not any(np.array_equal(one[name], other[name]) for name in drawn)
 
 
-def test_phases_and_streams_do_not_share_their_draws():
+def test_phases_and_streams_draw_independently():
     plan = make_plan()
     both = plan.batch("interpolative", 2, 3)
     assert not np.array_equal(both.agnostic.rows, plan.batch("warmup", 2, 3).agnostic.rows)
@@ -70,7 +70,7 @@ def test_phases_and_streams_do_not_share_their_draws():
     assert not np.array_equal(both.agnostic.flips, both.aware.flips)
 
 
-def test_a_switched_off_draw_leaves_the_others_as_they_were():
+def test_disabling_one_draw_does_not_change_the_others():
     plain, jittered = make_plan(), make_plan(color_jitter=(0.4, 0.4, 0.4))
     plain, jittered = (
         arrays(plain.batch("interpolative", 1, 1)),
@@ -82,7 +82,7 @@ def test_a_switched_off_draw_leaves_the_others_as_they_were():
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_rank_slices_add_up_to_the_global_batch(phase, world_size):
+def test_rank_slices_form_the_global_batch(phase, world_size):
     whole = arrays(make_plan(batch_size=24, lambda_per="sample").batch(phase, 1, 2))
     parts = [
         arrays(
@@ -99,7 +99,7 @@ def test_rank_slices_add_up_to_the_global_batch(phase, world_size):
     seed=st.integers(0, 999),
 )
 @settings(max_examples=150, deadline=None)
-def test_the_class_agnostic_stream_visits_every_image_exactly_once_an_epoch(size, seed):
+def test_class_agnostic_stream_has_every_image_once_per_epoch(size, seed):
     plan = make_plan([size], batch_size=1, seed=seed)
     rows = np.concatenate([plan.agnostic_rows("warmup", 4, step) for step in range(plan.steps_per_epoch)])
     assert sorted(rows) == list(range(size))
@@ -107,14 +107,14 @@ def test_the_class_agnostic_stream_visits_every_image_exactly_once_an_epoch(size
 
 @given(size=st.integers(1, 500), batch_size=st.integers(1, 64))
 @settings(max_examples=60, deadline=None)
-def test_an_incomplete_last_batch_is_dropped_and_nothing_comes_twice(size, batch_size):
+def test_incomplete_last_batch_is_dropped_and_no_image_repeats(size, batch_size):
     batch_size = min(batch_size, size)
     plan = make_plan([size], batch_size=batch_size)
     rows = np.concatenate([plan.agnostic_rows("warmup", 0, step) for step in range(plan.steps_per_epoch)])
     assert len(set(rows)) == len(rows) == size - size % batch_size
 
 
-def test_every_permutation_of_four_is_as_likely():
+def test_all_permutations_of_four_are_equally_likely():
     rng = np.random.default_rng(3)
     orders = [
         tuple(permute(np.arange(4), 4, rng.integers(0, 2**64, 8, dtype=np.uint64))) for _ in range(12_000)
@@ -125,7 +125,7 @@ def test_every_permutation_of_four_is_as_likely():
 
 
 @pytest.mark.parametrize("size", [7, 100])
-def test_every_position_holds_every_image_as_often(size):
+def test_every_image_is_equally_likely_at_every_position(size):
     rng = np.random.default_rng(5)
     keys = rng.integers(0, 2**64, (60 * size, 8), dtype=np.uint64)
     orders = np.array([permute(np.arange(size), size, key) for key in keys])
@@ -141,24 +141,24 @@ def test_class_probabilities_are_equation_2(gamma):
     )
 
 
-def test_an_extreme_gamma_does_not_overflow():
+def test_extreme_gamma_does_not_overflow():
     assert class_probabilities(np.array([10**6, 1]), 400.0).tolist() == [0, 1]
     assert class_probabilities(np.array([10**6, 1]), -400.0).tolist() == [1, 0]
 
 
 @given(weights=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60))
 @settings(max_examples=200, deadline=None)
-def test_the_alias_table_holds_exactly_the_given_probabilities(weights):
+def test_alias_table_has_exactly_the_given_probabilities(weights):
     probabilities = np.array(weights) / sum(weights)
     table = AliasTable(probabilities)
-    held = table.keep.copy()
-    np.add.at(held, table.alias, 1 - table.keep)
-    assert np.allclose(held / len(weights), probabilities, atol=1e-12)
+    totals = table.keep.copy()
+    np.add.at(totals, table.alias, 1 - table.keep)
+    assert np.allclose(totals / len(weights), probabilities, atol=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [-1.0, 0.0, 0.5, 1.0])
 @pytest.mark.parametrize("phase", ["interpolative", "rebalance"])
-def test_a_million_class_aware_draws_have_the_frequencies_of_equation_2(gamma, phase):
+def test_million_class_aware_draws_follow_equation_2(gamma, phase):
     counts = [count * 100 for count in LONG_TAIL]
     plan = make_plan(counts, batch_size=50_000, gamma=gamma)
     plan = Plan(plan.index, counts, plan.data, batch_size=50_000, seed=11, rebalance_gamma=gamma)
@@ -170,7 +170,7 @@ def test_a_million_class_aware_draws_have_the_frequencies_of_equation_2(gamma, p
     assert (np.abs(drawn - expected) < 4 * error).all()
 
 
-def test_within_a_class_all_images_are_as_likely_and_come_again():
+def test_images_of_a_class_are_drawn_uniformly_with_replacement():
     plan = make_plan([6, 3, 1], batch_size=10, gamma=0.0)
     rows = np.concatenate([plan.aware_rows("interpolative", 0, step) for step in range(6000)])
     for first, count in ((0, 6), (6, 3)):
@@ -178,7 +178,7 @@ def test_within_a_class_all_images_are_as_likely_and_come_again():
         assert stats.chisquare(seen).pvalue > 1e-4
 
 
-def test_the_class_agnostic_stream_has_the_classes_as_they_are():
+def test_class_agnostic_stream_has_the_class_counts_of_the_data():
     plan = make_plan(batch_size=sum(LONG_TAIL))
     rows = plan.agnostic_rows("interpolative", 5, 0)
     assert np.bincount(plan.index["label"][rows]).tolist() == LONG_TAIL
@@ -191,14 +191,14 @@ def test_lambda_follows_its_beta_distribution(alpha, beta):
     assert stats.kstest(lam, stats.beta(alpha, beta).cdf).pvalue > 1e-4
 
 
-def test_lambda_per_batch_is_one_number_per_batch():
+def test_lambda_per_batch_is_one_value_per_batch():
     plan = make_plan()
     lam = np.array([plan.batch("interpolative", 0, step).lam for step in range(20)])
     assert (lam == lam[:, :1]).all()
     assert len(np.unique(lam[:, 0])) == 20
 
 
-def test_the_window_of_a_strip_is_not_empty():
+def test_window_of_a_strip_is_not_empty():
     rng = np.random.default_rng(0)
     windows = resized_crop_windows(rng, np.array([1000]), np.array([1]), (0.08, 1.0), (3.0, 4.0))
     assert windows.tolist() == [[499, 0, 1, 1]]
@@ -218,7 +218,7 @@ def torchvision_windows(height, width, scale, ratio, count):
         (40, 41, (0.6, 1.0), (0.9, 1.1)),
     ],
 )
-def test_windows_are_distributed_as_torchvisions(height, width, scale, ratio):
+def test_windows_have_the_distribution_of_torchvision(height, width, scale, ratio):
     count = 4000
     expected = torchvision_windows(height, width, scale, ratio, count)
     rng = np.random.default_rng(0)
@@ -230,7 +230,7 @@ def test_windows_are_distributed_as_torchvisions(height, width, scale, ratio):
 
 
 @pytest.mark.parametrize(("height", "width"), [(2000, 10), (10, 2000)])
-def test_where_no_try_fits_the_window_is_torchvisions_fallback(height, width):
+def test_fallback_window_is_that_of_torchvision(height, width):
     scale, ratio = (0.9, 1.0), (3 / 4, 4 / 3)
     expected = torchvision_windows(height, width, scale, ratio, 1)[0]
     rng = np.random.default_rng(0)
@@ -245,7 +245,7 @@ def test_where_no_try_fits_the_window_is_torchvisions_fallback(height, width):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=200, deadline=None)
-def test_windows_lie_inside_their_image(height, width, scale, seed):
+def test_windows_are_inside_the_image(height, width, scale, seed):
     rng = np.random.default_rng(seed)
     top, left, high, wide = resized_crop_windows(
         rng, np.full(8, height), np.full(8, width), tuple(scale), (3 / 4, 4 / 3)
@@ -258,7 +258,7 @@ def test_windows_lie_inside_their_image(height, width, scale, seed):
     assert (left + wide <= width).all()
 
 
-def test_pad_crops_shift_by_every_amount_as_often():
+def test_pad_crops_shift_uniformly():
     plan = make_plan(
         [3000], batch_size=3000, crop="pad", crop_padding=4, image_size=32, eval_resize=0, size=(32, 32)
     )
@@ -270,7 +270,7 @@ def test_pad_crops_shift_by_every_amount_as_often():
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
-def test_flips_have_their_probability(flip):
+def test_flips_have_the_configured_probability(flip):
     plan = make_plan([4000], batch_size=4000, flip=flip)
     assert abs(plan.batch("warmup", 0, 0).agnostic.flips.mean() - flip) < 4 * np.sqrt(0.25 / 4000)
 
@@ -284,7 +284,7 @@ def test_colour_factors_cover_their_range():
 
 @given(height=st.integers(1, 2000), width=st.integers(1, 2000))
 @settings(max_examples=100, deadline=None)
-def test_evaluation_covers_the_image_and_cuts_its_middle(height, width):
+def test_evaluation_resizes_the_whole_image_and_cuts_the_centre(height, width):
     plan = make_plan([1], batch_size=1, size=(height, width))
     stream = evaluation_stream(plan.index, np.array([0]), plan.data)
     assert stream.windows.tolist() == [[0, 0, height, width]]
@@ -317,7 +317,7 @@ def test_one_evaluated_image_is_cropped_as_in_a_batch(height, width, side, margi
 
 @given(**EVALUATED)
 @settings(max_examples=200, deadline=None)
-def test_evaluation_crops_are_those_of_torchvision(height, width, side, margin):
+def test_evaluation_crop_is_that_of_torchvision(height, width, side, margin):
     resized = 0 if margin is None else side + margin
     data = Data(dataset="test", dir="unused", image_size=side, eval_resize=resized)
     size, cut = evaluation_crop(height, width, data)
@@ -332,14 +332,14 @@ def test_evaluation_crops_are_those_of_torchvision(height, width, side, margin):
 
 
 @pytest.mark.parametrize("step", [-1, 30])
-def test_a_step_outside_the_epoch_is_refused(step):
+def test_step_outside_the_epoch_is_rejected(step):
     plan = make_plan()
     assert plan.steps_per_epoch == 30
     with pytest.raises(ValueError, match="outside an epoch of 30 steps"):
         plan.batch("warmup", 0, step)
 
 
-def test_impossible_plans_are_refused():
+def test_impossible_plans_are_rejected():
     with pytest.raises(ValueError, match="larger than the 5 training images"):
         make_plan([5], batch_size=6)
     with pytest.raises(ValueError, match="divided among 4 ranks"):

@@ -1,4 +1,4 @@
-"""Resizing on the CPU against DALI's own operator, and its threads."""
+"""Resizing on a CPU against the DALI operator of the GPU, and the threads of the resizer."""
 
 import gc
 import subprocess
@@ -24,16 +24,16 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def batch():
-    """Windows smaller and larger than what they become, in either direction, with room to cut and without."""
+    """Windows smaller and larger than the resized size in each direction, with and without space to cut."""
     rng = np.random.default_rng(0)
     shapes = [(40, 50), (200, 300), (64, 64), (64, 90), (31, 260), (1, 1), (150, 70)]
     images = [np.array(noise(rng, *shape)) for shape in shapes]
     sizes = np.array([[64, 64], [64, 96], [64, 64], [70, 64], [100, 65], [64, 64], [80, 90]], np.float32)
-    cuts = np.stack([rng.integers(0, room + 1) for room in sizes.astype(int) - SIDE]).astype(np.int32)
+    cuts = np.stack([rng.integers(0, space + 1) for space in sizes.astype(int) - SIDE]).astype(np.int32)
     return images, list(sizes), list(cuts), list(np.array([0, 1, 0, 1, 1, 0, 1], np.int32))
 
 
-def test_it_is_the_operator_of_the_gpu(batch):
+def test_resizer_matches_the_operator_of_the_gpu(batch):
     pipeline = Pipeline(batch_size=len(batch[0]), num_threads=1, device_id=None)
     with pipeline:
         image, *places = fn.external_source(
@@ -53,18 +53,18 @@ def test_it_is_the_operator_of_the_gpu(batch):
     for image, other in zip(resizer(SIDE, 2)(*batch), expected, strict=True):
         difference = image.astype(int) - np.asarray(other)
         assert difference.shape == (SIDE, SIDE, 3)
-        # DALI rounds once, torch after each direction; on noise, where neighbours differ most.
+        # DALI rounds once, torch after each direction. Noise is the worst case.
         assert np.abs(difference).max() <= 2
         assert np.abs(difference).mean() < 0.5
 
 
 @pytest.mark.parametrize("threads", [2, 3, 20])
-def test_the_number_of_threads_changes_nothing(batch, threads):
+def test_number_of_threads_changes_nothing(batch, threads):
     for image, other in zip(resizer(SIDE, 1)(*batch), resizer(SIDE, threads)(*batch), strict=True):
         assert np.array_equal(image, other)
 
 
-def test_what_a_thread_raises_is_raised(batch):
+def test_exception_of_a_thread_is_raised(batch):
     images, *places = batch
     spoiled = [*images[:-1], np.zeros((0, 5, 3), np.uint8)]
     with pytest.raises(RuntimeError, match="sizes should be greater than 0"):
@@ -75,7 +75,7 @@ def resize_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("resize")]
 
 
-def test_its_threads_end_with_the_batches(photo_shards):
+def test_threads_end_with_the_batches(photo_shards):
     shards = Shards(photo_shards, "train")
     plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=4, seed=0)
     before = resize_threads()
@@ -84,13 +84,13 @@ def test_its_threads_end_with_the_batches(photo_shards):
     started = [thread for thread in resize_threads() if thread not in before]
     assert started
     batches.close()
-    gc.collect()  # DALI's operator refers to itself
+    gc.collect()  # DALI's operator forms a reference cycle
     for thread in started:
         thread.join(20)
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_a_process_ends_while_batches_are_being_made(photo_shards):
+def test_process_ends_while_batches_are_prepared(photo_shards):
     script = f"""
 from pathlib import Path
 from fasticcl.config import Data

@@ -329,7 +329,7 @@ def test_default_run_names_are_numbered(digit_shards, tmp_path):
 
 def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
     train()
-    with pytest.raises(UserError, match="leave out --epochs"):
+    with pytest.raises(UserError, match="Leave out --epochs"):
         fasticcl.train("demo", project=tmp_path, resume=True, epochs=9)
     with pytest.raises(UserError, match="There is no run to resume"):
         fasticcl.train("inat2018", project=tmp_path, resume=True)

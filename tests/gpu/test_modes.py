@@ -1,4 +1,4 @@
-"""Eager, compiled and with CUDA graphs: the same training; skipped where there is no GPU."""
+"""Training in the eager, compiled and CUDA graph modes gives the same losses. Needs a GPU."""
 
 import json
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
     [(), ("method.uniform_weight=0",), ("method.bn_mode=split",), ("method.warmup_epochs=90",)],
     ids=str,
 )
-def test_every_mode_computes_the_loss_of_eager(settings):
+def test_every_mode_computes_the_eager_loss(settings):
     small = ["method.encoder=resnet8", f"engine.device={DEVICE}", "optim.epochs=90", *settings]
     config = resolve("demo", assignments=small)
     trial = try_modes(config, 10, choose_machine(config.engine), (*MODES,))
@@ -29,7 +29,7 @@ def test_every_mode_computes_the_loss_of_eager(settings):
 
 @pytest.mark.parametrize("compiled", ["step", "cuda-graphs"])
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_a_whole_compiled_run_learns_what_an_eager_one_learns(digit_shards, tmp_path, encoder, compiled):
+def test_compiled_run_has_the_losses_of_an_eager_run(digit_shards, tmp_path, encoder, compiled):
     losses = {}
     for mode in ("off", compiled):
         settings = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "engine.precision": "float32"}
@@ -39,4 +39,6 @@ def test_a_whole_compiled_run_learns_what_an_eager_one_learns(digit_shards, tmp_
         )
         lines = (report.run / "metrics.jsonl").read_text().splitlines()
         losses[mode] = [json.loads(line)["train/loss"] for line in lines]
-    assert losses[compiled] == pytest.approx(losses["off"], rel=0.05)  # rounding grows with the steps
+    assert losses[compiled] == pytest.approx(
+        losses["off"], rel=0.05
+    )  # rounding differences grow with the steps

@@ -1,4 +1,4 @@
-"""The shard format, read with other people's tools, and what happens when it is damaged."""
+"""The shard format, read with other tools, and the errors of damaged shards."""
 
 import gc
 import re
@@ -20,7 +20,7 @@ from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import INDEX_DTYPE, Shards
 
 
-def test_the_index_finds_every_image_in_its_tar(photo_source, photo_shards):
+def test_index_locates_every_image_in_its_tar(photo_source, photo_shards):
     shards = Shards(photo_shards, "train")
     contents = {item.content: item.label for item in photo_source.splits["train"]}
     found = {}
@@ -46,7 +46,7 @@ def test_rows_are_sorted_by_label_and_memory_mapped(photo_shards):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_them(photo_source, photo_shards):
+def test_webdataset_reads_the_shards(photo_source, photo_shards):
     urls = sorted(str(path) for path in (photo_shards / "train").glob("*.tar"))
     samples = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
     assert [(sample["jpg"], int(sample["cls"])) for sample in samples] == [
@@ -55,7 +55,7 @@ def test_webdataset_reads_them(photo_source, photo_shards):
     gc.collect()  # webdataset leaves its files to be closed by the collector, with a warning
 
 
-def test_dalis_webdataset_reader_reads_them_with_our_index(photo_source, photo_shards):
+def test_dali_reads_the_shards_with_our_index(photo_source, photo_shards):
     tars = sorted(str(path) for path in (photo_shards / "train").glob("*.tar"))
     pipeline = Pipeline(batch_size=21, num_threads=1, device_id=None)
     with pipeline:
@@ -67,7 +67,7 @@ def test_dalis_webdataset_reader_reads_them_with_our_index(photo_source, photo_s
     assert read == [(item.content, item.label) for item in photo_source.splits["train"]]
 
 
-def test_gnu_tar_reads_them(photo_shards):
+def test_gnu_tar_reads_the_shards(photo_shards):
     tar = photo_shards / "train" / "shard-000000.tar"
     names = subprocess.run(["tar", "tf", tar], check=True, capture_output=True, text=True).stdout.split()
     assert names[:2] == ["000000000_photo0.jpg", "000000000_photo0.cls"]
@@ -75,7 +75,7 @@ def test_gnu_tar_reads_them(photo_shards):
 
 
 @pytest.mark.parametrize("fixture", ["photo_shards", "digit_shards"])
-def test_our_index_is_the_one_that_dalis_tool_writes(fixture, request, tmp_path):
+def test_index_equals_that_of_the_dali_tool(fixture, request, tmp_path):
     folder = request.getfixturevalue(fixture)
     for number, tar in enumerate(sorted(folder.glob("*/*.tar"))):
         written = tmp_path / f"{number}.idx"
@@ -90,30 +90,30 @@ def copied(digit_shards, tmp_path):
     return shutil.copytree(digit_shards, tmp_path / "copy")
 
 
-def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
+def test_error_without_shards_names_the_command(tmp_path):
     with pytest.raises(UserError, match=f"fasticcl convert folder SRC {tmp_path}"):
         Shards(tmp_path, "train")
 
 
-def test_an_unknown_split_is_named(digit_shards):
+def test_unknown_split_is_named(digit_shards):
     with pytest.raises(UserError, match="no split 'val', only train, test"):
         Shards(digit_shards, "val")
 
 
-def test_a_cut_shard_is_noticed_at_opening(copied):
+def test_truncated_shard_is_rejected(copied):
     shard = copied / "train" / "shard-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
     with pytest.raises(UserError, match=r"shard-000001\.tar is missing or was changed"):
         Shards(copied, "train")
 
 
-def test_a_missing_shard_is_noticed_at_opening(copied):
+def test_missing_shard_is_rejected(copied):
     (copied / "train" / "shard-000000.tar").unlink()
     with pytest.raises(UserError, match=r"shard-000000\.tar is missing"):
         Shards(copied, "train")
 
 
-def test_a_damaged_or_foreign_index_is_named(copied):
+def test_damaged_or_foreign_index_is_named(copied):
     path = copied / "train" / "index.npy"
     whole = path.read_bytes()
     for content in (b"", whole[:50], whole[:-32], b"garbage" * 100):
@@ -126,12 +126,12 @@ def test_a_damaged_or_foreign_index_is_named(copied):
 
 
 def settings_of(folder):
-    """The settings of a small network's data."""
+    """Return the data settings of a small network."""
     return fasticcl.configure("folder", data=folder, set={"data.image_size": 32}).data
 
 
 def flip_in_image(folder, split, row):
-    """Flip a byte in the middle of an image, and return where it is said to lie."""
+    """Flip a byte in the middle of an image, and return the location of the image."""
     place = np.load(folder / split / "index.npy")[row]
     shard = folder / split / f"shard-{place['shard']:06d}.tar"
     with open(shard, "r+b") as file:
@@ -142,7 +142,7 @@ def flip_in_image(folder, split, row):
     return f"{split}/{shard.name}:{place['offset']}"
 
 
-def test_a_byte_that_flips_before_evaluation_stops_it_and_names_the_image(photo_shards, tmp_path):
+def test_changed_byte_ends_evaluation_and_names_the_image(photo_shards, tmp_path):
     folder = shutil.copytree(photo_shards, tmp_path / "shards")
     place = flip_in_image(folder, "val", 3)
     shards = Shards(folder, "val")

@@ -1,4 +1,4 @@
-"""Images for tests: photographs that ship with scikit-learn, and small noisy ones."""
+"""Encoded and random images for tests: crops of the photographs in scikit-learn, and small noisy images."""
 
 import io
 
@@ -14,7 +14,7 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 
 def photographs(count: int, seed: int = 0) -> list[bytes]:
-    """JPEGs cut from two photographs, sides between 300 and 560 pixels, portrait and landscape."""
+    """Return JPEG crops of two photographs, portrait and landscape, with sides of 300 to 560 pixels."""
     rng = np.random.default_rng(seed)
     originals = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     contents = []
@@ -28,7 +28,7 @@ def photographs(count: int, seed: int = 0) -> list[bytes]:
 
 
 def noise(rng: np.random.Generator, height: int = 32, width: int = 32) -> Image.Image:
-    """A smooth random image with some noise: no two pixels rows alike."""
+    """Return a smooth random image with some noise, in which all rows of pixels differ."""
     coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     smooth = np.asarray(
         Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16
