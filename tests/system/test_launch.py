@@ -1,4 +1,4 @@
-"""Runs that torchrun starts: signals, ranks that die, restarts, two machines; and its short form --nproc."""
+"""Runs launched by torchrun and by --nproc: signals, killed ranks, restarts and two machines."""
 
 import os
 import shlex
@@ -48,20 +48,20 @@ def popen(command):
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
-    """A run on two ranks in which nothing happened."""
+    """An uninterrupted run on two ranks."""
     project = tmp_path_factory.mktemp("undisturbed")
     on_ranks(project / "log", 2, start_tiny, tiny_shards, project, epochs=EPOCHS)
     return project / "demo/run"
 
 
 def workers_of(shards):
-    """Processes that still have these shards mapped, this one aside."""
+    """Other processes that have these shards mapped."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if process.name != str(os.getpid()) and f"{shards}/" in (process / "maps").read_text():
                 found.append(process.name)
-        except OSError:  # it ended, or is another's
+        except OSError:  # the process has exited or belongs to another user
             continue
     return found
 
@@ -91,10 +91,10 @@ def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_b
 
 
 def dying(arguments, marker, at):
-    """The command line; the second rank is killed after so many steps, the first time that it gets there."""
+    """Call the command line. The second rank is killed once, after ``at`` steps."""
     step, taken = Loop.take_step, 0
     if marker.exists() and os.environ["RANK"] == "0":
-        time.sleep(1)  # so that the others come first, who must not take what is left for the news
+        time.sleep(1)  # let other ranks join first, which must not use the old entries of the store
 
     def counted(self, *rest):
         nonlocal taken
@@ -140,7 +140,7 @@ def test_a_rank_that_is_killed_ends_the_others_with_its_number_and_the_reason(ti
 
 
 def test_a_rank_that_loses_another_says_so_in_one_sentence(tiny_shards, tmp_path):
-    """On another machine no torchrun ends it first."""
+    """On another machine, no torchrun stops the rank first."""
     arguments, marker = words(tiny_shards, tmp_path), tmp_path / "marker"
     left, lost = start_ranks(tmp_path / "log", 2, dying, arguments, marker, 11)
     assert lost.exit_code() == -9
@@ -158,7 +158,7 @@ def test_a_restarted_run_continues_from_the_last_checkpoint(tiny_shards, undistu
 
 
 def test_two_machines_train_together_and_start_again_together(tiny_shards, undisturbed, tmp_path):
-    """Two agents that meet at an address, as on two nodes that share a file system; a rank is killed once."""
+    """Two agents, as on two nodes that share a file system. One rank is killed once."""
     meet = f"127.0.0.1:{free_port()}"
     agents = [start_agent(tmp_path, tiny_shards, f"log{i}", restarts=1, meet=meet) for i in range(2)]
     for agent in agents:
@@ -189,7 +189,7 @@ code=0; for task in $tasks; do wait "$task" || { code=$?; wait "$task"; }; done;
 def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
     tiny_shards, undisturbed, tmp_path
 ):
-    """The script as it is, on two nodes: time is up in its first job, and the second goes on."""
+    """The unchanged script on two nodes. The first job reaches its time limit, and the second continues."""
     for name, body in STAND_INS.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
@@ -233,7 +233,7 @@ def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What `launch_ranks` would start, by torchrun's own machinery, which ends as it is told to."""
+    """The launches of `launch_ranks`, recorded in place of torchrun's launcher, and the errors it raises."""
     started, ends = [], []
 
     def launch(config, entry):
@@ -258,7 +258,7 @@ def test_nproc_starts_the_other_words_on_every_rank(launched, given):
     assert launched[0] == [(2, sys.executable, "-m", "fasticcl", "train", "demo", "--lr", "0.1")]
 
 
-def test_a_rank_that_a_signal_ended_is_one_sentence(launched):
+def test_a_rank_killed_by_a_signal_is_one_clear_error(launched):
     failures = {0: failure(0, -15, later=1), 1: failure(1, -9, later=0)}
     launched[1].append(ChildFailedError("fasticcl", failures))
     with pytest.raises(TrainingFailed, match=r"Rank 1 was killed by SIGKILL.*--nproc 2 --resume"):
@@ -273,7 +273,7 @@ def failure(rank, exit_code, later):
 
 @pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
 def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, given, tmp_path, capsys):
-    """torchrun hands the words on; a rank that read --nproc must not start ranks of its own."""
+    """torchrun passes on all arguments. A rank that gets --nproc must not launch more ranks."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr("fasticcl.system.launch.launch_ranks", lambda *_: pytest.fail("ranks were started"))
     monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *given, "--print-config"])
