@@ -58,7 +58,7 @@ def main() -> None:
     options = parse()
     deadline = time.monotonic() + options.budget
     if options.device == "gpu" and not torch.cuda.is_available():
-        sys.exit("torch finds no GPU; add --device cpu --small")
+        sys.exit("torch finds no GPU. Add --device cpu --small.")
     keep_freed_memory()  # as in training
     options.out.mkdir(parents=True, exist_ok=True)
     sizes = SMALL if options.small else FULL
@@ -93,9 +93,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Correctness and throughput on one GPU.")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--small", action="store_true", help="use tiny sizes")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
+    parser.add_argument(
+        "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder (default %(default)s)"
+    )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
-    parser.add_argument("--budget", type=float, default=380, help="seconds (default %(default)s)")
+    parser.add_argument(
+        "--budget", type=float, default=380, help="seconds after which no part starts (default %(default)s)"
+    )
     return parser.parse_args()
 
 

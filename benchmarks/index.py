@@ -108,8 +108,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--classes", type=int, default=10**6, help="classes of the opened index (default %(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1, help="per measured rate (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of a run (default %(default)s)")
     parser.add_argument("--dir", type=Path, help="folder for the files (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()

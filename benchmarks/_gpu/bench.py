@@ -36,7 +36,7 @@ class Sizes:
     repeats: int
     seconds: float
     pause: float
-    """Seconds for the previous system to fill its queues and become idle."""
+    """Time in seconds for the previous system to fill its queues and become idle."""
     workers: int
     """Workers of each of a peer's two DataLoaders."""
     modes: tuple[Mode, ...]

@@ -1,4 +1,4 @@
-"""Result of `gpu.py` as Markdown."""
+"""The result of `gpu.py` as Markdown."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -49,7 +49,7 @@ def spread(found: Mapping[str, Any]) -> str:
 
 
 def table(rows: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """Yield lines of Markdown. A row with other columns than the previous one starts a new table."""
+    """Yield the lines of Markdown tables. A row whose columns differ from the previous one starts a table."""
     columns: list[str] | None = None
     for title, values in rows:
         if list(values) != columns:

@@ -18,7 +18,7 @@ from fasticcl.system.machine import Machine
 
 
 def graph(bench: Bench) -> Found:
-    """Compare images in levels of 0 to 255, and everything else bit by bit."""
+    """Compare images in grey levels from 0 to 255, and all other outputs bit by bit."""
     shards = Shards(bench.shards, "train")
     base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
     kinds: dict[str, tuple[Data, CacheLocation]] = {
@@ -87,7 +87,7 @@ def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBat
 
 
 def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, torch.Tensor]:
-    """Return the losses of a step, and gradient, weights and centroids after it as one vector each."""
+    """Return the losses of a step, its gradient, and the weights and centroids after it, as vectors."""
     stage.train_mode()
     set_lr(stage.optimizer, 0.1)
     losses = stage.losses(batch)

@@ -10,7 +10,7 @@ from fasticcl.system.machine import MODES
 
 
 def modes(bench: Bench) -> Found:
-    """Time the same steps in every mode. Modes that fail or change the loss are listed with the reason."""
+    """Time the same steps in every mode, and list the modes that fail or change the loss with the reason."""
     found: Found = {}
     for preset, encoder, batch_size in reversed(bench.sizes.networks):  # small networks first
         if bench.late():

@@ -72,7 +72,7 @@ def open_source(path: Path, limit: int) -> Source:
 
 
 def conversion_task(source: Source, shrink: Shrink | None, workers: int, dest: Path) -> Task:
-    """Return the task of converting a source again and again. Each whole conversion is one batch."""
+    """Return a task that converts a source repeatedly. Each conversion counts as one batch."""
     images = sum(map(len, source.splits.values()))
     shard_size = max(1, len(source.splits["train"]) // (_SHARDS_PER_WORKER * workers))
 

@@ -39,10 +39,10 @@ def benchmark(
     say: Say = silent,
     **options: Any,
 ) -> Result:
-    """Run a benchmark as `fasticcl.benchmark` describes. ``options`` go to `open_workload`.
+    """Run a benchmark, see `fasticcl.benchmark`. ``options`` are passed on to `open_workload`.
 
     Raises:
-        UserError: an unknown benchmark or phase, or invalid options.
+        UserError: the benchmark or the phase does not exist, or the options are invalid.
     """
     _check(what, phase, repeats, seconds)
     machine = hardware()
@@ -127,11 +127,11 @@ def _check(what: str, phase: str | None, repeats: int, seconds: float | None) ->
     if phase is not None and phase not in PHASES:
         raise UserError(f"There is no phase {phase!r}. {nearest(phase, PHASES)}")
     if repeats < 1 or (seconds is not None and seconds <= 0):
-        raise UserError("A benchmark needs at least one repeat, of more than 0 seconds.")
+        raise UserError("--repeats must be at least 1, and --seconds must be greater than 0.")
 
 
 def _conversion(*arguments: Any) -> Result:
-    # Imported here because it needs simplejpeg, which the other benchmarks do not.
+    # Imported here because it needs simplejpeg, and the other benchmarks do not.
     from fasticcl.bench.conversion import measure_conversion
 
     return measure_conversion(*arguments)
@@ -143,7 +143,7 @@ def _result(
     parts: Mapping[str, Measurement] | None = None,
     advice: Advice | None = None,
 ) -> Result:
-    notes = ["both images of a pair count; warm-up is excluded"]
+    notes = ["both images of a pair are counted, and warm-up is excluded"]
     if generated := workload.generated:
         notes.append(
             f"images: {len(generated.contents)} of {generated.width}×{generated.height} pixels, "
@@ -155,7 +155,7 @@ def _result(
         every = workload.config.engine.log_every
         notes.append(
             "the parts come from a second pass that waits for the device after each part, so they add up to "
-            f"more than an unmodified step; a log line is written only every {every} steps"
+            f"more than an unmodified step. A log line is written only every {every} steps"
         )
         notes += [f"{name}: {training.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
     return Result(

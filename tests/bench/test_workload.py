@@ -32,7 +32,7 @@ def test_on_a_cpu_the_network_is_small_unless_it_is_set():
     result = fasticcl.benchmark("plan", **options)
     assert result.settings["encoder"] == "resnet18"
     assert result.settings["batch_size"] == 4
-    assert any("small for a CPU unless set" in note for note in result.notes)
+    assert any("reduced for the CPU" in note for note in result.notes)
     result = fasticcl.benchmark("plan", encoder="resnet50", set=["optim.batch_size=6"], **options)
     assert result.settings["encoder"] == "resnet50"
     assert result.settings["batch_size"] == 6

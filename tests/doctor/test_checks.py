@@ -225,7 +225,7 @@ PROBLEMS = {
     "Docker's default shared memory": (
         with_limits(shared_memory=64 * 2**20),
         ("shared memory", "warning"),
-        r"64 MiB in /dev/shm, enough for one process",
+        r"64 MiB in /dev/shm, too little to train on several GPUs",
         r"--shm-size=1g or --ipc=host",
     ),
     "no shared memory": (
