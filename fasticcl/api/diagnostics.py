@@ -79,7 +79,7 @@ def benchmark(
             seconds=seconds,
             config=Path(config) if config else None,
             assignments=assignments,
-            say=status.update,
+            show_status=status.update,
         )
 
 

@@ -41,7 +41,7 @@ def measure_conversion(
     count, threads = images or _IMAGES, workers or available_cores()
     notes = ()
     if data is None:
-        timing.say("generating images to convert")
+        timing.show_status("generating images to convert")
         generated = generate_images(count, min(20, count), threads)
         data = scratch / "files"
         write_files(generated, data)

@@ -117,14 +117,14 @@ class Timing:
 
     repeats: int
     seconds: float
-    say: Callable[[str], None]
+    show_status: Callable[[str], None]
     """Called with a description of what is being measured."""
 
     def __call__(
         self, tasks: Mapping[str, Task], warmup: Mapping[str, int], synchronize: Synchronize = no_queue
     ) -> dict[str, Measurement]:
         """Measure tasks in interleaved runs."""
-        self.say(f"measuring {', '.join(tasks)}: {self.repeats} times {self.seconds:g} s each")
+        self.show_status(f"measuring {', '.join(tasks)}: {self.repeats} times {self.seconds:g} s each")
         return interleaved_throughput(
             tasks, repeats=self.repeats, seconds=self.seconds, warmup=warmup, synchronize=synchronize
         )

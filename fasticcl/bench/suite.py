@@ -19,10 +19,10 @@ BENCHMARKS = ("plan", "loader", "step", "train", "convert", "all")
 QUIET = 0.5  # load average above which other work disturbs the measurement
 _CPU_SECONDS, _GPU_SECONDS = 1.5, 3.0
 
-Say = Callable[[str], None]
+ShowStatus = Callable[[str], None]
 
 
-def silent(_: str) -> None:
+def ignore_status(_: str) -> None:
     """Ignore a progress message."""
 
 
@@ -36,7 +36,7 @@ def benchmark(
     data: Path | None = None,
     workers: int | None = None,
     images: int | None = None,
-    say: Say = silent,
+    show_status: ShowStatus = ignore_status,
     **options: Any,
 ) -> Result:
     """Run a benchmark, see `fasticcl.benchmark`. ``options`` are passed on to `open_workload`.
@@ -49,17 +49,17 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="fasticcl-bench-") as scratch:
         folder = Path(scratch)
         if what == "convert":
-            timing = Timing(repeats, seconds or _CPU_SECONDS, say)
+            timing = Timing(repeats, seconds or _CPU_SECONDS, show_status)
             result = _conversion(folder, data, workers, images, timing)
         else:
-            say("opening shards" if data or options.get("config") else "generating images")
+            show_status("opening shards" if data or options.get("config") else "generating images")
             if what in ("plan", "step"):
                 images = images or 1  # no image is decoded, so the minimum of one batch is enough
             workload = open_workload(folder, dataset, data=data, workers=workers, images=images, **options)
             if what not in ("plan", "loader"):
-                workload = workload.in_training_mode(say)
+                workload = workload.in_training_mode(show_status)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
-            timing = Timing(repeats, seconds or default, say)
+            timing = Timing(repeats, seconds or default, show_status)
             result = measure_training(what, workload, phase or "interpolative", timing, machine["cores"])
             if what == "all":
                 result = result.joined(_conversion(folder, None, workers, images, timing))
@@ -83,7 +83,7 @@ def measure_training(what: str, workload: Workload, phase: Phase, timing: Timing
         return _result(workload, measured)
     together = measure_phase(workload, phase, ("loader", "step", "train"), timing)
     measured |= together
-    timing.say("timing the parts of a step")
+    timing.show_status("timing the parts of a step")
     parts = training.measure_parts(workload, phase, 2 * timing.seconds)
     advice = advise(situation(workload, [rate.median for rate in together.values()], cores))
     for other in phases:

@@ -56,11 +56,11 @@ class Workload:
         """Number of decoding threads."""
         return self.config.engine.workers or available_cores()
 
-    def in_training_mode(self, say: Callable[[str], None]) -> "Workload":
+    def in_training_mode(self, show_status: Callable[[str], None]) -> "Workload":
         """Return the workload in the execution mode that training chooses, after a trial if necessary."""
         if not wants_trial(self.config, self.machine):
             return self
-        say("trying execution modes")
+        show_status("trying execution modes")
         trial = try_modes(self.config, self.num_classes, self.machine)
         machine = replace(self.machine, mode=trial.fastest)
         return replace(self, machine=machine, notes=(*self.notes, f"mode: {trial.describe()}"))

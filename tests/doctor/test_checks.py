@@ -38,7 +38,7 @@ PROBLEMS = {
     "torch for CUDA, torchvision for the CPU": (
         with_packages(with_probes(torchvision=NMS), torchvision="0.29.2+cpu"),
         ("torchvision", "error"),
-        r"torch 2\.15\.0\+cu132 is built for CUDA 13\.2, but this torchvision for the CPU",
+        r"torch 2\.15\.0\+cu132 is built for CUDA 13\.2, but torchvision is for the CPU",
         r"pip uninstall -y torch torchvision && pip install 'torch>=2\.11' 'torchvision>=0\.26'$",
     ),
     "torch and torchvision for different CUDA versions": (

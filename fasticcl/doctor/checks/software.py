@@ -123,7 +123,7 @@ def _mismatch(facts: Facts) -> str:
     if not torch["cuda"] and vision_build != "cpu" and not imported:
         return f"torch {torch['version']} is built for the CPU, but this torchvision from PyPI is for CUDA"
     if torch["cuda"] and vision_build == "cpu":
-        return f"torch {torch['version']} is built for CUDA {torch['cuda']}, this torchvision is for the CPU"
+        return f"torch {torch['version']} is built for CUDA {torch['cuda']}, but torchvision is for the CPU"
     if vision_build.startswith("cu") and torch_build.startswith("cu") and vision_build != torch_build:
         return f"torch {torch['version']} is built for another CUDA"
     requirement = software.torch_required_by_torchvision
