@@ -12,7 +12,7 @@ and listed.
     corrupt     images that the mixed decoder cannot decode, and bytes that changed after conversion
     training    loader alone, step alone and end to end: ResNet-50, ResNeXt-50, ResNet-32, two phases
     decode      the loader by data.hw_decoder_load and threads, with p50 and p99 of the time per batch
-    peers       two torch DataLoaders, with Pillow and with torchvision's decode_jpeg, and an eager step with a
+    peers       two torch DataLoaders, with Pillow and with torchvision's decode_jpeg, an eager step with a
                 Python loop over the centroids
     modes       a training step eager, compiled and compiled with CUDA graphs, and a comparison of the losses
 
