@@ -31,6 +31,7 @@ from tests.support.small_runs import (
     metrics,
     record_steps,
     resume,
+    train_demo,
     train_tiny,
 )
 

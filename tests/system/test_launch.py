@@ -233,7 +233,7 @@ def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
 @pytest.fixture
 def launched(monkeypatch):
     """The launches of `launch_ranks`, recorded in place of torchrun's launcher, and the errors it raises."""
-    started_process, ends = [], []
+    launches, errors = [], []
 
     def launch(config, entry):
         def start(*arguments):
@@ -246,7 +246,7 @@ def launched(monkeypatch):
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
     for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
         monkeypatch.setenv(name, "1")
-    return started_process, ends
+    return launches, errors
 
 
 @pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
