@@ -112,7 +112,7 @@ def _finished_manifest(conversion: Conversion) -> Manifest | None:
 def _difference(conversion: Conversion, manifest: Manifest) -> str:
     """Describe how a finished conversion differs from the requested one."""
     if manifest.dataset != conversion.source.dataset:
-        return f"its dataset is {manifest.dataset}"
+        return f"it contains the dataset {manifest.dataset}"
     before, now = manifest.settings, conversion.settings
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:

@@ -41,4 +41,4 @@ def test_on_a_cpu_the_network_is_small_unless_it_is_set():
 def test_a_batch_larger_than_the_dataset_is_refused(photo_shards, fasticcl_command):
     code, _, err = fasticcl_command("bench", "loader", "--data", photo_shards, "--batch-size", "22")
     assert code == 2
-    assert "use --batch-size 21 or less" in err
+    assert "Use --batch-size 21 or less" in err

@@ -192,7 +192,7 @@ def test_a_finished_conversion_is_not_changed_and_another_archive_is_refused(tmp
     with pytest.raises(UserError, match="Images were changed after"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     write(path, [*shuffled(), ("images/more.jpg", bytes(20_000))])
-    with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
+    with pytest.raises(UserError, match="already contains another conversion: it was made from other images"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     assert modification_times(tmp_path / "shards") == before
 

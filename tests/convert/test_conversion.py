@@ -119,7 +119,7 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path, made, 
     [
         (jpeg_source(count=12), "was made from other images"),
         (jpeg_source(splits=("train", "test")), "was made from other images"),
-        (Source("inat2018", ["a", "b"], jpeg_source().splits), "is of folder"),
+        (Source("inat2018", ["a", "b"], jpeg_source().splits), "contains the dataset folder"),
         (Source("folder", ["a", "c"], jpeg_source().splits), "has other classes"),
         (
             Source("folder", ["a", "b"], {**jpeg_source().splits, "val": jpeg_source().splits["train"][1:5]}),
