@@ -119,7 +119,7 @@ def report(
 ) -> Path:
     """Write the report of a run, or a comparison of several, and return the path of the page.
 
-    The figures (SVG and PNG), the numbers (JSON) and a LaTeX table are written next to the page.
+    The figures (SVG and PNG), the numbers (JSON) and rows of a LaTeX table are written next to the page.
 
     Raises:
         UserError: there is no run, a run has no finished epoch, or the folder is not writable.
