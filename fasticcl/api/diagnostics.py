@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @documented
 def benchmark(
-    what: Annotated[str, "plan, loader, step, train, convert or all."],
+    what: Annotated[str, "Name of the benchmark: plan, loader, step, train, convert or all."],
     dataset: Annotated[
         str | None,
         Option("Name of a dataset preset. None: that of the shards, or else folder.", complete="datasets"),
