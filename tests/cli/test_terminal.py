@@ -8,8 +8,8 @@ import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
+from tests.support.command_line import cli_command
 from tests.support.small_runs import SMALL, TINY
-from tests.support.trees import command
 
 SETTINGS = [word for key, value in (SMALL | TINY).items() for word in ("--set", f"{key}={value}")]
 
@@ -22,7 +22,7 @@ def unread(tmp_path):
         reader, writer = os.pipe()
         os.close(reader)
         try:
-            words = command(*arguments, before=before)
+            words = cli_command(*arguments, before=before)
             return subprocess.run(words, cwd=tmp_path, stdout=writer, stderr=stderr, text=True)
         finally:
             os.close(writer)
@@ -35,7 +35,7 @@ def test_training_goes_on_without_a_reader(unread, tiny_shards, tmp_path, togeth
     arguments = ["train", "demo", "--data", tiny_shards, "--name", "run", "--epochs", 2, "--batch-size", 20]
     ended = unread(*arguments, *SETTINGS, stderr=subprocess.STDOUT if together else subprocess.PIPE)
     assert ended.returncode == 0
-    said = "warning  standard output is closed; the command continues without it\n"
+    said = "warning  standard output is closed, but the command continues\n"
     assert ended.stderr == (None if together else said)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 
