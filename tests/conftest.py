@@ -1,6 +1,7 @@
-"""Shards and a run that several test modules read, created once per session."""
+"""Shards and a run that several test modules read, created once per session, and the command line."""
 
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import fasticcl
+from fasticcl.cli.main import main
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import digits
 from fasticcl.convert.source import Item, Source
@@ -75,3 +77,18 @@ def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         set=settings,
     )
     return report.run
+
+
+@pytest.fixture
+def fasticcl_command(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder and return exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
+
+    return call

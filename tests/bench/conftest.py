@@ -1,11 +1,8 @@
-"""A tiny benchmark of everything, and the command line in this process."""
-
-import sys
+"""A tiny benchmark of everything."""
 
 import pytest
 
 import fasticcl
-from fasticcl.cli.main import main
 
 # Sizes at which a step takes milliseconds.
 TINY = {
@@ -30,19 +27,3 @@ def tiny():
 def full_result():
     """Result of the benchmark `all` on synthetic images."""
     return fasticcl.benchmark("all", **TINY)
-
-
-@pytest.fixture
-def fasticcl_command(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder and return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fasticcl.system.allocator.keep_freed_memory", lambda: True)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return ended.value.code, output.out, output.err
-
-    return call

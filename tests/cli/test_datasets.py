@@ -1,0 +1,79 @@
+"""``fasticcl convert`` and ``presets``: output, errors and the next commands."""
+
+import shlex
+import tomllib
+
+import numpy as np
+
+from tests.support.image_sources import write_image_folder
+from tests.support.images import encode, noise
+
+
+def test_error_names_an_unreadable_folder(fasticcl_command, monkeypatch):
+    def locked(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", locked)
+    code, _, err = fasticcl_command("convert", "folder", "locked", "shards")
+    assert (code, err) == (2, "error: Cannot read the folder locked: Permission denied.\n")
+
+
+def test_error_names_a_folder_without_images(fasticcl_command, tmp_path):
+    for name in ("train/a", "train/b", "val/a"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    code, _, err = fasticcl_command("convert", "folder", "images", "shards")
+    assert code == 2
+    assert err.startswith(
+        "error: There are no images in images/train. Arrange the images as train/CLASS/x.jpg"
+    )
+
+
+def test_shards_of_one_class_cannot_be_trained_on(fasticcl_command, tmp_path):
+    content = encode(noise(np.random.default_rng(0)))
+    for name in ("train/a/1.jpg", "train/a/2.jpg", "val/a/3.jpg"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    code, out, _ = fasticcl_command("convert", "folder", "images", "shards")
+    assert code == 0
+    assert "Next: fasticcl train folder --data shards" in out
+    code, _, err = fasticcl_command("train", "folder", "--data", "shards")
+    assert (code, err) == (2, "error: shards has only one class, 'a'. A classifier needs at least two.\n")
+
+
+def test_presets_are_listed_and_printed(fasticcl_command):
+    _, out, _ = fasticcl_command("presets")
+    for name in (
+        "cifar10-lt",
+        "cifar100-lt",
+        "demo",
+        "folder",
+        "imagenet-lt",
+        "inat2018",
+        "ce",
+        "crt",
+        "iccl",
+        "mixup",
+    ):
+        (line,) = [line for line in out.splitlines() if line.startswith(f"  {name} ")]
+        assert len(line) <= 120
+    code, out, _ = fasticcl_command("presets", "inat2018")
+    assert code == 0
+    assert tomllib.loads(out)["optim"]["batch_size"] == 512
+
+
+def test_next_command_after_a_small_conversion_works(fasticcl_command, tmp_path):
+    write_image_folder(tmp_path / "few", train=20, val=4)
+    _, out, _ = fasticcl_command("convert", "folder", "few", "shards of few")
+    (following,) = [line.removeprefix("Next: ") for line in out.splitlines() if line.startswith("Next: ")]
+    words = shlex.split(following)
+    assert words[words.index("--batch-size") + 1] == "2"
+    small = [
+        "--set",
+        "method.encoder=resnet8",
+        "--set",
+        "data.image_size=16",
+        "--fast-dev-run",
+        "--no-report",
+    ]
+    assert fasticcl_command(*words[1:], *small)[0] == 0

@@ -1,0 +1,180 @@
+"""``fasticcl train``, ``eval`` and ``rebalance``: output, signals, errors and the next commands."""
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+import fasticcl
+from tests.support.images import encode, noise
+from tests.support.processes import started_process
+
+SMALL = [
+    "--set",
+    "method.encoder=resnet8",
+    "--epochs",
+    "2",
+    "--set",
+    "rebalance.epochs=1",
+    "--device",
+    "cpu",
+    "--no-report",
+]
+
+
+def test_batch_larger_than_the_dataset_is_rejected(fasticcl_command, digit_shards):
+    code, _, err = fasticcl_command("train", "demo", "--data", digit_shards, "--batch-size", "393")
+    assert code == 2
+    assert (
+        err == "error: A batch of 393 is larger than the 392 training images. Use --batch-size 392 or less.\n"
+    )
+
+
+def test_printed_configuration_can_be_read_with_config(fasticcl_command, tmp_path):
+    code, out, _ = fasticcl_command(
+        "train", "cifar100-lt", "--epochs", "50", "--set", "data.gamma=0.5", "--print-config"
+    )
+    assert code == 0
+    assert tomllib.loads(out)["method"]["warmup_epochs"] == 20
+    (tmp_path / "mine.toml").write_text(out)
+    assert fasticcl_command("train", "-c", "mine.toml", "--print-config")[1] == out
+
+
+def test_train_and_eval_print_the_same_table(fasticcl_command, digit_shards):
+    code, out, _ = fasticcl_command("train", "demo", "--data", digit_shards, *SMALL)
+    assert code == 0
+    table = out[out.index("Evaluated on test") : out.index("Next: ")]
+    for title in (
+        "before rebalancing",
+        "after rebalancing",
+        "rebalancing epoch",
+        "best on test",
+        "overall",
+        "many",
+        "medium",
+        "few",
+    ):
+        assert title in table
+    assert "fasticcl sweep runs/demo/iccl-1" in out
+    code, again, _ = fasticcl_command("eval", "runs/demo/iccl-1")
+    assert (code, again.strip()) == (0, table.strip())
+    code, text, _ = fasticcl_command("eval", "runs/demo/iccl-1", "--json")
+    found = json.loads(text)
+    assert found["split"] == "test"
+    assert f"{found['after']['val/top1']:.1f}" in table
+
+
+def test_resuming_a_finished_run_reports_it_and_the_next_commands(fasticcl_command, digit_shards):
+    fasticcl_command("train", "demo", "--data", digit_shards, *SMALL)
+    code, out, _ = fasticcl_command("train", "demo", "--resume")
+    assert code == 0
+    assert out.startswith("run      runs/demo/iccl-1 is already finished\n")
+    for verb in ("predict", "report"):
+        assert f"fasticcl {verb} runs/demo/iccl-1" in out
+    assert "images/s" not in out
+
+
+def test_python_function_gives_the_same_accuracies(fasticcl_command, digit_shards):
+    fasticcl_command("train", "demo", "--data", digit_shards, "--seed", "3", "--name", "cli", *SMALL)
+    settings = {"method.encoder": "resnet8", "rebalance.epochs": 1}
+    report = fasticcl.train(
+        "demo", data=digit_shards, seed=3, name="api", epochs=2, device="cpu", set=settings
+    )
+    _, text, _ = fasticcl_command("eval", "runs/demo/cli", "--json")
+    assert {name: json.loads(text)[name] for name in report.rows} == report.rows
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_saves_the_run_and_prints_how_to_continue(digit_shards, tmp_path, signum, code):
+    command = [
+        sys.executable,
+        "-m",
+        "fasticcl",
+        "train",
+        "demo",
+        "--data",
+        str(digit_shards),
+        *SMALL,
+        "--epochs",
+        "40",
+    ]
+    with started_process(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if "epoch  2/40" in line:
+                process.send_signal(signum)
+                break
+        process.stdout.read()
+        errors = process.stderr.read()
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert errors.rstrip().endswith("fasticcl train demo --name iccl-1 --resume")
+    assert (tmp_path / "runs/demo/iccl-1/last.pt").exists()
+
+
+def test_quiet_prints_only_errors(fasticcl_command, digit_shards):
+    quiet = ["train", "demo", "--data", digit_shards, "--quiet", "--name", "quiet"]
+    assert fasticcl_command(*quiet, *SMALL) == (0, "", "")
+    code, out, err = fasticcl_command(*quiet, *SMALL)
+    assert (code, out) == (2, "")
+    assert "The run runs/demo/quiet exists" in err
+
+
+def test_piped_output_has_no_colours_and_no_progress_bars(fasticcl_command, digit_shards):
+    code, out, _ = fasticcl_command("train", "demo", "--data", digit_shards, *SMALL)
+    assert code == 0
+    assert "\x1b" not in out
+    assert len([line for line in out.splitlines() if "images/s" in line]) == 3
+    assert [line.split()[0] for line in out.splitlines()[:5]] == [
+        "data",
+        "method",
+        "schedule",
+        "machine",
+        "run",
+    ]
+    assert "Next: fasticcl predict runs/demo/iccl-1 IMAGE..." in out
+
+
+def test_error_for_images_without_shards_gives_the_convert_command(fasticcl_command, tmp_path):
+    (tmp_path / "my images/a").mkdir(parents=True)
+    (tmp_path / "my images/a/x.jpg").write_bytes(b"")
+    code, _, err = fasticcl_command("train", "folder", "--data", "my images")
+    assert code == 2
+    assert "fasticcl convert folder 'my images' data/folder --val-fraction 0.1" in err
+    (tmp_path / "begun/train").mkdir(parents=True)
+    (tmp_path / "begun/train/shard-000000.tar").write_bytes(b"")
+    _, _, err = fasticcl_command("train", "folder", "--data", "begun")
+    assert "no shards of folder in begun. Create them with: fasticcl convert folder SRC begun" in err
+
+
+def next_commands(out):
+    """Return the words of each command at the end of the output, without placeholders."""
+    lines = out[out.index("Next: ") :].removeprefix("Next: ").splitlines()
+    commands = [shlex.split(line.strip().split("    ")[0]) for line in lines]
+    return [[word for word in words if not word.endswith("...")] for words in commands]
+
+
+def test_next_commands_work_for_paths_with_spaces(fasticcl_command, tiny_shards, tmp_path):
+    shutil.copytree(tiny_shards, tmp_path / "my shards")
+    (tmp_path / "my image.png").write_bytes(encode(noise(np.random.default_rng(0), 12, 10), "PNG"))
+    small = ["--data", "my shards", "--project", "my 'own' runs", "--batch-size", "20", *SMALL]
+    small += ["--set", "data.image_size=8", "--set", "data.crop_padding=1"]
+    code, out, _ = fasticcl_command("train", "demo", "--name", "first", *small)
+    assert code == 0
+    commands = [words for words in next_commands(out) if words[2] != "demo"]
+    assert [words[1] for words in commands] == ["predict", "sweep", "train", "report"]
+    commands[0].append("my image.png")
+    for words in [*commands, ["fasticcl", "rebalance", "my 'own' runs/demo/first"]]:
+        code, out, err = fasticcl_command(*words[1:])
+        assert (code, err) == (0, ""), words
+    ((_, *words),) = next_commands(out)
+    assert words == ["report", "my 'own' runs/demo/first", "my 'own' runs/demo/first-rebalance-1"]
+    assert fasticcl_command(*words)[0] == 0
+    assert (tmp_path / "my 'own' runs/demo/again/model.safetensors").exists()
