@@ -67,7 +67,7 @@ CLASSES: Mapping[str, Callable[[int], int]] = {
 SMALLEST = 2  # images of the smallest classes
 STEEPNESS = 1.2  # exponent of the power law
 PER_SHARD = 2000
-HASHED = 2**28  # bytes; the checksum of a smaller index is verified
+HASHED = 2**28  # bytes. The checksum of a smaller index is verified.
 PAGE = 4096
 WARMUP = 20  # batches
 QUIET = 0.5  # load average above which other work disturbs the measurement
@@ -108,8 +108,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--classes", type=int, default=10**6, help="classes of the opened index (default %(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1, help="per measured rate (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of a run (default %(default)s)")
     parser.add_argument("--dir", type=Path, help="folder for the files (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""FFCV: its file format, compiled decoding, crop, flip and normalization, with mixing in torch.
+"""FFCV: its file format, compiled decoding, crop, flip and normalisation, with mixing in torch.
 
 FFCV needs NumPy below 2.3 and the headers of OpenCV and TurboJPEG, and therefore its own environment:
 
@@ -7,9 +7,9 @@ FFCV needs NumPy below 2.3 and the headers of OpenCV and TurboJPEG, and therefor
     VENV/bin/pip install 'numpy<2.3' numba opencv-python-headless torch torchvision scikit-learn
     VENV/bin/pip install --no-build-isolation ffcv
 
-FFCV re-encodes the images when it writes its file, here at their original quality. Its crop always resizes by
-area. Classes are balanced by an epoch that contains every class equally often. The variants are two loaders,
-one per stream, and a single loader whose batches contain both streams.
+FFCV re-encodes the images when it writes its file, here at their original quality. Its crop always uses area
+interpolation. An epoch of the class-balanced stream contains every class equally often. The variants are two
+loaders, one per stream, and a single loader whose batches contain both streams.
 """
 
 from collections.abc import Iterator, Sequence

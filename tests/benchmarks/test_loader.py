@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import started
+from tests.support.processes import started_process
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 READY = """
@@ -38,8 +38,8 @@ def run(monkeypatch, tmp_path):
         for name, script in scripts.items():
             (tmp_path / f"{name}.py").write_text(script)
         monkeypatch.setattr(loader, "PEERS", {name: tmp_path / f"{name}.py" for name in scripts})
-        monkeypatch.setattr(loader, "SETTLE", 0)
-        monkeypatch.setattr(loader, "LISTEN", 0.02)
+        monkeypatch.setattr(loader, "SETTLE_SECONDS", 0)
+        monkeypatch.setattr(loader, "LOAD_SECONDS", 0.02)
         options = ["--folder", tmp_path, "--repeats", "3", "--json", tmp_path / "result.json"]
         monkeypatch.setattr(sys, "argv", ["loader.py", *map(str, options)])
         loader.main()
@@ -72,7 +72,7 @@ def test_processor_time_includes_running_workers(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     peer = importlib.import_module("_peer")
     before = peer._cpu_seconds()
-    with started(
+    with started_process(
         [sys.executable, "-c", BUSY_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdout

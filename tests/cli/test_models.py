@@ -11,9 +11,9 @@ import pytest
 
 import fasticcl
 from fasticcl.predict import predictions
-from tests.support.children import started
+from tests.support.command_line import cli_command
 from tests.support.images import encode, noise
-from tests.support.trees import command
+from tests.support.processes import started_process
 
 
 @pytest.fixture
@@ -78,9 +78,9 @@ def test_interruption_leaves_the_previous_output_file_unchanged(predict, album, 
     [
         (
             ["gone.jpg"],
-            "error: gone.jpg does not exist. Name existing files, folders",
+            "error: gone.jpg does not exist. Specify existing files, folders",
         ),
-        (["."], "error: . contains no images. Name a folder that does.\n"),
+        (["."], "error: . contains no images. Specify a folder that contains some.\n"),
         (["album", "--output", "no/rows.csv"], "error: Cannot write no/rows.csv: No such file or directory"),
         (["album", "--topk", "0"], "'--topk'"),
         (["album", "--format", "xml"], "'--format'"),
@@ -99,8 +99,8 @@ def test_closed_pipe_ends_the_command_silently(album, digit_run):
     (album / "many").mkdir()
     for number in range(300):
         (album / "many" / f"{number}.png").symlink_to(album / "0.png")
-    words = command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
-    with started(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    words = cli_command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
+    with started_process(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "image,rank,class,probability,error\n"
         assert process.stdout.readline().startswith(f"{album}/0.png,1,")
         process.stdout.close()

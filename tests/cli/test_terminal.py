@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 import fasticcl
+from tests.support.command_line import cli_command
 from tests.support.small_runs import SMALL, TINY
-from tests.support.trees import command
 
 SETTINGS = [word for key, value in (SMALL | TINY).items() for word in ("--set", f"{key}={value}")]
 
@@ -21,7 +21,7 @@ def run_with_closed_output(tmp_path):
         reader, writer = os.pipe()
         os.close(reader)
         try:
-            words = command(*arguments, before=before)
+            words = cli_command(*arguments, before=before)
             return subprocess.run(words, cwd=tmp_path, stdout=writer, stderr=stderr, text=True)
         finally:
             os.close(writer)
@@ -38,7 +38,7 @@ def test_training_continues_if_its_output_is_closed(
         *arguments, *SETTINGS, stderr=subprocess.STDOUT if stderr_closed else subprocess.PIPE
     )
     assert process.returncode == 0
-    warning = "warning  standard output is closed; the command continues without it\n"
+    warning = "warning  standard output is closed, but the command continues\n"
     assert process.stderr == (None if stderr_closed else warning)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 

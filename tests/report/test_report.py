@@ -9,14 +9,14 @@ import fasticcl
 from fasticcl.errors import UserError
 from fasticcl.report import report as report_module
 from tests.support.report_files import read_json
-from tests.support.small_runs import start_tiny
+from tests.support.small_runs import train_tiny
 
 
 def train_with_report(shards, project):
     """Train one epoch with a report and return the result and the console output."""
     text = io.StringIO()
     console = Console(file=text, width=300)
-    result = start_tiny(shards, project, {"engine.report": True}, epochs=1, console=console)
+    result = train_tiny(shards, project, {"engine.report": True}, epochs=1, console=console)
     return result, text.getvalue()
 
 
@@ -49,10 +49,10 @@ def test_a_failed_report_does_not_fail_the_run(tiny_shards, tmp_path, monkeypatc
 def test_bad_input_raises_user_error(run, tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         fasticcl.report(tmp_path)
-    with pytest.raises(UserError, match="given twice"):
+    with pytest.raises(UserError, match="listed twice"):
         fasticcl.report(run, run, output=tmp_path / "both")
     assert not (tmp_path / "both").exists()
-    with pytest.raises(UserError, match="Give at least one run folder"):
+    with pytest.raises(UserError, match="Specify at least one run folder"):
         fasticcl.report()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Choose another --output"):

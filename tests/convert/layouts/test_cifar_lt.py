@@ -19,7 +19,8 @@ import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.layouts import cifar_lt as layout
 from fasticcl.shards.reader import Shards
-from tests.support.replicas import cifar, write_files, write_tar
+from tests.support.files import write_files, write_tar
+from tests.support.replicas import cifar
 
 OFFICIAL = {"cifar10-lt": datasets.CIFAR10, "cifar100-lt": datasets.CIFAR100}
 NAMES = list(OFFICIAL)
@@ -389,6 +390,6 @@ def test_a_failed_download_gives_a_clear_error(tmp_path, monkeypatch, name, erro
         raise error
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", download)
-    with pytest.raises(UserError, match=rf"The download into .* failed .* {OFFICIAL[name].url} yourself"):
+    with pytest.raises(UserError, match=rf"The download into .* failed .* {OFFICIAL[name].url} manually"):
         fasticcl.convert(name, tmp_path, tmp_path / "shards", download=True)
     assert not (tmp_path / "shards").exists()
