@@ -18,7 +18,7 @@ Shards = Annotated[str | Path, Option("Folder of the shards.", metavar="DEST")]
 Threads = Annotated[int | None, Option("Number of threads. None: one per available core.", min=1)]
 
 
-_LAYOUTS = "inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list. See `fasticcl datasets`."
+_LAYOUTS = "Layout: inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list (see `fasticcl datasets`)."
 Lists = Annotated[
     str | Path | None,
     Option("imagenet-lt: folder of ImageNet_LT_train.txt and the other lists. None: SRC.", metavar="DIR"),

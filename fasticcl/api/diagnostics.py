@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @documented
 def benchmark(
-    what: Annotated[str, "plan, loader, step, train, convert or all."],
+    what: Annotated[str, "Name of the benchmark: plan, loader, step, train, convert or all."],
     dataset: Annotated[
         str | None,
         Option("Name of a dataset preset. None: that of the shards, or else folder.", complete="datasets"),
@@ -119,7 +119,7 @@ def report(
 ) -> Path:
     """Write the report of a run, or a comparison of several, and return the path of the page.
 
-    The figures (SVG and PNG), the numbers (JSON) and a LaTeX table are written next to the page.
+    The figures (SVG and PNG), the numbers (JSON) and rows of a LaTeX table are written next to the page.
 
     Raises:
         UserError: there is no run, a run has no finished epoch, or the folder is not writable.

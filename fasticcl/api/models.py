@@ -69,14 +69,16 @@ def export(
     model: TrainedModel,
     *,
     format: Annotated[
-        str, Option("onnx, pt2 (torch.export) or safetensors (weights only).", metavar="FORMAT")
+        str, Option("File format: onnx, pt2 (torch.export) or safetensors (weights only).", metavar="FORMAT")
     ] = "onnx",
     output: Annotated[
         str | Path | None, Option("File to write. None: next to the weights.", metavar="FILE")
     ] = None,
     input: Annotated[
         Literal["uint8", "float"],
-        Option("uint8: [B, S, S, 3] from 0 to 255. float: float32 [B, 3, S, S] from 0 to 1."),
+        Option(
+            "Type of the input. uint8: [B, S, S, 3] from 0 to 255. float: float32 [B, 3, S, S] from 0 to 1."
+        ),
     ] = "uint8",
     best: Best = False,
 ) -> "ExportResult":

@@ -29,8 +29,8 @@ app = typer.Typer()
 def report(runs: list[Path], **options: Any) -> None:
     """Write the report of a run, or a comparison of several runs.
 
-    Writes report.html and, next to it, the figures (SVG and PNG), the numbers (JSON) and a LaTeX table. A
-    comparison shows the mean and the standard deviation over the seeds of each configuration.
+    Writes report.html and, next to it, the figures (SVG and PNG), the numbers (JSON) and rows of a LaTeX
+    table. A comparison shows the mean and the standard deviation over the seeds of each configuration.
     """
     with Console(stderr=True).status("writing the report"):
         page = diagnostics.report(*runs, **options)
