@@ -13,7 +13,8 @@ import fasticcl
 from fasticcl.cli.main import main
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
-from tests.support.replicas import inat2018, jpegs
+from tests.support.images import jpegs
+from tests.support.replicas import inat2018
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import started
+from tests.support.processes import started_process
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 READY = """
@@ -72,7 +72,7 @@ def test_processor_time_includes_running_workers(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     peer = importlib.import_module("_peer")
     before = peer._cpu_seconds()
-    with started(
+    with started_process(
         [sys.executable, "-c", BURNING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdout

@@ -13,9 +13,9 @@ import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
-from tests.support.children import started
+from tests.support.image_sources import write_image_folder
 from tests.support.images import encode, noise
-from tests.support.trees import lay_out
+from tests.support.processes import started_process
 
 SMALL = [
     "--set",
@@ -226,7 +226,9 @@ def test_a_signal_saves_and_says_how_to_continue(digit_shards, tmp_path, signum,
         "--epochs",
         "40",
     ]
-    with started(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started_process(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if "epoch  2/40" in line:
                 process.send_signal(signum)
@@ -279,7 +281,7 @@ def test_pictures_given_as_shards_lead_to_their_conversion(fasticcl_command, tmp
 
 
 def test_what_follows_a_small_conversion_can_be_typed(fasticcl_command, tmp_path):
-    lay_out(tmp_path / "few", train=20, val=4)
+    write_image_folder(tmp_path / "few", train=20, val=4)
     _, out, _ = fasticcl_command("convert", "folder", "few", "shards of few")
     (following,) = [line.removeprefix("Next: ") for line in out.splitlines() if line.startswith("Next: ")]
     words = shlex.split(following)

@@ -13,9 +13,9 @@ import pytest
 import fasticcl
 from fasticcl.cli.main import main
 from fasticcl.predict import predictions
-from tests.support.children import started
+from tests.support.command_line import cli_command
 from tests.support.images import encode, noise
-from tests.support.trees import command
+from tests.support.processes import started_process
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(album, digit_run):
     (album / "many").mkdir()
     for number in range(300):
         (album / "many" / f"{number}.png").symlink_to(album / "0.png")
-    words = command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
-    with started(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    words = cli_command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
+    with started_process(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "image,rank,class,probability,error\n"
         assert process.stdout.readline().startswith(f"{album}/0.png,1,")
         process.stdout.close()

@@ -8,8 +8,8 @@ import pytest
 
 import fasticcl
 from fasticcl.cli.main import main
+from tests.support.command_line import cli_command
 from tests.support.small_runs import SMALL, TINY
-from tests.support.trees import command
 
 SETTINGS = [word for key, value in (SMALL | TINY).items() for word in ("--set", f"{key}={value}")]
 
@@ -22,7 +22,7 @@ def unread(tmp_path):
         reader, writer = os.pipe()
         os.close(reader)
         try:
-            words = command(*arguments, before=before)
+            words = cli_command(*arguments, before=before)
             return subprocess.run(words, cwd=tmp_path, stdout=writer, stderr=stderr, text=True)
         finally:
             os.close(writer)

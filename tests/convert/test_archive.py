@@ -15,8 +15,9 @@ from fasticcl.convert import archive as archive_module
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import ItemList, Source, list_files
 from fasticcl.errors import UserError
-from tests.support.replicas import jpegs
-from tests.support.trees import modification_times, modify_later, stored_images, tree
+from tests.support.files import file_contents, modification_times, modify_later
+from tests.support.image_sources import stored_images
+from tests.support.images import jpegs
 
 COUNT, VAL = 23, 5
 CONTENTS = dict(zip((f"images/{i:03d}.jpg" for i in range(COUNT)), jpegs(COUNT, seed=4), strict=True))
@@ -57,7 +58,7 @@ def source(path, names=NAMES):
 
 
 def without_manifest(folder):
-    return {name: content for name, content in tree(folder).items() if name != "manifest.json"}
+    return {name: content for name, content in file_contents(folder).items() if name != "manifest.json"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +114,7 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     path = write(tmp_path / "images.tar.gz", shuffled(), "gzip")
     for workers in (1, 3):
         convert(source(path), tmp_path / str(workers), shard_size=4, workers=workers)
-    assert tree(tmp_path / "1") == tree(tmp_path / "3")
+    assert file_contents(tmp_path / "1") == file_contents(tmp_path / "3")
 
 
 def test_other_members_and_forms_of_a_name_do_not_matter(tmp_path):
@@ -147,11 +148,11 @@ def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, i
     with pytest.raises(KeyboardInterrupt):
         convert(source(path), stopped, shard_size=4, report=stop)
     assert not list(stopped.rglob("*.part"))
-    whole = tree(tmp_path / "undisturbed")
-    for name, content in tree(stopped).items():
+    whole = file_contents(tmp_path / "undisturbed")
+    for name, content in file_contents(stopped).items():
         assert name.startswith(".parts") or content == whole[name]
     convert(source(path), stopped, shard_size=4)
-    assert tree(stopped) == whole
+    assert file_contents(stopped) == whole
 
 
 def test_continuing_decodes_only_missing_shards_and_reports_every_image(tmp_path, monkeypatch):
@@ -272,7 +273,7 @@ def assert_refused_and_continued(tmp_path, path, damaged, whole):
     assert not (tmp_path / "shards" / "manifest.json").exists()
     path.write_bytes(sound)
     convert(source(path), tmp_path / "shards", shard_size=4)
-    assert tree(tmp_path / "shards") == whole
+    assert file_contents(tmp_path / "shards") == whole
 
 
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.93])
@@ -282,7 +283,7 @@ def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_pat
     content = path.read_bytes()
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
     cut = int(len(content.rstrip(b"\0")) * share)
-    assert_refused_and_continued(tmp_path, path, content[:cut], tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, content[:cut], file_contents(tmp_path / "undisturbed"))
 
 
 def test_an_archive_cut_between_two_members_is_detected(tmp_path):
@@ -290,7 +291,9 @@ def test_an_archive_cut_between_two_members_is_detected(tmp_path):
     with tarfile.open(path) as tar:
         cut = tar.getmembers()[-1].offset
     convert(source(path), tmp_path / "undisturbed", shard_size=4)
-    assert_refused_and_continued(tmp_path, path, path.read_bytes()[:cut], tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(
+        tmp_path, path, path.read_bytes()[:cut], file_contents(tmp_path / "undisturbed")
+    )
 
 
 @pytest.mark.parametrize("kind", ["gzip", "gzip in pieces"])
@@ -315,7 +318,7 @@ def test_a_flip_that_only_the_checksum_of_gzip_reveals_is_detected(tmp_path):
     damaged = bytearray(path.read_bytes())
     comment = damaged.index(b" of 4", len(damaged) // 2)  # in the comment of a JPEG, which still decodes
     damaged[comment] ^= 1
-    assert_refused_and_continued(tmp_path, path, damaged, tree(tmp_path / "undisturbed"))
+    assert_refused_and_continued(tmp_path, path, damaged, file_contents(tmp_path / "undisturbed"))
 
 
 def test_memory_holds_a_few_images_and_not_the_archive(tmp_path):

@@ -16,18 +16,11 @@ from fasticcl.errors import UserError
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import Shards
 from fasticcl.shards.shrink import Shrink
-from tests.support.children import started
+from tests.support.command_line import UNPRIVILEGED, cli_command, run_cli_subprocess
+from tests.support.files import file_contents, modification_times, modify_later
+from tests.support.image_sources import jpeg_source, write_image_folder
 from tests.support.images import encode, noise
-from tests.support.trees import (
-    UNPRIVILEGED,
-    command,
-    jpeg_source,
-    lay_out,
-    modification_times,
-    modify_later,
-    run,
-    tree,
-)
+from tests.support.processes import started_process
 
 IMAGE = noise(np.random.default_rng(0), 48, 64)
 JPEG = encode(IMAGE, quality=90)
@@ -36,7 +29,7 @@ JPEG = encode(IMAGE, quality=90)
 def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     for workers in (1, 2, 7):
         convert(jpeg_source(), tmp_path / str(workers), shard_size=3, workers=workers)
-    assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "7")
+    assert file_contents(tmp_path / "1") == file_contents(tmp_path / "2") == file_contents(tmp_path / "7")
 
 
 def test_the_content_of_an_image_decides_its_format_and_not_its_name(tmp_path):
@@ -81,12 +74,12 @@ def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, i
     assert not (stopped / "manifest.json").exists()
     assert not list(stopped.rglob("*.part"))
     convert(jpeg_source(), stopped, shard_size=3)
-    assert tree(stopped) == tree(tmp_path / "undisturbed")
+    assert file_contents(stopped) == file_contents(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "files"])
 def test_a_finished_conversion_is_not_changed(tmp_path, kind):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
 
     def again():
         if kind == "bytes":
@@ -115,10 +108,10 @@ SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
 )
 def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path, made, wanted, difference):
     convert(jpeg_source(), tmp_path, **{"shard_size": 5, **made})
-    before = tree(tmp_path), modification_times(tmp_path)
+    before = file_contents(tmp_path), modification_times(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it was made {difference}\\."):
         convert(jpeg_source(), tmp_path, **{"shard_size": 5, **wanted})
-    assert (tree(tmp_path), modification_times(tmp_path)) == before
+    assert (file_contents(tmp_path), modification_times(tmp_path)) == before
 
 
 @pytest.mark.parametrize(
@@ -137,26 +130,26 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path, made, 
 )
 def test_shards_of_another_source_are_not_overwritten(tmp_path, other, difference):
     convert(jpeg_source(), tmp_path)
-    before = tree(tmp_path)
+    before = file_contents(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it {difference}\\. Choose"):
         convert(other, tmp_path)
-    assert tree(tmp_path) == before
+    assert file_contents(tmp_path) == before
 
 
 def test_an_image_that_changed_after_the_conversion_is_detected_at_equal_size(tmp_path):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
-    before = tree(tmp_path / "shards")
+    before = file_contents(tmp_path / "shards")
     changed = images / "train" / "a" / "0000.jpg"
     changed.write_bytes(changed.read_bytes()[:-1] + b"\0")
     modify_later(changed)
     with pytest.raises(UserError, match=r"Images were changed after the conversion"):
         fasticcl.convert("folder", images, tmp_path / "shards")
-    assert tree(tmp_path / "shards") == before
+    assert file_contents(tmp_path / "shards") == before
 
 
 def test_an_image_that_is_missing_after_the_conversion_is_detected(tmp_path):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
     with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
@@ -180,13 +173,15 @@ def test_progress_counts_every_image(tmp_path):
 
 
 def test_ctrl_c_prints_a_command_that_continues_the_conversion(tmp_path):
-    images = lay_out(tmp_path / "images", train=40)
+    images = write_image_folder(tmp_path / "images", train=40)
     fifo = images / "train" / "b" / "0039.jpg"
     content = fifo.read_bytes()
     fifo.unlink()
     os.mkfifo(fifo)  # the conversion blocks at this image until it is written
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 10, "--workers", 1)
-    with started(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started_process(
+        cli_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         with open(fifo, "wb") as writer:  # blocks until the conversion opens it too
             process.send_signal(signal.SIGINT)
             writer.write(content)
@@ -196,13 +191,13 @@ def test_ctrl_c_prints_a_command_that_continues_the_conversion(tmp_path):
     assert f"fasticcl convert folder {images} {tmp_path / 'shards'} --shard-size 10" in errors
     fifo.unlink()
     fifo.write_bytes(content)
-    assert run(*arguments).returncode == 0
-    assert run(*arguments[:3], tmp_path / "fresh", *arguments[4:]).returncode == 0
-    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+    assert run_cli_subprocess(*arguments).returncode == 0
+    assert run_cli_subprocess(*arguments[:3], tmp_path / "fresh", *arguments[4:]).returncode == 0
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "fresh")
 
 
 def test_warnings_of_libraries_are_not_printed(tmp_path):
-    images = lay_out(tmp_path / "images", train=4, val=2)
+    images = write_image_folder(tmp_path / "images", train=4, val=2)
     bad_exif = b"Exif\0\0MM\0*\0\0\0\x08\0\5"
     segment = b"\xff\xe1" + (len(bad_exif) + 2).to_bytes(2, "big") + bad_exif
     place = JPEG.index(b"\xff\xc0") + 5
@@ -211,21 +206,21 @@ def test_warnings_of_libraries_are_not_printed(tmp_path):
         JPEG[:place] + (12_000).to_bytes(2, "big") * 2 + JPEG[place + 4 :]
     )
     (images / "train" / "a" / "cut.tif").write_bytes(encode(IMAGE, "TIFF")[:-40])
-    ended = run("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 2)
+    ended = run_cli_subprocess("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 2)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert Manifest.read(tmp_path / "shards").quarantined == 2
 
 
 def assert_nothing_half_written(folder, whole):
     """Check that every file that readers open has its final content."""
-    for name, content in tree(folder).items():
+    for name, content in file_contents(folder).items():
         if name.endswith((".tar", ".idx", "index.npy", "manifest.json")) and not name.startswith(".parts"):
             assert content == whole[name], name
 
 
 def test_a_full_disk_at_any_moment_gives_a_clear_error_and_the_next_run_continues(tmp_path, monkeypatch):
     convert(jpeg_source(count=5), tmp_path / "undisturbed", shard_size=3)
-    whole = tree(tmp_path / "undisturbed")
+    whole = file_contents(tmp_path / "undisturbed")
     left = 0
 
     def full(_):
@@ -249,7 +244,7 @@ def test_a_full_disk_at_any_moment_gives_a_clear_error_and_the_next_run_continue
         assert_nothing_half_written(dest, whole)
         left = 10**9
         convert(jpeg_source(count=5), dest, shard_size=3)
-        assert tree(dest) == whole
+        assert file_contents(dest) == whole
     assert moment > 20
 
 
@@ -258,14 +253,14 @@ LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_file_size_limit_gives_exit_code_2_and_the_next_run_continues(tmp_path, workers):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     large = encode(noise(np.random.default_rng(0), 480, 480), quality=98)
     assert len(large) > 100_000
     (images / "train" / "b" / "large.jpg").write_bytes(large)
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 4, "--workers", workers)
-    assert run(*arguments[:3], tmp_path / "undisturbed", *arguments[4:]).returncode == 0
-    whole = tree(tmp_path / "undisturbed")
-    ended = run(*arguments, before=LIMITED)
+    assert run_cli_subprocess(*arguments[:3], tmp_path / "undisturbed", *arguments[4:]).returncode == 0
+    whole = file_contents(tmp_path / "undisturbed")
+    ended = run_cli_subprocess(*arguments, before=LIMITED)
     assert (ended.returncode, ended.stderr) == (
         2,
         f"error: Cannot write {tmp_path / 'shards'}: File too large. Free some space or choose another "
@@ -274,9 +269,9 @@ def test_a_file_size_limit_gives_exit_code_2_and_the_next_run_continues(tmp_path
     assert not (tmp_path / "shards" / "manifest.json").exists()
     assert not list((tmp_path / "shards").rglob("*.part"))
     assert_nothing_half_written(tmp_path / "shards", whole)
-    ended = run(*arguments)
+    ended = run_cli_subprocess(*arguments)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert tree(tmp_path / "shards") == whole
+    assert file_contents(tmp_path / "shards") == whole
 
 
 ON_A_SMALL_DISK = """
@@ -291,11 +286,11 @@ exit $code
 
 @pytest.mark.parametrize("where", ["shard", "index"])
 def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_path, where):
-    images = lay_out(tmp_path / "images", train=1500)
+    images = write_image_folder(tmp_path / "images", train=1500)
     (images / "val" / "a" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image cannot be read"):
         fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300)
-    written = tree(tmp_path / "undisturbed")  # everything except the index
+    written = file_contents(tmp_path / "undisturbed")  # everything except the index
     pages = sum(-(-len(content) // 4096) for content in written.values())
     fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300, max_corrupt=1)
     room = 4096 * (pages // 2 if where == "shard" else pages + 6)
@@ -303,7 +298,7 @@ def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_p
     disk.mkdir()
     options = ("--shard-size", 300, "--max-corrupt", 1, "--workers", 1)
     script = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh"]
-    convert_there = command("convert", "folder", images, disk / "shards", *options)
+    convert_there = cli_command("convert", "folder", images, disk / "shards", *options)
     ended = subprocess.run(
         [*script, str(room), disk, tmp_path / "continued", *convert_there], capture_output=True, text=True
     )
@@ -316,7 +311,7 @@ def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_p
     )
     assert ".part" not in ended.stdout
     assert "manifest" not in ended.stdout
-    assert tree(tmp_path / "continued") == tree(tmp_path / "undisturbed")
+    assert file_contents(tmp_path / "continued") == file_contents(tmp_path / "undisturbed")
 
 
 def test_a_destination_that_cannot_be_written_is_named(tmp_path):
@@ -326,10 +321,10 @@ def test_a_destination_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_read_only_destination_gives_a_clear_error(tmp_path):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
-    ended = run("convert", "folder", images, locked / "shards", before=UNPRIVILEGED)
+    ended = run_cli_subprocess("convert", "folder", images, locked / "shards", before=UNPRIVILEGED)
     assert (ended.returncode, ended.stderr) == (
         2,
         f"error: Cannot write {locked / 'shards'}: Permission denied. Free some space or choose another "
@@ -339,9 +334,11 @@ def test_a_read_only_destination_gives_a_clear_error(tmp_path):
 
 
 def test_an_image_without_read_permission_is_listed_with_its_reason(tmp_path):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     (images / "train" / "a" / "0002.jpg").chmod(0)
-    ended = run("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 1, before=UNPRIVILEGED)
+    ended = run_cli_subprocess(
+        "convert", "folder", images, tmp_path / "shards", "--max-corrupt", 1, before=UNPRIVILEGED
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads((tmp_path / "shards" / "quarantine.jsonl").read_text()) == {
         "image": "train/a/0002.jpg",

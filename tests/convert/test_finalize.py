@@ -12,8 +12,9 @@ from fasticcl.convert.source import Item, Source
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 from fasticcl.shards.shrink import Shrink
+from tests.support.files import file_contents
+from tests.support.image_sources import jpeg_source
 from tests.support.images import encode, noise
-from tests.support.trees import jpeg_source, tree
 
 IMAGE = noise(np.random.default_rng(0), 48, 64)
 JPEG = encode(IMAGE, quality=90)
@@ -42,7 +43,7 @@ def test_the_suggested_max_corrupt_continues_and_finishes(tmp_path):
         convert(jpeg_source(broken=(5, 17)), tmp_path / "one", shard_size=5)
     convert(jpeg_source(broken=(5, 17)), tmp_path / "one", shard_size=5, max_corrupt=2)
     convert(jpeg_source(broken=(5, 17)), tmp_path / "two", shard_size=5, max_corrupt=9)
-    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    assert file_contents(tmp_path / "one") == file_contents(tmp_path / "two")
 
 
 def test_accepted_unreadable_images_are_left_out(tmp_path):
@@ -97,7 +98,7 @@ def test_files_of_an_unfinished_conversion_with_other_settings_are_removed(tmp_p
         convert(jpeg_source(broken=(19,)), tmp_path / "shards", **first)
     convert(jpeg_source(), tmp_path / "shards", **second)
     convert(jpeg_source(), tmp_path / "fresh", **second)
-    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "fresh")
 
 
 def test_files_of_an_unfinished_conversion_with_another_split_are_removed(tmp_path):
@@ -105,5 +106,5 @@ def test_files_of_an_unfinished_conversion_with_another_split_are_removed(tmp_pa
         convert(jpeg_source(broken=(19,)), tmp_path / "shards", shard_size=3)
     convert(jpeg_source(splits=("train", "test")), tmp_path / "shards", shard_size=3)
     convert(jpeg_source(splits=("train", "test")), tmp_path / "fresh", shard_size=3)
-    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "fresh")
     assert not fasticcl.verify(tmp_path / "shards").problems

@@ -9,17 +9,18 @@ import pytest
 import fasticcl
 from fasticcl.convert.jobs import Cancelled, Conversion
 from fasticcl.convert.layouts import folder
-from tests.support.trees import jpeg_source, lay_out, modify_later, tree
+from tests.support.files import file_contents, modify_later
+from tests.support.image_sources import jpeg_source, write_image_folder
 
 
 def test_copies_of_a_dataset_give_the_same_bytes_at_any_modification_time(tmp_path):
-    lay_out(tmp_path / "one")
+    write_image_folder(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "two", copy_function=shutil.copy)
     for number, path in enumerate(sorted((tmp_path / "elsewhere").rglob("*.jpg"))):
         os.utime(path, (1_000_000_000 - number, 1_000_000_000 - number))
     fasticcl.convert("folder", tmp_path / "one", tmp_path / "shards1", shard_size=3)
     fasticcl.convert("folder", tmp_path / "elsewhere" / "two", tmp_path / "shards2", shard_size=3)
-    assert tree(tmp_path / "shards1") == tree(tmp_path / "shards2")
+    assert file_contents(tmp_path / "shards1") == file_contents(tmp_path / "shards2")
 
 
 def conversion(source, dest, **options):
@@ -48,7 +49,7 @@ def test_each_shard_is_assigned_to_exactly_one_process(tmp_path):
 
 
 def test_a_modification_time_changes_the_stamp_and_not_the_identity(tmp_path):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     job, *_ = conversion(folder.read(images), tmp_path).jobs()
     before = conversion(folder.read(images), tmp_path).fingerprint(job)
     modify_later(job.items[0].content)

@@ -12,15 +12,16 @@ import pytest
 import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import ItemList, Source
-from tests.support.children import started
-from tests.support.replicas import write_tar
-from tests.support.trees import command, lay_out, tree
+from tests.support.command_line import cli_command
+from tests.support.files import file_contents, write_tar
+from tests.support.image_sources import write_image_folder
+from tests.support.processes import started_process
 
 VISIBLE = (".tar", ".idx", "index.npy", "manifest.json")
 
 
 def assert_visible_files_are_whole(folder, whole):
-    for name, content in tree(folder).items():
+    for name, content in file_contents(folder).items():
         if name.endswith(VISIBLE) and not name.startswith(".parts/"):
             assert content == whole[name], name
 
@@ -36,8 +37,8 @@ def killed_until_done(arguments, dest, whole, seed):
     for _ in range(100):
         before = shards(dest)
         wanted = before + int(rng.integers(1, 5))
-        with started(
-            command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        with started_process(
+            cli_command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             while process.poll() is None and shards(dest) < wanted:
                 time.sleep(0.001)
@@ -53,12 +54,12 @@ def killed_until_done(arguments, dest, whole, seed):
 
 
 def test_a_conversion_that_is_killed_repeatedly_ends_with_the_same_bytes(tmp_path):
-    images = lay_out(tmp_path / "images", train=120, val=20, side=96)
+    images = write_image_folder(tmp_path / "images", train=120, val=20, side=96)
     fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=6)
-    whole = tree(tmp_path / "undisturbed")
+    whole = file_contents(tmp_path / "undisturbed")
     arguments = ("convert", "folder", images, tmp_path / "killed", "--shard-size", 6, "--workers", 2)
     assert killed_until_done(arguments, tmp_path / "killed", whole, seed=0) >= 5
-    assert tree(tmp_path / "killed") == whole
+    assert file_contents(tmp_path / "killed") == whole
     assert not fasticcl.verify(tmp_path / "killed").problems
 
 
@@ -120,15 +121,15 @@ def archived(path):
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_a_kill_at_any_disk_operation_leaves_whole_files_and_the_next_run_continues(tmp_path, kind):
-    images = lay_out(tmp_path / "images", train=10, val=3)
+    images = write_image_folder(tmp_path / "images", train=10, val=3)
     source = images
     if kind == "archive":
-        members = sorted(tree(images).items(), reverse=True)
+        members = sorted(file_contents(images).items(), reverse=True)
         source = write_tar(tmp_path / "images.tar.gz", members)
         convert(archived(source), tmp_path / "undisturbed", shard_size=4)
     else:
         fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=4)
-    whole = tree(tmp_path / "undisturbed")
+    whole = file_contents(tmp_path / "undisturbed")
     stride = 1 if kind == "folder" else 5
     (tmp_path / "runs").mkdir()
     ended = subprocess.run(
@@ -144,4 +145,4 @@ def test_a_kill_at_any_disk_operation_leaves_whole_files_and_the_next_run_contin
     assert len(ends) > 60 / stride
     for place in range(len(ends)):
         assert_visible_files_are_whole(tmp_path / "runs" / f"{place * stride}.killed", whole)
-        assert tree(tmp_path / "runs" / str(place * stride)) == whole, place * stride
+        assert file_contents(tmp_path / "runs" / str(place * stride)) == whole, place * stride

@@ -18,9 +18,9 @@ from fasticcl.convert.layouts import folder
 from fasticcl.convert.source import ItemList, Source
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import Manifest
-from tests.support.children import started
-from tests.support.replicas import write_tar
-from tests.support.trees import lay_out, tree
+from tests.support.files import file_contents, write_tar
+from tests.support.image_sources import write_image_folder
+from tests.support.processes import started_process
 
 SIZE = 4  # images per shard
 
@@ -32,7 +32,7 @@ def impatient(monkeypatch):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return lay_out(tmp_path_factory.mktemp("images"), train=30, val=9)
+    return write_image_folder(tmp_path_factory.mktemp("images"), train=30, val=9)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def source(images):
 @pytest.fixture(scope="module")
 def archived(images, tmp_path_factory):
     """The same images as members of an archive, in reverse order."""
-    contents = tree(images)
+    contents = file_contents(images)
     path = tmp_path_factory.mktemp("archive") / "images.tar.gz"
     write_tar(path, [(name, contents[name]) for name in sorted(contents, reverse=True)])
     splits = {
@@ -67,7 +67,7 @@ def kind(request):
 def alone(kind, tmp_path_factory):
     dest = tmp_path_factory.mktemp("alone")
     convert(kind, dest, shard_size=SIZE)
-    return tree(dest)
+    return file_contents(dest)
 
 
 def together(source, dest, world_size, delays=(), **options):
@@ -90,7 +90,7 @@ def test_ranks_write_the_bytes_of_one_process_in_any_order(kind, alone, tmp_path
     found = together(kind, tmp_path / "shards", world_size, delays)
     assert found[0] is not None
     assert found[1:] == [None] * (world_size - 1)
-    assert tree(tmp_path / "shards") == alone
+    assert file_contents(tmp_path / "shards") == alone
 
 
 def test_each_rank_decodes_only_its_share(kind, tmp_path, monkeypatch):
@@ -111,7 +111,7 @@ def test_other_ranks_change_nothing_after_the_end(kind, alone, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2) is None
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert tree(tmp_path) == alone
+    assert file_contents(tmp_path) == alone
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -119,11 +119,11 @@ def test_another_number_of_ranks_continues_after_a_rank_was_lost(kind, alone, tm
     convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)  # rank 0 never started
     assert not (tmp_path / "manifest.json").exists()
     together(kind, tmp_path, world_size)
-    assert tree(tmp_path) == alone
+    assert file_contents(tmp_path) == alone
 
 
 def test_rank_0_lists_the_unreadable_images_of_all_ranks(images, tmp_path):
-    for name, content in tree(images).items():
+    for name, content in file_contents(images).items():
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"" if name[-7:-4] in ("002", "007", "035") else content)
@@ -132,7 +132,7 @@ def test_rank_0_lists_the_unreadable_images_of_all_ranks(images, tmp_path):
         together(broken, tmp_path / "shards", 3)
     together(broken, tmp_path / "shards", 3, max_corrupt=3)
     convert(broken, tmp_path / "alone", shard_size=SIZE, max_corrupt=3)
-    assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "alone")
 
 
 def test_a_rank_that_starts_while_another_creates_the_folder_is_not_refused(kind, tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_rank_that_starts_while_rank_0_finishes_leaves_no_files(kind, alone, t
     monkeypatch.setattr(Manifest, "read", looked_too_early)
     convert(kind, tmp_path, shard_size=SIZE, rank=1, world_size=2)
     convert(kind, tmp_path, shard_size=SIZE, rank=0, world_size=2)
-    assert tree(tmp_path) == alone
+    assert file_contents(tmp_path) == alone
 
 
 def torchrun(*arguments, processes=2):
@@ -182,7 +182,7 @@ def test_torchrun_writes_the_bytes_of_one_process_and_prints_one_summary(images,
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
     ended = subprocess.run(torchrun(*arguments), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "alone")
     assert ended.stdout.count("Next: fasticcl train") == 1
 
 
@@ -200,14 +200,14 @@ def children(process):
 
 def test_a_killed_rank_ends_the_job_and_the_same_command_finishes_it(images, source, tmp_path):
     convert(source, tmp_path / "alone", shard_size=SIZE)
-    copy = lay_out(tmp_path / "images", train=30, val=9)
-    assert tree(copy) == tree(images)
+    copy = write_image_folder(tmp_path / "images", train=30, val=9)
+    assert file_contents(copy) == file_contents(images)
     held = sorted((copy / "train").rglob("*.jpg"))[3 * SIZE]  # in the second shard of rank 1
     content = held.read_bytes()
     held.unlink()
     os.mkfifo(held)  # rank 1 waits at this image, and rank 0 for rank 1
     arguments = ("convert", "folder", copy, tmp_path / "shards", "--shard-size", SIZE, "--workers", 1)
-    with started(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started_process(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         writer = os.open(held, os.O_WRONLY)  # waits for rank 1
         os.kill(children(process)[1], signal.SIGKILL)
         process.communicate()
@@ -219,5 +219,5 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_finishes_it(images, sou
     held.write_bytes(content)
     ended = subprocess.run(torchrun(*arguments), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert tree(tmp_path / "shards") == tree(tmp_path / "alone")
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "alone")
     assert not fasticcl.verify(tmp_path / "shards").problems

@@ -11,7 +11,8 @@ from fasticcl.convert.shard_parts import ShardPartWriter, load_part
 from fasticcl.errors import UserError
 from fasticcl.shards.images import UnreadableImage, prepare
 from fasticcl.shards.writer import ShardWriter
-from tests.support.trees import jpeg_source, lay_out, modify_later, tree
+from tests.support.files import file_contents, modify_later
+from tests.support.image_sources import jpeg_source, write_image_folder
 
 
 def test_continuing_does_not_repeat_finished_shards(tmp_path, monkeypatch):
@@ -27,7 +28,7 @@ def test_continuing_does_not_repeat_finished_shards(tmp_path, monkeypatch):
 
 
 def test_an_image_that_changes_during_a_stop_is_read_again(tmp_path):
-    images = lay_out(tmp_path / "images")
+    images = write_image_folder(tmp_path / "images")
     (images / "val" / "b" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image"):
         fasticcl.convert("folder", images, tmp_path / "shards", shard_size=4)
@@ -38,7 +39,7 @@ def test_an_image_that_changes_during_a_stop_is_read_again(tmp_path):
     (images / "val" / "b" / "broken.jpg").unlink()
     fasticcl.convert("folder", images, tmp_path / "shards", shard_size=4)
     fasticcl.convert("folder", images, tmp_path / "fresh", shard_size=4)
-    assert tree(tmp_path / "shards") == tree(tmp_path / "fresh")
+    assert file_contents(tmp_path / "shards") == file_contents(tmp_path / "fresh")
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.source import ItemList, Source
 from fasticcl.convert.subset import limit_images, make_long_tailed, split_validation
-from tests.support.replicas import jpegs, write_files
-from tests.support.trees import stored_images
+from tests.support.files import write_files
+from tests.support.image_sources import stored_images
+from tests.support.images import jpegs
 
 class_sizes = st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(lambda counts: max(counts) > 1)
 fractions = st.floats(0.001, 0.999)

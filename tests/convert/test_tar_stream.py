@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fasticcl.convert.tar_stream import open_tar
-from tests.support.replicas import write_tar
+from tests.support.files import write_tar
 
 MEMBERS = [(f"{i}.bin", np.random.default_rng(i).bytes(3000)) for i in range(5)]
 

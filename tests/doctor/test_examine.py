@@ -9,8 +9,8 @@ import pytest
 import fasticcl
 from fasticcl.cli.main import main
 from fasticcl.doctor import examine
+from tests.support.command_line import run_cli_subprocess
 from tests.support.doctor_facts import H100, LAPTOP, with_limits, with_probes
-from tests.support.trees import run
 
 # Makes these packages impossible to import in the process of doctor itself.
 BLOCK_IMPORTS = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['nvidia'] = None"
@@ -19,7 +19,7 @@ BLOCK_IMPORTS = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules
 @pytest.fixture(scope="module")
 def doctor_process(photo_shards):
     """The finished process of doctor on this machine, which could import neither torch nor DALI."""
-    return run("doctor", "--data", photo_shards, "--json", before=BLOCK_IMPORTS)
+    return run_cli_subprocess("doctor", "--data", photo_shards, "--json", before=BLOCK_IMPORTS)
 
 
 def test_doctor_examines_this_machine_without_importing_torch_or_dali(doctor_process):

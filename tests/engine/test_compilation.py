@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fasticcl.method.network import Network
-from tests.support.small_runs import metrics, same_weights, start_tiny, watch
+from tests.support.small_runs import metrics, record_steps, same_weights, train_tiny
 
 STEPS = 3  # per epoch, with two epochs per phase and an evaluation after each
 PHASES = ("warm-up", "interpolative", "rebalancing")
@@ -29,8 +29,8 @@ def graphs(monkeypatch):
 def counts_by_phase(graphs, monkeypatch, shards, project, settings):
     """Return the number of graphs after each step of each phase."""
     counts = []
-    watch(monkeypatch, after=lambda _: counts.append(len(graphs)))
-    start_tiny(shards, project, SETTINGS | settings, epochs=4)
+    record_steps(monkeypatch, after=lambda _: counts.append(len(graphs)))
+    train_tiny(shards, project, SETTINGS | settings, epochs=4)
     assert len(counts) == 2 * STEPS * len(PHASES)
     return {phase: counts[2 * STEPS * i : 2 * STEPS * (i + 1)] for i, phase in enumerate(PHASES)}
 
@@ -68,8 +68,8 @@ def test_recompilation_in_every_step_would_be_detected(graphs, monkeypatch, tiny
         counts.append(len(graphs))
         Network.scale = 1 / (1 + taken)
 
-    watch(monkeypatch, after=change)
-    start_tiny(tiny_shards, tmp_path, SETTINGS | {"rebalance.epochs": 0}, epochs=2)
+    record_steps(monkeypatch, after=change)
+    train_tiny(tiny_shards, tmp_path, SETTINGS | {"rebalance.epochs": 0}, epochs=2)
     assert counts[0] < counts[1]
 
 
@@ -90,7 +90,7 @@ def test_recompilation_in_every_step_would_be_detected(graphs, monkeypatch, tiny
 def test_whole_step_is_one_graph_and_matches_eager(graphs, tiny_shards, tmp_path, settings):
     settings = {"method.warmup_epochs": 1, "rebalance.epochs": 1} | settings
     eager, whole = (
-        start_tiny(tiny_shards, tmp_path, settings | {"engine.compile": mode}, name=mode, epochs=2).run
+        train_tiny(tiny_shards, tmp_path, settings | {"engine.compile": mode}, name=mode, epochs=2).run
         for mode in ("off", "step")
     )
     assert len(graphs) == len(PHASES)

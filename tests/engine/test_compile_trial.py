@@ -13,7 +13,7 @@ from fasticcl.errors import UserError
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import Machine
 from tests.support.processes import on_ranks
-from tests.support.small_runs import ConsoleOutput, differences, start_tiny
+from tests.support.small_runs import ConsoleOutput, differences, train_tiny
 
 CPU = Machine(torch.device("cpu"), bfloat16=False, mode="off")
 
@@ -135,9 +135,9 @@ def tried(monkeypatch):
 @pytest.mark.parametrize("method", ["iccl", "ce"])
 def test_trial_does_not_change_the_run(tried, monkeypatch, tiny_shards, tmp_path, method):
     output = ConsoleOutput()
-    with_trial = start_tiny(tiny_shards, tmp_path, name="with", method=method, console=output.console).run
+    with_trial = train_tiny(tiny_shards, tmp_path, name="with", method=method, console=output.console).run
     monkeypatch.setattr(trainer, "wants_trial", lambda *_: False)
-    without = start_tiny(tiny_shards, tmp_path, name="without", method=method).run
+    without = train_tiny(tiny_shards, tmp_path, name="without", method=method).run
     assert [*tried[0].milliseconds] == ["off", "on", "step"]
     assert tried[0].failures == {}
     assert f"mode     {tried[0].describe()}\n" in output.file.getvalue()
@@ -151,7 +151,7 @@ def test_training_uses_the_fastest_mode(monkeypatch, tiny_shards, tmp_path):
     for mode, expected in (("off", []), ("on", ["default"] * 3), ("cuda-graphs", ["reduce-overhead"] * 3)):
         monkeypatch.setattr(trainer, "try_modes", lambda *_, mode=mode: compile_trial.ModeTrial({mode: 1.0}))
         compiled.clear()
-        start_tiny(tiny_shards, tmp_path, name=mode)
+        train_tiny(tiny_shards, tmp_path, name=mode)
         assert [each["mode"] for each in compiled] == expected  # network, classifier and frozen encoder
 
 
@@ -167,7 +167,7 @@ def tries(shards, project):
         patched.setattr(torch, "compile", lambda module, **_: compiled.append(1) or module)
         patched.setattr(trainer, "wants_trial", lambda *_: True)
         patched.setattr(trainer, "try_modes", won)
-        start_tiny(shards, project, {"engine.sync_bn": True})
+        train_tiny(shards, project, {"engine.sync_bn": True})
     return [[*each.milliseconds] for each in calls], len(compiled)
 
 

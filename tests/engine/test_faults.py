@@ -27,22 +27,22 @@ from tests.support.small_runs import (
     ConsoleOutput,
     PowerCut,
     differences,
+    record_steps,
     resume,
-    start,
-    start_tiny,
-    watch,
+    train_demo,
+    train_tiny,
 )
 
 
 @pytest.fixture
 def begin(tiny_shards, tmp_path):
-    return partial(start_tiny, tiny_shards, tmp_path)
+    return partial(train_tiny, tiny_shards, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
     """An uninterrupted run."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
 
 
 def multiply_loss(monkeypatch, number, value, rank=0):
@@ -140,7 +140,7 @@ def test_checkpoint_has_only_finite_weights(begin, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Representation, "__init__", noted)
-        watch(patched, overflow)
+        record_steps(patched, overflow)
         with pytest.raises(TrainingFailed):
             begin({"engine.save_every": "1"})
     last = load_checkpoint(tmp_path / "demo/run/last.pt")
@@ -151,7 +151,7 @@ def train_with_nan_on_rank(shards, project, rank):
     with pytest.MonkeyPatch.context() as patched:
         multiply_loss(patched, 5, float("nan"), rank)
         try:
-            start_tiny(shards, project)
+            train_tiny(shards, project)
         except TrainingFailed as failed:
             return str(failed)
     return None
@@ -214,7 +214,7 @@ def test_full_disk_does_not_interrupt_or_change_the_run(
         elif count == steps.start + 1:
             kept["during"] = saved.read_bytes() if saved.exists() else None
 
-    watch(monkeypatch, after)
+    record_steps(monkeypatch, after)
     output = ConsoleOutput()
     begin(console=output.console)
     assert disk.refused
@@ -232,7 +232,7 @@ def test_disk_that_fills_again_is_reported_again(begin, monkeypatch):
     def after(count):
         disk.full = count in (3, 4, 8, 9)
 
-    watch(monkeypatch, after)
+    record_steps(monkeypatch, after)
     output = ConsoleOutput()
     begin(console=output.console)
     assert disk.refused > 2
@@ -246,7 +246,7 @@ def test_run_is_unfinished_if_its_last_checkpoint_failed(begin, undisturbed, tmp
     def after(count):
         disk.full = count == 12
 
-    watch(monkeypatch, after)
+    record_steps(monkeypatch, after)
     with pytest.raises(TrainingFailed, match=r"could not be written\. Free some space, then run"):
         begin()
     assert disk.refused
@@ -264,7 +264,7 @@ def test_writes_deferred_in_the_last_epoch_are_done_at_the_end(
     def after(count):
         disk.full = count == 12
 
-    watch(monkeypatch, after)
+    record_steps(monkeypatch, after)
     begin()
     assert disk.refused
     assert differences(tmp_path / "demo/run", undisturbed) == []
@@ -277,7 +277,7 @@ def test_deferred_best_weights_are_those_of_the_best_epoch(begin, monkeypatch):
     def after(count):
         disk.full = count == last_step
 
-    watch(monkeypatch, after)
+    record_steps(monkeypatch, after)
     report = begin({"rebalance.epochs": 0})
     assert disk.refused
     assert report.best_epoch == undisturbed.best_epoch
@@ -300,7 +300,7 @@ def fail_appends(monkeypatch, steps, after=lambda _: None, most=10**6):
         append(path, text)
 
     monkeypatch.setattr(metrics_log, "append", refusing)
-    watch(monkeypatch, counted)
+    record_steps(monkeypatch, counted)
     return refused
 
 
@@ -358,7 +358,7 @@ def test_stop_on_a_full_disk_reports_that_nothing_was_saved(begin, undisturbed, 
                 disk.full = True
                 os.kill(os.getpid(), 15)
 
-        watch(patched, after)
+        record_steps(patched, after)
         with pytest.raises(TrainingFailed, match=r"^Stopped, but the state could not be saved\. Free some"):
             begin()
     resume(tmp_path)
@@ -393,8 +393,8 @@ def limited(shards, project, first, last, size):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     with pytest.MonkeyPatch.context() as patched:
-        watch(patched, after)
-        start_tiny(shards, project, console=output.console)
+        record_steps(patched, after)
+        train_tiny(shards, project, console=output.console)
     return output.warnings()
 
 
@@ -421,8 +421,8 @@ def resident_after(shards, project, first, last):
 
     keep_freed_memory()
     with pytest.MonkeyPatch.context() as patched:
-        watch(patched, after)
-        start(shards, project, TINY, batch_size=5, epochs=last // (sum(TINY_COUNTS) // 5) + 1)
+        record_steps(patched, after)
+        train_demo(shards, project, TINY, batch_size=5, epochs=last // (sum(TINY_COUNTS) // 5) + 1)
     return found[first], found[last]
 
 

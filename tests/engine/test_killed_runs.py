@@ -16,15 +16,15 @@ import torch
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.run import metrics_log
 from fasticcl.engine.run.checkpoint import load_checkpoint
-from tests.support.processes import Child, command_line
-from tests.support.small_runs import TINY, differences, resume, start_tiny
+from tests.support.processes import Child, call_main
+from tests.support.small_runs import TINY, differences, resume, train_tiny
 
 OPTIONS = ["--epochs", 3, "--batch-size", 20, "--device", "cpu"]
 SETTINGS = {**TINY, "method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 1}
 
 
 def words(shards, project, name="run"):
-    """The command line of `start_tiny`."""
+    """The command line of `train_tiny`."""
     assigned = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     return ["train", "demo", "--data", shards, "--project", project, "--name", name, *OPTIONS, *assigned]
 
@@ -36,7 +36,7 @@ def resume_words(project, name="run"):
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
     """An uninterrupted run."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
 
 
 def shared_memory():
@@ -68,14 +68,14 @@ def test_runs_killed_at_random_moments_end_bit_identically(own_shards, undisturb
     before = shared_memory()
     Child(tmp_path / "log", abs, 1).result()  # starts the fork server
     began = time.monotonic()
-    Child(tmp_path / "log", command_line, *words(own_shards, tmp_path, "whole")).exit_code()
+    Child(tmp_path / "log", call_main, *words(own_shards, tmp_path, "whole")).exit_code()
     duration = time.monotonic() - began
     kills, finished = 0, []
     while True:
         folder = tmp_path / f"demo/run{len(finished)}"
         known = (folder / "config.toml").exists()
         command = resume_words(tmp_path, folder.name) if known else words(own_shards, tmp_path, folder.name)
-        child = Child(tmp_path / "log", command_line, *command)
+        child = Child(tmp_path / "log", call_main, *command)
         child.process.join(rng.uniform(0, duration) if kills < 10 else None)
         if child.kill():
             kills += 1
@@ -110,7 +110,7 @@ def killed_while_writing(shards, project, number):
             patched.setattr(os, name, counted(getattr(os, name)))
         patched.setattr(torch, "save", counted(torch.save))
         patched.setattr(metrics_log, "append", counted(metrics_log.append))
-        start_tiny(shards, project)
+        train_tiny(shards, project)
     return count
 
 
@@ -140,7 +140,7 @@ def run_with_signals(signals, after, arguments):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Loop, "take_step", counted)
-        command_line(*arguments)
+        call_main(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_signal_saves_and_prints_the_resume_command(tiny_shards, undisturbed, tm
     assert "Traceback" not in child.printed()
     program, *rest = shlex.split(command)
     assert program == "fasticcl"
-    assert Child(tmp_path / "log", command_line, *rest).exit_code() == 0
+    assert Child(tmp_path / "log", call_main, *rest).exit_code() == 0
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
@@ -216,7 +216,7 @@ def test_second_ctrl_c_during_a_save_keeps_the_old_checkpoint(tiny_shards, tmp_p
 
 
 def test_signal_before_the_first_step_prints_no_traceback(tiny_shards, tmp_path):
-    child = Child(tmp_path / "log", command_line, *words(tiny_shards, tmp_path))
+    child = Child(tmp_path / "log", call_main, *words(tiny_shards, tmp_path))
     while "run      " not in child.printed() and child.process.is_alive():
         time.sleep(0.001)
     child.signal(signal.SIGINT)

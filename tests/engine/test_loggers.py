@@ -19,9 +19,9 @@ from tests.support.small_runs import (
     ConsoleOutput,
     PowerCut,
     metrics,
+    record_steps,
     resume,
-    start_tiny,
-    watch,
+    train_tiny,
 )
 
 EPOCHS = 3  # of the representation stage
@@ -62,14 +62,14 @@ def assert_same(logged, expected):
 
 
 def test_tensorboard_has_every_number_of_metrics_jsonl_once(tiny_shards, tmp_path):
-    run = start_tiny(tiny_shards, tmp_path, logger="tensorboard").run
+    run = train_tiny(tiny_shards, tmp_path, logger="tensorboard").run
     assert_same(events(run), expected(run))
     assert {"train/loss", "train/cc_it", "val/top1", "optim/lr"} <= events(run).keys()
     assert [step for step, _ in events(run)["val/top1"]] == [3, 6, 9, 12]
 
 
 def test_tensorboard_gets_the_figures_of_the_report(tiny_shards, tmp_path):
-    run = start_tiny(tiny_shards, tmp_path, {"engine.report": True}, logger="tensorboard", epochs=2).run
+    run = train_tiny(tiny_shards, tmp_path, {"engine.report": True}, logger="tensorboard", epochs=2).run
     found = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
     names = {f"figures/{path.stem}" for path in (run / "figures").glob("*.png")}
     assert set(found.Tags()["images"]) == names
@@ -83,9 +83,9 @@ def test_tensorboard_gets_the_figures_of_the_report(tiny_shards, tmp_path):
 @pytest.mark.parametrize("last", [2, TINY_STEPS, 5])
 def test_a_stopped_run_continues_the_same_series(tiny_shards, tmp_path, monkeypatch, last):
     with monkeypatch.context() as patch:
-        watch(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
+        record_steps(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
-            start_tiny(tiny_shards, tmp_path, logger="tensorboard")
+            train_tiny(tiny_shards, tmp_path, logger="tensorboard")
     run = resume(tmp_path).run
     assert_same(events(run), expected(run))
     assert [step for step, _ in events(run)["train/loss"]] == [*range(1, 4 * TINY_STEPS + 1)]
@@ -97,9 +97,9 @@ def test_a_resumed_killed_run_logs_repeated_steps_once(tiny_shards, tmp_path, mo
             raise PowerCut
 
     with monkeypatch.context() as patch:
-        watch(patch, cut)
+        record_steps(patch, cut)
         with pytest.raises(PowerCut):
-            start_tiny(tiny_shards, tmp_path, logger="tensorboard")
+            train_tiny(tiny_shards, tmp_path, logger="tensorboard")
     run = resume(tmp_path).run
     assert [step for step, _ in events(run)["train/loss"]] == [*range(1, 4 * TINY_STEPS + 1)]
     assert_same(events(run), expected(run))
@@ -153,7 +153,7 @@ def wandb(monkeypatch):
 
 def test_wandb_gets_the_numbers_and_the_configuration(tiny_shards, tmp_path, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "tails")
-    run = start_tiny(tiny_shards, tmp_path, logger=["wandb"]).run
+    run = train_tiny(tiny_shards, tmp_path, logger=["wandb"]).run
     (options,) = wandb.started
     assert wandb.series(options["id"]) == expected(run)
     assert (options["project"], options["name"], options["resume"]) == ("tails", "demo-run", "allow")
@@ -166,11 +166,11 @@ def test_wandb_gets_the_numbers_and_the_configuration(tiny_shards, tmp_path, wan
 def test_a_resumed_run_continues_its_wandb_run(tiny_shards, tmp_path, wandb, monkeypatch, last):
     """This includes a run that was stopped between the last step of an epoch and its evaluation."""
     with monkeypatch.context() as patch:
-        watch(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
+        record_steps(patch, lambda count: count == last and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
-            start_tiny(tiny_shards, tmp_path, logger="wandb")
+            train_tiny(tiny_shards, tmp_path, logger="wandb")
     run = resume(tmp_path).run
-    start_tiny(tiny_shards, tmp_path, logger="wandb", name="other", epochs=2)
+    train_tiny(tiny_shards, tmp_path, logger="wandb", name="other", epochs=2)
     first, again, other = (options["id"] for options in wandb.started)
     assert first == again != other
     assert_same(wandb.series(first), expected(run))
@@ -181,11 +181,11 @@ def test_a_resumed_run_continues_its_wandb_run(tiny_shards, tmp_path, wandb, mon
 def test_a_failing_logger_gives_one_warning_and_training_continues(tiny_shards, tmp_path, wandb, fails):
     wandb.fails = (fails,)
     output = ConsoleOutput()
-    failing = start_tiny(tiny_shards, tmp_path, logger="wandb", name="failing", console=output.console).run
+    failing = train_tiny(tiny_shards, tmp_path, logger="wandb", name="failing", console=output.console).run
     assert len(output.warnings()) == 1
     assert "wandb failed and is disabled for this run" in output.warnings()[0]
     assert wandb.asked == (fails == "log")
-    assert metrics(failing) == metrics(start_tiny(tiny_shards, tmp_path, name="alone").run)
+    assert metrics(failing) == metrics(train_tiny(tiny_shards, tmp_path, name="alone").run)
 
 
 @pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
@@ -194,7 +194,7 @@ def test_a_missing_package_is_an_error_before_anything_is_written(
 ):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'fasticcl\[{name}\]'"):
-        start_tiny(tiny_shards, tmp_path, logger=name)
+        train_tiny(tiny_shards, tmp_path, logger=name)
     assert not [*tmp_path.iterdir()]
 
 

@@ -15,16 +15,16 @@ from fasticcl.data.holdout import draw_holdout_rows
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.errors import Stopped, UserError
 from fasticcl.files import write_file
-from tests.support.processes import command_line, on_ranks
+from tests.support.processes import call_main, on_ranks
 from tests.support.small_runs import (
     FILES,
     TINY_COUNTS,
     differences,
     metrics,
+    record_steps,
     resume,
     same_weights,
-    start_tiny,
-    watch,
+    train_tiny,
 )
 
 SETTINGS = {"rebalance.epochs": 2}
@@ -33,7 +33,7 @@ SETTINGS = {"rebalance.epochs": 2}
 @pytest.fixture(scope="module")
 def run(tiny_shards, tmp_path_factory):
     """A finished run, which no test modifies."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("first"), SETTINGS).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("first"), SETTINGS).run
 
 
 def contents(folder):
@@ -52,7 +52,7 @@ def contents(folder):
     ids=["frozen", "tuned", "split", "crt", "holdout"],
 )
 def test_unchanged_settings_reproduce_the_stage_bit_identically(tiny_shards, tmp_path, changes, options):
-    run = start_tiny(tiny_shards, tmp_path, SETTINGS | changes, **options).run
+    run = train_tiny(tiny_shards, tmp_path, SETTINGS | changes, **options).run
     report = fasticcl.rebalance(run)
     assert report.run == tmp_path / "demo/run-rebalance-1"
     assert not differences(report.run, run)
@@ -60,7 +60,7 @@ def test_unchanged_settings_reproduce_the_stage_bit_identically(tiny_shards, tmp
 
 def test_rebalance_runs_on_several_ranks(run, tmp_path):
     words = ["rebalance", run, "--name", "ranks", "--set", "engine.report=false"]
-    on_ranks(tmp_path / "log", 2, command_line, *words)
+    on_ranks(tmp_path / "log", 2, call_main, *words)
     new = run.parent / "ranks"
     assert {path.name for path in new.iterdir()} == FILES
     epochs = [record for record in metrics(new) if "val/top1" in record and record["stage"] == "rebalancing"]
@@ -72,8 +72,8 @@ def test_rebalance_runs_on_several_ranks(run, tmp_path):
 def test_ranks_tune_the_encoder_like_a_single_process(tiny_shards, tmp_path):
     """With synchronised batch norm, because local statistics would differ from the first step on."""
     settings = SETTINGS | {"rebalance.encoder": "tuned", "engine.sync_bn": True}
-    alone = start_tiny(tiny_shards, tmp_path, settings).run
-    on_ranks(tmp_path / "log", 2, command_line, "rebalance", alone, "--name", "ranks")
+    alone = train_tiny(tiny_shards, tmp_path, settings).run
+    on_ranks(tmp_path / "log", 2, call_main, "rebalance", alone, "--name", "ranks")
     before = torch.load(alone / "last.pt", weights_only=True)["teacher"]
     one, ours = (load_file(alone.parent / name / "model.safetensors") for name in ("run", "ranks"))
 
@@ -107,7 +107,7 @@ def test_configuration_of_the_new_run_reproduces_both_stages(run, tmp_path):
 
 
 def test_rebalance_accepts_a_run_without_a_second_stage(run, tiny_shards, tmp_path):
-    without = start_tiny(tiny_shards, tmp_path, {"rebalance.epochs": 0}).run
+    without = train_tiny(tiny_shards, tmp_path, {"rebalance.epochs": 0}).run
     assert not differences(fasticcl.rebalance(without, set=SETTINGS).run, run)
     with pytest.raises(UserError, match=r"rebalance\.epochs is 0"):
         fasticcl.rebalance(without)
@@ -118,7 +118,7 @@ def test_stopped_rebalancing_resumes_bit_identically(run, monkeypatch):
         if count == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    watch(monkeypatch, interrupt)
+    record_steps(monkeypatch, interrupt)
     with pytest.raises(Stopped, match="SIGINT") as stopped:
         fasticcl.rebalance(run, name="stopped")
     assert stopped.value.command.endswith("--name stopped --resume")
@@ -127,9 +127,9 @@ def test_stopped_rebalancing_resumes_bit_identically(run, monkeypatch):
 
 
 def test_error_for_an_unfinished_first_stage_gives_the_resume_command(tiny_shards, tmp_path, monkeypatch):
-    watch(monkeypatch, lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 4 else None)
+    record_steps(monkeypatch, lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 4 else None)
     with pytest.raises(Stopped):
-        start_tiny(tiny_shards, tmp_path)
+        train_tiny(tiny_shards, tmp_path)
     with pytest.raises(UserError, match=r"is not finished. Continue it with: fasticcl train demo .*--resume"):
         fasticcl.rebalance(tmp_path / "demo/run")
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
@@ -155,7 +155,7 @@ def test_holdout_images_are_drawn_in_neither_stage(tiny_shards, tmp_path, monkey
         return planned
 
     monkeypatch.setattr(Plan, "batch", noted)
-    run = start_tiny(tiny_shards, tmp_path, {"data.holdout": 0.3}).run
+    run = train_tiny(tiny_shards, tmp_path, {"data.holdout": 0.3}).run
     fasticcl.rebalance(run, set={"rebalance.epochs": 4, "rebalance.gamma": 0.0})
     holdout_rows = set(draw_holdout_rows(np.array(TINY_COUNTS), 0.3, seed=0).tolist())
     assert len(holdout_rows) == 18

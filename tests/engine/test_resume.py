@@ -17,9 +17,9 @@ from tests.support.small_runs import (
     PowerCut,
     differences,
     metrics,
+    record_steps,
     resume,
-    start_tiny,
-    watch,
+    train_tiny,
 )
 
 ALL = 4 * TINY_STEPS
@@ -35,14 +35,14 @@ both_encoders = pytest.mark.parametrize("encoder", ["frozen", "tuned"], indirect
 
 @pytest.fixture
 def begin(encoder, tiny_shards, tmp_path):
-    return partial(start_tiny, tiny_shards, tmp_path, {"rebalance.encoder": encoder})
+    return partial(train_tiny, tiny_shards, tmp_path, {"rebalance.encoder": encoder})
 
 
 @pytest.fixture(scope="module")
 def undisturbed(encoder, tiny_shards, tmp_path_factory):
     """An uninterrupted run."""
     settings = {"rebalance.encoder": encoder}
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed"), settings).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed"), settings).run
 
 
 def crash_after(*steps):
@@ -57,7 +57,7 @@ def crash_after(*steps):
 
 def crash(call, *steps):
     with pytest.MonkeyPatch.context() as patched:
-        watch(patched, crash_after(*steps))
+        record_steps(patched, crash_after(*steps))
         with pytest.raises(PowerCut):
             call()
 
@@ -69,7 +69,7 @@ def crash(call, *steps):
 )
 def test_run_killed_at_any_step_resumes_bit_identically(begin, undisturbed, tmp_path, monkeypatch, step):
     crash(begin, step)
-    taken = watch(monkeypatch)
+    taken = record_steps(monkeypatch)
     resume(tmp_path)
     # At most two steps are repeated, because a checkpoint is written after its step.
     assert ALL - step + 1 <= len(taken) <= ALL - step + 2
@@ -78,7 +78,7 @@ def test_run_killed_at_any_step_resumes_bit_identically(begin, undisturbed, tmp_
 
 @both_encoders
 def test_run_stopped_after_every_step_ends_bit_identically(begin, undisturbed, tmp_path, monkeypatch):
-    taken = watch(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    taken = record_steps(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         begin()
     for _ in range(ALL - 1):
@@ -92,7 +92,7 @@ def test_run_stopped_after_every_step_ends_bit_identically(begin, undisturbed, t
 
 @both_encoders
 def test_run_that_crashes_repeatedly_ends_bit_identically(begin, undisturbed, tmp_path, monkeypatch):
-    taken = watch(monkeypatch, crash_after(*range(3, 60, 3)))
+    taken = record_steps(monkeypatch, crash_after(*range(3, 60, 3)))
     crashes = 0
     with pytest.raises(PowerCut):
         begin()
@@ -128,7 +128,7 @@ def test_crash_between_the_two_checkpoint_renames_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", cut)
-        watch(patched, counted)
+        record_steps(patched, counted)
         with pytest.raises(PowerCut):
             begin()
     assert not (folder / "last.pt").exists()
@@ -198,7 +198,7 @@ def test_damaged_checkpoint_never_replaces_the_previous_one(crashed, undisturbed
 
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", cut)
-        watch(patched, crash_after(3))
+        record_steps(patched, crash_after(3))
         with pytest.raises(PowerCut):
             resume(tmp_path)
     resume(tmp_path)

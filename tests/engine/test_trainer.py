@@ -20,14 +20,14 @@ from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
 from tests.support.images import encode, noise, photographs
-from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, start
+from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, train_demo
 
 STEPS = IMAGES // 40
 
 
 @pytest.fixture
 def train(digit_shards, tmp_path):
-    return partial(start, digit_shards, tmp_path)
+    return partial(train_demo, digit_shards, tmp_path)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train):
@@ -92,7 +92,9 @@ def test_evaluate_reproduces_a_run_without_rebalancing(train):
 @pytest.fixture(scope="module", params=["frozen", "tuned"])
 def undisturbed(request, digit_shards, tmp_path_factory):
     """An uninterrupted run with each kind of rebalancing."""
-    return start(digit_shards, tmp_path_factory.mktemp("undisturbed"), {"rebalance.encoder": request.param})
+    return train_demo(
+        digit_shards, tmp_path_factory.mktemp("undisturbed"), {"rebalance.encoder": request.param}
+    )
 
 
 @pytest.mark.parametrize("stops", [[1], [9], [10], [14, 25], [27], [28, 29, 38], [40, 44]], ids=str)
@@ -113,7 +115,7 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.setattr(Loop, "take_step", counted)
     for number, _ in enumerate(stops):
         with pytest.raises(Stopped) as stopped:
-            resume(tmp_path) if number else start(digit_shards, tmp_path, {"rebalance.encoder": encoder})
+            resume(tmp_path) if number else train_demo(digit_shards, tmp_path, {"rebalance.encoder": encoder})
         assert stopped.value.signum == signal.SIGTERM
         assert stopped.value.command == f"fasticcl train demo --project {tmp_path} --name run --resume"
     continued = resume(tmp_path)

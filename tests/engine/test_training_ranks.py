@@ -21,7 +21,7 @@ from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import Stopped
 from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
-from tests.support.processes import Child, command_line, on_ranks, start_ranks
+from tests.support.processes import Child, call_main, on_ranks, start_ranks
 from tests.support.small_runs import (
     FILES,
     TINY,
@@ -29,10 +29,10 @@ from tests.support.small_runs import (
     differences,
     fingerprints,
     metrics,
+    record_steps,
     resume,
-    start,
-    start_tiny,
-    watch,
+    train_demo,
+    train_tiny,
 )
 
 ALL = 4 * TINY_STEPS
@@ -92,14 +92,14 @@ def slots(ranks):
 def alone(tiny_shards, tmp_path_factory):
     """The steps of a single process."""
     project = tmp_path_factory.mktemp("alone")
-    return [Child(project / "log", spied, start_tiny, tiny_shards, project).result()[0]]
+    return [Child(project / "log", spied, train_tiny, tiny_shards, project).result()[0]]
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_see_the_samples_of_one_process_and_equal_centroids(
     spy, alone, tiny_shards, tmp_path, world_size
 ):
-    seen = spy(world_size, start_tiny, tiny_shards, tmp_path)
+    seen = spy(world_size, train_tiny, tiny_shards, tmp_path)
     assert len(slots(seen)) == ALL
     assert slots(seen) == slots(alone)
     for step in zip(*seen, strict=True):
@@ -119,7 +119,7 @@ def test_resuming_with_another_number_of_ranks_keeps_the_samples(spy, alone, tin
     for project in (tmp_path / "one", tmp_path / "again"):
         seen = []
         for number, (world_size, stop) in enumerate(schedule):
-            call = partial(resume, project) if number else partial(start_tiny, tiny_shards, project)
+            call = partial(resume, project) if number else partial(train_tiny, tiny_shards, project)
             seen += slots(spy(world_size, call, stop=stop))
         assert seen == slots(alone)
     assert differences(tmp_path / "one/demo/run", tmp_path / "again/demo/run") == []
@@ -128,8 +128,8 @@ def test_resuming_with_another_number_of_ranks_keeps_the_samples(spy, alone, tin
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
 def test_stopped_run_on_two_ranks_ends_bit_identically(spy, tiny_shards, tmp_path, encoder):
     settings = {"rebalance.encoder": encoder}
-    spy(2, start_tiny, tiny_shards, tmp_path / "undisturbed", settings)
-    spy(2, start_tiny, tiny_shards, tmp_path, settings, stop=4)
+    spy(2, train_tiny, tiny_shards, tmp_path / "undisturbed", settings)
+    spy(2, train_tiny, tiny_shards, tmp_path, settings, stop=4)
     for stop in (4, 2, None):
         spy(2, resume, tmp_path, stop=stop)
     assert differences(tmp_path / "demo/run", tmp_path / "undisturbed/demo/run") == []
@@ -154,7 +154,7 @@ def test_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_shards,
             shutil.copytree(before / "demo", project / "copy/demo")
             seen = spy(world_size, resume, project / "copy", stop=3)
         else:
-            seen = spy(world_size, start_tiny, tiny_shards, project, settings, stop=3)
+            seen = spy(world_size, train_tiny, tiny_shards, project, settings, stop=3)
         steps = [*zip(*seen, strict=True)][:3]
         losses[world_size, sync] = [float(np.mean([rank["loss"] for rank in step])) for step in steps]
         centroids[world_size, sync] = seen[0][2]["centroids"]
@@ -169,9 +169,9 @@ def test_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_shards,
 def train_and_stop(project, shards, settings, steps):
     """Train a run that is stopped after a number of steps."""
     with pytest.MonkeyPatch.context() as patched:
-        watch(patched, lambda count: count == steps and os.kill(os.getpid(), signal.SIGTERM))
+        record_steps(patched, lambda count: count == steps and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
-            start_tiny(shards, project, settings)
+            train_tiny(shards, project, settings)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def train_and_stop(project, shards, settings, steps):
 )
 def test_every_option_trains_on_two_ranks(spy, tiny_shards, tmp_path, settings):
     """Also where a loss leaves parastatss without a gradient."""
-    seen = spy(2, start_tiny, tiny_shards, tmp_path, settings, epochs=2)
+    seen = spy(2, train_tiny, tiny_shards, tmp_path, settings, epochs=2)
     assert len(seen[0]) == len(seen[1]) == 3 * TINY_STEPS
     assert np.isfinite([step["loss"] for rank in seen for step in rank]).all()
 
@@ -211,13 +211,13 @@ def test_ranks_evaluate_each_image_once(tiny_shards, world_size, batch_size):
 
 def test_accuracies_of_two_ranks_equal_those_of_one_process(tiny_shards, tmp_path):
     """30 images in batches of 20, of which the second rank has 10."""
-    reports = on_ranks(tmp_path / "log", 2, start_tiny, tiny_shards, tmp_path)
+    reports = on_ranks(tmp_path / "log", 2, train_tiny, tiny_shards, tmp_path)
     assert reports[0].rows == fasticcl.evaluate(tmp_path / "demo/run").rows
 
 
 def test_steps_and_epochs_have_one_record_each_on_two_ranks(tiny_shards, tmp_path):
-    on_ranks(tmp_path / "log", 2, start_tiny, tiny_shards, tmp_path)
-    start_tiny(tiny_shards, tmp_path / "one")
+    on_ranks(tmp_path / "log", 2, train_tiny, tiny_shards, tmp_path)
+    train_tiny(tiny_shards, tmp_path / "one")
     ours, one = metrics(tmp_path / "demo/run"), metrics(tmp_path / "one/demo/run")
     places = [[(r["stage"], r["epoch"], r["step"], "val/top1" in r) for r in each] for each in (ours, one)]
     assert places[0] == places[1]
@@ -226,7 +226,7 @@ def test_steps_and_epochs_have_one_record_each_on_two_ranks(tiny_shards, tmp_pat
 
 
 def test_logged_loss_is_the_mean_over_the_ranks(spy, tiny_shards, tmp_path):
-    seen = spy(2, start_tiny, tiny_shards, tmp_path)
+    seen = spy(2, train_tiny, tiny_shards, tmp_path)
     means = [np.mean([rank["loss"] for rank in step]) for step in zip(*seen, strict=True)]
     lines = [record for record in metrics(tmp_path / "demo/run") if "val/top1" not in record]
     for epoch in range(4):
@@ -238,7 +238,7 @@ def test_logged_loss_is_the_mean_over_the_ranks(spy, tiny_shards, tmp_path):
 def test_ranks_save_no_more_often_than_one_process(tiny_shards, tmp_path):
     settings = TINY | {"engine.save_every": "4", "rebalance.epochs": 0}
     answers = on_ranks(
-        tmp_path / "log", 2, spied, start, tiny_shards, tmp_path, settings, epochs=2, batch_size=4
+        tmp_path / "log", 2, spied, train_demo, tiny_shards, tmp_path, settings, epochs=2, batch_size=4
     )
     for _, saves in answers:
         within = [(epoch, step) for _, epoch, step in saves if step]
@@ -249,7 +249,7 @@ def test_ranks_save_no_more_often_than_one_process(tiny_shards, tmp_path):
 
 def test_indivisible_batch_is_one_line_and_exit_code_2(tiny_shards, tmp_path):
     words = [*command(tiny_shards, tmp_path), "--batch-size", 21]
-    children = start_ranks(tmp_path / "log", 2, command_line, *words)
+    children = start_ranks(tmp_path / "log", 2, call_main, *words)
     assert [child.exit_code() for child in children] == [2, 2]
     sentence = "error: A global batch of 21 cannot be divided among 2 ranks. Use --batch-size 20.\n"
     assert children[0].printed() == sentence
@@ -258,7 +258,7 @@ def test_indivisible_batch_is_one_line_and_exit_code_2(tiny_shards, tmp_path):
 
 def test_mode_for_one_rank_is_refused_on_several(tiny_shards, tmp_path):
     words = [*command(tiny_shards, tmp_path), "--set", "engine.compile=step"]
-    children = start_ranks(tmp_path / "log", 2, command_line, *words)
+    children = start_ranks(tmp_path / "log", 2, call_main, *words)
     assert [child.exit_code() for child in children] == [2, 2]
     assert children[0].printed() == (
         "error: engine.compile=step supports only one rank. Use --set engine.compile=on.\n"
@@ -283,8 +283,8 @@ def test_bad_images_are_counted_over_all_ranks(tiny_shards, tmp_path):
     plan = Plan(index.index, index.counts, config.data, batch_size=20, seed=config.engine.seed)
     corrupt(shards, plan.agnostic_rows("warmup", 0, 1)[15])
     settings = {"engine.prefetch": 1}
-    start_tiny(shards, tmp_path / "one", settings)
-    on_ranks(tmp_path / "log", 2, start_tiny, shards, tmp_path, settings)
+    train_tiny(shards, tmp_path / "one", settings)
+    on_ranks(tmp_path / "log", 2, train_tiny, shards, tmp_path, settings)
     counts = [
         [record["data/bad_samples"] for record in metrics(each / "demo/run") if "val/top1" in record]
         for each in (tmp_path / "one", tmp_path)
@@ -297,7 +297,7 @@ def test_too_many_bad_images_stop_all_ranks(tiny_shards, tmp_path):
     for row in (0, 1, 15, 16, 30, 31, 40, 41):
         corrupt(shards, row)
     words = ["--epochs", 3, "--set", "data.max_bad_samples=7"]
-    children = start_ranks(tmp_path / "log", 2, command_line, *command(shards, tmp_path), *words)
+    children = start_ranks(tmp_path / "log", 2, call_main, *command(shards, tmp_path), *words)
     connection.wait([child.process.sentinel for child in children], 60)  # torchrun would end the others
     ended = [child.process.exitcode for child in children if not child.kill()]
     assert set(ended) == {1}
@@ -313,7 +313,7 @@ def command(shards, project):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_signal_to_any_rank_stops_all_and_rank_0_reports_it(tiny_shards, tmp_path, rank):
     words = [*command(tiny_shards, tmp_path), "--epochs", 300]
-    children = start_ranks(tmp_path / "log", 2, command_line, *words)
+    children = start_ranks(tmp_path / "log", 2, call_main, *words)
     while "epoch   1/300" not in children[0].printed():
         assert all(child.process.is_alive() for child in children)
         time.sleep(0.01)

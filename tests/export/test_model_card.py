@@ -7,7 +7,7 @@ import yaml
 
 from fasticcl.convert.layouts.registry import LAYOUTS
 from tests.support.model_cards import card_section, export_card, table_rows
-from tests.support.small_runs import ConsoleOutput, start_tiny
+from tests.support.small_runs import ConsoleOutput, train_tiny
 from tests.support.trained_runs import fresh_weights, network_of
 
 
@@ -48,7 +48,7 @@ def test_parameter_count_covers_encoder_and_classifier(run):
 @pytest.mark.parametrize("method", ["iccl", "ce"])
 def test_parameter_counts_of_banner_and_card_differ_by_the_projection_head(tiny_shards, tmp_path, method):
     output = ConsoleOutput()
-    run = start_tiny(tiny_shards, tmp_path, method=method, console=output.console, epochs=2).run
+    run = train_tiny(tiny_shards, tmp_path, method=method, console=output.console, epochs=2).run
     banner = re.search(
         r"resnet8, ([\d,]+) parameters(?: \(([\d,]+) in the projection head, used .*\))?, seed",
         output.file.getvalue(),

@@ -7,13 +7,13 @@ import fasticcl
 from fasticcl.report.class_analysis import ClassAnalysis
 from fasticcl.report.run_history import read_history
 from tests.support.report_files import read_json
-from tests.support.small_runs import start_tiny
+from tests.support.small_runs import train_tiny
 
 
 @pytest.fixture(scope="session")
 def finished_run(tiny_shards, tmp_path_factory):
     """A finished run with its report, which tests must not modify."""
-    run = start_tiny(tiny_shards, tmp_path_factory.mktemp("reported"), epochs=8).run
+    run = train_tiny(tiny_shards, tmp_path_factory.mktemp("reported"), epochs=8).run
     fasticcl.report(run)
     return run
 
@@ -32,7 +32,7 @@ def report_html(finished_run):
 @pytest.fixture(scope="session")
 def comparison_html(finished_run, tiny_shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    other = start_tiny(tiny_shards, folder, epochs=8, seed=1, name="a-run-with-a-longer-name").run
+    other = train_tiny(tiny_shards, folder, epochs=8, seed=1, name="a-run-with-a-longer-name").run
     return fasticcl.report(finished_run, other, output=folder / "both").read_text()
 
 

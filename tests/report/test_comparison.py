@@ -6,12 +6,12 @@ import fasticcl
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import read_history
 from tests.support.report_files import read_json
-from tests.support.small_runs import start_tiny
+from tests.support.small_runs import train_tiny
 
 
 def test_a_comparison_contains_every_run(tmp_path, tiny_shards):
     runs = [
-        start_tiny(tiny_shards, tmp_path, epochs=1, name=f"{seed}-{lr}", seed=seed, lr=lr).run
+        train_tiny(tiny_shards, tmp_path, epochs=1, name=f"{seed}-{lr}", seed=seed, lr=lr).run
         for seed, lr in ((0, 0.05), (1, 0.05), (0, 0.01))
     ]
     output = tmp_path / "both"

@@ -7,14 +7,14 @@ import fasticcl
 from fasticcl.errors import UserError
 from fasticcl.report import report as report_module
 from tests.support.report_files import read_json
-from tests.support.small_runs import start_tiny
+from tests.support.small_runs import train_tiny
 
 
 def train_with_report(shards, project):
     """Train one epoch with a report and return the result and the console output."""
     text = io.StringIO()
     console = Console(file=text, width=300)
-    result = start_tiny(shards, project, {"engine.report": True}, epochs=1, console=console)
+    result = train_tiny(shards, project, {"engine.report": True}, epochs=1, console=console)
     return result, text.getvalue()
 
 

@@ -23,9 +23,8 @@ from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import INDEX_DTYPE, DamagedImages, Shards
 from fasticcl.shards.summary import read_summary
 from fasticcl.shards.verify import verify
-from tests.support.images import encode, noise
-from tests.support.replicas import jpegs
-from tests.support.trees import tree
+from tests.support.files import file_contents
+from tests.support.images import encode, jpegs, noise
 
 fixed = settings(derandomize=True, deadline=None)
 
@@ -151,7 +150,7 @@ def damages(draw, content):
 @given(st.data())
 @settings(fixed, max_examples=250)
 def test_any_damage_of_any_file_is_reported_or_leaves_the_right_images(scratch, rows, data):
-    files = tree(scratch)
+    files = file_contents(scratch)
     name = data.draw(st.sampled_from(sorted(files)))
     with Damage(scratch, {name: data.draw(damages(files[name]))}):
         is_reported_or_right(scratch, rows.images)

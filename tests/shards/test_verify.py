@@ -18,9 +18,9 @@ from fasticcl.files import file_sha256
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.reader import INDEX
 from fasticcl.shards.verify import verify
-from tests.support.images import encode, noise
-from tests.support.replicas import jpegs
-from tests.support.trees import UNPRIVILEGED, run, tree
+from tests.support.command_line import UNPRIVILEGED, run_cli_subprocess
+from tests.support.files import file_contents
+from tests.support.images import encode, jpegs, noise
 
 PNG = encode(noise(np.random.default_rng(0), 16, 20), "PNG")
 MASKS = st.integers(1, 255)
@@ -104,7 +104,7 @@ def test_progress_counts_every_image(sound):
 @given(st.data())
 @settings(derandomize=True, deadline=None, max_examples=150)
 def test_a_flipped_byte_anywhere_is_found_and_named(scratch, data):
-    files = tree(scratch)
+    files = file_contents(scratch)
     name = data.draw(st.sampled_from(sorted(files)))
     place = data.draw(st.integers(0, len(files[name]) - 1))
     found = found_after_flip(scratch, name, place, data.draw(MASKS))
@@ -377,7 +377,7 @@ def test_the_command_names_images_that_two_splits_share(called, tmp_path):
 )
 def test_a_file_that_cannot_be_read_is_named(folder, name):
     (folder / name).chmod(0)
-    ended = run("verify", folder, before=UNPRIVILEGED)
+    ended = run_cli_subprocess("verify", folder, before=UNPRIVILEGED)
     assert ended.returncode == 1
     assert name in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,4 +1,4 @@
-"""Headless Chromium: scripts in a page, a phone screen, and printing."""
+"""Headless Chromium, and scripts in pages at desktop and phone width."""
 
 import html
 import json

@@ -1,6 +1,7 @@
-"""Encoded and random images for tests: crops of the photographs in scikit-learn, and small noisy images."""
+"""Encoded and random images: crops of the photographs in scikit-learn, and small noisy images."""
 
 import io
+import struct
 
 import numpy as np
 from PIL import Image
@@ -8,6 +9,7 @@ from sklearn.datasets import load_sample_images
 
 
 def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    """Return the encoded image. The options are those of `PIL.Image.Image.save`."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -22,8 +24,8 @@ def photographs(count: int, seed: int = 0) -> list[bytes]:
         original = originals[i % 2]
         width, height = rng.integers(300, 560), rng.integers(300, 420)
         left, top = rng.integers(0, original.width - width), rng.integers(0, original.height - height + 1)
-        cut = original.crop((left, top, left + width, top + height))
-        contents.append(encode(cut, quality=90))
+        crop = original.crop((left, top, left + width, top + height))
+        contents.append(encode(crop, quality=90))
     return contents
 
 
@@ -34,3 +36,15 @@ def noise(rng: np.random.Generator, height: int = 32, width: int = 32) -> Image.
         Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16
     )
     return Image.fromarray((smooth + rng.integers(-9, 10, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+def jpegs(count: int, seed: int = 0, side: int = 24) -> list[bytes]:
+    """Return different small JPEGs quickly: up to 24 noisy images, each with a different comment."""
+    rng = np.random.default_rng(seed)
+    images = [encode(noise(rng, side, side), quality=75) for _ in range(min(count, 24))]
+    contents = []
+    for i in range(count):
+        image, comment = images[i % len(images)], b"%d of %d" % (i, seed)
+        segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+        contents.append(image[:2] + segment + image[2:])
+    return contents

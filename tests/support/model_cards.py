@@ -11,10 +11,11 @@ def export_card(model, **options):
 
 
 def card_section(card, title):
+    """Return the text of a section of a card."""
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)[1]
 
 
 def table_rows(text):
-    """Return the cells of each table row but the header, by the text of the first cell."""
+    """Return the other cells of each table row by its first cell, without the header row."""
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {first.strip("*"): rest for first, *rest in table[1:]}

@@ -1,13 +1,18 @@
-"""Child processes for tests that need several ranks or kill a process.
+"""Subprocesses of a command, and functions in child processes that are killed or form several ranks.
 
-They are forked from a server process that has already imported the package, which saves seconds per child.
+The functions run in processes forked from a server that has already imported the package, which saves seconds
+per process.
 """
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,7 +21,18 @@ from fasticcl.system.ranks import join_process_group
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["fasticcl.cli.main", "fasticcl.engine.trainer", "tests.support.small_runs"])
-_PATIENCE = 120
+_TIMEOUT = 120
+
+
+@contextmanager
+def started_process(command: Sequence[object], **options: Any) -> Iterator[subprocess.Popen]:
+    """Start a subprocess and wait for its end, or kill it if the test fails or times out."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 class Child:
@@ -33,7 +49,7 @@ class Child:
         self.pid = self.process.pid
 
     def result(self):
-        """Return the result of the function; an exception in it raises AssertionError."""
+        """Return the result of the function. Raise AssertionError if it raised an exception."""
         returned, value = self.raw()
         if not returned:
             raise AssertionError(f"{value}\n{self.printed()}")
@@ -41,14 +57,14 @@ class Child:
 
     def raw(self):
         """Return (True, result), (False, exception text) or (None, exit code)."""
-        assert self._receiver.poll(_PATIENCE), self.printed()
+        assert self._receiver.poll(_TIMEOUT), self.printed()
         try:
             return self._receiver.recv()
         except EOFError:
             return None, self.exit_code()
 
     def exit_code(self):
-        self.process.join(_PATIENCE)
+        self.process.join(_TIMEOUT)
         assert self.process.exitcode is not None, self.printed()
         return self.process.exitcode
 
@@ -87,7 +103,7 @@ def _call(log, sender, env, path, function, arguments, options):
     os._exit(code)
 
 
-def command_line(*words):
+def call_main(*words):
     """Run the command ``fasticcl WORDS`` in a `Child`."""
     from fasticcl.cli.main import main
 
@@ -97,7 +113,7 @@ def command_line(*words):
 
 def start_ranks(log, world_size, function, *arguments, **options):
     """Start a function on several connected ranks and return the children."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=_PATIENCE))
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=_TIMEOUT))
     children = []
     for rank in range(world_size):
         env = {
@@ -119,7 +135,7 @@ def start_ranks(log, world_size, function, *arguments, **options):
 
 
 def on_ranks(log, world_size, function, *arguments, **options):
-    """Run a function on several ranks and return the results; if one fails, the others are killed."""
+    """Run a function on several ranks and return the results. If one fails, the others are killed."""
     children = start_ranks(log, world_size, function, *arguments, **options)
     try:
         return [child.result() for child in children]
@@ -129,12 +145,12 @@ def on_ranks(log, world_size, function, *arguments, **options):
 
 
 def _tensors_on_rank(function):
-    # torch would send tensors through shared memory, which disappears with the process.
+    # As tensors, they would be sent through shared memory, which disappears with the process.
     results = function(join_process_group(gpu=False))
     return {name: torch.as_tensor(value).numpy() for name, value in results.items()}
 
 
 def tensors_on_ranks(log, world_size, function):
-    """Return the tensors by name that ``function(ranks)`` returns on each rank."""
+    """Return, for each rank, the tensors by name that ``function(ranks)`` returned."""
     results = on_ranks(log, world_size, _tensors_on_rank, function)
     return [{name: torch.from_numpy(value) for name, value in result.items()} for result in results]

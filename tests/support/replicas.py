@@ -5,50 +5,14 @@ import io
 import json
 import pickle
 import struct
-import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tests.support.images import encode, noise
-
-
-def jpegs(count: int, seed: int = 0, side: int = 24) -> list[bytes]:
-    """Return different JPEGs quickly: a few images, each with a different comment."""
-    rng = np.random.default_rng(seed)
-    images = [encode(noise(rng, side, side), quality=75) for _ in range(min(count, 24))]
-    contents = []
-    for i in range(count):
-        image, comment = images[i % len(images)], b"%d of %d" % (i, seed)
-        segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
-        contents.append(image[:2] + segment + image[2:])
-    return contents
-
-
-def write_files(root: Path, contents: Mapping[str, bytes]) -> Path:
-    made = set()
-    for name, content in contents.items():
-        path = root / name
-        if path.parent not in made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.add(path.parent)
-        path.write_bytes(content)
-    return root
-
-
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
-    """Write a tar with these members in this order, gzipped if its name ends with gz."""
-    compressed = path.name.endswith(("gz", "tgz"))
-    with tarfile.open(
-        path, "w:gz" if compressed else "w", **({"compresslevel": 1} if compressed else {})
-    ) as tar:
-        for name, content in members:
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
-    return path
+from tests.support.files import write_files, write_tar
+from tests.support.images import jpegs
 
 
 def git_blob(content: bytes) -> str:
@@ -75,14 +39,17 @@ class INat2018:
     def write_annotations(self, root: Path) -> Path:
         return write_files(
             root,
-            {f"{split}2018.json": json.dumps(each).encode() for split, each in self.annotations.items()},
+            {
+                f"{split}2018.json": json.dumps(content).encode()
+                for split, content in self.annotations.items()
+            },
         )
 
     def write_downloads(self, root: Path, images: str = "train_val2018.tar.gz") -> Path:
-        """Write the files as they are downloaded."""
-        for split, each in self.annotations.items():
+        """Write the archives of the official download."""
+        for split, content in self.annotations.items():
             name = f"{split}2018.json"
-            write_tar(root / f"{name}.tar.gz", [(name, json.dumps(each).encode())])
+            write_tar(root / f"{name}.tar.gz", [(name, json.dumps(content).encode())])
         write_tar(root / images, self.contents.items())
         return root
 
@@ -104,8 +71,8 @@ def inat2018(counts: Mapping[int, int], val: int = 1, seed: int = 0) -> INat2018
     rng = np.random.default_rng(seed)
     families = ["Aves", "Plantae", "Insecta"]
     categories = [
-        {"id": each, "name": f"species {each:04d}", "supercategory": families[each % 3], "kingdom": "?"}
-        for each in counts
+        {"id": number, "name": f"species {number:04d}", "supercategory": families[number % 3], "kingdom": "?"}
+        for number in counts
     ]
     contents = iter(jpegs(sum(counts.values()) + val * len(counts), seed))
     annotations, images, files = {}, {}, {}
@@ -177,7 +144,7 @@ def cifar(name: str, pixels: np.ndarray, labels: np.ndarray, tests: int) -> dict
     if name == "CIFAR100":
         for batch in contents.values():
             batch["coarse_labels"] = [label % 20 for label in batch["fine_labels"]]
-    return {f"{folder}/{file}": _python2_pickle(each) for file, each in {**contents, **meta}.items()}
+    return {f"{folder}/{file}": _python2_pickle(batch) for file, batch in {**contents, **meta}.items()}
 
 
 def _python2_pickle(content: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Readers of the files of a report."""
+"""Readers of ``report.json`` and ``report.html``."""
 
 import json
 from html.parser import HTMLParser

@@ -13,7 +13,7 @@ from fasticcl.engine.loop import Loop
 
 NO_REPORT = {"engine.report": False}  # reports are tested in tests/report
 SMALL = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 2, "engine.log_every": 2}
-FILES = {
+FILES = {  # of a finished run without report
     "config.toml",
     "metrics.jsonl",
     "results.csv",
@@ -36,7 +36,8 @@ TINY = {
 TIMING = ("throughput/images_per_sec", "time/data_wait_pct")
 
 
-def start(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batch_size=40, **options):
+def train_demo(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batch_size=40, **options):
+    """Train a small network on the CPU without a report."""
     options |= {
         "name": name,
         "epochs": epochs,
@@ -46,21 +47,24 @@ def start(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batc
     return fasticcl.train(dataset, data=shards, project=project, device="cpu", **options)
 
 
-def start_tiny(shards, project, set=(), **options):
+def train_tiny(shards, project, set=(), **options):
     """Train 3 steps per epoch: 1 epoch of warm-up, 2 interpolative epochs and 1 of rebalancing."""
-    return start(shards, project, TINY | {"rebalance.epochs": 1} | dict(set), batch_size=20, **options)
+    return train_demo(shards, project, TINY | {"rebalance.epochs": 1} | dict(set), batch_size=20, **options)
 
 
 def resume(project, name="run", **options):
+    """Resume a run with the settings in its folder."""
     return fasticcl.train("demo", project=project, name=name, resume=True, **options)
 
 
 def metrics(folder):
+    """Return the records of ``metrics.jsonl`` without timings."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in record.items() if key not in TIMING} for record in records]
 
 
 def same_weights(one, other):
+    """Return True if two runs ended with bit-identical weights."""
     one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -84,11 +88,11 @@ def differences(run, undisturbed):
             differ.append(name)
     for name in ("last.pt", "best.pt"):
         contents = [
-            _without_timing(torch.load(each / name, weights_only=True)) for each in (run, undisturbed)
+            _without_timing(torch.load(folder / name, weights_only=True)) for folder in (run, undisturbed)
         ]
         if not equal(*contents):
             differ.append(name)
-    names = [sorted(path.name for path in each.iterdir()) for each in (run, undisturbed)]
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (run, undisturbed)]
     return differ if names[0] == names[1] else [*differ, *names[0]]
 
 
@@ -111,21 +115,21 @@ class ConsoleOutput:
 
 
 class PowerCut(BaseException):
-    """Simulates the end of the process: an exception that no code handles."""
+    """A simulated power failure: an exception that no code handles."""
 
 
-def watch(monkeypatch, after=None):
+def record_steps(monkeypatch, after=None):
     """Return a list that records each step as (stage, step), and call ``after(count)`` after each."""
-    taken, step = [], Loop.take_step
+    steps, take_step = [], Loop.take_step
 
-    def watched(self, stage, batches, stats):
-        step(self, stage, batches, stats)
-        taken.append((stage.name, stats.steps - 1))
+    def recorded(self, stage, batches, stats):
+        take_step(self, stage, batches, stats)
+        steps.append((stage.name, stats.steps - 1))
         if after:
-            after(len(taken))
+            after(len(steps))
 
-    monkeypatch.setattr(Loop, "take_step", watched)
-    return taken
+    monkeypatch.setattr(Loop, "take_step", recorded)
+    return steps
 
 
 def fingerprints(batch):

@@ -1,4 +1,4 @@
-"""A small run on the demonstration data, its network (loaded without `load_model`) and random weights."""
+"""A small run on the demo data, its network (loaded without `load_model`) and random weights."""
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ def logits_of(network, pixels, mean=MEAN, std=STD):
 
 
 def softmax(logits):
+    """Return the probabilities in float64."""
     exponentials = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 

@@ -4,18 +4,18 @@ import pytest
 
 from fasticcl.cli.main import main
 from fasticcl.sweep import sweep
-from tests.support.small_runs import start_tiny
+from tests.support.small_runs import train_tiny
 
 
 @pytest.fixture(scope="session")
 def run(tiny_shards, tmp_path_factory):
     """A tiny run without a holdout. Tests may add sweep folders to it."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("swept"), {"rebalance.epochs": 2}).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("swept"), {"rebalance.epochs": 2}).run
 
 
 @pytest.fixture(scope="session")
 def run_with_holdout(tiny_shards, tmp_path_factory):
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("holdout"), {"data.holdout": 0.3}).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("holdout"), {"data.holdout": 0.3}).run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from fasticcl.data.plan import Plan
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 from fasticcl.sweep import holdout_set
-from tests.support.small_runs import TINY_COUNTS, ConsoleOutput, metrics, start_tiny
+from tests.support.small_runs import TINY_COUNTS, ConsoleOutput, metrics, train_tiny
 
 GAMMAS = {"rebalance.gamma": [0, 1]}
 HOLDOUT_ROWS = draw_holdout_rows(np.array(TINY_COUNTS), 0.3, seed=0)
@@ -65,7 +65,7 @@ def test_an_unreadable_holdout_image_is_named_and_left_out(corrupt_shards, tmp_p
     """Training never draws it, so it is neither counted nor replaced."""
     shards, name = corrupt_shards
     training, sweeping = ConsoleOutput(), ConsoleOutput()
-    run = start_tiny(shards, tmp_path, {"data.holdout": 0.3}, cache=cache, console=training.console).run
+    run = train_tiny(shards, tmp_path, {"data.holdout": 0.3}, cache=cache, console=training.console).run
     assert training.warnings() == []
     assert {record["data/bad_samples"] for record in metrics(run) if "val/top1" in record} == {0}
     sweep = fasticcl.sweep(run, over=GAMMAS, console=sweeping.console)
@@ -77,7 +77,7 @@ def test_an_unreadable_holdout_image_is_named_and_left_out(corrupt_shards, tmp_p
 def test_an_image_found_unreadable_in_training_is_left_out_silently(corrupt_shards, tmp_path, cache):
     shards, name = corrupt_shards
     training, sweeping = ConsoleOutput(), ConsoleOutput()
-    run = start_tiny(shards, tmp_path, cache=cache, console=training.console).run
+    run = train_tiny(shards, tmp_path, cache=cache, console=training.console).run
     assert [line.split(": ")[0] for line in training.warnings()] == [f"warning  {name}"]
     sweep = fasticcl.sweep(run, over=GAMMAS, holdout=0.3, console=sweeping.console)
     assert sweep.holdout.images == len(HOLDOUT_ROWS) - 1

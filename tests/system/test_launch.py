@@ -18,9 +18,8 @@ from fasticcl.cli.main import main
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import TrainingFailed
 from fasticcl.system.launch import launch_ranks
-from tests.support.children import started
-from tests.support.processes import Child, command_line, on_ranks, start_ranks
-from tests.support.small_runs import TINY, differences, start_tiny
+from tests.support.processes import Child, call_main, on_ranks, start_ranks, started_process
+from tests.support.small_runs import TINY, differences, train_tiny
 
 SLURM = Path(__file__).parents[2] / "tools/slurm.sbatch"
 EPOCHS = 20
@@ -32,7 +31,7 @@ ENVIRONMENT = os.environ | {
 
 
 def words(shards, project, *more):
-    """The command line of `start_tiny`, with more epochs."""
+    """The command line of `train_tiny`, with more epochs."""
     settings = {**TINY, "method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 1}
     assigned = [word for key, value in settings.items() for word in ("--set", f"{key}={value!r}")]
     options = ["--data", shards, "--project", project, "--name", "run", "--device", "cpu"]
@@ -50,7 +49,7 @@ def popen(command):
 def undisturbed(tiny_shards, tmp_path_factory):
     """An uninterrupted run on two ranks."""
     project = tmp_path_factory.mktemp("undisturbed")
-    on_ranks(project / "log", 2, start_tiny, tiny_shards, project, epochs=EPOCHS)
+    on_ranks(project / "log", 2, train_tiny, tiny_shards, project, epochs=EPOCHS)
     return project / "demo/run"
 
 
@@ -86,7 +85,7 @@ def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_b
     assert not (tmp_path / "demo/run/model.safetensors").exists()
     assert workers_of(tiny_shards) == []
     _, *rest = shlex.split(continues)
-    on_ranks(tmp_path / "log", 2, command_line, *rest)
+    on_ranks(tmp_path / "log", 2, call_main, *rest)
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
@@ -105,7 +104,7 @@ def dying(arguments, marker, at):
             os.kill(os.getpid(), signal.SIGKILL)
 
     Loop.take_step = counted
-    command_line(*arguments)
+    call_main(*arguments)
 
 
 def agent(arguments, marker, at, restarts, meet=None):
@@ -207,7 +206,7 @@ def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
     script = [SLURM, dataset, "--name", "run", *options]
     for restart in ("0", "1"):
         environment["SLURM_RESTART_COUNT"] = restart
-        with started(
+        with started_process(
             script, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
             printed = []
@@ -234,20 +233,20 @@ def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
 @pytest.fixture
 def launched(monkeypatch):
     """The launches of `launch_ranks`, recorded in place of torchrun's launcher, and the errors it raises."""
-    started, ends = [], []
+    launches, errors = [], []
 
     def launch(config, entry):
         def start(*arguments):
-            started.append((config.nproc_per_node, entry, *arguments))
-            if ends:
-                raise ends.pop()
+            launches.append((config.nproc_per_node, entry, *arguments))
+            if errors:
+                raise errors.pop()
 
         return start
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch)
     for name in ("OMP_NUM_THREADS", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
         monkeypatch.setenv(name, "1")
-    return started, ends
+    return launches, errors
 
 
 @pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])

@@ -19,7 +19,8 @@ import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.layouts import cifar_lt as layout
 from fasticcl.shards.reader import Shards
-from tests.support.replicas import cifar, write_files, write_tar
+from tests.support.files import write_files, write_tar
+from tests.support.replicas import cifar
 
 OFFICIAL = {"cifar10-lt": datasets.CIFAR10, "cifar100-lt": datasets.CIFAR100}
 NAMES = list(OFFICIAL)

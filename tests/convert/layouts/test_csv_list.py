@@ -9,8 +9,9 @@ import pytest
 import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.layouts import csv_list
-from tests.support.replicas import jpegs, write_files
-from tests.support.trees import stored_images
+from tests.support.files import write_files
+from tests.support.image_sources import stored_images
+from tests.support.images import jpegs
 
 IMAGES = jpegs(40)
 

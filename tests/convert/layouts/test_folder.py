@@ -8,8 +8,8 @@ import fasticcl
 from fasticcl.convert.layouts import folder
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
-from tests.support.images import encode, noise
-from tests.support.replicas import jpegs, write_files
+from tests.support.files import write_files
+from tests.support.images import encode, jpegs, noise
 
 IMAGE = encode(noise(np.random.default_rng(0)))
 

@@ -9,8 +9,10 @@ from rich.console import Console
 import fasticcl
 from fasticcl import UserError
 from fasticcl.convert.layouts import imagenet_lt as layout
-from tests.support.replicas import git_blob, jpegs, write_files
-from tests.support.trees import stored_images
+from tests.support.files import write_files
+from tests.support.image_sources import stored_images
+from tests.support.images import jpegs
+from tests.support.replicas import git_blob
 
 WORDNET = ["n01440764", "n01443537", "n02123045"]
 TRAIN = [(0, 10), (2, 4), (0, 2), (1, 7), (0, 31), (1, 5), (2, 40)]

@@ -15,8 +15,10 @@ from fasticcl import UserError, longtail
 from fasticcl.cli.main import main
 from fasticcl.convert.layouts import inat2018 as layout
 from fasticcl.shards.manifest import Manifest
-from tests.support.replicas import inat2018, inat2018_profile, jpegs, write_files, write_tar
-from tests.support.trees import stored_images
+from tests.support.files import write_files, write_tar
+from tests.support.image_sources import stored_images
+from tests.support.images import jpegs
+from tests.support.replicas import inat2018, inat2018_profile
 
 REPLICA = inat2018({7: 3, 5477: 4, 3: 2, 12: 2}, val=2)
 SPECIES = ["species 0003", "species 0007", "species 0012", "species 5477"]

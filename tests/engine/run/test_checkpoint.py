@@ -9,13 +9,13 @@ import torch
 
 from fasticcl.engine.run.checkpoint import BestEpoch, Checkpoint, load_checkpoint, save_checkpoint
 from fasticcl.errors import UserError
-from tests.support.small_runs import equal, start_tiny
+from tests.support.small_runs import equal, train_tiny
 
 
 @pytest.fixture(scope="module")
 def run(tiny_shards, tmp_path_factory):
     """The folder of a finished run."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("run")).run
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("run")).run
 
 
 def test_checkpoint_file_has_its_documented_keys_and_round_trips(run, tmp_path):

@@ -16,13 +16,13 @@ from fasticcl.cli.main import main
 from fasticcl.engine.run.folder import free_name, nearby_runs
 from fasticcl.errors import Stopped, UserError
 from tests.support.images import encode, noise
-from tests.support.small_runs import differences, start_tiny, watch
+from tests.support.small_runs import differences, record_steps, train_tiny
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
     """The report of a run at its original path."""
-    return start_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed"))
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(params=["demo/mine", "mine"], ids=["in a dataset's folder", "anywhere"])
@@ -58,7 +58,7 @@ def test_sweep_uses_the_new_path_of_a_moved_run(moved):
 def stopped_at(step, call):
     """Stop training after a number of steps and return the resume command."""
     with pytest.MonkeyPatch.context() as patched:
-        watch(patched, lambda count: count == step and os.kill(os.getpid(), signal.SIGTERM))
+        record_steps(patched, lambda count: count == step and os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped) as stopped:
             call()
     return stopped.value.command
@@ -75,7 +75,7 @@ def run_command(command):
 
 def test_resume_command_of_a_moved_run_uses_its_new_path(undisturbed, tiny_shards, tmp_path):
     first, second = tmp_path / "old place", tmp_path / "new place"
-    command = stopped_at(2, lambda: start_tiny(tiny_shards, first))
+    command = stopped_at(2, lambda: train_tiny(tiny_shards, first))
     assert command == f"fasticcl train demo --project '{first}' --name run --resume"
     second.mkdir()
     shutil.move(first / "demo", second / "demo")
@@ -96,7 +96,7 @@ def stopped_run(tiny_shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped_run")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        command = stopped_at(2, lambda: start_tiny(tiny_shards, "runs"))
+        command = stopped_at(2, lambda: train_tiny(tiny_shards, "runs"))
     assert command == "fasticcl train demo --name run --resume"
     return folder
 

@@ -9,9 +9,9 @@ from fasticcl.engine.loop import Loop
 from fasticcl.engine.run.lock import is_locked, lock_run
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import read_history
+from tests.support.files import file_contents
 from tests.support.processes import Child
-from tests.support.small_runs import resume, start_tiny
-from tests.support.trees import tree
+from tests.support.small_runs import resume, train_tiny
 
 
 def lock_until_exit(folder):
@@ -27,16 +27,16 @@ def stopped(tiny_shards, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Loop, "log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            start_tiny(tiny_shards, tmp_path)
+            train_tiny(tiny_shards, tmp_path)
     return tmp_path / "demo/run"
 
 
 def test_resuming_a_locked_run_fails_and_changes_nothing(stopped, tmp_path):
-    before = tree(stopped)
+    before = file_contents(stopped)
     with lock_run(stopped):
         with pytest.raises(UserError) as refused:
             resume(tmp_path)
-        assert tree(stopped) == before
+        assert file_contents(stopped) == before
     assert str(refused.value) == (
         f"Another process is training in {stopped}. Wait until it ends, or choose another --name."
     )
@@ -57,7 +57,7 @@ def test_run_folder_is_locked_during_training(tiny_shards, tmp_path, monkeypatch
         return step(*arguments)
 
     monkeypatch.setattr(Loop, "take_step", record)
-    start_tiny(tiny_shards, tmp_path)
+    train_tiny(tiny_shards, tmp_path)
     assert locked
     assert all(locked)
 
@@ -84,7 +84,7 @@ def test_reading_an_unfinished_run_reports_how_to_finish_it(stopped):
 
 
 def test_duplicate_records_do_not_make_a_run_unfinished(tiny_shards, tmp_path):
-    run = start_tiny(tiny_shards, tmp_path).run
+    run = train_tiny(tiny_shards, tmp_path).run
     assert read_history(run).finished
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     last = next(line for line in reversed(lines) if "val/top1" in json.loads(line))
