@@ -280,7 +280,7 @@ class Config(ConfigSection):
         return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
 
     def shortened(self) -> "Config":
-        """Return a copy for ``fast_dev_run``: two representation epochs, T ≤ 1, at most one rebalancing epoch."""
+        """Return a copy for ``fast_dev_run``, with at most two representation and one rebalancing epochs."""
         warmup = min(self.method.warmup_epochs, 1)
         return self.model_copy(
             update={
