@@ -32,7 +32,7 @@ def test_on_a_cpu_the_network_is_small_unless_it_is_set():
     result = fasticcl.benchmark("plan", **options)
     assert result.settings["encoder"] == "resnet18"
     assert result.settings["batch_size"] == 4
-    assert any("small for a CPU unless set" in note for note in result.notes)
+    assert any("reduced for the CPU" in note for note in result.notes)
     result = fasticcl.benchmark("plan", encoder="resnet50", set=["optim.batch_size=6"], **options)
     assert result.settings["encoder"] == "resnet50"
     assert result.settings["batch_size"] == 6
@@ -41,4 +41,4 @@ def test_on_a_cpu_the_network_is_small_unless_it_is_set():
 def test_a_batch_larger_than_the_dataset_is_refused(photo_shards, fasticcl_command):
     code, _, err = fasticcl_command("bench", "loader", "--data", photo_shards, "--batch-size", "22")
     assert code == 2
-    assert "use --batch-size 21 or less" in err
+    assert "Use --batch-size 21 or less" in err

@@ -38,8 +38,8 @@ def run(monkeypatch, tmp_path):
         for name, script in scripts.items():
             (tmp_path / f"{name}.py").write_text(script)
         monkeypatch.setattr(loader, "PEERS", {name: tmp_path / f"{name}.py" for name in scripts})
-        monkeypatch.setattr(loader, "SETTLE", 0)
-        monkeypatch.setattr(loader, "LISTEN", 0.02)
+        monkeypatch.setattr(loader, "SETTLE_SECONDS", 0)
+        monkeypatch.setattr(loader, "LOAD_SECONDS", 0.02)
         options = ["--folder", tmp_path, "--repeats", "3", "--json", tmp_path / "result.json"]
         monkeypatch.setattr(sys, "argv", ["loader.py", *map(str, options)])
         loader.main()

@@ -89,9 +89,9 @@ def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_p
     [
         (
             ["gone.jpg"],
-            "error: gone.jpg does not exist. Name existing files, folders",
+            "error: gone.jpg does not exist. Specify existing files, folders",
         ),
-        (["."], "error: . contains no images. Name a folder that does.\n"),
+        (["."], "error: . contains no images. Specify a folder that contains some.\n"),
         (["album", "--output", "no/rows.csv"], "error: Cannot write no/rows.csv: No such file or directory"),
         (["album", "--topk", "0"], "'--topk'"),
         (["album", "--format", "xml"], "'--format'"),

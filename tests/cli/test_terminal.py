@@ -35,7 +35,7 @@ def test_training_goes_on_without_a_reader(unread, tiny_shards, tmp_path, togeth
     arguments = ["train", "demo", "--data", tiny_shards, "--name", "run", "--epochs", 2, "--batch-size", 20]
     ended = unread(*arguments, *SETTINGS, stderr=subprocess.STDOUT if together else subprocess.PIPE)
     assert ended.returncode == 0
-    said = "warning  standard output is closed; the command continues without it\n"
+    said = "warning  standard output is closed, but the command continues\n"
     assert ended.stderr == (None if together else said)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 

@@ -38,7 +38,7 @@ PROBLEMS = {
     "torch for CUDA, torchvision for the CPU": (
         with_packages(with_probes(torchvision=NMS), torchvision="0.29.2+cpu"),
         ("torchvision", "error"),
-        r"torch 2\.15\.0\+cu132 is built for CUDA 13\.2, but this torchvision for the CPU",
+        r"torch 2\.15\.0\+cu132 is built for CUDA 13\.2, but torchvision is for the CPU",
         r"pip uninstall -y torch torchvision && pip install 'torch>=2\.11' 'torchvision>=0\.26'$",
     ),
     "torch and torchvision for different CUDA versions": (
@@ -225,7 +225,7 @@ PROBLEMS = {
     "Docker's default shared memory": (
         with_limits(shared_memory=64 * 2**20),
         ("shared memory", "warning"),
-        r"64 MiB in /dev/shm, enough for one process",
+        r"64 MiB in /dev/shm, too little to train on several GPUs",
         r"--shm-size=1g or --ipc=host",
     ),
     "no shared memory": (

@@ -73,7 +73,7 @@ def test_if_pip_fails_its_output_is_shown_and_the_next_run_retries(setup, tmp_pa
     assert "Collecting torch==2.15.0" in ended.stderr
     assert ended.stderr.endswith(
         "ERROR: No space left on device\n"
-        "error: pip failed for the reason above; fix it and run tools/setup again\n"
+        "error: pip failed for the reason above. Fix it, then run tools/setup again.\n"
     )
     (tmp_path / "clone/.venv/bin/pip").write_text("#!/bin/sh\n")
     ended = setup()
