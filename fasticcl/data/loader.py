@@ -192,19 +192,29 @@ def evaluation_batches(
     options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
     pipeline = graph.build(feed, spec, options)
     for batch in batches:
-        try:
-            tensors = pipeline.tensors()
-        except DamagedImages as error:
-            raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
-        except RuntimeError as error:
-            names = undecodable_names(shards, rows_of(batch))
-            reason = str(error).splitlines()[0]
-            if not names:
-                raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
-            raise TrainingFailed(
-                f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
-            ) from None
-        yield StreamBatch(*tensors)
+        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch)))
+
+
+def _evaluated_tensors(
+    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64]
+) -> list[torch.Tensor]:
+    """Return the next outputs, which come from these rows.
+
+    Raises:
+        TrainingFailed: an image cannot be read.
+    """
+    try:
+        return pipeline.tensors()
+    except DamagedImages as error:
+        raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
+    except RuntimeError as error:
+        names = undecodable_names(shards, rows)
+        reason = str(error).splitlines()[0]
+        if not names:
+            raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
+        raise TrainingFailed(
+            f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
+        ) from None
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
