@@ -45,7 +45,7 @@ def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):
         (["bench", "plan", "--device", "cpu"], "--device"),  # plan has no such option
         (["bench", "plan", "--set", "data.gama=1"], "Did you mean data.gamma?"),
         (["bench", "loader", "--data", "nowhere"], "There are no shards of folder in nowhere"),
-        (["bench", "loader", "--device", "gpu"], "torch sees no GPU here"),
+        (["bench", "loader", "--device", "gpu"], "torch detects no GPU"),
         (["bench", "step", *SMALL[:2], "--batch-size", "8"], "--images"),  # step has no such option
         (["bench", "step", "--encoder", "resnet51", "--device", "cpu"], "There is no encoder 'resnet51'."),
         (["bench", "convert", "--data", "nowhere"], "Cannot read the folder nowhere: No such file"),

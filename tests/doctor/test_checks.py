@@ -265,7 +265,7 @@ PROBLEMS = {
         r"issue",
     ),
     "damaged shards": (
-        with_shards(problem="train/index.npy does not fit the manifest", read_speed=None),
+        with_shards(problem="train/index.npy does not match the manifest", read_speed=None),
         ("shards", "error"),
         r"does not fit",
         r"fasticcl verify",
