@@ -1,4 +1,4 @@
-"""A tiny benchmark of everything."""
+"""Options and result of a tiny benchmark, and the command line."""
 
 import pytest
 
@@ -27,3 +27,11 @@ def tiny():
 def full_result():
     """Result of the benchmark `all` on synthetic images."""
     return fasticcl.benchmark("all", **TINY)
+
+
+@pytest.fixture
+def fasticcl_command(run_cli, monkeypatch, tmp_path):
+    """The fixture `run_cli` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda: True)
+    return run_cli

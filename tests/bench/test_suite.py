@@ -1,4 +1,4 @@
-"""`fasticcl bench` in miniature: every benchmark, the command line and its errors."""
+"""``fasticcl bench`` with tiny sizes: every benchmark, the command line and its errors."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_all_runs_every_benchmark_in_every_phase(full_result):
         assert 0 < measurement.min <= measurement.median <= measurement.max
 
 
-def test_a_benchmark_leaves_nothing_behind(tmp_path, monkeypatch, tiny):
+def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     fasticcl.benchmark("train", **tiny)

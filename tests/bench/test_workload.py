@@ -1,4 +1,4 @@
-"""The configuration and the images that a benchmark uses."""
+"""Configuration and images of a benchmark."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_the_configuration_of_a_run_is_used_unchanged(fasticcl_command, digit_sh
     assert settings == {"dataset": "demo", "encoder": "resnet8", "batch_size": 24, "image_size": 16}
 
 
-def test_on_a_cpu_the_network_is_small_unless_it_is_set():
+def test_the_default_network_on_a_cpu_is_small():
     options = {"images": 20, "device": "cpu", "workers": 1, "seconds": 0.01, "repeats": 1}
     result = fasticcl.benchmark("plan", **options)
     assert result.settings["encoder"] == "resnet18"

@@ -12,6 +12,12 @@ SMALL = (
 )
 
 
+@pytest.fixture(autouse=True)
+def default_allocator(monkeypatch):
+    """Leave the allocator of the process of the tests unchanged."""
+    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda: True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -23,7 +29,7 @@ SMALL = (
         (["bench", "plan", "--device", "cpu"], "--device"),  # plan has no such option
         (["bench", "plan", "--set", "data.gama=1"], "Did you mean data.gamma?"),
         (["bench", "loader", "--data", "nowhere"], "There are no shards of folder in nowhere"),
-        (["bench", "loader", "--device", "gpu"], "torch sees no GPU here"),
+        (["bench", "loader", "--device", "gpu"], "torch detects no GPU"),
         (["bench", "step", *SMALL[:2], "--batch-size", "8"], "--images"),  # step has no such option
         (["bench", "step", "--encoder", "resnet51", "--device", "cpu"], "There is no encoder 'resnet51'."),
         (["bench", "convert", "--data", "nowhere"], "Cannot read the folder nowhere: No such file"),
@@ -61,6 +67,6 @@ def test_help_imports_neither_torch_nor_dali():
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'nvidia.dali', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "--encoder" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "[]"
+    assert "--encoder" in process.stdout

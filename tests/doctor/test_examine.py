@@ -9,13 +9,13 @@ import pytest
 import fasticcl
 from tests.support.command_line import run_cli_subprocess
 
-# Makes these packages impossible to import in the process of doctor itself.
+# Makes these packages impossible to import in the main process of doctor. The probes run in subprocesses.
 BLOCK_IMPORTS = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['nvidia'] = None"
 
 
 @pytest.fixture(scope="module")
 def doctor_process(photo_shards):
-    """The finished process of doctor on this machine, which could import neither torch nor DALI."""
+    """The completed process of doctor on this machine, in which torch and DALI could not be imported."""
     return run_cli_subprocess("doctor", "--data", photo_shards, "--json", before=BLOCK_IMPORTS)
 
 

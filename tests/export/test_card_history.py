@@ -100,7 +100,7 @@ def test_truncated_last_line_of_metrics_is_ignored(run):
     assert card_section(export_card(run), "Accuracy") == accuracy
 
 
-def test_replaced_shards_are_not_described_as_those_of_the_run(run, photo_shards):
+def test_accuracies_are_not_attributed_to_replaced_shards(run, photo_shards):
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(re.sub(r'^dir = ".*"$', f'dir = "{photo_shards}"', config, flags=re.M))
     accuracy = card_section(export_card(run), "Accuracy")

@@ -1,3 +1,5 @@
+"""Writing reports: after training, repeatedly, and with bad input."""
+
 import io
 
 import pytest
@@ -44,7 +46,7 @@ def test_a_failed_report_does_not_fail_the_run(tiny_shards, tmp_path, monkeypatc
     assert result.rows["after"]
 
 
-def test_bad_input_is_one_sentence(run, tmp_path):
+def test_bad_input_raises_user_error(run, tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         fasticcl.report(tmp_path)
     with pytest.raises(UserError, match="listed twice"):

@@ -17,7 +17,7 @@ def copied(digit_shards, tmp_path):
 def test_a_newer_format_asks_for_an_update(copied):
     manifest = json.loads((copied / MANIFEST).read_text())
     (copied / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(UserError, match="format 99, newer than this fasticcl"):
+    with pytest.raises(UserError, match=r"have format 99, .* reads format 2\. Update fasticcl"):
         Manifest.read(copied)
 
 
