@@ -26,7 +26,7 @@ __all__ = [
 
 @contextmanager
 def locked(path: Path | None) -> Iterator[None]:
-    """Hold the lock of a file, so that benchmarks that use the same file wait. None: no lock."""
+    """Lock a file, so that other benchmarks that use it wait. None: no lock."""
     if path is None:
         yield
         return
@@ -36,7 +36,7 @@ def locked(path: Path | None) -> Iterator[None]:
 
 
 def alternating(systems: Sequence[str], repeat: int) -> Sequence[str]:
-    """Return the order of a round, reversed in every second one, so drift affects all systems equally."""
+    """Return the order of the systems in a round. It alternates, so drift affects all systems equally."""
     return systems[:: 1 if repeat % 2 == 0 else -1]
 
 
@@ -59,7 +59,7 @@ def ratios(ours: Sequence[float], others: Sequence[float]) -> list[float]:
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-    """Return runs, median, minimum and maximum for the result file."""
+    """Return the runs, their median, minimum and maximum for the result file."""
     return {
         "runs": [round(value, 3) for value in values],
         "median": round(statistics.median(values), 3),

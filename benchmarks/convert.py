@@ -67,7 +67,7 @@ MODES = tuple(SHRINKS)
 WORKERS = (1, 2)
 WARM_IMAGES = 16
 DIFFERENCE = (
-    1.5  # mean absolute difference of an image in levels; different resizers and JPEG encoders stay below it
+    1.5  # mean absolute difference in levels, which images of different resizers and encoders do not reach
 )
 QUIET = 0.5  # load average above which other work disturbs the measurement
 
@@ -119,9 +119,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Images per second of fasticcl convert and of a plain script."
     )
-    parser.add_argument("--images", type=int, default=3000, help="minimum number (default %(default)s)")
-    parser.add_argument("--shard-size", type=int, default=50, help="images (default %(default)s)")
-    parser.add_argument("--repeats", type=int, help="measurements of each (default 7, memory 3)")
+    parser.add_argument(
+        "--images", type=int, default=3000, help="minimum number of images (default %(default)s)"
+    )
+    parser.add_argument("--shard-size", type=int, default=50, help="images per shard (default %(default)s)")
+    parser.add_argument("--repeats", type=int, help="number of runs (default 7, or 3 with --memory)")
     parser.add_argument(
         "--memory", action="store_true", help="measure peak memory instead, which takes minutes"
     )

@@ -12,7 +12,7 @@ and listed.
     corrupt     images that the mixed decoder cannot decode, and bytes that changed after conversion
     training    loader alone, step alone and end to end: ResNet-50, ResNeXt-50, ResNet-32, two phases
     decode      the loader by data.hw_decoder_load and threads, with p50 and p99 of the time per batch
-    peers       two torch DataLoaders, with Pillow and with torchvision's decode_jpeg; an eager step with a
+    peers       two torch DataLoaders, with Pillow and with torchvision's decode_jpeg, an eager step with a
                 Python loop over the centroids
     modes       a training step eager, compiled and compiled with CUDA graphs, and a comparison of the losses
 
@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from _gpu.bench import FULL, SMALL, Bench, Found, prepare
+from _gpu.bench import FULL, SMALL, Bench, Figures, prepare
 from _gpu.damaged_images import corrupt
 from _gpu.loader import decode
 from _gpu.markdown import markdown
@@ -43,7 +43,7 @@ from _runs import write_result
 from fasticcl.system.allocator import keep_freed_memory
 from fasticcl.system.hardware import hardware
 
-PARTS: Mapping[str, Callable[[Bench], Found]] = {
+PARTS: Mapping[str, Callable[[Bench], Figures]] = {
     "graph": graph,
     "step": step,
     "corrupt": corrupt,
@@ -58,21 +58,21 @@ def main() -> None:
     options = parse()
     deadline = time.monotonic() + options.budget
     if options.device == "gpu" and not torch.cuda.is_available():
-        sys.exit("torch finds no GPU; add --device cpu --small")
+        sys.exit("torch finds no GPU. Add --device cpu --small.")
     keep_freed_memory()  # as in training
     options.out.mkdir(parents=True, exist_ok=True)
     sizes = SMALL if options.small else FULL
     if options.small:
         torch.set_num_threads(1)  # more threads do not speed up networks this small
 
-    result: Found = {"benchmark": "gpu", "device": options.device, "small": options.small}
+    result: Figures = {"benchmark": "gpu", "device": options.device, "small": options.small}
     result |= {"hardware": hardware(), "seconds": {}, "left_out": [], "failed": {}}
     with tempfile.TemporaryDirectory(prefix="fasticcl-gpu-") as folder:
         bench = prepare(sizes, options.device, Path(folder), lambda: time.monotonic() > deadline)
         for name, part in PARTS.items():
             if name not in options.only:
                 continue
-            if bench.late():
+            if bench.out_of_time():
                 result["left_out"].append(name)
                 continue
             started = time.monotonic()
@@ -93,13 +93,17 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Correctness and throughput on one GPU.")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--small", action="store_true", help="use tiny sizes")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
+    parser.add_argument(
+        "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder (default %(default)s)"
+    )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
-    parser.add_argument("--budget", type=float, default=380, help="seconds (default %(default)s)")
+    parser.add_argument(
+        "--budget", type=float, default=380, help="seconds after which no part starts (default %(default)s)"
+    )
     return parser.parse_args()
 
 
-def write(result: Found, folder: Path) -> None:
+def write(result: Figures, folder: Path) -> None:
     write_result(result, folder / "gpu.json")
     (folder / "gpu.md").write_text(markdown(result, PARTS), encoding="utf-8")
 

@@ -9,8 +9,8 @@ built up stage by stage, and all stages are measured in every round:
     feed        only the inputs of the graph, from memory
     decode      plus decoding of the crops
     resize      plus resizing, cropping and flipping
-    normalise   plus normalization of both streams
-    mix         plus mixing: the complete graph, still fed from memory with 16 repeating batches
+    normalise   plus normalisation of both streams
+    mix         plus mixing, which completes the graph, still fed with 16 repeated batches from memory
     loader      fasticcl's Loader: the same graph, fed by the plan and the shards
 
 The cost of a stage is the processor time that it adds, in microseconds per image (user and system time, all
@@ -50,7 +50,7 @@ from fasticcl.system.resources import available_cores
 
 STAGES = ("feed", "decode", "resize", "normalise", "mix", "loader")
 BATCHES = 16  # repeated from memory
-WARMUP = 8  # batches; more than the prefetch queue holds
+WARMUP = 8  # batches, more than the prefetch queue holds
 PREFETCH = 3  # as in the loader
 
 
@@ -81,13 +81,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--images", type=int, default=600, help="minimum number of images (default %(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs per batch (default %(default)s)")
     parser.add_argument(
-        "--short-side", type=int, help="convert to this short side in pixels; default: keep the bytes"
+        "--short-side", type=int, help="convert to this short side in pixels (default: keep the bytes)"
     )
-    parser.add_argument("--seconds", type=float, default=1, help="per measurement (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=7, help="measurements of each (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=available_cores(), help="default: one per core")
+    parser.add_argument("--seconds", type=float, default=1, help="length of a run (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="runs of each stage (default %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=available_cores(), help="number of threads (default: one per core)"
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()
 

@@ -5,11 +5,11 @@
 
 The index is a sparse file with a valid header. There are no images, and labels, heights and widths read as
 zero. Images are therefore cropped with data.crop="pad", which ignores sizes. The default crop reads the
-same and computes more, which would only hide a slowdown. Each class has at least 2 images, and the rest
-follows a power law of its rank. A batch has 512 images per stream.
+same data and computes more, which would only hide a slowdown. Each class has at least 2 images, and the
+remaining images follow a power law of the class rank. A batch has 512 images per stream.
 
-open    Each repeat is a new process and a new file of which nothing is in memory. Peaks are resident memory
-        above that of the process after its imports.
+open    Each repeat uses a new process and a new file that is not in the page cache. Peaks are resident
+        memory above that of the process after its imports.
 
         shards         Shards(folder, "train"): a manifest with names and counts of all classes and one shard
                        per 2,000 images (hard links to one tiny tar), and mapping the index
@@ -25,7 +25,7 @@ draws   Images drawn per second (both streams counted) at 10⁵ to 10⁸ rows, i
         agnostic_rows, aware_rows   only the rows, without sizes, flips and colours
 
         fixed_classes    10,000 at every size, so only the number of rows differs
-        growing_classes  one per 100 rows, 1,000 to a million, so the class tables grow too
+        growing_classes  one per 100 rows (1,000 to a million), so the class tables also grow
 
         Warm: every page of the index is in memory and mapped, as after some training. Cached: the first
         interpolative batch after `Shards` and `Plan`, with the index in the page cache. First touch: the
@@ -67,7 +67,7 @@ CLASSES: Mapping[str, Callable[[int], int]] = {
 SMALLEST = 2  # images of the smallest classes
 STEEPNESS = 1.2  # exponent of the power law
 PER_SHARD = 2000
-HASHED = 2**28  # bytes; the checksum of a smaller index is verified
+HASHED = 2**28  # bytes. The checksum of a smaller index is verified.
 PAGE = 4096
 WARMUP = 20  # batches
 QUIET = 0.5  # load average above which other work disturbs the measurement
@@ -108,8 +108,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--classes", type=int, default=10**6, help="classes of the opened index (default %(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1, help="per measured rate (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of a run (default %(default)s)")
     parser.add_argument("--dir", type=Path, help="folder for the files (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()

@@ -3,11 +3,11 @@
     python benchmarks/loader.py [--only NAME ...] [--python NAME=INTERPRETER ...] [--images 600]
                                 [--batch-size 32] [--seconds 6] [--repeats 5] [--lock FILE] [--json FILE]
 
-Every loader is a script in ``peers/``, which also runs alone. Here each runs in its own process, which is
+Every loader is a script in ``peers/``, which also runs alone. Here, each runs in its own process, which is
 idle between its runs. All produce the same output from the same images: class-agnostic images x_h and mixed
-images x_f = λ·x_h + (1 - λ)·x_t with class-balanced x_t, float32, 224×224 and normalized, with
-random-resized crop and random flip, their labels, and one λ per batch. Batches are touched and discarded,
-and there is no model. The files are in the page cache, so the disk is not measured.
+images x_f = λ·x_h + (1 - λ)·x_t with class-balanced x_t, float32, 224×224 and normalised, with
+random-resized crop and random flip, their labels, and one λ per batch. One element of every tensor is read,
+then the batch is discarded. There is no model. The files are in the page cache, so the disk is not measured.
 
 It needs the extra ``demo``, because the images are crops of the two photographs in scikit-learn. A peer
 that is not installed is skipped with a message that contains the command to install it. ``--python`` sets
@@ -28,7 +28,7 @@ from typing import Any
 from _runs import alternating, busy_cores, format_spread, hardware, locked, ratios, summarize, write_result
 
 OURS = "ours"
-PEERS = {  # name: script in peers/; the first one writes the images
+PEERS = {  # name: script in peers/. The first one writes the images.
     OURS: "fasticcl_loader.py",
     "ours_short_side": "fasticcl_short_side.py",
     "bare_dali": "dali_graph.py",
@@ -40,10 +40,10 @@ PEERS = {  # name: script in peers/; the first one writes the images
 }
 MEASURED = ("pairs_per_second", "pairs_per_cpu_second", "busy_cores_before")
 SKIPPED = 3  # exit status of a peer whose package is missing
-ROUNDS_A_LOCK = 3  # a few minutes, while other benchmarks wait
-PATIENCE = 20  # seconds for a peer to stop its workers
-SETTLE = 1.5  # seconds for the previous peer to fill its queues and become idle
-LISTEN = 0.5  # seconds after that in which the load by other processes is measured
+ROUNDS_PER_LOCK = 3  # a few minutes, while other benchmarks wait
+STOP_SECONDS = 20  # time for a peer to stop its workers
+SETTLE_SECONDS = 1.5  # time for the previous peer to fill its queues and become idle
+LOAD_SECONDS = 0.5  # after that, the load by other processes is measured for this time
 
 
 def main() -> None:
@@ -76,13 +76,19 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), help="default: all")
     parser.add_argument(
-        "--python", nargs="+", default=[], metavar="NAME=INTERPRETER", help="interpreters of peers"
+        "--python",
+        nargs="+",
+        default=[],
+        metavar="NAME=INTERPRETER",
+        help="Python interpreters of peers with their own environment",
     )
-    parser.add_argument("--folder", type=Path, help="folder for the images; default: a temporary one")
-    parser.add_argument("--images", type=int, default=600, help="minimum number (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=6, help="per measurement (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder for the images (default: a temporary folder)")
+    parser.add_argument(
+        "--images", type=int, default=600, help="minimum number of images (default %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs per batch (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=6, help="length of a run (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each loader (default %(default)s)")
     parser.add_argument(
         "--lock", type=Path, help="file to lock while measuring, shared with other benchmarks"
     )
@@ -137,7 +143,7 @@ class Peer:
         """End the process. Closing its input also ends its workers."""
         with self._messages, self._process:  # closes the pipes, then waits
             try:
-                self._process.communicate(timeout=PATIENCE)
+                self._process.communicate(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
 
@@ -153,18 +159,18 @@ class Peer:
 def _interleave(peers: Mapping[str, Peer], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Return all runs: every peer once per round, each after measuring the cores in use."""
     runs: dict[str, dict[str, list[float]]] = {name: {each: [] for each in MEASURED} for name in peers}
-    for first in range(0, options.repeats, ROUNDS_A_LOCK):
+    for first in range(0, options.repeats, ROUNDS_PER_LOCK):
         with locked(options.lock):
-            for repeat in range(first, min(first + ROUNDS_A_LOCK, options.repeats)):
+            for repeat in range(first, min(first + ROUNDS_PER_LOCK, options.repeats)):
                 _round(peers, runs, repeat)
-        time.sleep(SETTLE)  # otherwise this process takes the lock again before a waiting one
+        time.sleep(SETTLE_SECONDS)  # otherwise this process takes the lock again before a waiting one
     return runs
 
 
 def _round(peers: Mapping[str, Peer], runs: dict[str, dict[str, list[float]]], repeat: int) -> None:
     for name in alternating(list(peers), repeat):
-        time.sleep(SETTLE)
-        found = {"busy_cores_before": busy_cores(LISTEN)} | peers[name].measure()
+        time.sleep(SETTLE_SECONDS)
+        found = {"busy_cores_before": busy_cores(LOAD_SECONDS)} | peers[name].measure()
         for each in MEASURED:
             runs[name][each].append(found[each])
     latest = ", ".join(f"{name} {found['pairs_per_cpu_second'][-1]:.0f}" for name, found in runs.items())

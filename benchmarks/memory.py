@@ -57,7 +57,7 @@ def resident(folder: Path, options: argparse.Namespace) -> dict[int, float]:
                     resident_mib[target] = round(int(status.split("VmRSS:")[1].split()[0]) / 1024, 1)
         process.kill()
     if options.last not in resident_mib:
-        sys.exit("The run ended before --last steps; choose a smaller number.")
+        sys.exit("The run ended before --last steps. Choose a smaller number.")
     return resident_mib
 
 

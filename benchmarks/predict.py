@@ -62,9 +62,9 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, default=1000, help="minimum number of images (default %(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="(default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="(default %(default)s)")
-    parser.add_argument("--folder", type=Path, help="folder for the images; default: a temporary one")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per batch (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder for the images (default: a temporary folder)")
     parser.add_argument(
         "--lock", type=Path, help="file to lock while measuring, shared with other benchmarks"
     )

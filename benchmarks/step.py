@@ -2,14 +2,14 @@
 
     python benchmarks/step.py [--only NAME ...] [--repeats 5] [--lock FILE] [--json FILE]
 
-    resnet32    ResNet-32 on images of 32×32, batches of 128 pairs, 100 classes; settings of CIFAR100-LT
-    resnet50    ResNet-50 on images of 224×224, batches of 16 pairs, 1,000 classes; settings of ImageNet-LT
+    resnet32    ResNet-32, images of 32×32, batches of 128 pairs, 100 classes, settings of CIFAR100-LT
+    resnet50    ResNet-50, images of 224×224, batches of 16 pairs, 1,000 classes, settings of ImageNet-LT
 
 Both use the same synthetic batches, the same initial weights and float32. Before timing, the losses of the
 first steps are compared. Only the implementations differ.
 
     ours        `Representation` and the step of the training loop: channels_last, equation 1 for the whole
-                batch in closed form, one matrix product for all similarities, no wait for the losses
+                batch in closed form, one matrix product for all similarities, losses that are read later
     plain       NCHW, equation 1 as a Python loop over the batch, similarities class by class, ``.item()`` of
                 every loss in every step
 """
@@ -38,8 +38,8 @@ CASES = {  # preset, encoder, side, pairs in a batch, classes, steps of a measur
     "resnet50": ("imagenet-lt", "resnet50", 224, 16, 1000, 2),
 }
 BATCHES = 4  # used in rotation
-COMPARED = 2  # steps whose losses must agree; they also serve as warm-up
-LISTEN = 0.5  # seconds before a round in which the load by other processes is measured
+COMPARED = 2  # steps whose losses must agree. They also serve as warm-up.
+LOAD_SECONDS = 0.5  # before a round, the load by other processes is measured for this time
 
 Step = Callable[[Batch], torch.Tensor]
 """Updates the weights on a batch and returns the loss."""
@@ -56,9 +56,11 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Training steps per second, ours and plain code.")
+    parser = argparse.ArgumentParser(
+        description="Training pairs per second of fasticcl and of a plain implementation."
+    )
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="default: all")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (default %(default)s)")
     parser.add_argument(
         "--lock", type=Path, help="file to lock during each round, shared with other benchmarks"
     )
@@ -78,7 +80,7 @@ def _case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     busy: list[float] = []
     for repeat in range(options.repeats):
         with locked(options.lock):
-            busy.append(busy_cores(LISTEN))
+            busy.append(busy_cores(LOAD_SECONDS))
             for which in alternating(list(both), repeat):
                 seconds, cpu_seconds = _seconds_per_step(both[which], batches, steps)
                 rates[which].append(size / seconds)

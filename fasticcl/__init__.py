@@ -1,14 +1,15 @@
 """Long-tailed image classification with interpolative centroid contrastive learning, based on NVIDIA DALI.
 
-The functions are the verbs of the command line, with the same names and defaults. Result types and the data
-loader are imported on first use because they import torch or DALI.
+The functions correspond to the verbs of the command line and have the same defaults. `evaluate` is the verb
+``eval``, and `benchmark` is ``bench``. Result types and the data loader are imported on first use, because
+most of them import torch or DALI.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Importing a subpackage binds its name here. These subpackages are imported first because their names belong
-# to the functions below.
+# Importing a subpackage binds its name here. These subpackages share their names with functions, so they are
+# imported first and the functions below replace them.
 from fasticcl import convert, doctor, export, predict, report, sweep  # isort: split
 
 from fasticcl.api.datasets import convert, show, verify

@@ -54,7 +54,7 @@ class Data(ConfigSection):
     dir: Folder
     """Folder of the shards written by `fasticcl convert`."""
     imbalance: Literal[100, 50, 10] | None = None
-    """Imbalance ratio of CIFAR-LT, 100, 50 or 10, which the shards must have."""
+    """Imbalance ratio of CIFAR-LT: 100, 50 or 10. The shards must have the same ratio."""
     eval_split: Literal["auto", "val", "test"] = "auto"
     """Split to evaluate on. auto: test if the dataset has one, otherwise val."""
     image_size: Count = 224
@@ -89,10 +89,11 @@ class Data(ConfigSection):
     """Decode every image once and cache it in host or device memory. off: no cache. auto (default): cache
     small images if they fit, preferably on the device."""
     verify_reads: bool = True
-    """Compare the checksum of every image that is read, as is the default. Otherwise only decoding errors are
+    """Verify the checksum of every image that is read (the default). If disabled, only decoding errors are
     detected."""
     max_bad_samples: int = Field(default=100, ge=0)
-    """Number of unreadable training images above which training stops. Each is replaced by another image."""
+    """Largest number of unreadable training images. Each is replaced by another image of its class, and
+    training stops if there are more."""
     holdout: Weight = 0.0
     """Training images of each class withheld from both stages to choose settings with `fasticcl sweep`.
     A value below 1 is a fraction of the class, a value of 1 or more is a number of images."""
@@ -104,7 +105,7 @@ class Data(ConfigSection):
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"data.{name} runs from the lower to the higher value, got {low} and {high}")
+                raise ValueError(f"data.{name} must contain the lower value first, got {low} and {high}")
         if self.holdout >= 1 and self.holdout % 1:
             raise ValueError(
                 f"data.holdout must be a fraction below 1 or a whole number of images, got {self.holdout:g}"
@@ -112,7 +113,7 @@ class Data(ConfigSection):
         if 0 < self.eval_resize < self.image_size:
             raise ValueError(
                 f"data.eval_resize ({self.eval_resize}) is smaller than data.image_size ({self.image_size}). "
-                "Raise it or lower data.image_size"
+                "Increase it or reduce data.image_size"
             )
         return self
 
@@ -123,7 +124,8 @@ class Method(ConfigSection):
     name: FolderName = "iccl"
     """Name of the method, used in the name of the run folder."""
     encoder: str = "resnet50"
-    """CNN encoder: resnet8, resnet14, resnet20, resnet32 (CIFAR), resnet18, resnet50 or resnext50_32x4d."""
+    """CNN encoder: resnet8, resnet14, resnet20 or resnet32 (for CIFAR), resnet18, resnet34, resnet50,
+    resnet101, resnext50_32x4d or resnext101_32x8d."""
     embedding_dim: Count = 128
     """d_z, size of the embedding that is compared with the centroids."""
     temperature: Positive = 0.07
@@ -153,7 +155,7 @@ class Method(ConfigSection):
         interpolative = self.interpolative_cross_entropy or self.centroid_contrastive
         if self.interpolative_weight and not (self.uniform_weight or interpolative):
             raise ValueError(
-                "no loss is left after the warm-up. Enable method.interpolative_cross_entropy, "
+                "all losses after the warm-up are disabled. Enable method.interpolative_cross_entropy, "
                 "method.centroid_contrastive or method.uniform_weight"
             )
         return self
@@ -163,9 +165,9 @@ class Optim(ConfigSection):
     """SGD and its schedule in the representation stage (section 4.3)."""
 
     epochs: Count = 90
-    """Epochs of the representation stage. T (method.warmup_epochs) and the schedule are adapted."""
+    """Epochs of the representation stage. T (method.warmup_epochs) and the schedule are adapted to it."""
     batch_size: Count = 256
-    """Pairs of images per step, summed over all ranks."""
+    """Global batch size: images per stream in each step, summed over all ranks."""
     lr: Positive = 0.1
     """Base learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -181,14 +183,14 @@ class Optim(ConfigSection):
     decay: Positive = 0.01
     """Factor of each decay of the step schedule."""
     warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs of linear learning-rate warm-up. Not T, which is method.warmup_epochs."""
+    """Epochs of linear learning-rate warm-up. This is unrelated to T (method.warmup_epochs)."""
     warmup_start: Fraction = 1 / 3
     """Fraction of lr at which the learning-rate warm-up starts."""
 
     @model_validator(mode="after")
     def _has_momentum(self) -> "Optim":
         if self.nesterov and not self.momentum:
-            raise ValueError("optim.nesterov needs a momentum. Set optim.momentum or turn optim.nesterov off")
+            raise ValueError("optim.nesterov requires momentum. Set optim.momentum or disable optim.nesterov")
         return self
 
 
@@ -204,7 +206,7 @@ class Rebalance(ConfigSection):
     distillation_temperature: Positive = 10.0
     """τ_d of equation 9."""
     lr_factor: Positive = 0.1
-    """Initial learning rate as a fraction of optim.lr. It decays to 0 on a cosine."""
+    """Initial learning rate as a fraction of optim.lr. It follows a cosine decay to 0."""
     weight_decay: Weight | None = None
     """L2 penalty. None: optim.weight_decay."""
     encoder: Literal["frozen", "tuned"] = "frozen"
@@ -227,11 +229,11 @@ class Engine(ConfigSection):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "off", "on", "step", "cuda-graphs"] = "auto"
-    """torch.compile. on: forward passes. step: also losses and centroids. cuda-graphs: replayed as CUDA
-    graphs. auto: on a GPU the fastest of off, on and step in a trial, on a CPU off because compilation
-    takes minutes."""
+    """torch.compile. on: compile forward passes. step: also compile losses and centroids. cuda-graphs: also
+    replay forward passes as CUDA graphs. auto: on a GPU, run a short trial and use the fastest of off, on and
+    step. On a CPU, auto means off, because compilation takes minutes."""
     sync_bn: bool = False
-    """Compute batch-normalisation statistics over all ranks. Otherwise each rank uses its own."""
+    """Compute batch-normalisation statistics over all ranks instead of separately on each rank."""
     save_every: Interval = "15m"
     """Steps (500) or minutes (15m) between checkpoints, in addition to one at the end of each epoch."""
     log_every: Count = 20
@@ -269,7 +271,7 @@ class Config(ConfigSection):
     @model_validator(mode="after")
     def _one_kind_of_batch_norm(self) -> "Config":
         if self.engine.sync_bn and self.method.bn_mode == "split":
-            raise ValueError("engine.sync_bn needs method.bn_mode separate or concat, not split")
+            raise ValueError("engine.sync_bn requires method.bn_mode separate or concat, not split")
         return self
 
     def phase(self, epoch: int) -> Literal["warmup", "interpolative"]:
@@ -278,7 +280,7 @@ class Config(ConfigSection):
         return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
 
     def shortened(self) -> "Config":
-        """Return a copy with at most one epoch of each phase, for ``fast_dev_run``."""
+        """Return a copy for ``fast_dev_run``, with at most two representation and one rebalancing epochs."""
         warmup = min(self.method.warmup_epochs, 1)
         return self.model_copy(
             update={

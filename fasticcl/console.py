@@ -29,7 +29,7 @@ class ImageProgress:
 
     Args:
         console: console to print on.
-        job: what the job does, such as "converting".
+        job: name of the job, such as "converting".
     """
 
     def __init__(self, console: Console, job: str) -> None:

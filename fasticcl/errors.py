@@ -14,9 +14,9 @@ class UserError(FasticclError):
 
 
 class TrainingFailed(FasticclError):
-    """Training cannot continue because the loss is not finite or images are unreadable. Exit code 1.
+    """Training cannot continue, for example because the loss is not finite. Exit code 1.
 
-    The message names the step or the images, and what to do.
+    The message states the reason, such as the step or the images, and what to do.
     """
 
 

@@ -1,4 +1,4 @@
-"""Atomic file writes: after a crash, a file has its old or its new content, never a part."""
+"""Atomic file writes: after a crash, a file has either its old or its new content."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ class Replacement:
         self.path = path
         for unfinished in path.parent.glob(f"{path.name}.*{ASIDE}"):
             unfinished.unlink(missing_ok=True)
-        # The random part keeps two processes that write the same path apart.
+        # The random part avoids collisions between processes that write the same path.
         self.aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{ASIDE}")
         self.file: BinaryIO = open(self.aside, "w+b")  # noqa: SIM115  closed by commit or abandon
 

@@ -10,7 +10,7 @@ FEW_BELOW = 20
 
 
 def exponential_counts(largest: int, num_classes: int, imbalance: float) -> NDArray[np.int64]:
-    """Return images per class [K], decaying exponentially from ``largest`` to ``largest / imbalance``.
+    """Return the images per class [K], which decay exponentially from ``largest`` to ``largest / imbalance``.
 
     This is the profile of CIFAR-LT (section 4.1): n_k = floor(largest · imbalance^(-k / (K - 1))).
 
@@ -26,8 +26,8 @@ def exponential_counts(largest: int, num_classes: int, imbalance: float) -> NDAr
     counts = np.floor(exact + 1e-9).astype(np.int64)
     if counts.min() < 1:
         raise ValueError(
-            f"the smallest class would be empty with {largest} images and imbalance ratio {imbalance}; "
-            "lower the imbalance ratio"
+            f"the smallest class would be empty with {largest} images and imbalance ratio {imbalance}. "
+            "Lower the imbalance ratio"
         )
     return counts
 

@@ -1,7 +1,8 @@
-"""Options: each is declared once, for the Python function, its documentation and the command line.
+"""Options of the verbs, each declared once for the Python function, its documentation and the command line.
 
-A parameter of a verb is annotated with an `Option`, or with a string if only Python has it. `documented`
-generates the signature and the docstring from these, `fasticcl.cli.command` the command.
+A parameter of a verb is annotated with an `Option`, or with a string if it exists only in Python.
+`documented` generates the signature and the docstring from these annotations, and `fasticcl.cli.command`
+generates the command.
 """
 
 import inspect
@@ -20,14 +21,14 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Option:
-    """Description of a parameter, and its form on the command line.
+    """Description of a parameter and its form on the command line.
 
-    A keyword-only parameter is an option there and any other an argument, unless it has ``flags``. The
-    choices of a `Literal` with a metavar are checked by the function and not by the command line.
+    A parameter becomes an option if it is keyword-only or has ``flags``, and otherwise an argument. If a
+    `Literal` has a metavar, the function checks the value instead of the command line.
     """
 
     help: str | None = None
-    """Description. None: the docstring of the setting, and its default unless presets define it."""
+    """Description. None: the docstring of the setting, followed by its default unless presets set it."""
     setting: str = ""
     """``section.key`` of the configuration that the option sets."""
     flags: tuple[str, ...] = ()
@@ -71,7 +72,7 @@ Settings = Annotated[
     ),
 ]
 Progress = Annotated[
-    Console | None, "Rich console that shows progress. None: only warnings, on standard error."
+    Console | None, "Rich console for progress. None: print only warnings, to standard error."
 ]
 
 
@@ -99,14 +100,14 @@ class TrainOptions(TypedDict, total=False):
 SETTINGS: Mapping[str, str] = {
     name: get_args(annotation)[1].setting for name, annotation in TrainOptions.__annotations__.items()
 }
-"""``section.key`` by the name of the option."""
+"""Mapping from option names to ``section.key``."""
 
 
 _PARAMETERS: dict[Callable[..., Any], list[inspect.Parameter]] = {}
 
 
 def documented(verb: Verb) -> Verb:
-    """Decorate a function with the signature and the ``Args:`` section that its parameters declare."""
+    """Give a function the signature and the ``Args:`` section that its parameters declare."""
     signature = inspect.signature(verb)
     _PARAMETERS[verb] = _expanded([*signature.parameters.values()])
     plain, lines = [], ["Args:"]
@@ -127,12 +128,13 @@ def declared(verb: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _expanded(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Replace ``**options`` by the `TrainOptions`, which come first of the keyword parameters."""
+    """Replace ``**options`` with the `TrainOptions`, placed before the other keyword parameters."""
     if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
         return parameters
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in TrainOptions.__annotations__.items()
     ]
-    keywords = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
-    return [each for each in parameters[:-1] if each not in keywords] + options + keywords
+    keywords = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    positional = [parameter for parameter in parameters[:-1] if parameter not in keywords]
+    return positional + options + keywords

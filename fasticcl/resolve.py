@@ -1,4 +1,4 @@
-"""Resolution of the configuration of a run from its layers.
+"""Resolve the configuration of a run from layers.
 
 Later layers override earlier ones: the dataset preset, a file (``--config``), a method preset (``--method``),
 then options and ``--set``. An unknown key raises an error that names the nearest known key.
@@ -79,10 +79,10 @@ def resolve(
     options: Layer | None = None,
     assignments: Iterable[str] = (),
 ) -> Config:
-    """Return the configuration that the layers give. Later layers override earlier ones.
+    """Return the configuration that results from the layers. Later layers override earlier ones.
 
     Args:
-        dataset: name of a dataset preset. None: the one that ``file`` names.
+        dataset: name of a dataset preset. None: the dataset named in ``file``.
         method: name of a method preset (iccl, ce, mixup, crt).
         file: TOML file with any part of the configuration.
         options: settings by section and key.
@@ -97,10 +97,10 @@ def resolve(
     if named is not None and not isinstance(named, str):
         raise UserError(f"{file}: data.dataset must be a name, got {named!r}.")
     if dataset and named and dataset != named:
-        raise UserError(f"{file} is a configuration of {named}, not of {dataset}. Leave out one of them.")
+        raise UserError(f"{file} is a configuration for {named}, not for {dataset}. Omit one of the two.")
     dataset = dataset or named
     if not dataset:
-        raise UserError(f"Name a dataset to train on: {', '.join(preset_names())}.")
+        raise UserError(f"Specify a dataset to train on: {', '.join(preset_names())}.")
     preset = tomllib.loads(preset_text(dataset))
     paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
     method_layer = tomllib.loads(preset_text(method, "method")) if method else {}
@@ -110,9 +110,9 @@ def resolve(
     for layer in layers:
         _apply(merged, layer, paper_warmup)
     if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
-        raise UserError(f"--imbalance is for cifar10-lt and cifar100-lt. Leave it out for {dataset}.")
+        raise UserError(f"--imbalance applies only to cifar10-lt and cifar100-lt. Omit it for {dataset}.")
     if merged["data"].get("dataset") != dataset:
-        raise UserError(f"data.dataset cannot be set. Name the dataset instead: fasticcl train {dataset}.")
+        raise UserError(f"data.dataset cannot be set. Pass it as an argument: fasticcl train {dataset}.")
     return validate(merged)
 
 
@@ -168,7 +168,7 @@ def as_layer(settings: Mapping[str, Any] | Iterable[str]) -> Layer:
 
 
 def assignment(text: str) -> Layer:
-    """Return ``section.key=value`` as a layer. A value that is not valid TOML is taken as a string.
+    """Return ``section.key=value`` as a layer. A value that is not valid TOML is treated as a string.
 
     Raises:
         UserError: the text is not an assignment.
@@ -176,7 +176,7 @@ def assignment(text: str) -> Layer:
     path, equals, value = text.partition("=")
     section, dot, key = path.strip().partition(".")
     if not (equals and dot and key):
-        raise UserError(f"--set takes section.key=value, for example optim.lr=0.1, got {text!r}.")
+        raise UserError(f"--set expects section.key=value, for example optim.lr=0.1, got {text!r}.")
     try:
         return {section: {key: tomllib.loads(f"value = {value}")["value"]}}
     except tomllib.TOMLDecodeError:
@@ -200,10 +200,10 @@ def _check_keys(layer: Layer, file: Path | None = None) -> None:
 
 
 def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mapping[int, int]) -> None:
-    """Apply a layer, and adapt the settings that depend on it unless the layer sets them.
+    """Apply a layer, and adapt dependent settings that the layer does not set.
 
-    T depends on the epochs: section 4.3 gives it for some lengths, otherwise its fraction of the epochs is
-    kept. The short side in evaluation scales with the image size.
+    T depends on the number of epochs. Section 4.3 specifies T for some numbers. For any other number, T keeps
+    its fraction of the epochs. The short side in evaluation scales with the image size.
     """
     data = merged["data"]
     size, new_size, resize = (

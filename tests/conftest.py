@@ -1,6 +1,8 @@
-"""Shards and a run that several test modules read, created once per session."""
+"""The command line in this process, and shards and a run that are created once per session."""
 
 import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,16 +10,31 @@ import pytest
 import torch
 
 import fasticcl
+from fasticcl.cli.main import main
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import digits
 from fasticcl.convert.source import Item, Source
 from tests.support.images import photographs
 from tests.support.small_runs import TINY_COUNTS
 
-# The networks of the tests are too small to gain from a second thread.
+# The test networks are too small to benefit from a second thread.
 torch.set_num_threads(1)
-# A shell that starts the tests in the background makes them and their children ignore SIGINT.
+# Processes started in the background by a shell ignore SIGINT, and so would their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+    """A function that runs the command line in this process and returns exit code, output and errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        output = capsys.readouterr()
+        return exit.value.code, output.out, output.err
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +69,11 @@ def photo_shards(photo_source: Source, tmp_path_factory: pytest.TempPathFactory)
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Part of the demo data: 10 classes of 14 to 1 training images, 60 in all, and 30 test images."""
     source = digits.read()
-    most = {"train": TINY_COUNTS, "test": [3] * 10}
+    counts = {"train": TINY_COUNTS, "test": [3] * 10}
     splits = {}
     for split, items in source.splits.items():
         of_class = [[item for item in items if item.label == label] for label in range(10)]
-        splits[split] = [item for k, each in enumerate(of_class) for item in each[: most[split][k]]]
+        splits[split] = [item for k, images in enumerate(of_class) for item in images[: counts[split][k]]]
     folder = tmp_path_factory.mktemp("tiny")
     convert(replace(source, splits=splits), folder, shard_size=25)
     return folder

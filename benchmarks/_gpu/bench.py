@@ -16,7 +16,7 @@ from fasticcl.system.resources import available_cores
 CLASSES = {"imagenet-lt": 1000, "cifar100-lt": 100}
 BOTH: tuple[Phase, ...] = ("warmup", "interpolative")
 NO_JITTER = "data.color_jitter=[0, 0, 0]"
-Found = dict[str, Any]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sizes:
     repeats: int
     seconds: float
     pause: float
-    """Seconds for the previous system to fill its queues and become idle."""
+    """Time in seconds for the previous system to fill its queues and become idle."""
     workers: int
     """Workers of each of a peer's two DataLoaders."""
     modes: tuple[Mode, ...]
@@ -91,7 +91,7 @@ class Bench:
     """``cpu`` or ``gpu``."""
     folder: Path
     images: SyntheticImages
-    late: Callable[[], bool]
+    out_of_time: Callable[[], bool]
 
     @property
     def shards(self) -> Path:
@@ -124,10 +124,10 @@ class Bench:
         return replace(opened, num_classes=CLASSES[preset])
 
 
-def prepare(sizes: Sizes, device: str, folder: Path, late: Callable[[], bool]) -> Bench:
+def prepare(sizes: Sizes, device: str, folder: Path, out_of_time: Callable[[], bool]) -> Bench:
     classes = min(20, sizes.images // 10)
     images = generate_images(sizes.images, classes, CORES)
     write_shards(images, folder / "shards")
     squares = generate_images(sizes.images, classes, CORES, width=32, height=32, png=True)
     write_shards(squares, folder / "squares")
-    return Bench(sizes, device, folder, images, late)
+    return Bench(sizes, device, folder, images, out_of_time)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _gpu.bench import Bench, Found
+from _gpu.bench import Bench, Figures
 from fasticcl.bench.synthetic_images import write_shards
 from fasticcl.config import Data
 from fasticcl.data.batch import StreamBatch
@@ -16,7 +16,7 @@ from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards
 
 
-def corrupt(bench: Bench) -> Found:
+def corrupt(bench: Bench) -> Figures:
     """Truncate some images, flip a bit of another on disk, and load an epoch."""
     contents = [*bench.images.contents]
     truncated, flipped = [1, 3, 8], 5  # all in the largest class, which has other images to replace them
@@ -50,9 +50,9 @@ def corrupt(bench: Bench) -> Found:
 
 
 def damage(folder: Path, shards: Shards, row: int) -> None:
-    found = shards.index[row]
-    with open(folder / "train" / f"shard-{int(found['shard']):06d}.tar", "r+b") as file:
-        file.seek(int(found["offset"]) + int(found["size"]) // 2)
+    entry = shards.index[row]
+    with open(folder / "train" / f"shard-{int(entry['shard']):06d}.tar", "r+b") as file:
+        file.seek(int(entry["offset"]) + int(entry["size"]) // 2)
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))

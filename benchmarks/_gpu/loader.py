@@ -4,14 +4,14 @@ import time
 
 import numpy as np
 
-from _gpu.bench import NO_JITTER, Bench, Found
+from _gpu.bench import NO_JITTER, Bench, Figures
 from fasticcl.bench.training import loader_warmup
 from fasticcl.bench.workload import Workload
 
 
-def decode(bench: Bench) -> Found:
+def decode(bench: Bench) -> Figures:
     """Time every batch of the loader alone, by data.hw_decoder_load and number of threads."""
-    found: Found = {}
+    figures: Figures = {}
     loads = bench.sizes.loads if bench.gpu is not None else bench.sizes.loads[:1]
     preset, encoder, _ = bench.sizes.networks[0]
     for load in loads:
@@ -19,12 +19,12 @@ def decode(bench: Bench) -> Found:
             settings = (f"data.hw_decoder_load={load}", f"engine.workers={threads}", NO_JITTER)
             workload = bench.workload(preset, encoder, bench.sizes.batch_size, *settings)
             milliseconds = batch_times(workload, bench.sizes.batches)
-            found[f"load {load:g}, {threads} threads"] = {
+            figures[f"load {load:g}, {threads} threads"] = {
                 "images_per_second": 1000 * bench.sizes.batch_size / float(np.mean(milliseconds)),
                 "batch_ms_p50": float(np.percentile(milliseconds, 50)),
                 "batch_ms_p99": float(np.percentile(milliseconds, 99)),
             }
-    return found
+    return figures
 
 
 def batch_times(workload: Workload, count: int) -> list[float]:

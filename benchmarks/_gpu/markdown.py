@@ -1,13 +1,13 @@
-"""Result of `gpu.py` as Markdown."""
+"""The result of `gpu.py` as Markdown."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from _gpu.bench import Found
+from _gpu.bench import Figures
 from fasticcl.bench.measure import format_figure
 
 
-def markdown(result: Found, parts: Iterable[str]) -> str:
+def markdown(result: Figures, parts: Iterable[str]) -> str:
     """Return a table for each part that ran, and the names of the failed and skipped parts."""
     lines = ["# fasticcl on one device", "", ", ".join(f"{k} {v}" for k, v in result["hardware"].items())]
     for name in parts:
@@ -19,19 +19,19 @@ def markdown(result: Found, parts: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rows_of(name: str, found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def rows_of(name: str, figures: Figures) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield title and columns of each row of a part's table."""
     if name == "corrupt":
-        yield "epoch", found
+        yield "epoch", figures
     elif name == "training":
-        for title, each in found.items():
+        for title, each in figures.items():
             if isinstance(each, str):
                 yield title, {"note": each}
             else:
                 rates = {f"{kind}, images/s": spread(one) for kind, one in each["images_per_second"].items()}
                 yield title, rates | {"note": each["advice"]}
     elif name == "peers":
-        for title, each in found.items():
+        for title, each in figures.items():
             yield (
                 title,
                 {
@@ -40,16 +40,16 @@ def rows_of(name: str, found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 },
             )
     else:
-        yield from found.items()
+        yield from figures.items()
 
 
-def spread(found: Mapping[str, Any]) -> str:
-    median, least, most = (format_figure(found[key]) for key in ("median", "min", "max"))
+def spread(figures: Mapping[str, Any]) -> str:
+    median, least, most = (format_figure(figures[key]) for key in ("median", "min", "max"))
     return f"{median} ({least} to {most})"
 
 
 def table(rows: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """Yield lines of Markdown. A row with other columns than the previous one starts a new table."""
+    """Yield the lines of Markdown tables. A row whose columns differ from the previous one starts a table."""
     columns: list[str] | None = None
     for title, values in rows:
         if list(values) != columns:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from _gpu.bench import BOTH, Bench, Found
+from _gpu.bench import BOTH, Bench, Figures
 from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import CacheLocation
@@ -17,8 +17,8 @@ from fasticcl.shards.reader import Shards
 from fasticcl.system.machine import Machine
 
 
-def graph(bench: Bench) -> Found:
-    """Compare images in levels of 0 to 255, and everything else bit by bit."""
+def graph(bench: Bench) -> Figures:
+    """Compare images in grey levels from 0 to 255, and all other outputs bit by bit."""
     shards = Shards(bench.shards, "train")
     base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
     kinds: dict[str, tuple[Data, CacheLocation]] = {
@@ -27,17 +27,17 @@ def graph(bench: Bench) -> Found:
         "pad": (base.model_copy(update={"crop": "pad"}), "off"),
         "kept": (base, "device"),
     }
-    found: Found = {}
+    figures: Figures = {}
     for kind, (data, location) in kinds.items():
         plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
         for phase in PHASES:
             loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, cache_location=location)
             one, two = (next(loader.batches(phase)) for loader in loaders)
-            found[f"{kind} {phase}"] = difference(one, two, data)
-    return found
+            figures[f"{kind} {phase}"] = difference(one, two, data)
+    return figures
 
 
-def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -> Found:
+def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -> Figures:
     std = torch.tensor(data.std)[:, None, None] * 255
     levels, same = [], True
     for name, value in vars(one).items():
@@ -50,7 +50,7 @@ def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -
     return {"mean_levels": float(every.mean()), "max_levels": float(every.max()), "rest_equal": same}
 
 
-def step(bench: Bench) -> Found:
+def step(bench: Bench) -> Figures:
     """Take one step of each phase from the same weights on the same images and compare the results."""
     workload = bench.workload(*bench.sizes.parity, "engine.precision=float32", "engine.compile=off")
     cpu, device = torch.device("cpu"), bench.torch_device
@@ -62,7 +62,7 @@ def step(bench: Bench) -> Found:
     }
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    found: Found = {}
+    figures: Figures = {}
     try:
         for phase in BOTH:
             loader = replace(workload, machine=Machine(cpu, bfloat16=False, mode="off")).loader()
@@ -76,10 +76,10 @@ def step(bench: Bench) -> Found:
                     continue  # compiling takes minutes on a CPU
                 stage = Representation(workload.config, workload.num_classes, machine)
                 stage.network.load_state_dict(begun)
-                found[f"{name} {phase}"] = compare_steps(expected, one_step(stage, moved(batch, device)))
+                figures[f"{name} {phase}"] = compare_steps(expected, one_step(stage, moved(batch, device)))
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
-    return found
+    return figures
 
 
 def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBatch:
@@ -87,7 +87,7 @@ def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBat
 
 
 def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, torch.Tensor]:
-    """Return the losses of a step, and gradient, weights and centroids after it as one vector each."""
+    """Return the losses of a step, its gradient, and the weights and centroids after it, as vectors."""
     stage.train_mode()
     set_lr(stage.optimizer, 0.1)
     losses = stage.losses(batch)
@@ -99,9 +99,9 @@ def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, tor
     return {name: value.detach().cpu().double() for name, value in {**losses, **vectors}.items()}
 
 
-def compare_steps(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> Found:
+def compare_steps(expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor]) -> Figures:
     """Return the relative distance of each quantity from that of the CPU."""
     relative = {}
     for name, value in expected.items():
-        relative[name] = float((found[name] - value).norm() / value.norm().clamp(min=1e-12))
+        relative[name] = float((actual[name] - value).norm() / value.norm().clamp(min=1e-12))
     return relative

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from _gpu.bench import NO_JITTER, Bench, Found
+from _gpu.bench import NO_JITTER, Bench, Figures
 from _gpu.torch_baseline import AHEAD, EagerStep, two_samplers
 from fasticcl.bench.measure import Task, interleaved_throughput
 from fasticcl.bench.synthetic_images import write_files
@@ -11,7 +11,7 @@ from fasticcl.bench.training import loader_task, loader_warmup, step_task
 from fasticcl.data.batch import Batch, synthetic_batch
 
 
-def peers(bench: Bench) -> Found:
+def peers(bench: Bench) -> Figures:
     """Measure fasticcl and the peers in interleaved runs: loaders, then steps."""
     sizes, device = bench.sizes, bench.torch_device
     write_files(bench.images, bench.folder / "files")
@@ -28,7 +28,7 @@ def peers(bench: Bench) -> Found:
     assert isinstance(batch, Batch)
     eager = EagerStep(sizes.eager, workload.num_classes, device)
     steps: dict[str, Task] = {"ours": step_task(workload, "interpolative"), "eager": repeated(eager, batch)}
-    found: Found = {}
+    figures: Figures = {}
     for title, tasks, before in (("loader", loaders, queue), ("step", steps, dict.fromkeys(steps, 2))):
         rates = interleaved_throughput(
             {name: after_pause(task, sizes.pause) for name, task in tasks.items()},
@@ -37,11 +37,11 @@ def peers(bench: Bench) -> Found:
             warmup=before,
             synchronize=workload.machine.synchronize,
         )
-        found[title] = {name: each.to_dict() for name, each in rates.items()}
+        figures[title] = {name: each.to_dict() for name, each in rates.items()}
         for name in [name for name in rates if name != "ours"]:
             pairs = zip(rates["ours"].runs, rates[name].runs, strict=True)
-            found[title][f"ours / {name}"] = [ours / other for ours, other in pairs]
-    return found
+            figures[title][f"ours / {name}"] = [ours / other for ours, other in pairs]
+    return figures
 
 
 def forever(source: Iterator[Batch]) -> Task:

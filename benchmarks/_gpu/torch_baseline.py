@@ -16,7 +16,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from fasticcl.data.batch import Batch
 
-LISTED = 50  # repetitions of each image in an epoch, so the end of an epoch costs nothing
+LISTED = 50  # repetitions of each image in an epoch, so the end of an epoch hardly costs time
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AHEAD = 2  # batches that each DataLoader worker prefetches
 
@@ -136,7 +136,7 @@ class EagerStep:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, batch: Batch) -> float:
-        """Take a step and return the loss. The host waits for it, as is common in research code."""
+        """Take a step and return the loss. The host waits for the device, as is common in research code."""
         logits_h, z_h = self._forward(batch.x_h)
         logits_f, z_f = self._forward(batch.x_f)
         similarity = z_f @ self.centroids.clone().T / self.temperature

@@ -1,8 +1,8 @@
 """Command line, measurement, and the protocol with ``loader.py``, shared by all peers.
 
 A peer is a script that defines variants of a loader and calls `main(variants, packages)`. Started by hand,
-it writes the images, measures itself and prints the result. Started by ``loader.py`` with ``--serve``, it
-prints a line of JSON when it is ready. For every line that it reads, it then measures once and prints
+it writes the images, runs the measurements and prints the result. Started by ``loader.py`` with ``--serve``,
+it prints a line of JSON when it is ready. For every line on standard input, it then measures once and prints
 another line of JSON. This allows interleaved runs of peers in different interpreters.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WARMUP = 8  # batches; more than any peer prefetches
+WARMUP = 8  # batches, more than any peer prefetches
 LISTED = 50  # repetitions of each image in an epoch of a peer, see the README
 TRIALS, TRIAL_SECONDS = 1, 2.5
 SKIPPED = 3  # exit status of a peer whose package is missing
@@ -100,7 +100,7 @@ def main(variants: Callable[[Settings], Variants], packages: Sequence[str]) -> N
 def skip(package: str, command: str) -> NoReturn:
     """Exit because a package is missing, with a message that contains the command to install it."""
     print(
-        f"{package} is not installed for {Path(sys.executable).name}; install it with: {command}", flush=True
+        f"{package} is not installed for {Path(sys.executable).name}. Install it with: {command}", flush=True
     )
     sys.exit(SKIPPED)
 
@@ -114,15 +114,19 @@ def listing(folder: Path) -> tuple[list[Path], list[int]]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Pairs per second of one loader.")
-    parser.add_argument("--folder", type=Path, help="folder for the images; default: a temporary one")
-    parser.add_argument("--images", type=int, default=600, help="minimum number (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="pairs (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder for the images (default: a temporary folder)")
     parser.add_argument(
-        "--side", type=int, default=224, help="of the images, in pixels (default %(default)s)"
+        "--images", type=int, default=600, help="minimum number of images (default %(default)s)"
     )
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
-    parser.add_argument("--seconds", type=float, default=6, help="per measurement (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs per batch (default %(default)s)")
+    parser.add_argument(
+        "--side", type=int, default=224, help="side of the images in pixels (default %(default)s)"
+    )
+    parser.add_argument(
+        "--cores", type=int, default=len(os.sched_getaffinity(0)), help="cores to use (default: all)"
+    )
+    parser.add_argument("--seconds", type=float, default=6, help="length of a run (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (default %(default)s)")
     parser.add_argument("--serve", action="store_true", help="measure on request of loader.py")
     return parser.parse_args()
 
@@ -167,7 +171,7 @@ def _checked(batches: Iterator[Pairs], settings: Settings) -> Iterator[Pairs]:
 
 
 def _speed(batches: Iterator[Pairs], seconds: float, batch_size: int) -> Speed:
-    """Return the speed over ``seconds``, after a warm-up."""
+    """Measure the speed for ``seconds``, after a warm-up."""
     for _ in range(WARMUP):
         _touch(next(batches))
     done, elapsed, start, used = 0, 0.0, time.perf_counter(), _cpu_seconds()
@@ -184,9 +188,10 @@ def _cpu_seconds() -> float:
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             pid, _, rest = Path(path).read_text().partition(" ")
-        except OSError:  # ended since it was listed
+        except OSError:  # the process has ended
             continue
-        fields = rest.rpartition(")")[2].split()  # state, parent, ...; the command name may contain spaces
+        # State, parent and so on follow the command name, which may contain spaces.
+        fields = rest.rpartition(")")[2].split()
         parent_of[int(pid)], ticks[int(pid)] = int(fields[1]), int(fields[11]) + int(fields[12])
     family = {os.getpid()}
     while children := {pid for pid, parent in parent_of.items() if parent in family} - family:

@@ -12,7 +12,7 @@ import numpy as np
 
 CLASSES, IMBALANCE = 20, 20
 WIDTH, HEIGHT = 500, 375  # the most common size in ImageNet
-NOISE = 3.5  # standard deviation; enlarged crops without noise would be cheaper to decode than photographs
+NOISE = 3.5  # standard deviation. Enlarged crops without noise would decode faster than photographs.
 QUALITY = 93  # about 70 kB at this size and noise
 
 RECORD = "images.json"

@@ -19,8 +19,8 @@ Images = Iterable[Sequence[torch.Tensor]]
 class Listed(Dataset[Any]):
     """A dataset that repeats every image `LISTED` times in an epoch.
 
-    The epochs are then as long as those of a real dataset. Short epochs would drain the workers' queues
-    often.
+    The epochs are then as long as those of a real dataset. Short epochs would often drain the queues of the
+    workers.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -62,7 +62,7 @@ def mixture(x_h: torch.Tensor, y_h: torch.Tensor, x_t: torch.Tensor, y_t: torch.
 
 
 def worker_variants(loaders: dict[str, Callable[[int], Iterator[Pairs]]], settings: Settings) -> Variants:
-    """Return variants of every loader with one worker per core for both streams together, and for each.
+    """Return two variants of every loader: one worker per core in total, and one per core and stream.
 
     Args:
         loaders: functions of the number of workers per stream, by name.

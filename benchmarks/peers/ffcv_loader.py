@@ -1,4 +1,4 @@
-"""FFCV: its file format, compiled decoding, crop, flip and normalization, with mixing in torch.
+"""FFCV: its file format, compiled decoding, crop, flip and normalisation, with mixing in torch.
 
 FFCV needs NumPy below 2.3 and the headers of OpenCV and TurboJPEG, and therefore its own environment:
 
@@ -7,9 +7,9 @@ FFCV needs NumPy below 2.3 and the headers of OpenCV and TurboJPEG, and therefor
     VENV/bin/pip install 'numpy<2.3' numba opencv-python-headless torch torchvision scikit-learn
     VENV/bin/pip install --no-build-isolation ffcv
 
-FFCV re-encodes the images when it writes its file, here at their original quality. Its crop always resizes by
-area. Classes are balanced by an epoch that contains every class equally often. The variants are two loaders,
-one per stream, and a single loader whose batches contain both streams.
+FFCV re-encodes the images when it writes its file, here at their original quality. Its crop always uses area
+interpolation. An epoch of the class-balanced stream contains every class equally often. The variants are two
+loaders, one per stream, and a single loader whose batches contain both streams.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def _one(path: Path, labels: Sequence[int], settings: Settings) -> Iterator[Pair
             yield mixture(x[:size], y[:size], x[size:], y[size:])
 
 
-def _loader(path: Path, settings: Settings, batch_size: int, workers: int, places: Any) -> Any:
+def _loader(path: Path, settings: Settings, batch_size: int, workers: int, indices: Any) -> Any:
     scale = 255 * np.array([MEAN, STD])
     image = [
         RandomResizedCropRGBImageDecoder((settings.side, settings.side)),
@@ -75,7 +75,7 @@ def _loader(path: Path, settings: Settings, batch_size: int, workers: int, place
         batch_size=batch_size,
         num_workers=workers,
         order=OrderOption.RANDOM,
-        indices=places,
+        indices=indices,
         os_cache=True,
         drop_last=True,
         pipelines={"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)]},
@@ -100,9 +100,9 @@ class _BothStreams(TraversalOrder):
 
 def _balanced(labels: Sequence[int]) -> Any:
     """Return indices of images, equally many of every class."""
-    places = [np.flatnonzero(np.array(labels) == label) for label in range(max(labels) + 1)]
-    each = LISTED * len(labels) // len(places)
-    return np.concatenate([np.resize(of_class, each) for of_class in places])
+    by_class = [np.flatnonzero(np.array(labels) == label) for label in range(max(labels) + 1)]
+    each = LISTED * len(labels) // len(by_class)
+    return np.concatenate([np.resize(of_class, each) for of_class in by_class])
 
 
 def _write(path: Path, paths: list[Path], labels: list[int]) -> None:
@@ -110,13 +110,13 @@ def _write(path: Path, paths: list[Path], labels: list[int]) -> None:
         def __len__(self) -> int:
             return len(paths)
 
-        def __getitem__(self, place: int) -> tuple[Any, int]:
-            return np.asarray(Image.open(paths[place]).convert("RGB")), labels[place]
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            return np.asarray(Image.open(paths[index]).convert("RGB")), labels[index]
 
-    aside = path.with_suffix(".part")
+    part = path.with_suffix(".part")
     fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=QUALITY), "label": IntField()}
-    DatasetWriter(str(aside), fields, num_workers=1).from_indexed_dataset(Images(), shuffle_indices=False)
-    aside.rename(path)
+    DatasetWriter(str(part), fields, num_workers=1).from_indexed_dataset(Images(), shuffle_indices=False)
+    part.rename(path)
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ class _Images(Dataset[Any]):
 
 
 def _write(folder: Path, paths: list[Path], labels: list[int]) -> None:
-    aside = folder.with_suffix(".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    writer = BinaryWriter(str(aside), chunk_bytes=2**26)
-    for place, (path, label) in enumerate(zip(paths, labels, strict=True)):
-        writer[place] = (path.read_bytes(), label)
+    unfinished = folder.with_suffix(".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    writer = BinaryWriter(str(unfinished), chunk_bytes=2**26)
+    for index, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        writer[index] = (path.read_bytes(), label)
     writer.done()
     writer.merge()
-    aside.rename(folder)
+    unfinished.rename(folder)
 
 
 if __name__ == "__main__":

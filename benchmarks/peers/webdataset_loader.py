@@ -1,10 +1,10 @@
 """webdataset on fasticcl's shards, which use its layout: one stream shuffled, one balanced by class.
 
 webdataset reads sequentially, so classes cannot be sampled by index. The usual ways to balance classes are
-to discard most images of large classes, which wastes reads, or to write separate shards per class. Here the
-balanced stream buffers the newest `KEPT` encoded images of every class. For each image that it reads, it
+to discard most images of large classes, which wastes reads, or to write separate shards per class. Here, the
+balanced stream buffers `BUFFER_SIZE` recent encoded images of every class. For each image that it reads, it
 yields a buffered image of a uniformly drawn class. This wastes no reads and needs no other shards. It is
-the fastest of the three and needs the most memory: K · `KEPT` encoded images per worker.
+the fastest of the three and needs the most memory: K · `BUFFER_SIZE` encoded images per worker.
 """
 
 import io
@@ -26,7 +26,7 @@ from fasticcl_loader import shards_of
 from PIL import Image
 
 SHUFFLED = 500  # encoded images in the shuffle buffer
-KEPT = 32
+BUFFER_SIZE = 32
 
 
 def variants(settings: Settings) -> Variants:
@@ -68,16 +68,16 @@ def _loaders(
 
 def balanced(images: Iterator[Any], classes: int) -> Iterator[Any]:
     """Yield (content, label) with every class equally likely, one for each input image."""
-    kept: dict[bytes, list[Any]] = {}
+    buffers: dict[bytes, list[Any]] = {}
     rng = random.Random()
     for image in images:
-        of_class = kept.setdefault(image[1], [])
-        if len(of_class) < KEPT:
-            of_class.append(image)
+        buffer = buffers.setdefault(image[1], [])
+        if len(buffer) < BUFFER_SIZE:
+            buffer.append(image)
         else:
-            of_class[rng.randrange(KEPT)] = image
-        if len(kept) == classes:
-            yield rng.choice(kept[rng.choice([*kept])])
+            buffer[rng.randrange(BUFFER_SIZE)] = image
+        if len(buffers) == classes:
+            yield rng.choice(buffers[rng.choice([*buffers])])
 
 
 def _pillow(content: bytes) -> Image.Image:

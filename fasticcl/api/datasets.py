@@ -18,7 +18,7 @@ Shards = Annotated[str | Path, Option("Folder of the shards.", metavar="DEST")]
 Threads = Annotated[int | None, Option("Number of threads. None: one per available core.", min=1)]
 
 
-_LAYOUTS = "inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list. See `fasticcl datasets`."
+_LAYOUTS = "Layout: inat2018, imagenet-lt, cifar100-lt, cifar10-lt, folder or list (see `fasticcl datasets`)."
 Lists = Annotated[
     str | Path | None,
     Option("imagenet-lt: folder of ImageNet_LT_train.txt and the other lists. None: SRC.", metavar="DIR"),
@@ -29,12 +29,12 @@ Imbalance = Annotated[
 Download = Annotated[bool, Option("CIFAR-LT: download CIFAR with torchvision first.")]
 ValFraction = Annotated[
     float | None,
-    Option("folder, list: fraction of each class to use as the split val.", min=0.001, max=0.999),
+    Option("folder, list: fraction of each class to use as the val split.", min=0.001, max=0.999),
 ]
 LongTail = Annotated[
     float | None,
     Option(
-        "folder, list: subsample the classes to this imbalance ratio, with the profile of section 4.1.",
+        "folder, list: subsample the classes to this imbalance ratio, as in the paper's section 4.1.",
         min=1,
         metavar="RATIO",
     ),
@@ -48,7 +48,10 @@ MaxSide = Annotated[
 Quality = Annotated[int | None, Option("JPEG quality of downscaled images. None: 90.", min=1, max=100)]
 Limit = Annotated[
     int | None,
-    Option("Maximum number of images per split, evenly spaced. Classes without any are dropped.", min=1),
+    Option(
+        "Maximum number of images per split, evenly spaced. Classes without any training images are dropped.",
+        min=1,
+    ),
 ]
 
 
@@ -56,7 +59,8 @@ Limit = Annotated[
 def convert(
     layout: Annotated[str, Option(_LAYOUTS, complete="layouts")],
     source: Annotated[
-        str | Path, Option("The original dataset, or the CSV file of the layout list.", metavar="SRC")
+        str | Path,
+        Option("Folder of the original dataset, or the CSV file of the layout list.", metavar="SRC"),
     ],
     dest: Shards,
     *,
@@ -73,7 +77,7 @@ def convert(
     max_corrupt: Annotated[int, Option("Number of unreadable images to accept.", min=0)] = 0,
     limit: Limit = None,
     rank: Annotated[
-        int, "Index of this process. Processes divide the shards and rank 0 waits for the others."
+        int, "Index of this process. The processes divide the shards, and rank 0 waits for the others."
     ] = 0,
     world_size: Annotated[int, "Number of processes."] = 1,
     console: Progress = None,
@@ -140,15 +144,19 @@ def show(
     *,
     samples: Annotated[
         str | Path | None,
-        Option("PNG file to draw the first training pairs into: both streams and their mix.", metavar="FILE"),
+        Option(
+            "PNG file for a preview of the first training pairs: both streams and the mix.", metavar="FILE"
+        ),
     ] = None,
     seed: Annotated[int | None, Option("Seed of the random choices in --samples.")] = None,
     set: Settings = (),
 ) -> "Summary":
     """Return a summary of shards: splits, classes, imbalance and image sizes.
 
+    If ``samples`` is given, also write the preview.
+
     Raises:
-        UserError: there are no shards, or invalid input.
+        UserError: there are no shards, or the input is invalid.
     """
     from fasticcl.shards.summary import read_summary
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @documented
 def benchmark(
-    what: Annotated[str, "plan, loader, step, train, convert or all."],
+    what: Annotated[str, "Name of the benchmark: plan, loader, step, train, convert or all."],
     dataset: Annotated[
         str | None,
-        Option("Name of a dataset preset. None: that of the shards, otherwise folder.", complete="datasets"),
+        Option("Name of a dataset preset. None: that of the shards, or else folder.", complete="datasets"),
     ] = None,
     *,
     data: Annotated[
@@ -41,13 +41,15 @@ def benchmark(
     image_size: Annotated[int | None, Option(setting="data.image_size", min=1)] = None,
     encoder: Annotated[str | None, Option(setting="method.encoder", metavar="NAME")] = None,
     phase: Annotated[
-        "Phase | None", Option("warmup, interpolative or rebalance. None: interpolative.", metavar="PHASE")
+        "Phase | None",
+        Option("Training phase: warmup, interpolative or rebalance. None: interpolative.", metavar="PHASE"),
     ] = None,
     device: DeviceName = None,
     workers: WorkerThreads = None,
-    repeats: Annotated[int, Option("Runs of each measurement.", min=1)] = 5,
+    repeats: Annotated[int, Option("Number of runs of each measurement.", min=1)] = 5,
     seconds: Annotated[
-        float | None, Option("Length of a run after its warm-up. None: 1.5, or 3 on a GPU.", min=0.01)
+        float | None,
+        Option("Length of a run in seconds, after its warm-up. None: 1.5, or 3 on a GPU.", min=0.01),
     ] = None,
     config: ConfigFile = None,
     set: Settings = (),
@@ -77,7 +79,7 @@ def benchmark(
             seconds=seconds,
             config=Path(config) if config else None,
             assignments=assignments,
-            say=status.update,
+            show_status=status.update,
         )
 
 
@@ -85,12 +87,16 @@ def benchmark(
 def doctor(
     data: Annotated[
         str | Path | None,
-        Option("Folder of shards to sample, and whose disk to measure.", flags=("--data",), metavar="DIR"),
+        Option(
+            "Folder of shards. A sample of them is checked, and the read speed of their disk is measured.",
+            flags=("--data",),
+            metavar="DIR",
+        ),
     ] = None,
 ) -> "list[Finding]":
     """Check Python, packages, driver, GPUs and resource limits, and return the findings.
 
-    Torch and DALI are tried in subprocesses, so this also works if they crash.
+    torch and DALI are tested in subprocesses, so the check completes even if they crash.
     """
     from fasticcl.doctor.examine import examine
 
@@ -103,7 +109,7 @@ def report(
     output: Annotated[
         str | Path | None,
         Option(
-            "Folder of the files. None: the folder of the run, or ./comparison for several runs.",
+            "Output folder. None: the folder of the run, or ./comparison for several runs.",
             flags=("--output", "-o"),
             metavar="DIR",
         ),
@@ -113,10 +119,10 @@ def report(
 ) -> Path:
     """Write the report of a run, or a comparison of several, and return the path of the page.
 
-    Next to the page are the figures as SVG and PNG, the numbers as JSON, and a row of a LaTeX table.
+    The figures (SVG and PNG), the numbers (JSON) and rows of a LaTeX table are written next to the page.
 
     Raises:
-        UserError: no run, a run without a finished epoch, or a folder that is not writable.
+        UserError: there is no run, a run has no finished epoch, or the folder is not writable.
     """
     from fasticcl.report.report import report_comparison, report_run
 

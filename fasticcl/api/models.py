@@ -16,7 +16,8 @@ TrainedModel = Annotated[
     str | Path, Option("Folder of a finished run, or its model.safetensors.", metavar="MODEL")
 ]
 Best = Annotated[
-    bool, Option("Use the weights of the best epoch, chosen on the evaluated split, instead of the last.")
+    bool,
+    Option("Use the weights of the best epoch, chosen on the evaluated split, instead of the last epoch."),
 ]
 
 
@@ -28,7 +29,7 @@ def predict(
         Option("Image files, folders with images at any depth, shards or tar files.", metavar="IMAGES"),
     ],
     *,
-    topk: Annotated[int, Option("Number of most likely classes per image.", min=1)] = 5,
+    topk: Annotated[int, Option("Number of top classes per image.", min=1)] = 5,
     best: Best = False,
     batch_size: Annotated[int, Option("Images per batch.", min=1)] = 64,
     device: DeviceName = None,
@@ -39,7 +40,7 @@ def predict(
     Only a few batches are in memory at a time. An unreadable image gives a prediction with an error.
 
     Raises:
-        UserError: the model or a path does not exist, or there are no images. Raised before the first
+        UserError: the model or a path does not exist, or there are no images. It is raised before the first
             prediction.
     """
     from fasticcl.engine.run.weights import load_model
@@ -68,21 +69,24 @@ def export(
     model: TrainedModel,
     *,
     format: Annotated[
-        str, Option("onnx, pt2 (torch.export) or safetensors (weights only).", metavar="FORMAT")
+        str, Option("File format: onnx, pt2 (torch.export) or safetensors (weights only).", metavar="FORMAT")
     ] = "onnx",
     output: Annotated[
         str | Path | None, Option("File to write. None: next to the weights.", metavar="FILE")
     ] = None,
     input: Annotated[
         Literal["uint8", "float"],
-        Option("uint8: [B, S, S, 3] from 0 to 255. float: float32 [B, 3, S, S] from 0 to 1."),
+        Option(
+            "Type of the input. uint8: [B, S, S, 3] from 0 to 255. float: float32 [B, 3, S, S] from 0 to 1."
+        ),
     ] = "uint8",
     best: Best = False,
 ) -> "ExportResult":
-    """Write a trained model as a file for other programs, with ``MODEL_CARD.md`` next to it.
+    """Export a trained model for other programs, and write ``MODEL_CARD.md`` next to it.
 
-    The graph includes normalisation and softmax. The metadata contain class names and preprocessing. The
-    file is kept only if its outputs match those of PyTorch to 1e-4 of the largest logit.
+    The graph includes normalisation and softmax. The metadata contains class names and preprocessing. The
+    file is kept only if its outputs differ from those of PyTorch by at most 1e-4, relative to the largest
+    logit if it exceeds 1.
 
     Raises:
         UserError: invalid input, or a missing package.

@@ -31,13 +31,16 @@ TrainedRun = Annotated[str | Path, Option("Folder of a run whose representation 
 @documented
 def train(
     dataset: Annotated[
-        str | None, Option("Name of a dataset preset, see `fasticcl presets`.", complete="datasets")
+        str | None, Option("Name of a dataset preset (see `fasticcl presets`).", complete="datasets")
     ] = None,
     *,
     method: Annotated[
-        str | None, Option("iccl, ce, mixup or crt. None: iccl.", metavar="NAME", complete="methods")
+        str | None,
+        Option("Training method: iccl, ce, mixup or crt. None: iccl.", metavar="NAME", complete="methods"),
     ] = None,
-    resume: Annotated[bool, Option("Continue the run with this name, or the newest of the dataset.")] = False,
+    resume: Annotated[
+        bool, Option("Continue the run with the given name, or the newest run of the dataset.")
+    ] = False,
     config: ConfigFile = None,
     set: Settings = (),
     console: Progress = None,
@@ -45,11 +48,11 @@ def train(
 ) -> "Report":
     """Train both stages on a dataset and return the report. `fasticcl train` has the same options.
 
-    An option that is None has the value of the dataset preset.
+    Options that are None keep the values of ``config`` or the presets.
 
     Raises:
         UserError: invalid input.
-        Stopped: the run was stopped by SIGINT or SIGTERM. Its state is saved and `resume` continues it.
+        Stopped: the run was stopped by SIGINT or SIGTERM. Its state is saved, and ``resume`` continues it.
         TrainingFailed: the loss is not finite, or too many images are unreadable.
     """
     resolved = configure(dataset, method=method, config=config, set=set, **options)
@@ -82,8 +85,8 @@ def rebalance(
     """Repeat the rebalancing stage of a run (section 3.6) as a new run and return its report.
 
     The new run is written next to the old one, which is not changed. If the old run was moved out of a
-    folder with the name of its dataset, the new one is written to PROJECT/DATASET. With unchanged settings
-    the new run equals the old one, bit for bit on a CPU.
+    folder with the name of its dataset, the new one is written to PROJECT/DATASET. With unchanged settings,
+    the new run reproduces the old one, bit for bit on a CPU.
 
     Raises:
         UserError: invalid input.
@@ -103,16 +106,17 @@ def sweep(
     over: Annotated[
         Mapping[str, Any] | Iterable[str],
         Option(
-            "Settings of the rebalancing stage and their values, as rebalance.key=value,value. Repeatable: "
-            "every combination is run. Python also accepts a mapping to lists of values.",
+            "Setting of the rebalancing stage and the values to try, as rebalance.key=value,value. "
+            "Repeatable, to run every combination.",
             metavar="rebalance.KEY=V,V...",
         ),
     ] = (),
     holdout: Annotated[
         float | None,
         Option(
-            "Training images to choose on: below 1 a fraction of each class, otherwise images per class, at "
-            "most half of a class. 0: none, and no choice. None: data.holdout of the run if set, else 0.1.",
+            "Training images withheld to choose the best settings: a fraction of each class if below 1, "
+            "otherwise the number of images per class (at most half of a class). With 0, no best settings "
+            "are chosen. None: data.holdout of the run if set, otherwise 0.1.",
             metavar="SHARE",
         ),
     ] = None,
@@ -121,17 +125,19 @@ def sweep(
     workers: RunWorkers = None,
     console: Progress = None,
 ) -> "SweepResult":
-    """Run the rebalancing stage with several settings on the representation stage of one run.
+    """Run the rebalancing stage of a run with several settings.
 
-    The best setting has the highest mean per-class accuracy on training images that the stage withholds,
-    never on the reported split. If the representation stage was trained on these images, their accuracy is
-    too high and may not separate the settings. Train with ``data.holdout`` to withhold them from both
-    stages. Writes sweep.json, sweep.csv, sweep.svg and sweep.png to RUN/sweep-N, as in Figure 4 of the paper.
+    ``over`` may also be a mapping from settings to lists of values. The best settings are those with the
+    highest mean per-class accuracy on holdout images, which are training images that the stage withholds.
+    The evaluated split is never used to choose. If the representation stage was trained on the holdout
+    images, their accuracy is too high and may not distinguish the settings. Train with ``data.holdout`` to
+    withhold them from both stages. The sweep writes sweep.json, sweep.csv, sweep.svg and sweep.png (compare
+    Figure 4 of the paper) to RUN/sweep-N.
 
     Raises:
         UserError: invalid input.
         TrainingFailed: too many images are unreadable.
-        KeyboardInterrupt: the sweep was interrupted. The settings that had finished are written.
+        KeyboardInterrupt: the sweep was interrupted. The results of the finished settings are written.
     """
     from fasticcl.sweep.sweep import sweep_run
 
@@ -162,7 +168,7 @@ def _stage_settings(set: Settings, device: str | None, workers: int | None) -> d
 
 def _write_report(report: "Report", console: Console | None) -> "Report":
     """Write the report page of a finished run if it is enabled."""
-    if rank_environment.rank() == 0:  # the process group has ended
+    if rank_environment.rank() == 0:  # from the environment, because the process group has ended
         from fasticcl.report.report import report_finished_run
 
         report_finished_run(report.run, console)

@@ -6,10 +6,10 @@ from typing import Literal
 from fasticcl.bench.measure import format_figure
 
 Bottleneck = Literal["loader", "step", "both"]
-_CONTENTION = 0.85  # end to end below this share of the slower part: the two compete for a resource
-_EQUAL = 0.95  # a loader that reaches this share of the step is as fast
+_CONTENTION = 0.85  # below this share of the slower part, loader and step compete for a resource
+_EQUAL = 0.95  # a loader with at least this share of the step's rate counts as equally fast
 _SHORT_SIDE = 256
-_WORTH_SHRINKING = 1.2  # times the short side, above which smaller stored images save decoding time
+_WORTH_SHRINKING = 1.2  # above this multiple of the short side, smaller stored images save decoding time
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Situation:
     """Median short side of the stored images, in pixels."""
     image_size: int
     compiled: bool
-    """True if the step is compiled, or was tried compiled and found slower."""
+    """True if the step is compiled, or if a trial found compilation slower."""
     bfloat16: bool
     batch_size: int
     hw_decoder_load: float
@@ -41,10 +41,10 @@ class Advice:
 
 
 def advise(situation: Situation) -> Advice:
-    """Return the bottleneck: the slower part, or both if end to end is much slower than either.
+    """Return the bottleneck: the slower part, or both if end-to-end training is much slower than either.
 
-    On a CPU, loader and step share the cores, so end to end is always slower than either. There the
-    slower part is named in any case.
+    On a CPU, loader and step share the cores, so end-to-end training is always slower than either. In this
+    case, the result is always the slower part.
     """
     slower = min(situation.loader, situation.step)
     figures = (
@@ -59,7 +59,7 @@ def advise(situation: Situation) -> Advice:
         )
     if situation.loader < _EQUAL * situation.step:
         return Advice("loader", f"The loader is the bottleneck ({figures}). {_loader(situation)}.")
-    shared = "" if situation.gpu else "; both share the cores"
+    shared = "" if situation.gpu else ", with loader and step on the same cores"
     return Advice("step", f"The step is the bottleneck ({figures}{shared}). {_step(situation)}.")
 
 

@@ -41,7 +41,7 @@ def measure_conversion(
     count, threads = images or _IMAGES, workers or available_cores()
     notes = ()
     if data is None:
-        timing.say("generating images to convert")
+        timing.show_status("generating images to convert")
         generated = generate_images(count, min(20, count), threads)
         data = scratch / "files"
         write_files(generated, data)
@@ -72,7 +72,7 @@ def open_source(path: Path, limit: int) -> Source:
 
 
 def conversion_task(source: Source, shrink: Shrink | None, workers: int, dest: Path) -> Task:
-    """Return the task of converting a source again and again. Each whole conversion is one batch."""
+    """Return a task that converts a source repeatedly. Each conversion counts as one batch."""
     images = sum(map(len, source.splits.values()))
     shard_size = max(1, len(source.splits["train"]) // (_SHARDS_PER_WORKER * workers))
 

@@ -11,14 +11,14 @@ from itertools import islice
 from typing import Any
 
 Task = Callable[[], Iterator[int]]
-"""Starts a fresh task and yields the number of images in each batch. Closing the iterator ends the task."""
+"""Starts a task and yields the number of images in each batch. Closing the iterator ends the task."""
 Clock = Callable[[], float]
 Synchronize = Callable[[], None]
 """Blocks until all work queued on the device is done."""
 
 
 def no_queue() -> None:
-    """Return at once: a CPU has no queue to wait for."""
+    """Do nothing, because a CPU has no queue to wait for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Measurement:
 
 
 def format_figure(value: float) -> str:
-    """Return a figure as text: whole numbers from 100 on, three digits below."""
+    """Format a figure: as a whole number from 100 on, with three significant digits below."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -67,7 +67,7 @@ def throughput(
     """Return the images per second of one run.
 
     Args:
-        task: the task to time, started afresh.
+        task: the task to time.
         seconds: the run ends with the first batch after this time.
         warmup: batches before the clock starts. A task with a prefetch queue needs more than the queue
             holds, because batches prepared earlier must not count.
@@ -117,14 +117,14 @@ class Timing:
 
     repeats: int
     seconds: float
-    say: Callable[[str], None]
+    show_status: Callable[[str], None]
     """Called with a description of what is being measured."""
 
     def __call__(
         self, tasks: Mapping[str, Task], warmup: Mapping[str, int], synchronize: Synchronize = no_queue
     ) -> dict[str, Measurement]:
         """Measure tasks in interleaved runs."""
-        self.say(f"measuring {', '.join(tasks)}: {self.repeats} times {self.seconds:g} s each")
+        self.show_status(f"measuring {', '.join(tasks)}: {self.repeats} times {self.seconds:g} s each")
         return interleaved_throughput(
             tasks, repeats=self.repeats, seconds=self.seconds, warmup=warmup, synchronize=synchronize
         )
@@ -134,7 +134,7 @@ class Stopwatch:
     """Adds elapsed time to the innermost running part, after waiting for the device.
 
     Args:
-        rest: name of the part that time outside all others is added to.
+        rest: name of the part that receives the time outside all other parts.
         synchronize, clock: as in `throughput`.
     """
 

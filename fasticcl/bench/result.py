@@ -15,7 +15,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one call of ``fasticcl bench``, with the settings and the hardware they depend on."""
+    """Figures from one call of ``fasticcl bench``, with the settings and the hardware that they depend on."""
 
     settings: Mapping[str, Any]
     images: Mapping[str, Any]
@@ -24,9 +24,9 @@ class Result:
     parts: Mapping[str, Measurement] = field(default_factory=dict)
     """Milliseconds of the parts of a training step, from a pass that waits for the device after each."""
     notes: tuple[str, ...] = ()
-    """Conditions of the measurement that a reader must know."""
+    """Conditions of the measurement, printed below the figures."""
     binds: str | None = None
-    """Bottleneck of training: loader, step or both."""
+    """Bottleneck of training: loader, step or both. None if it was not determined."""
     advice: str | None = None
     """A sentence that names the bottleneck and the settings to change."""
     hardware: Mapping[str, Any] = field(default_factory=dict)

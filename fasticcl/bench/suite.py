@@ -19,10 +19,10 @@ BENCHMARKS = ("plan", "loader", "step", "train", "convert", "all")
 QUIET = 0.5  # load average above which other work disturbs the measurement
 _CPU_SECONDS, _GPU_SECONDS = 1.5, 3.0
 
-Say = Callable[[str], None]
+ShowStatus = Callable[[str], None]
 
 
-def silent(_: str) -> None:
+def ignore_status(_: str) -> None:
     """Ignore a progress message."""
 
 
@@ -36,30 +36,30 @@ def benchmark(
     data: Path | None = None,
     workers: int | None = None,
     images: int | None = None,
-    say: Say = silent,
+    show_status: ShowStatus = ignore_status,
     **options: Any,
 ) -> Result:
-    """Run a benchmark as `fasticcl.benchmark` describes. ``options`` go to `open_workload`.
+    """Run a benchmark, see `fasticcl.benchmark`. ``options`` are passed on to `open_workload`.
 
     Raises:
-        UserError: an unknown benchmark or phase, or invalid options.
+        UserError: the benchmark or the phase does not exist, or the options are invalid.
     """
     _check(what, phase, repeats, seconds)
     machine = hardware()
     with tempfile.TemporaryDirectory(prefix="fasticcl-bench-") as scratch:
         folder = Path(scratch)
         if what == "convert":
-            timing = Timing(repeats, seconds or _CPU_SECONDS, say)
+            timing = Timing(repeats, seconds or _CPU_SECONDS, show_status)
             result = _conversion(folder, data, workers, images, timing)
         else:
-            say("opening shards" if data or options.get("config") else "generating images")
+            show_status("opening shards" if data or options.get("config") else "generating images")
             if what in ("plan", "step"):
                 images = images or 1  # no image is decoded, so the minimum of one batch is enough
             workload = open_workload(folder, dataset, data=data, workers=workers, images=images, **options)
             if what not in ("plan", "loader"):
-                workload = workload.in_training_mode(say)
+                workload = workload.in_training_mode(show_status)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
-            timing = Timing(repeats, seconds or default, say)
+            timing = Timing(repeats, seconds or default, show_status)
             result = measure_training(what, workload, phase or "interpolative", timing, machine["cores"])
             if what == "all":
                 result = result.joined(_conversion(folder, None, workers, images, timing))
@@ -83,7 +83,7 @@ def measure_training(what: str, workload: Workload, phase: Phase, timing: Timing
         return _result(workload, measured)
     together = measure_phase(workload, phase, ("loader", "step", "train"), timing)
     measured |= together
-    timing.say("timing the parts of a step")
+    timing.show_status("timing the parts of a step")
     parts = training.measure_parts(workload, phase, 2 * timing.seconds)
     advice = advise(situation(workload, [rate.median for rate in together.values()], cores))
     for other in phases:
@@ -127,11 +127,11 @@ def _check(what: str, phase: str | None, repeats: int, seconds: float | None) ->
     if phase is not None and phase not in PHASES:
         raise UserError(f"There is no phase {phase!r}. {nearest(phase, PHASES)}")
     if repeats < 1 or (seconds is not None and seconds <= 0):
-        raise UserError("A benchmark needs at least one repeat, of more than 0 seconds.")
+        raise UserError("--repeats must be at least 1, and --seconds must be greater than 0.")
 
 
 def _conversion(*arguments: Any) -> Result:
-    # Imported here because it needs simplejpeg, which the other benchmarks do not.
+    # Imported here because it needs simplejpeg, and the other benchmarks do not.
     from fasticcl.bench.conversion import measure_conversion
 
     return measure_conversion(*arguments)
@@ -143,7 +143,7 @@ def _result(
     parts: Mapping[str, Measurement] | None = None,
     advice: Advice | None = None,
 ) -> Result:
-    notes = ["both images of a pair count; warm-up is excluded"]
+    notes = ["both images of a pair are counted, and warm-up is excluded"]
     if generated := workload.generated:
         notes.append(
             f"images: {len(generated.contents)} of {generated.width}×{generated.height} pixels, "
@@ -155,7 +155,7 @@ def _result(
         every = workload.config.engine.log_every
         notes.append(
             "the parts come from a second pass that waits for the device after each part, so they add up to "
-            f"more than an unmodified step; a log line is written only every {every} steps"
+            f"more than an unmodified step. A log line is written only every {every} steps"
         )
         notes += [f"{name}: {training.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
     return Result(

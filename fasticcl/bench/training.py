@@ -1,8 +1,8 @@
-"""Throughput of training and of its pieces, and the time of each part of a step.
+"""Throughput of training and of its components, and the time of each part of a step.
 
 Throughput is measured on the unmodified engine. The parts are measured in a separate pass, in which the host
 waits for the device before and after each part. They therefore add up to more than an unmodified step, in
-which host and device, and loader and step, work at the same time.
+which host and device work concurrently, as do loader and step.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.stage import Stage
 
 PLAN_WARMUP = 20  # batches
-STEP_WARMUP = 2  # steps; the first one compiles
+STEP_WARMUP = 2  # steps, of which the first compiles
 LOG_LINE = "log line"
 PARTS = {
     "plan": "rows, crops, flips, colours and λ, in the training thread",
@@ -37,7 +37,7 @@ PARTS = {
     "wait": "waiting for decoded and augmented images",
     "forward": "forward pass of the network",
     "losses": "losses and centroids",
-    "backward": "backward pass, and everything outside the other parts",
+    "backward": "backward pass, and all time outside the other parts",
     "optimiser": "optimizer step and clearing of gradients",
     "metrics": "sums of the losses on the device",
     LOG_LINE: "reading and writing the sums, only every engine.log_every steps",
@@ -46,12 +46,12 @@ _MIN_STEPS, _MAX_STEPS, _WARMUP_STEPS = 3, 50, 2
 
 
 def loader_warmup(config: Config) -> int:
-    """Return the warm-up of a loader in batches: more than a pipeline prefetches."""
+    """Return the number of warm-up batches of a loader, one more than a pipeline prefetches."""
     return config.engine.prefetch + 1
 
 
 def plan_task(workload: Workload, phase: Phase) -> Task:
-    """Return the task of planning batches without reading any image."""
+    """Return a task that plans batches without reading any image."""
 
     def start() -> Iterator[int]:
         loader = workload.loader()
@@ -63,7 +63,7 @@ def plan_task(workload: Workload, phase: Phase) -> Task:
 
 
 def loader_task(workload: Workload, phase: Phase) -> Task:
-    """Return the task of loading batches without a consumer, from a new pipeline."""
+    """Return a task that loads batches from a new pipeline, without a consumer."""
 
     def start() -> Iterator[int]:
         for batch in workload.loader().batches(phase):
@@ -73,7 +73,7 @@ def loader_task(workload: Workload, phase: Phase) -> Task:
 
 
 def step_task(workload: Workload, phase: Phase) -> Task:
-    """Return the task of taking training steps on one synthetic batch that stays on the device."""
+    """Return a task that takes training steps on one synthetic batch, which stays on the device."""
     config, device = workload.config, workload.machine.device
     size, side = config.optim.batch_size, config.data.image_size
     batch = synthetic_batch(phase, size, side, workload.num_classes, device)
@@ -87,7 +87,7 @@ def step_task(workload: Workload, phase: Phase) -> Task:
 
 
 def training_task(workload: Workload, phase: Phase) -> Task:
-    """Return the task of end-to-end training: a new pipeline, training steps and log lines."""
+    """Return a task that trains end to end: a new pipeline, training steps and log lines."""
 
     def start() -> Iterator[int]:
         loader, before = workload.loader(), 0
@@ -117,7 +117,7 @@ class BenchLoop:
         )
 
     def steps(self, batches: Iterator[Batch | StreamBatch], log: bool = False) -> Iterator[int]:
-        """Take training steps without end and yield their count. If ``log``, also write log lines."""
+        """Take training steps indefinitely and yield their count. If ``log`` is True, write log lines."""
         while True:
             self.loop.take_step(self.stage, batches, self.stats)
             if log and self.stats.steps % self.log_every == 0:
@@ -139,7 +139,7 @@ def open_loop(workload: Workload, phase: Phase, loader: Loader | None = None) ->
 def measure_parts(
     workload: Workload, phase: Phase, seconds: float, clock: Clock = time.perf_counter
 ) -> dict[str, Measurement]:
-    """Return the milliseconds per step of each of `PARTS`, over about ``seconds``: 3 to 50 steps."""
+    """Return the milliseconds per step of each of `PARTS`, from 3 to 50 steps in about ``seconds``."""
     loader = workload.loader()
     stopwatch = Stopwatch("backward", workload.machine.synchronize, clock)
     milliseconds: dict[str, list[float]] = defaultdict(list)
@@ -163,7 +163,7 @@ def measure_parts(
 
 
 def _instrumented(loader: Loader, loop: BenchLoop) -> list[tuple[object, str, str]]:
-    """Return object, method and part of every call to time."""
+    """Return the object, the method name and the part of each call to be timed."""
     stage = loop.stage
     names = ("forward", "features", "student")  # each stage has some of these
     forward = [(stage, name, "forward") for name in names if hasattr(stage, name)]

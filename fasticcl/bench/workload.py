@@ -27,12 +27,12 @@ from fasticcl.shards.manifest import Manifest
 from fasticcl.system.machine import MODES, Machine, choose_machine
 from fasticcl.system.resources import available_cores
 
-# Number of classes K of the real datasets: classifier and centroids get this size even on synthetic images.
+# Number of classes K of the real datasets. Classifier and centroids have this size even on synthetic images.
 _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
 _OTHER_CLASSES = 1000
 _SYNTHETIC_CLASSES = 20
 _SAMPLED = 10_000  # images of a large dataset whose sizes are read
-_LARGE = 64  # pixels; above this, the preset's network needs many seconds per step on a CPU
+_LARGE = 64  # pixels. Above this, the preset's network takes many seconds per step on a CPU.
 _ON_CPU = {"optim.batch_size": 4, "method.encoder": "resnet18", "data.image_size": 128}
 _NO_LEARNING = 1e-6  # learning rate: the weights hardly change, so no loss diverges
 
@@ -49,18 +49,18 @@ class Workload:
     generated: SyntheticImages | None
     """The synthetic images, or None if the benchmark uses existing shards."""
     notes: tuple[str, ...] = ()
-    """Choices that the benchmark made by itself."""
+    """Automatic choices of the benchmark, for the user."""
 
     @property
     def threads(self) -> int:
         """Number of decoding threads."""
         return self.config.engine.workers or available_cores()
 
-    def in_training_mode(self, say: Callable[[str], None]) -> "Workload":
-        """Return the workload in the execution mode that training chooses, after a trial if it needs one."""
+    def in_training_mode(self, show_status: Callable[[str], None]) -> "Workload":
+        """Return the workload in the execution mode that training chooses, after a trial if necessary."""
         if not wants_trial(self.config, self.machine):
             return self
-        say("trying execution modes")
+        show_status("trying execution modes")
         trial = try_modes(self.config, self.num_classes, self.machine)
         machine = replace(self.machine, mode=trial.fastest)
         return replace(self, machine=machine, notes=(*self.notes, f"mode: {trial.describe()}"))
@@ -144,7 +144,7 @@ def open_workload(
             configuration.
 
     Raises:
-        UserError: invalid options, or a process started by ``torchrun``.
+        UserError: the options are invalid, or the process was started by ``torchrun``.
     """
     synthetic = not (data or config)
     if dataset is None and not config:
@@ -154,7 +154,7 @@ def open_workload(
     resolved, notes = _configure(dataset, config, settings, assignments)
     machine = choose_machine(resolved.engine)
     if machine.ranks.world_size > 1:
-        raise UserError("fasticcl bench measures a single process; start it without torchrun.")
+        raise UserError("fasticcl bench measures a single process. Start it without torchrun.")
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True  # as in training
     generated = _generate(resolved, images, folder / "shards", machine) if synthetic else None
@@ -166,7 +166,7 @@ def open_workload(
 def _configure(
     dataset: str | None, file: Path | None, settings: dict[str, Any], assignments: Sequence[str]
 ) -> tuple[Config, tuple[str, ...]]:
-    """Return the configuration, smaller on a CPU where the user set nothing, and a note if it is smaller."""
+    """Return the configuration and notes. On a CPU, large settings that the user has not set are reduced."""
     keys = {
         "data.dir": settings.get("data") and str(settings["data"]),
         "data.image_size": settings.get("image_size"),
@@ -184,7 +184,7 @@ def _configure(
     if not small:
         return config, ()
     config = resolve(dataset, options=as_layer(keys | small), assignments=assignments)
-    note = f"small for a CPU unless set: {', '.join(f'{key}={value}' for key, value in small.items())}"
+    note = f"reduced for the CPU: {', '.join(f'{key}={value}' for key, value in small.items())}"
     return config, (note,)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fasticcl.api import diagnostics
 from fasticcl.cli.command import command
-from fasticcl.cli.terminal import lasting_console
+from fasticcl.cli.terminal import persistent_console
 from fasticcl.console import print_lines
 from fasticcl.errors import UserError
 from fasticcl.system.allocator import keep_freed_memory
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", help="Write the result to this file.", metavar="FILE")
+    Path | None, typer.Option("--json", help="Write the result to this file as JSON.", metavar="FILE")
 ]
 
 
@@ -34,7 +34,7 @@ JsonFile = Annotated[
     omit=("images", "image_size", "encoder", "device", "workers"),
 )
 def plan(*, file: JsonFile = None, **options: Any) -> None:
-    """Images per second that the plan draws, without reading images."""
+    """Measure the planning of batches, without reading images."""
     _measure("plan", file, options)
 
 
@@ -47,7 +47,7 @@ def plan(*, file: JsonFile = None, **options: Any) -> None:
     omit=("encoder",),
 )
 def loader(*, file: JsonFile = None, **options: Any) -> None:
-    """Images per second of the loader, without a consumer."""
+    """Measure the loader, without a consumer."""
     _measure("loader", file, options)
 
 
@@ -59,7 +59,7 @@ def loader(*, file: JsonFile = None, **options: Any) -> None:
     omit=("images", "workers"),
 )
 def step(*, file: JsonFile = None, **options: Any) -> None:
-    """Images per second of a training step, on synthetic batches on the device."""
+    """Measure training steps, on a synthetic batch on the device."""
     _measure("step", file, options)
 
 
@@ -71,7 +71,10 @@ def step(*, file: JsonFile = None, **options: Any) -> None:
     name="train",
 )
 def train(*, file: JsonFile = None, **options: Any) -> None:
-    """Training end to end, compared with loader and step alone: the bottleneck and how to widen it."""
+    """Measure end-to-end training and name the bottleneck.
+
+    The loader and the step are also measured alone, and settings that may speed up training are suggested.
+    """
     _measure("train", file, options)
 
 
@@ -86,7 +89,7 @@ def train(*, file: JsonFile = None, **options: Any) -> None:
     ),
 )
 def convert(*, file: JsonFile = None, **options: Any) -> None:
-    """Images per second of conversion, with unchanged and with downscaled images."""
+    """Measure conversion, with unchanged and with downscaled images."""
     _measure("convert", file, options)
 
 
@@ -97,7 +100,10 @@ def convert(*, file: JsonFile = None, **options: Any) -> None:
     name="all",
 )
 def everything(*, file: JsonFile = None, **options: Any) -> None:
-    """All benchmarks, and a Markdown page to paste into an issue. --phase selects the phase of train."""
+    """Run all benchmarks and print a Markdown page to paste into an issue.
+
+    --phase selects the phase in which end-to-end training is measured.
+    """
     _measure("all", file, options)
 
 
@@ -108,7 +114,7 @@ def _measure(what: str, file: Path | None, options: dict[str, Any]) -> None:
     if file and not file.parent.is_dir():
         raise UserError(f"There is no folder {file.parent} for --json. Create it first.")
     keep_freed_memory()  # as in training
-    console = lasting_console()
+    console = persistent_console()
     result = diagnostics.benchmark(what, **options, console=Console(stderr=True))
     for table in tables(result):
         console.print(table)

@@ -34,7 +34,7 @@ def command(
         examples: command lines for the end of the help.
         name: name of the command. None: that of the verb.
         omit: options of the verb that the command does not have.
-        before: moves an option in front of another one.
+        before: options to move, each with the option in front of which it is placed.
     """
 
     def register(function: Callable[..., None]) -> None:
@@ -59,7 +59,7 @@ def command(
 
 
 def epilog(*examples: str) -> str:
-    """Return the end of a help text, with one example per line, which are not wrapped."""
+    """Return the epilog of a help text, with one unwrapped example per line."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
 
 
@@ -68,7 +68,7 @@ def _is_option(parameter: inspect.Parameter, omit: Collection[str]) -> bool:
 
 
 def _parameter(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return a parameter of a verb as one of a typer command."""
+    """Convert a parameter of a verb into a parameter of a typer command."""
     annotation, option = get_args(parameter.annotation)
     kind = _type(annotation, option)
     flags = option.flags
@@ -90,7 +90,7 @@ def _parameter(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _type(annotation: Any, option: Option) -> Any:
-    """Return the type on the command line: of several, a list, a path or a string, in this order."""
+    """Return the command-line type of an annotation, for a union preferably a list, a path or a string."""
     if isinstance(annotation, ForwardRef) or (get_origin(annotation) is Literal and option.metavar):
         return str
     if get_origin(annotation) not in (Union, UnionType):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 
 def _starting(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Return a completion function. The names are looked up when it is called."""
+    """Return a completion function that looks up the names when it is called."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]

@@ -13,7 +13,7 @@ from rich.console import Console
 from fasticcl.api import datasets as api
 from fasticcl.cli import tables
 from fasticcl.cli.command import command, epilog
-from fasticcl.cli.terminal import lasting_console, leave
+from fasticcl.cli.terminal import leave, persistent_console
 from fasticcl.console import print_lines
 from fasticcl.errors import Stopped
 from fasticcl.system import rank_environment
@@ -31,9 +31,10 @@ app = typer.Typer()
 def convert(dest: Path, **options: Any) -> None:
     """Convert a dataset into shards.
 
-    The same command continues a conversion that was stopped. Under torchrun the processes divide the shards.
+    Running the same command again continues a stopped conversion. Under torchrun, the processes divide the
+    shards.
     """
-    console = lasting_console()
+    console = persistent_console()
     rank, world_size = rank_environment.rank(), rank_environment.world_size()
     try:
         manifest = api.convert(dest=dest, **options, rank=rank, world_size=world_size, console=console)
@@ -50,7 +51,7 @@ def convert(dest: Path, **options: Any) -> None:
 def verify(dest: Path, *, decode: bool = False, **options: Any) -> None:
     """Check the integrity of shards.
 
-    Compares checksums, indexes and manifest. The exit code is 1 if there is a problem.
+    Compares the files with their checksums, indexes and manifest. The exit code is 1 if there is a problem.
     """
     console = Console()
     findings = api.verify(dest, decode=decode, **options, console=console)
@@ -72,7 +73,8 @@ def verify(dest: Path, *, decode: bool = False, **options: Any) -> None:
 def show(*, samples: Path | None = None, **options: Any) -> None:
     """Print a summary of shards.
 
-    Shows splits, classes, imbalance, image sizes and a histogram. --samples draws what the network sees.
+    Shows splits, classes, imbalance, image sizes and a histogram. --samples draws training images as the
+    network receives them.
     """
     print_lines(Console(), tables.shards_summary(api.show(samples=samples, **options)))
     if samples:
@@ -89,8 +91,8 @@ def datasets() -> None:
 
 
 @app.command(epilog=epilog("fasticcl presets", "fasticcl presets inat2018"))
-def presets(name: Annotated[str | None, typer.Argument(help="Preset to show.")] = None) -> None:
-    """List the presets, or print one with its sources."""
+def presets(name: Annotated[str | None, typer.Argument(help="Preset to print.")] = None) -> None:
+    """List the presets, or print one with the sources of its settings."""
     from fasticcl.resolve import preset_names, preset_text
 
     if name:
@@ -101,7 +103,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="Preset to show.")] 
         typer.echo(f"{kind} presets, for fasticcl train {use}:")
         for preset in preset_names(kind):
             typer.echo(f"  {preset:<12} {preset_text(preset, kind).splitlines()[0].removeprefix('# ')}")
-    typer.echo("To print a preset with its sources: fasticcl presets NAME")
+    typer.echo("To print a preset with the sources of its settings: fasticcl presets NAME")
 
 
 def layout_lines() -> Iterator[str]:
@@ -110,8 +112,8 @@ def layout_lines() -> Iterator[str]:
 
     for name, layout in LAYOUTS.items():
         yield name
-        yield f"  what     {layout.description}"
+        yield f"  content  {layout.description}"
         if layout.download:
-            yield f"  get      {layout.download}"
+            yield f"  source   {layout.download}"
         yield f"  licence  {layout.licence}"
         yield f"  next     {layout.example}"

@@ -27,10 +27,10 @@ app = typer.Typer()
     "fasticcl report runs/inat2018/iccl-* runs/inat2018/ce-* --output comparison",
 )
 def report(runs: list[Path], **options: Any) -> None:
-    """Write report.html of a run, or a comparison of several runs.
+    """Write the report of a run, or a comparison of several runs.
 
-    Next to it are the figures as SVG and PNG, the numbers as JSON and a row of a LaTeX table. A comparison
-    shows mean and standard deviation over the runs of each configuration.
+    Writes report.html and, next to it, the figures (SVG and PNG), the numbers (JSON) and rows of a LaTeX
+    table. A comparison shows the mean and the standard deviation over the seeds of each configuration.
     """
     with Console(stderr=True).status("writing the report"):
         page = diagnostics.report(*runs, **options)
@@ -41,7 +41,7 @@ def report(runs: list[Path], **options: Any) -> None:
 def doctor(*, json_output: Json = False, **options: Any) -> None:
     """Check this machine and report problems.
 
-    Every line that is not ok says how to fix it. The exit code is 1 if an error prevents training.
+    Each warning or error is followed by a recommended fix. The exit code is 1 if an error prevents training.
     """
     with Console(stderr=True).status("checking the machine"):
         findings = diagnostics.doctor(**options)
@@ -54,7 +54,7 @@ def doctor(*, json_output: Json = False, **options: Any) -> None:
 
 
 def finding_lines(findings: "list[Finding]") -> Iterator[Text]:
-    """Yield each finding of doctor with its advice, and their counts."""
+    """Yield the findings of doctor with their advice, then the number of findings by status."""
     colors = {"ok": "green", "warning": "yellow", "error": "red"}
     width = max(len(finding.name) for finding in findings) + 2
     for finding in findings:

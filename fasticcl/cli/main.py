@@ -9,7 +9,7 @@ import typer
 
 from fasticcl.cli import datasets, diagnostics, models, training
 from fasticcl.cli.bench import app as bench
-from fasticcl.cli.terminal import ending_with_its_reader, leave
+from fasticcl.cli.terminal import exit_on_closed_stdout, leave
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 from fasticcl.system import rank_environment
 from fasticcl.version import __version__
@@ -43,13 +43,13 @@ def options(
 def main() -> NoReturn:
     """Run the command line. Exit codes: 0 success, 1 failure, 2 invalid input, 130 or 143 signal.
 
-    If standard output is closed early, the process ends by SIGPIPE, except for commands that continue
-    without output (`lasting_console`).
+    If standard output is closed early, SIGPIPE ends the process, except for commands that continue
+    without output (`persistent_console`).
     """
-    # Problems of images are recorded in quarantine.jsonl.
+    # Pillow's warnings about images are redundant, because quarantine.jsonl lists unreadable images.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        with ending_with_its_reader():
+        with exit_on_closed_stdout():
             app()
     except UserError as error:
         leave(2, f"error: {error}")

@@ -9,7 +9,7 @@ from rich.console import Console
 from fasticcl.api import models
 from fasticcl.cli import tables
 from fasticcl.cli.command import command
-from fasticcl.cli.terminal import leave, opened
+from fasticcl.cli.terminal import leave, open_output
 from fasticcl.console import print_lines
 from fasticcl.predict.predictions import OutputFormat, write_predictions
 from fasticcl.system.allocator import keep_freed_memory
@@ -28,7 +28,9 @@ def predict(
     *,
     format: Annotated[
         OutputFormat,
-        typer.Option(help="table: a line per image. csv: a line per class. jsonl: an object per image."),
+        typer.Option(
+            help="table: one line per image. csv: one line per image and class. jsonl: one object per image."
+        ),
     ] = "table",
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: standard output.", metavar="FILE")
@@ -37,12 +39,12 @@ def predict(
 ) -> None:
     """Classify images and print the classes with their probabilities.
 
-    An unreadable image is a row with its error. The number of these is printed on standard error. The exit
-    code is 1 if no image could be read.
+    The output of an unreadable image contains the error. The number of unreadable images is printed on
+    standard error, and the exit code is 1 if no image could be read.
     """
     keep_freed_memory()
     predictions = models.predict(**options)
-    with opened(output) as file:
+    with open_output(output) as file:
         count, errors = write_predictions(predictions, file, format)
     if output:
         typer.echo(f"{output}: {count:,} images", err=True)
@@ -59,7 +61,7 @@ def predict(
 def export(**options: Any) -> None:
     """Export a model for other programs.
 
-    A MODEL_CARD.md is written next to it. The exported file is kept only if its outputs match those of
-    PyTorch. Otherwise the exit code is 1.
+    A MODEL_CARD.md is written next to the exported file. The file is kept only if its outputs match those of
+    PyTorch. Otherwise, the exit code is 1.
     """
     print_lines(Console(), tables.export_summary(models.export(**options)))

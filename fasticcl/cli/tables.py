@@ -20,7 +20,7 @@ _BAR_WIDTH = 40  # characters of the longest bar of a histogram
 
 
 def first_lines(title: str, lines: list[str]) -> Iterator[str]:
-    """Yield the first 20 lines, each with a prefix, and the number of the others."""
+    """Yield the first 20 lines, each with a prefix, and the number of the remaining lines."""
     yield from (title + line for line in lines[:_MAX_LINES])
     if len(lines) > _MAX_LINES:
         yield f"{title}{len(lines) - _MAX_LINES:,} more"
@@ -43,7 +43,7 @@ def accuracy_table(report: "Report") -> Table:
 
 
 def sweep_table(sweep: "SweepResult") -> Table:
-    """Return the accuracies of a sweep as a table that marks the best setting and that of the run."""
+    """Return the accuracies of a sweep as a table that marks the best settings and those of the run."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
@@ -68,11 +68,14 @@ def sweep_table(sweep: "SweepResult") -> Table:
 
 
 def sweep_conclusion(sweep: "SweepResult") -> Iterator[str]:
-    """Yield the files of a sweep, its holdout, the best setting and the command that makes a run of it."""
+    """Yield the files of a sweep, its holdout, the best settings and the command that trains with them."""
     holdout = sweep.holdout
     yield f"Figure: {sweep.folder / 'sweep.svg'}    data: sweep.json, sweep.csv"
     if not holdout.images:
-        yield "No best setting, because there are no holdout images and the reported split must not choose."
+        yield (
+            "No best setting was chosen, because there are no holdout images and the evaluated split must "
+            "not be used to choose."
+        )
         return
     yield (
         f"holdout: {holdout.images:,} training images of {holdout.classes:,} classes, withheld from "
@@ -81,14 +84,14 @@ def sweep_conclusion(sweep: "SweepResult") -> Iterator[str]:
     if holdout.seen:
         yield (
             "         The representation stage was trained on them, so this accuracy is too high and only "
-            "good for comparison. `fasticcl train --set data.holdout=0.1` withholds them from both stages."
+            "useful for comparison. `fasticcl train --set data.holdout=0.1` withholds them from both stages."
         )
     if sweep.best is None:
-        yield "No best setting, because the holdout images do not separate these settings."
+        yield "No best setting was chosen, because the holdout accuracy is the same for all settings."
     else:
         values = ", ".join(f"{key}={value}" for key, value in sweep.best.values.items())
         yield f"Best on the holdout images: {values}"
-        yield f"Next: {sweep.command}    a run with it"
+        yield f"Next: {sweep.command}    create a run with these settings"
 
 
 def after_training(report: "Report") -> Iterator[str]:
@@ -102,7 +105,7 @@ def after_training(report: "Report") -> Iterator[str]:
     seeded = f"--name {name} --seed {seed + 1}"
     yield f"Next: fasticcl predict {run} IMAGE...    classify your own images"
     if "after" in report.rows:
-        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    compare settings of rebalancing"
+        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    compare rebalancing settings"
     yield f"      fasticcl train -c {run}/config.toml {seeded}    repeat with another seed"
     if runs.name == "demo" and not report.run.name.startswith("ce"):
         yield "      fasticcl train demo --method ce    a baseline for comparison"
@@ -127,7 +130,7 @@ def after_conversion(manifest: "Manifest", dest: Path) -> str:
 
 
 def conversion_summary(manifest: "Manifest", dest: Path) -> Iterator[str]:
-    """Yield sizes, re-encoded images and unreadable images of a conversion."""
+    """Yield the sizes of the splits, and the numbers of re-encoded and of unreadable images."""
     for split, info in manifest.splits.items():
         size = sum(shard.bytes for shard in info.shards) / 2**20
         yield f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB"
@@ -139,14 +142,14 @@ def conversion_summary(manifest: "Manifest", dest: Path) -> Iterator[str]:
 
 
 def export_summary(result: "ExportResult") -> Iterator[str]:
-    """Yield files, inputs and outputs of an export, and the difference from PyTorch."""
+    """Yield the files, the input and the outputs of an export, and the difference from PyTorch."""
     yield f"file    {result.file}, {result.file.stat().st_size / 2**20:,.1f} MiB"
     if result.input:
         yield f"input   {result.input}"
         yield f"output  {result.output}"
     yield (
         f"checked against PyTorch on random images: outputs differ by at most {result.difference:.1e} "
-        "(absolute, or relative to the largest logit above 1)"
+        "(relative to the largest logit if it exceeds 1)"
     )
     yield f"card    {result.card}, describes {result.file.name}"
 

@@ -1,4 +1,4 @@
-"""Exit codes, standard output that is closed early, and output files."""
+"""Exit codes, handling of closed standard output, and output files."""
 
 import io
 import os
@@ -32,7 +32,7 @@ def leave(code: int, message: str) -> NoReturn:
 
 
 @contextmanager
-def ending_with_its_reader() -> Iterator[None]:
+def exit_on_closed_stdout() -> Iterator[None]:
     """Let SIGPIPE end the process silently, as in other Unix tools. Python would raise an error instead."""
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
@@ -41,37 +41,37 @@ def ending_with_its_reader() -> Iterator[None]:
         signal.signal(signal.SIGPIPE, before)
 
 
-def lasting_console(**options: Any) -> Console:
-    """Return a console that is silenced if its reader ends, so that the command continues.
+def persistent_console(**options: Any) -> Console:
+    """Return a console that goes quiet if standard output is closed, so that the command continues.
 
-    SIGPIPE is ignored until the end of `ending_with_its_reader`.
+    SIGPIPE is ignored until the end of `exit_on_closed_stdout`.
 
     Args:
         options: arguments of `rich.console.Console`.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return _LastingConsole(**options)
+    return _PersistentConsole(**options)
 
 
-class _LastingConsole(Console):
-    # The results of such a command are in files and its output only shows them. Ending a run because a pager
-    # or a `tee` ended would leave the GPUs idle. Ctrl-C ends it.
+class _PersistentConsole(Console):
+    # The results of such a command are in files, so its output can be lost. Ending a run because a pager or a
+    # `tee` has ended would leave the GPUs idle.
     def on_broken_pipe(self) -> None:
         self.quiet = True
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, self.file.fileno())  # otherwise the flush at exit would fail
         try:
-            typer.echo("warning  standard output is closed; the command continues without it", err=True)
+            typer.echo("warning  standard output is closed, but the command continues", err=True)
         except BrokenPipeError:
-            os.dup2(devnull, 2)  # 2>&1: later messages must not end the command either
+            os.dup2(devnull, 2)  # with 2>&1, later messages must not end the command either
 
 
 @contextmanager
-def opened(path: Path | None) -> Iterator[TextIO]:
+def open_output(path: Path | None) -> Iterator[TextIO]:
     """Open a file for writing, or standard output if ``path`` is None.
 
-    A file is written atomically: it gets all lines or stays unchanged. Standard output is flushed after
-    every line.
+    The file is written atomically, so on an error it stays unchanged. Standard output is flushed after every
+    line.
 
     Raises:
         UserError: the file cannot be written.

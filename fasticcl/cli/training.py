@@ -12,7 +12,7 @@ from rich.console import Console
 from fasticcl.api import training
 from fasticcl.cli import tables
 from fasticcl.cli.command import Json, Quiet, command
-from fasticcl.cli.terminal import lasting_console
+from fasticcl.cli.terminal import persistent_console
 from fasticcl.console import print_lines
 from fasticcl.resolve import configure
 from fasticcl.system import rank_environment
@@ -40,18 +40,21 @@ def train(
     *,
     quiet: Quiet = False,
     nproc: Annotated[
-        int | None, typer.Option(min=1, help="Number of ranks to launch here with torchrun.", metavar="N")
+        int | None,
+        typer.Option(min=1, help="Number of ranks to launch on this machine with torchrun.", metavar="N"),
     ] = None,
     print_config: Annotated[
         bool,
-        typer.Option("--print-config", help="Print the resolved configuration, a valid -c file, and exit."),
+        typer.Option(
+            "--print-config", help="Print the resolved configuration in the format of -c files, and exit."
+        ),
     ] = False,
     resume: bool = False,
     **options: Any,
 ) -> None:
     """Train both stages on a dataset."""
     rank = rank_environment.rank()
-    console = Console() if print_config else lasting_console(quiet=quiet or rank > 0)
+    console = Console() if print_config else persistent_console(quiet=quiet or rank > 0)
     if nproc and not print_config and not rank_environment.is_launched_rank():
         from fasticcl.system.launch import launch_ranks
 
@@ -74,7 +77,7 @@ def train(
     before={"json_output": "device"},
 )
 def evaluate(*, json_output: Json = False, **options: Any) -> None:
-    """Evaluate the saved weights of a run again."""
+    """Evaluate the saved weights of a finished run."""
     report = training.evaluate(**options)
     if json_output:
         fields = {"run": str(report.run), "split": report.split, "best_epoch": report.best_epoch}
@@ -91,9 +94,9 @@ def evaluate(*, json_output: Json = False, **options: Any) -> None:
 def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
     """Repeat the rebalancing stage of a run as a new run.
 
-    Other settings can be given with --set. The old run is not changed.
+    Change its settings with --set. The old run is not modified.
     """
-    console = lasting_console(quiet=quiet or rank_environment.rank() > 0)
+    console = persistent_console(quiet=quiet or rank_environment.rank() > 0)
     report = training.rebalance(run, **options, console=console)
     console.print(tables.accuracy_table(report))
     new, old = (shlex.quote(str(path)) for path in (report.run, run))
@@ -110,10 +113,10 @@ def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
 def sweep(*, json_output: Json = False, **options: Any) -> None:
     """Run the rebalancing stage with several settings.
 
-    All of them start from the representation stage of RUN. The best is chosen on withheld training images,
-    never on the reported split.
+    All settings start from the representation stage of RUN. The best are chosen on holdout images, never on
+    the evaluated split.
     """
-    console = lasting_console(stderr=json_output)
+    console = persistent_console(stderr=json_output)
     result = training.sweep(**options, console=console)
     if json_output:
         typer.echo(json.dumps(result.as_dict()))

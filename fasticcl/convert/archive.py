@@ -1,7 +1,7 @@
 """Conversion directly from a tar, compressed or not, in one pass.
 
-A compressed tar can be read only from its beginning. So the images are stored in the order of the archive,
-and only the index has the order of the dataset. A conversion that continues reads the archive again, but
+A compressed tar can be read only from its beginning. Images are therefore stored in the order of the archive,
+and only the index has the order of the dataset. A conversion that is continued reads the archive again, but
 decodes only the images of missing shards.
 """
 
@@ -69,7 +69,7 @@ def convert_archive(
             raise
     if len(missing) == conversion.total:
         raise UserError(
-            f"{archive} contains none of the images, for example no {next(iter(missing))!r}. "
+            f"{archive} contains none of the listed images, such as {next(iter(missing))!r}. "
             "Download the archive again."
         )
     failures = [{"image": name, "reason": f"not in {archive.name}"} for name in missing]
@@ -145,7 +145,7 @@ class _OpenShards:
 
 
 def _members(archive: Path, names: Container[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the members of a tar with these names, each with a function that reads it before the next one."""
+    """Yield the members of a tar with these names, each with a function to read it before the next one."""
     with _damage_as_user_error(archive), open_tar(archive) as tar:
         for member in tar:
             tar.members.clear()  # pyrefly: ignore[missing-attribute]  # tarfile would keep all members
@@ -162,7 +162,7 @@ def _damage_as_user_error(archive: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"Cannot read {archive}: {error.strerror}.") from None
         raise UserError(
-            f"{archive} is damaged or cut short ({error}). Download it again, as .tar or .tar.gz."
+            f"{archive} is damaged or truncated ({error}). Download it again, as .tar or .tar.gz."
         ) from None
 
 

@@ -1,7 +1,7 @@
 """Conversion of a source dataset into shards. Each image is decoded once to check it.
 
-Each shard is either complete or absent. So a stopped conversion continues with the missing shards when the
-same command is run again, and several processes that share a file system can divide the shards.
+Each shard is either complete or absent. Running the same command again therefore continues a stopped
+conversion with the missing shards, and several processes with a shared file system can divide the shards.
 """
 
 import os
@@ -49,8 +49,8 @@ def convert(
         shrink: limit on the size of images, or None to keep all sizes.
         workers: number of threads, or None for one per core.
         max_corrupt: number of unreadable images to accept. All are listed in ``dest/quarantine.jsonl``.
-        rank: rank of this process. Rank 0 waits for the other processes and finishes the conversion, and
-            the others return None.
+        rank: rank of this process. Rank 0 waits for the other processes, finishes the conversion and returns
+            the manifest. Other ranks return None.
         world_size: number of processes, which divide the shards.
         report: progress callback.
 
@@ -110,9 +110,9 @@ def _finished_manifest(conversion: Conversion) -> Manifest | None:
 
 
 def _difference(conversion: Conversion, manifest: Manifest) -> str:
-    """Return a description of how a finished conversion differs from the requested one."""
+    """Describe how a finished conversion differs from the requested one."""
     if manifest.dataset != conversion.source.dataset:
-        return f"it is of {manifest.dataset}"
+        return f"it contains the dataset {manifest.dataset}"
     before, now = manifest.settings, conversion.settings
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:
@@ -123,7 +123,7 @@ def _difference(conversion: Conversion, manifest: Manifest) -> str:
         return f"it was made {' and '.join(options)}"
     if manifest.classes != conversion.source.classes:
         return "it has other classes"
-    return "it was made of other images"
+    return "it was made from other images"
 
 
 def _option(setting: str) -> str:

@@ -37,15 +37,15 @@ def finalize(
     source, dest = conversion.source, conversion.dest
     quarantine = [entry for _, part in parts for entry in part.quarantine] + missing
     lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in quarantine]
-    # File names that are not UTF-8 are escaped in the way that JSON expects.
+    # File names that are not UTF-8 are escaped as in JSON.
     quarantine_text = "".join(lines).encode("utf-8", "backslashreplace")
     write_file(dest / QUARANTINE, quarantine_text)
     if len(quarantine) > max_corrupt:
         first = quarantine[0]
         images = "1 image" if len(quarantine) == 1 else f"{len(quarantine)} images"
         raise UserError(
-            f"{images} cannot be read, the first is {first['image']} ({first['reason']}), and all are listed "
-            f"in {dest / QUARANTINE}. Repair them, or leave them out with --max-corrupt {len(quarantine)}."
+            f"{images} cannot be read, for example {first['image']} ({first['reason']}). Repair the images "
+            f"listed in {dest / QUARANTINE}, or leave them out with --max-corrupt {len(quarantine)}."
         )
     # An archive that lacks images has fewer shards than there are jobs.
     fingerprints = (
@@ -74,7 +74,7 @@ def finalize(
 
 
 def _write_index(folder: Path, classes: list[str], parts: list[ShardPart]) -> SplitInfo:
-    """Write the index of a split one part at a time, so that memory holds its order but not its rows."""
+    """Write the index of a split one part at a time, to keep only the order of its rows in memory."""
     labels, ordinals = np.empty(0, np.uint32), np.empty(0, np.uint64)
     for part in parts:
         rows = part.rows()

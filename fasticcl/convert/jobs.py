@@ -16,12 +16,12 @@ from fasticcl.shards.shrink import Shrink
 
 
 class Cancelled(Exception):
-    """Ends a worker thread after another thread has failed or the conversion was interrupted."""
+    """Raised to end a worker thread after another thread has failed or the conversion was interrupted."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identification of the images of a shard without reading them."""
+    """Digests that identify the images of a shard without reading them."""
 
     identity: str
     """Digest of settings, names, labels and sizes. A copy of the dataset has the same identity."""
@@ -45,7 +45,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class Conversion:
-    """Input, output and settings of a conversion in one of its processes."""
+    """Input, output and settings of a conversion, for one of its processes."""
 
     source: Source
     dest: Path
@@ -59,7 +59,7 @@ class Conversion:
 
     @cached_property
     def settings(self) -> dict[str, int | float | str | None]:
-        """Settings that, in addition to the images, determine the bytes of the shards (in the manifest)."""
+        """Settings that, with the images, determine the bytes of the shards. The manifest contains them."""
         shrink = self.shrink
         resized = {f"{shrink.side}_side": shrink.pixels, "quality": shrink.quality} if shrink else {}
         basic = {"shard_size": self.shard_size, "jpeg_quality": JPEG_QUALITY}
@@ -96,7 +96,7 @@ class Conversion:
         return _digest([self._common_digest, *(fingerprint.identity for fingerprint in fingerprints)])
 
     def report_progress(self, images: int) -> None:
-        """Report that this number of images was converted.
+        """Report the conversion of further images.
 
         Raises:
             Cancelled: another thread failed, or the conversion was interrupted.

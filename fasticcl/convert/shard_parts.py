@@ -91,7 +91,7 @@ class ShardPartWriter:
         Args:
             ordinal: position of the image in its split, in the order of the dataset.
             item: the image in the dataset.
-            image: the image to store, or the error that it caused.
+            image: the image to store, or the reason why it is unreadable.
         """
         if isinstance(image, UnreadableImage):
             self._quarantine.append({"image": item.name, "reason": str(image)})

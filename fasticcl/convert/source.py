@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fasticcl.errors import UserError
 
-_CHECKED_FILES = 20  # of which at least one must exist
+_CHECKED_FILES = 20  # at least one of the first files must exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Item:
     def fingerprint(self) -> tuple[str, int]:
         """Return a text that identifies the image, and the modification time of its file in nanoseconds.
 
-        A file is not read. A copy of the file has the same text. The time is 0 for bytes and missing files.
+        Files are not read, and a copy of a file has the same text. The time is 0 for bytes and missing files.
         """
         if isinstance(self.content, bytes):
             return f"{self.name} {self.label} {zlib.crc32(self.content)}", 0
@@ -53,13 +53,13 @@ class Item:
 
 
 class ItemList(Sequence[Item]):
-    """The images of a split. An image needs about 25 bytes plus its name, and as an object it would need 500.
+    """The images of a split. Each takes about 25 bytes plus its name, compared with 500 as an object.
 
     Args:
         names: name of each image.
         labels: label of each image.
-        content: function of the position of an image in ``names`` and its name. It returns the path or the
-            bytes of the image.
+        content: function that takes the position of an image in ``names`` and its name, and returns the path
+            or the bytes of the image.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ def check_some_file_exists(items: ItemList, root: Path) -> None:
     if names and not any((root / name).is_file() for name in names):
         raise UserError(
             f"{root} has neither {names[0]} nor any of the next images of the list. "
-            "Give the folder that contains them."
+            "Specify the folder that contains them."
         )
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as its layout describes it, before any image is read."""
+    """A dataset as its layout lists it: classes, images and settings, before any image is read."""
 
     dataset: str
     classes: list[str]
@@ -145,7 +145,7 @@ class Source:
     splits: Mapping[str, Sequence[Item]]
     """The images of train and of val, test or both, in the order in which they are stored."""
     archive: Path | None = None
-    """The tar that contains the images as members of the same names, or None for files and bytes."""
+    """The tar that contains the images as members with the same names, or None for files and bytes."""
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
     """Values of the options of the layout, for the manifest."""
     notes: Sequence[str] = ()

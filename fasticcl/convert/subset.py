@@ -39,7 +39,7 @@ def long_tailed_positions(
         labels: [N] labels.
         num_classes: K.
         imbalance: size of the largest class divided by that of the smallest.
-        largest: images of the first class, or None for as many as all classes allow.
+        largest: size of the first class, or None for the largest size that the class counts allow.
 
     Raises:
         ValueError: there are fewer than two classes, or the smallest class would be empty.
@@ -86,7 +86,7 @@ def make_long_tailed(source: Source, imbalance: float) -> Source:
 
 
 def split_validation(items: ItemList, fraction: float) -> tuple[ItemList, ItemList]:
-    """Split a fraction of every class off for validation. Return the training and the validation images.
+    """Split off a fraction of every class for validation. Return the training and the validation images.
 
     Both keep the order of ``items``. Every class provides at least one validation image, except a class with
     a single image, which stays in training.

@@ -1,4 +1,4 @@
-"""Sequential reading of tars, gzipped or not, with a check that they are complete."""
+"""Sequential reading of tars, gzipped or not, that detects truncated files."""
 
 import tarfile
 import zlib
@@ -37,5 +37,5 @@ class _GunzipFile(igzip.IGzipFile):
     def read(self, size: int | None = -1) -> bytes:
         try:
             return super().read(size)
-        except igzip_lib.IsalError as error:  # pyrefly: ignore[not-a-type]  its stub has an instance
+        except igzip_lib.IsalError as error:  # pyrefly: ignore[not-a-type]  # the stub declares an instance
             raise zlib.error(str(error)) from None

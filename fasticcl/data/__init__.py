@@ -1,1 +1,1 @@
-"""From an original dataset to batches: shards, the plan, the DALI graph and the loader."""
+"""From shards to batches: the plan, the DALI graph, the image cache and the loader."""

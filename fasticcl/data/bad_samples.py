@@ -11,7 +11,7 @@ from fasticcl.data.plan import Phase, Plan, StreamPlan
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
 
-_MAX_NAMES = 20  # names of images in the error that ends training
+_MAX_NAMES = 20  # maximum number of image names in an error message
 
 
 class BadSamples:
@@ -36,7 +36,7 @@ class BadSamples:
 
     @property
     def rows(self) -> list[int]:
-        """Rows of the index that hold unreadable images, sorted."""
+        """Sorted index rows of the unreadable images."""
         return sorted(self._rows)
 
     def report(self, rows: Iterable[int], reason: str) -> None:
@@ -73,7 +73,7 @@ class BadSamples:
 
         Args:
             rows: rows of the images that were fed.
-            error: the error of the batch.
+            error: the error that DALI raised.
 
         Raises:
             TrainingFailed: all images can be decoded and the batch failed for another reason, or more
@@ -102,7 +102,7 @@ class BadSamples:
         label = int(self.plan.index["label"][row])
         if self._rows.issuperset(self.plan.rows_of(label).tolist()):
             raise TrainingFailed(
-                f"No image of the class {self.shards.manifest.classes[label]!r} can be read any more. "
+                f"The class {self.shards.manifest.classes[label]!r} has no readable image left. "
                 f"Convert {self.shards.folder.parent} again."
             )
         substitutes = (

@@ -1,4 +1,4 @@
-"""Batches of tensors, as the loader yields them, and synthetic ones for timing without a loader."""
+"""Batches of tensors that the loader yields, and synthetic batches for timing without a loader."""
 
 from dataclasses import dataclass
 

@@ -15,13 +15,13 @@ from fasticcl.system.rank_environment import local_world_size
 from fasticcl.system.resources import available_cores, memory_left
 
 CacheLocation = Literal["off", "host", "device"]
-"""Memory that holds decoded images: none, that of the host, or that of the device."""
+"""Memory that caches decoded images: none, host memory or device memory."""
 CacheSetting = Literal["auto"] | CacheLocation
 """A location, or auto to choose one for small images."""
 
-_SMALL = 64  # pixels; "auto" caches images up to this side, such as CIFAR, for which decoding costs most
-_AUTO_LIMIT = 2**30  # bytes; the largest cache of "auto"
-_SHARES = {"host": 0.8, "device": 0.5}  # of the free memory; the network needs device memory too
+_SMALL = 64  # largest side in pixels that "auto" caches (CIFAR), because decoding dominates for small images
+_AUTO_LIMIT = 2**30  # largest cache of "auto" in bytes
+_SHARES = {"host": 0.8, "device": 0.5}  # of the free memory, because the network needs device memory too
 _BATCH = 256  # images decoded at a time
 
 
@@ -34,7 +34,7 @@ class Cache:
         threads: threads that decode.
         report_bad: called with the rows of unreadable images and the reason.
         location: host or device.
-        gpu: device number; None: the CPU.
+        gpu: device number, or None for the CPU.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ def choose_cache_location(
     """Return the location of the decoded images of several splits.
 
     Args:
-        setting: the requested location; auto: the device if small images fit there, else the host if they
-            fit, else off.
+        setting: the requested location. auto caches only small images, on the device if they fit there,
+            else on the host if they fit.
         splits: the splits that are cached together.
-        gpu: device number; None: the CPU, whose memory is that of the host.
-        required: if True, a requested cache that does not fit is an error; if False, nothing is cached,
-            which gives the same batches.
+        gpu: device number, or None for the CPU, which uses host memory.
+        required: if True, a requested cache that does not fit is an error. If False, nothing is cached in
+            this case, and the batches are the same.
 
     Raises:
         UserError: the requested cache does not fit into the free memory.
@@ -147,7 +147,7 @@ def choose_cache_location(
     if setting == "auto":
         small = all(shards.index[side].max() <= _SMALL for shards in splits for side in ("height", "width"))
         locations: tuple[CacheLocation, ...] = ("host",) if gpu is None else ("device", "host")
-        fitting = (place for place in locations if needed <= min(_AUTO_LIMIT, cache_budget(place, gpu)))
+        fitting = (loc for loc in locations if needed <= min(_AUTO_LIMIT, cache_budget(loc, gpu)))
         return next(fitting, "off") if small else "off"
     if setting != "off" and needed > cache_budget(setting, gpu):
         if not required:
@@ -171,7 +171,7 @@ def decoded_bytes(shards: Shards) -> int:
 
 
 def free_memory(location: CacheLocation, gpu: int | None) -> int:
-    """Return the free memory of a location in bytes. That of the host is divided among its ranks."""
+    """Return the free memory of a location in bytes. Host memory is divided among the ranks on the host."""
     if location == "device" and gpu is not None:
         return torch.cuda.mem_get_info(gpu)[0]
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

@@ -31,7 +31,7 @@ def resized_crop_windows(
     allowed aspect ratio.
 
     Args:
-        rng: the generator.
+        rng: the random generator.
         heights, widths: [B] size of each image in pixels.
         scale: smallest and largest area, as a fraction of the image.
         ratio: smallest and largest width divided by height.
@@ -77,7 +77,7 @@ def evaluation_crop(
 
     Args:
         heights, widths: size of each image in pixels, [B] or scalars.
-        data: the two sides.
+        data: provides ``image_size`` and ``eval_resize``.
 
     Returns:
         Sizes [B, 2] as height, width and cuts [B, 2] as top, left, in pixels, or both [2] for scalars.

@@ -1,4 +1,4 @@
-"""A DALI pipeline whose outputs are torch tensors, and that is safe to garbage-collect from any thread."""
+"""A DALI pipeline that returns torch tensors and is safe to garbage-collect from any thread."""
 
 import atexit
 import threading
@@ -19,9 +19,9 @@ class PipelineOptions:
     threads: int
     """Threads that decode and augment."""
     prefetch: int
-    """Number of batches prepared ahead."""
+    """Number of batches prepared in advance."""
     gpu: int | None
-    """Device number; None: the CPU backend."""
+    """Device number, or None for the CPU backend."""
 
 
 class GraphPipeline(Pipeline):
@@ -96,7 +96,7 @@ def _shut_down_deleted() -> None:
             native = _deleted.pop()
         except IndexError:
             return
-        with suppress(RuntimeError):  # the device failed; callers that still use it get their own error
+        with suppress(RuntimeError):  # the device failed, and its other users get their own errors
             native.Shutdown()
 
 

@@ -1,10 +1,10 @@
 """The DALI graph: decode, resize, cut, flip, jitter, mix and normalise, with one definition for CPU and GPU.
 
-Resizing is the one step with a different operator on each: on a CPU, DALI's operator takes three to four
-times as long as torch's.
+Only the resizing of cropped images uses a different operator on each device, because DALI's operator takes
+three to four times as long as torch's on a CPU.
 
-The graph contains no random operator. Everything random about an image is an input, fed together with its
-bytes, its label and λ. They leave the graph together, however far it runs ahead.
+The graph contains no random operator. All random values of an image are inputs, fed together with its bytes,
+its label and λ. They stay together for any number of prefetched batches.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
             batch_processing=True,
             output_layouts="HWC",
         )
-    # One operator for all three. It expects the position of the cut as a fraction of the free space.
+    # One operator does all three steps. It expects the position of the cut as a fraction of the free space.
     position = cut / math.max(size - side, 1.0)
     return fn.resize_crop_mirror(
         image,

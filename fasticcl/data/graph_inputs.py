@@ -1,4 +1,4 @@
-"""The inputs of the DALI graph: which graph to build, the order and types of its inputs, and their values."""
+"""The specification of the DALI graph, with the order, the types and the values of its inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class ImageSource(Protocol):
 
     @property
     def image_format(self) -> ImageFormat:
-        """Format of what `graph_input` returns."""
+        """Format of the images that `graph_input` returns."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class ImageSource(Protocol):
 
 
 class _Input(NamedTuple):
-    """One input of a stream: its type and number of dimensions per image, and its values for a batch."""
+    """One input of a stream: its type, its number of dimensions per image, and its values for a batch."""
 
     dtype: Any
     ndim: int
@@ -139,7 +139,7 @@ def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stre
     Args:
         spec: determines the inputs.
         feed: returns their values, as `GraphSpec.values` does.
-        gpu: device number; None: the CPU backend.
+        gpu: device number, or None for the CPU backend.
 
     Returns:
         The nodes of each stream by name, and the node of λ, or None if there is one stream.
@@ -149,10 +149,10 @@ def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stre
     starts = range(0, len(inputs) - spec.mixed, len(layout))
     resident = [*starts] if spec.image_format == "resident" else []
     others = [position for position in range(len(inputs)) if position not in resident]
-    feed = lru_cache(maxsize=1)(feed)  # resident images have a source of their own, for the same batch
+    feed = lru_cache(maxsize=1)(feed)  # resident images have a separate source, which requests the same batch
     nodes = _source(feed, inputs, others, no_copy=True)
     if resident:
-        # DALI copies them on the stream that gathers them, and the gathered pixels can then be reused.
+        # DALI copies them on the stream that gathers them, so the gathered pixels may be overwritten later.
         device = "cpu" if gpu is None else "gpu"
         nodes |= _source(feed, inputs, resident, device=device, cuda_stream=spec.cuda_stream or 0)
     streams: list[Stream] = [{name: nodes[start + k] for k, name in enumerate(layout)} for start in starts]

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 def holdout_counts(counts: NDArray[np.integer], holdout: float) -> NDArray[np.int64]:
     """Return the number of holdout images of each class, [K].
 
-    It is at most half of a class, so a class with one image keeps it. If ``holdout`` is a fraction, it is at
-    least one image of each class with two or more, because the tail must be evaluated too.
+    At most half of each class is withheld, so a class with one image keeps it. If ``holdout`` is a fraction,
+    at least one image of each class with two or more is withheld, because the tail must be evaluated too.
 
     Args:
         counts: [K] training images per class.
-        holdout: a fraction of each class if below 1, else the number of images per class; 0: none.
+        holdout: a fraction of each class if below 1, else the number of images per class. 0 means none.
     """
     counts = np.asarray(counts, dtype=np.int64)
     if not holdout:
@@ -22,7 +22,7 @@ def holdout_counts(counts: NDArray[np.integer], holdout: float) -> NDArray[np.in
 
 
 def draw_holdout_rows(counts: NDArray[np.integer], holdout: float, seed: int) -> NDArray[np.int64]:
-    """Return the rows of the index in the holdout, sorted. The seed determines the images of each class.
+    """Return the sorted index rows of the holdout. The seed determines the images of each class.
 
     Args:
         counts: [K] training images per class. The rows of the index are sorted by class.

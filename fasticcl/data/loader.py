@@ -30,14 +30,14 @@ class Loader:
 
     Args:
         shards: the training split.
-        plan: every random choice.
-        cache_location: host or device, to decode all images of the plan before the first batch and keep
-            them there; off, to decode them in every epoch.
+        plan: draws every random choice.
+        cache_location: memory in which all images of the plan are decoded before the first batch. With off,
+            they are decoded in every epoch.
         warn: called once per unreadable image with a message that names it.
-        most_steps: maximum number of steps per epoch; None: no limit.
-        threads: threads that decode and augment; None: one per core.
-        prefetch: number of batches prepared ahead.
-        gpu: device number; None: the CPU.
+        max_steps: maximum number of steps per epoch, or None for no limit.
+        threads: threads that decode and augment, or None for one per core.
+        prefetch: number of batches prepared in advance.
+        gpu: device number, or None for the CPU.
 
     Attributes:
         steps: steps per epoch.
@@ -51,13 +51,13 @@ class Loader:
         *,
         cache_location: CacheLocation = "off",
         warn: Callable[[str], None] = lambda _: None,
-        most_steps: int | None = None,
+        max_steps: int | None = None,
         threads: int | None = None,
         prefetch: int = 3,
         gpu: int | None = None,
     ) -> None:
         self.shards, self.plan = shards, plan
-        self.steps = min(plan.steps_per_epoch, most_steps or plan.steps_per_epoch)
+        self.steps = min(plan.steps_per_epoch, max_steps or plan.steps_per_epoch)
         self.bad_samples = BadSamples(shards, plan, warn)
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
@@ -65,12 +65,12 @@ class Loader:
         self._options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
-        """Yield this rank's batches from a step on, epoch after epoch, without end.
+        """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
 
         The pipeline prefetches across the ends of epochs. Close or delete the iterator to stop it.
 
         Raises:
-            TrainingFailed: too many images are unreadable, or all images of a class.
+            TrainingFailed: too many images, or all images of a class, are unreadable.
         """
         kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
@@ -158,17 +158,17 @@ def evaluation_batches(
 ) -> Iterator[StreamBatch]:
     """Yield every image of a split once.
 
-    The graph is the one of training, with centre crops instead of random choices.
+    The graph is that of training, with centre crops instead of random choices.
 
     Args:
         shards: the split.
         data: image size, resize and normalisation settings.
-        rows: rows of the index in the order in which they are yielded; None: all, in index order.
-        cache: the decoded images of the split; None: they are read from the shards.
+        rows: rows of the index in the order in which they are yielded, or None for all in index order.
+        cache: the decoded images of the split, or None to read them from the shards.
         batch_size: images per batch. The last batch may be smaller.
-        threads: threads that decode and resize; None: one per core.
-        prefetch: number of batches prepared ahead.
-        gpu: device number; None: the CPU.
+        threads: threads that decode and resize, or None for one per core.
+        prefetch: number of batches prepared in advance.
+        gpu: device number, or None for the CPU.
         rank, world_size: each rank yields every ``world_size``-th batch.
 
     Raises:
@@ -192,23 +192,33 @@ def evaluation_batches(
     options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
     pipeline = graph.build(feed, spec, options)
     for batch in batches:
-        try:
-            tensors = pipeline.tensors()
-        except DamagedImages as error:
-            raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
-        except RuntimeError as error:
-            names = undecodable_names(shards, rows_of(batch))
-            reason = str(error).splitlines()[0]
-            if not names:
-                raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
-            raise TrainingFailed(
-                f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
-            ) from None
-        yield StreamBatch(*tensors)
+        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch)))
+
+
+def _evaluated_tensors(
+    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64]
+) -> list[torch.Tensor]:
+    """Return the next outputs, which come from these rows.
+
+    Raises:
+        TrainingFailed: an image cannot be read.
+    """
+    try:
+        return pipeline.tensors()
+    except DamagedImages as error:
+        raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
+    except RuntimeError as error:
+        names = undecodable_names(shards, rows)
+        reason = str(error).splitlines()[0]
+        if not names:
+            raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
+        raise TrainingFailed(
+            f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
+        ) from None
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
-    """Return the images of one planned stream, from the graph of training on the CPU."""
+    """Return the images of one planned stream, computed by the training graph on the CPU."""
     spec = GraphSpec.training(data, "warmup", shards)  # a phase with one stream
     options = PipelineOptions(len(stream.rows), available_cores(), prefetch=1, gpu=None)
     pipeline = graph.build(lambda _: spec.values(shards, BatchPlan(stream, None, None)), spec, options)

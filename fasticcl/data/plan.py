@@ -2,7 +2,7 @@
 
 The plan draws the images, crop windows, flips, colour factors and λ of the global batch with the
 counter-based generator Philox, and then slices them by rank. Nothing else in the data pipeline holds random
-state, so any batch can be drawn again, in any order and on any number of ranks.
+state, so any batch can be reproduced, in any order and on any number of ranks.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
 _ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE = range(6)
 _NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
-_BLOCK = 1024  # images whose order is computed at once, because NumPy's calls cost more than a batch's work
+_BLOCK = 1024  # images whose order is computed at once, to amortise the overhead of NumPy calls
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """B images of one stream and the transformation of each. Every array has B rows."""
+    """B images of one stream with their transformations. Every array has B rows."""
 
     rows: NDArray[np.int64]
     """[B] rows of the index."""
@@ -50,7 +50,7 @@ class StreamPlan:
         return StreamPlan(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
 
     def with_image(self, position: int, image: "StreamPlan") -> "StreamPlan":
-        """Return a copy of this plan with another image, planned alone, at a position of the batch."""
+        """Return a copy with the image at one position replaced by ``image``, the plan of a single image."""
         fields = {name: getattr(self, name).copy() for name in self.__dataclass_fields__}
         for name, values in fields.items():
             values[position] = getattr(image, name)[0]
@@ -113,7 +113,7 @@ class Plan:
             )
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {world_size} ranks")
-        self.index = np.asarray(index)  # a plain view, because subscripts of a memmap are slow
+        self.index = np.asarray(index)  # a plain view, because indexing a memmap is slow
         counts = np.asarray(counts, dtype=np.int64)
         # Rows that can be drawn. Without a holdout, positions are rows, and nothing is stored.
         self._rows = np.delete(np.arange(len(index)), holdout_rows) if len(holdout_rows) else None
@@ -183,7 +183,7 @@ class Plan:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """Rows that can be drawn, sorted."""
+        """Sorted rows that can be drawn."""
         return self._row(np.arange(self._size))
 
     def rows_of(self, label: int) -> NDArray[np.int64]:
@@ -200,7 +200,7 @@ class Plan:
         Args:
             row: row of the unreadable image.
             phase, epoch, step: the step in which it was drawn.
-            attempt: 0, then 1, 2, ... if the previous substitute is also unreadable or is the same image.
+            attempt: 0 at first, then 1, 2, ... as long as the previous substitute is also unreadable.
         """
         counter = [attempt, step, epoch, PHASES.index(phase)]
         rng = np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, _SUBSTITUTE + 8 * row]))
@@ -214,7 +214,7 @@ class Plan:
         return np.resize(drawn.astype(np.float32), self.batch_size)
 
     def _rng(self, purpose: int, phase: Phase, epoch: int, step: int) -> np.random.Generator:
-        # The generator itself counts in the lowest word. The other words identify the batch.
+        # The generator increments the lowest word. The other words identify the batch.
         counter = [0, step, epoch, PHASES.index(phase)]
         return np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, purpose]))
 
@@ -236,7 +236,7 @@ class Plan:
 
 
 def evaluation_stream(index: NDArray[np.void], rows: NDArray[np.int64], data: Data) -> StreamPlan:
-    """Return the plan of images of an evaluation split, which contains nothing random.
+    """Return the plan of images of an evaluation split, without random choices.
 
     Each image is resized and cut as `evaluation_crop` describes.
     """

@@ -1,6 +1,7 @@
 """Resizing on a CPU with torch's kernel for 8-bit images, for the graph and for prediction.
 
-On a CPU, DALI's operator takes three to four times as long, so the graph uses it only on GPUs.
+On a CPU, DALI's operator takes three to four times as long, so the graph uses it only on GPUs and for padded
+crops.
 """
 
 from collections.abc import Callable, Sequence

@@ -20,14 +20,14 @@ def class_probabilities(counts: NDArray[np.integer], gamma: float) -> NDArray[np
     counts = np.asarray(counts)
     if counts.size == 0 or counts.min() < 1:
         raise ValueError("every class needs at least one training image")
-    # In logarithms and relative to the largest, because a large γ would overflow.
+    # Logarithms relative to the largest weight avoid an overflow for large γ.
     log_weights = -gamma * np.log(counts.astype(np.float64))
     weights = np.exp(log_weights - log_weights.max())
     return weights / weights.sum()
 
 
 class AliasTable:
-    """Sampler of classes with given probabilities in constant time: Walker's alias method, built as by Vose.
+    """Constant-time sampler of classes by probability: Walker's alias method with Vose's construction.
 
     Args:
         probabilities: [K], with sum 1.
@@ -65,7 +65,7 @@ def permute(positions: NDArray[np.integer], size: int, keys: NDArray[np.uint64])
     Args:
         positions: values in range(size), any shape.
         size: number of permuted elements.
-        keys: [rounds] round keys that select the permutation. Their number is even.
+        keys: [rounds] an even number of round keys, which select the permutation.
     """
     columns = np.uint64(max(2, math.isqrt(size - 1) + 1))
     rows = np.uint64(max(2, -(-size // int(columns))))
@@ -78,7 +78,7 @@ def permute(positions: NDArray[np.integer], size: int, keys: NDArray[np.uint64])
 def _feistel(
     values: NDArray[np.uint64], rows: np.uint64, columns: np.uint64, keys: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """Permute range(rows · columns) by shifting row and column in turn, each by a hash of the other."""
+    """Permute range(rows · columns) by alternately shifting row and column by a hash of the other."""
     row, column = np.divmod(values, columns)
     for even in range(0, len(keys), 2):
         row = (row + _mix(column ^ keys[even]) % rows) % rows

@@ -17,7 +17,7 @@ class ProbeResult:
     values: Mapping[str, Any] | None = None
     """The values that the probe returned, or None if it failed."""
     error: str = ""
-    """Why it failed."""
+    """Error message, or empty if the probe succeeded."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class StoredShards:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the checks take into account."""
+    """The input of all checks."""
 
     software: Software
     probes: Mapping[str, ProbeResult]

@@ -22,7 +22,7 @@ def read_software() -> Software:
         fasticcl=__version__,
         python=platform.python_version(),
         system=" ".join([platform.system(), platform.machine(), *filter(None, platform.libc_ver())]),
-        packages=dict(reversed([*_packages()])),  # of several with one name, Python imports the first
+        packages=dict(reversed([*_packages()])),  # of duplicates, Python imports the first
         minimum_versions={name: version.removeprefix(">=") for name, version in _requirements("fasticcl")},
         torch_required_by_torchvision=dict(_requirements("torchvision")).get("torch", ""),
     )

@@ -32,7 +32,8 @@ def run(probes: Sequence[str], timeout: float = _TIMEOUT) -> dict[str, ProbeResu
         probes: names of probes in `fasticcl.doctor.probes`.
         timeout: time limit of the subprocess in seconds.
     """
-    # -P and PYTHONPATH: the subprocess imports what this one would, and nothing from the current folder.
+    # -P and PYTHONPATH make the subprocess import the same modules as this process, and none from the
+    # current folder.
     command = [sys.executable, "-P", "-m", "fasticcl.doctor.probes", *probes]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:

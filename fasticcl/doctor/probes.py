@@ -130,7 +130,7 @@ PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
 
 
 def main(names: list[str]) -> None:
-    """Run probes one after the other and report each at once, because the next one may end the process."""
+    """Run probes in order and report each immediately, because the next one may end the process."""
     for name in names:
         try:
             outcome: dict[str, Any] = {"values": PROBES[name]()}

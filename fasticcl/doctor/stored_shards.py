@@ -24,8 +24,8 @@ _CACHE_CHECKS = 16  # images that are looked up in the page cache
 def read_shards(folder: Path) -> StoredShards:
     """Check and measure the shards in a folder, which takes about two seconds.
 
-    The manifest, the sizes and the indexes are compared completely, the checksums of images for a random
-    sample.
+    The manifest, the file sizes and the indexes are checked completely, but checksums only for a random
+    sample of images.
     """
     try:
         splits = _open_splits(folder)
@@ -73,7 +73,7 @@ def _measure(shards: Shards) -> ReadSpeed:
         ranges = [(files[shard], offset, size) for shard, offset, size in zip(*fields, strict=True)]
         for file in files.values():
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-            # The whole file, because a large folio of the page cache is dropped only as a whole.
+            # Drop the whole file, because the page cache drops a large folio only as a whole.
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         cold = not any(_may_be_cached(*byte_range) for byte_range in ranges[:_CACHE_CHECKS])
         return _timed_reads(ranges, cold)

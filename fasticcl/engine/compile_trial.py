@@ -27,9 +27,9 @@ Step = Callable[[], torch.Tensor]
 
 # CUDA graphs are opt-in until they have been tested with DALI on a GPU.
 DEFAULT_MODES: tuple[Mode, ...] = ("off", "on", "step")
-_WARMUP = 4  # steps; the first compiles, the second records CUDA graphs
+_WARMUP = 4  # steps, of which the first compiles and the second records CUDA graphs
 _ROUNDS, _STEPS = 5, 4
-_LR = 1e-6  # so small that the loss does not diverge on random labels
+_LR = 1e-6  # small enough that the loss does not diverge on random labels
 _TOLERANCE = 0.05  # relative difference of the losses of two modes, which round bfloat16 differently
 
 
@@ -40,7 +40,7 @@ class ModeTrial:
     milliseconds: Mapping[Mode, float] = field(default_factory=dict)
     """Median milliseconds per step of the modes that work."""
     failures: Mapping[Mode, str] = field(default_factory=dict)
-    """Reasons why the other modes failed."""
+    """Error message of each mode that failed."""
 
     @property
     def fastest(self) -> Mode:
@@ -78,7 +78,7 @@ def try_modes(
         config: the configuration of the run.
         num_classes: K.
         machine: the machine, whose mode is ignored.
-        modes: the modes to try, eager first, because its loss is the reference; None: those of `modes_for`.
+        modes: the modes to try, or None for those of `modes_for`. The loss of the first is the reference.
     """
     # Synchronised batch statistics would wait for the other ranks, which take no steps.
     alone = config.model_copy(update={"engine": config.engine.model_copy(update={"sync_bn": False})})
@@ -120,7 +120,7 @@ def time_modes(
         clock: returns the time in seconds.
 
     Raises:
-        UserError: bad input, which would fail in every mode.
+        UserError: invalid input, which would fail in every mode.
     """
     milliseconds: dict[Mode, float] = {}
     failures: dict[Mode, str] = {}
@@ -130,7 +130,7 @@ def time_modes(
             time_per_step, loss = _time(start(mode), machine.synchronize, clock)
         except UserError:
             raise
-        except Exception as error:  # compilers and drivers raise many types; other modes may still work
+        except Exception as error:  # compilers and drivers raise many types, and other modes may still work
             failures[mode] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         finally:

@@ -52,7 +52,7 @@ def open_dataset(config: Config, gpu: int | None = None, require_cache: bool = T
 
     Raises:
         UserError: there are no shards, they belong to another dataset or imbalance ratio, they have fewer
-            than two classes, or the requested cache does not fit into memory.
+            than two classes or no split to evaluate, or the requested cache does not fit into memory.
     """
     data = config.data
     manifest = Manifest.read(data.dir) or _create_demo_shards(data)
@@ -115,4 +115,10 @@ def _eval_split(manifest: Manifest, data: Data) -> str:
     """Return the split to evaluate. ``auto`` means test if there is one, otherwise val."""
     if data.eval_split != "auto":
         return data.eval_split
-    return next(name for name in ("test", "val") if name in manifest.splits)
+    for split in ("test", "val"):
+        if split in manifest.splits:
+            return split
+    raise UserError(
+        f"{data.dir} has neither a test nor a val split to evaluate. "
+        "Convert the images again with val images, for example with --val-fraction 0.1."
+    )

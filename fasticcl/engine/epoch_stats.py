@@ -24,7 +24,7 @@ class EpochStats:
         partial = partial or {}
         self.ranks = ranks
         sums = partial.get("sums", {})
-        self.sums: Losses = {name: _rank_share(each, ranks).to(device) for name, each in sums.items()}
+        self.sums: Losses = {name: _rank_share(value, ranks).to(device) for name, value in sums.items()}
         self.steps: int = partial.get("steps", 0)
         self.images, self.waited = 0, 0.0
         self.began = time.perf_counter()

@@ -60,7 +60,7 @@ def build_loader(
         plan,
         cache_location=dataset.cache_location,
         warn=warn,
-        most_steps=_FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
+        max_steps=_FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,

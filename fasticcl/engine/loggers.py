@@ -28,7 +28,7 @@ class Logger(Protocol):
         ...
 
     def log_figures(self, figures: dict[str, Path]) -> None:
-        """Log figures, which are PNG files by name."""
+        """Log figures, given as PNG files by name."""
         ...
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class WandB:
         )
 
     def log(self, scalars: dict[str, float], step: int) -> None:
-        """Queue scalars, which a separate process of W&B sends."""
+        """Queue scalars for the separate W&B process, which sends them."""
         self.run.log(scalars, step=step)
 
     def log_figures(self, figures: dict[str, Path]) -> None:

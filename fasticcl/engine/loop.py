@@ -67,11 +67,12 @@ class Loop:
         """A context manager. While it is entered, a signal ends training after the current step."""
 
     def train(self, stage: Stage, checkpoint: Checkpoint | None = None) -> None:
-        """Train a stage from its beginning, or from a checkpoint of it, to its end.
+        """Train a stage to its end, from its beginning or from a checkpoint of this stage.
 
         Raises:
             Stopped: a signal was received, and the state is saved.
-            TrainingFailed: a loss is not finite. The last checkpoint is from before that.
+            TrainingFailed: a loss or a weight is not finite, too many images are unreadable, or the state
+                could not be saved after a signal.
         """
         first_epoch, first_step, partial = 0, 0, None
         if checkpoint:
@@ -139,11 +140,11 @@ class Loop:
         )
 
     def _check_weights(self, stage: Stage) -> None:
-        """Raise TrainingFailed if a weight is not finite, which the loss shows only in the next step."""
+        """Raise TrainingFailed if a weight is not finite, which affects the loss only in the next step."""
         if all(bool(value.isfinite().all()) for value in stage.network.parameters()):
             return
         raise TrainingFailed(
-            f"The weights of {stage.name} are not finite after the last step. Lower --lr. "
+            f"The weights are not finite after the last step of the {stage.name} stage. Lower --lr. "
             f"The last checkpoint is from before that step. Continue from it with: {self._command}"
         )
 

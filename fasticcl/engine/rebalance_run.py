@@ -23,7 +23,7 @@ from fasticcl.resolve import Layer, resolve, validate
 from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
 
-_ALLOWED = {"engine": ("device", "workers", "report")}  # in addition to all of rebalance
+_ALLOWED = {"engine": ("device", "workers", "report")}  # in addition to all settings of rebalance
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def rebalance_run(
 ) -> Report:
     """Run the rebalancing stage of a run again as a new run, and return its report.
 
-    The new run is created next to the old one if that is in a folder named after its dataset, otherwise in
+    The new run is created next to the old one if their folder is named after the dataset, and otherwise in
     the configured ``<project>/<dataset>``. It starts with a checkpoint from between the stages, from which
     ordinary training continues, so it can be stopped and resumed. With unchanged settings its result on a CPU
     is bit-identical to the rebalancing stage of the old run.
@@ -98,14 +98,14 @@ def rebalance_run(
     Args:
         folder: the run folder, which is not modified.
         settings: keys of ``rebalance``, and ``engine.device``, ``engine.workers``, ``engine.report``.
-        name: name of the new run; None: the old name with ``-rebalance`` and the next free number.
-        console: shows the progress; None: no output.
+        name: name of the new run, or None for the old name with ``-rebalance`` and the next free number.
+        console: shows the progress, or None for no output.
 
     Raises:
         UserError: there is no run, its first stage is not finished, a setting is not allowed, or the name is
             taken.
         Stopped: a signal stopped the run, which can be resumed.
-        TrainingFailed: as in training.
+        TrainingFailed: training fails, as in `train`.
     """
     run = RunFolder.open(folder)
     config = _with_new_folder(run, with_settings(run, settings), name)

@@ -60,8 +60,8 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
 
     Args:
         folder: the run folder.
-        device: auto, cpu or gpu; None: as configured in the run.
-        workers: threads; None: as configured in the run.
+        device: auto, cpu or gpu, or None for the setting of the run.
+        workers: number of threads, or None for the setting of the run.
 
     Raises:
         UserError: the run or its shards are missing, or the run is not finished.
@@ -82,14 +82,14 @@ class SavedRun:
     dataset: Dataset
     machine: Machine
     weights: dict[str, dict[str, torch.Tensor]]
-    """State dicts without the projection head, by the names of the rows of a `Report`."""
+    """State dicts without the projection head, with the same names as the rows of a `Report`."""
     best_epoch: int
     """The epoch of ``best`` in its stage, from 1."""
     bad_rows: list[int]
     """Rows of training images that could not be read."""
 
     def networks(self) -> Iterator[tuple[str, Network]]:
-        """Yield each name with its network. It is one module, whose weights change with each iteration."""
+        """Yield each name with its network. All iterations yield the same module with different weights."""
         network = Network(self.config.method.encoder, self.dataset.num_classes)
         self.machine.to_device(network)
         for name, state in self.weights.items():
@@ -97,7 +97,7 @@ class SavedRun:
             yield name, network
 
     def batches(self) -> Iterable[StreamBatch]:
-        """Return the evaluated images, each once."""
+        """Return this rank's batches of the evaluated split."""
         return evaluation_split_batches(self.config, self.dataset, self.machine)
 
 

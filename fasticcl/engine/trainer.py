@@ -39,12 +39,12 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         config: the resolved configuration.
         resume: if True, continue the run that ``config`` names, or else the newest one, with its own
             settings.
-        console: shows the progress; None: no output.
+        console: shows the progress, or None for no output.
 
     Raises:
-        UserError: bad input.
+        UserError: invalid input.
         Stopped: a signal stopped the run, which can be resumed.
-        TrainingFailed: a loss is not finite, too many images cannot be read, or a rank is gone.
+        TrainingFailed: a loss is not finite, too many images cannot be read, or another rank has exited.
     """
     folder = _run_to_continue(config, resume)
     machine = choose_machine((folder.config if folder else config).engine)
@@ -66,7 +66,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
     import_loggers(config.engine.logger)
     warn = _warner(ranks.rank, console)
     prepared = None if folder and folder.finished else _prepare(config, dataset, machine, warn)
-    # The folder is created last, so that bad input leaves none behind.
+    # The folder is created last, so invalid input does not leave an empty run behind.
     folder = folder or RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config)
     log = prepared.loggers.log if prepared else lambda _: None
     run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
@@ -85,7 +85,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """Everything that training needs except its run folder."""
+    """All objects that training needs, except the run folder."""
 
     config: Config
     """Shortened with ``fast_dev_run``."""
@@ -132,7 +132,7 @@ def _opening(
 
 
 def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, console: Console) -> None:
-    """Train both stages, or what is left of them after a checkpoint, and write the weights."""
+    """Train both stages from the beginning or from a checkpoint, and write the weights."""
     config, loader = prepared.config, prepared.loader
     done = _start_loggers(prepared, run, checkpoint)
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
@@ -147,7 +147,7 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
 
 
 def _train_stages(loop: Loop, first: Representation, checkpoint: Checkpoint | None) -> Stage:
-    """Train both stages, or what is left of them after a checkpoint, and return the last one."""
+    """Train both stages from the beginning or from a checkpoint, and return the last one."""
     in_first = checkpoint is None or checkpoint.stage == first.name
     if in_first:
         loop.train(first, checkpoint)
@@ -176,7 +176,7 @@ def _check_same_position(run: RunWriter, checkpoint: Checkpoint | None) -> None:
     positions = run.ranks.all_gather_object(checkpoint.position if checkpoint else None)
     if any(position != positions[0] for position in positions):
         raise TrainingFailed(
-            f"The ranks do not read the same checkpoint in {run.folder.path}. Start them again."
+            f"The ranks do not read the same checkpoint in {run.folder.path}. Restart all ranks."
         )
 
 
@@ -195,11 +195,11 @@ def _run_to_continue(config: Config, resume: bool) -> RunFolder | None:
     unnamed = run.config.model_copy(
         update={"engine": run.config.engine.model_copy(update={"name": engine.name})}
     )
-    return run if resume or unnamed == config else None  # not an older run with other settings
+    return run if resume or unnamed == config else None  # ignore an older run with other settings
 
 
 def _warner(rank: int, console: Console) -> Callable[[str], None]:
-    """Return a function that prints warnings: on the console or, if that is quiet, on standard error."""
+    """Return a function that prints warnings to the console or, if that is quiet, to standard error."""
     name = f"rank {rank}: " if rank else ""
 
     def warn(text: str) -> None:

@@ -19,7 +19,7 @@ from fasticcl.version import __version__
 
 def read_run_record(model: Model) -> RunHistory | None:
     """Return the records of the run that produced a model, or None if there are none."""
-    # A file of another name may hold weights that the records do not describe.
+    # Weights in a file of another name may not be those that the records describe.
     if model.run is None or model.path.name != WEIGHTS:
         return None
     try:
@@ -113,7 +113,7 @@ def accuracy_section(description: Description, record: RunHistory | None, best: 
     if best:
         yield (
             "The best epoch was chosen by its accuracy on these images, so its accuracy on other images is "
-            "likely to be lower."
+            "probably lower."
         )
 
 

@@ -21,7 +21,7 @@ class Classifier(nn.Module):
         input: ``uint8`` for [B, S, S, 3] from 0 to 255, ``float`` for float32 [B, 3, S, S] from 0 to 1.
 
     Raises:
-        UserError: if there is no such input type.
+        UserError: the input type does not exist.
     """
 
     mean: torch.Tensor
@@ -76,7 +76,7 @@ def output_signature(description: Description) -> str:
 
 
 def preprocessing(description: Description, input: InputType) -> dict[str, object]:
-    """Return the preprocessing of evaluation. All steps but normalisation precede the graph."""
+    """Return the preprocessing of evaluation. Only normalisation is part of the graph."""
     side, short_side = description.image_size, description.eval_resize
     return {
         "color": "RGB",

@@ -17,7 +17,7 @@ Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """A function from images to logits and probabilities."""
 OUTPUTS = ("logits", "probabilities")
 _BATCH = {"images": {0: torch.export.Dim("batch")}}
-_MAX_ONNX_WEIGHTS = 2**31 - 2**24  # bytes. Protobuf limits a file to 2 GB, and the graph needs some of them.
+_MAX_ONNX_WEIGHTS = 2**31 - 2**24  # bytes. Protobuf limits a file to 2 GB, including the graph.
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find_format(name: str) -> ExportFormat:
             importlib.import_module(module)
         except ImportError:
             raise UserError(
-                f"--format {name} needs {module}, which is not installed: pip install 'fasticcl[export]'"
+                f"--format {name} needs {module}. Install it with: pip install 'fasticcl[export]'"
             ) from None
     return FORMATS[name]
 

@@ -23,7 +23,7 @@ _CITATION = """\
   journal = {arXiv preprint arXiv:2110.10048},
   year    = {2021}
 }"""
-_UNKNOWN_LICENCE = "not known, ask the owner of the images"
+_UNKNOWN_LICENCE = "unknown (ask the owner of the images)"
 
 
 def model_card(model: Model, file: str, format: str, input: InputType, best: bool) -> str:

@@ -1,1 +1,1 @@
-"""The ICCL method: encoders, network, centroids and losses. Independent of data loading and training."""
+"""The ICCL method: encoders, network, centroids and losses, independent of data loading and training."""

@@ -49,14 +49,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        # As in torch.nn.BatchNorm2d, momentum None is the cumulative average.
+        # As in torch.nn.BatchNorm2d, momentum None means a cumulative average.
         factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, factor)
         self.running_var.lerp_(variance, factor)
 
 
 class _AllReduce(torch.autograd.Function):
-    """Sum over all ranks, of the tensor and of its gradient. torch's own function is deprecated."""
+    """Sum of a tensor over all ranks. Its gradient is summed too. torch's own function is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
@@ -76,7 +76,7 @@ def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
 def replace_batch_norm(
     module: nn.Module, replacement: type[SplitBatchNorm2d] | type[SyncBatchNorm2d]
 ) -> nn.Module:
-    """Replace every ``torch.nn.BatchNorm2d`` in a module by another class, in place, and return the module.
+    """Replace every ``torch.nn.BatchNorm2d`` in a module with another class, in place, and return the module.
 
     The new modules use the parameters and buffers of the old ones, so ``state_dict`` keys and the order of
     parameters stay the same. If ``module`` itself is a ``BatchNorm2d``, its replacement is returned.

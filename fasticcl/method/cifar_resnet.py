@@ -32,7 +32,7 @@ class CifarResNet(nn.Module):
     """ResNet with 6n + 2 layers in three stages of 16, 32 and 64 channels. The feature size d_g is 64.
 
     Args:
-        depth: number of layers, 6n + 2, the classifier included.
+        depth: number of layers, 6n + 2, including the classifier.
     """
 
     feature_dim = 64

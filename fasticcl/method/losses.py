@@ -29,7 +29,7 @@ def interpolative_cross_entropy(
 
 
 def interpolated(costs: torch.Tensor, y_h: torch.Tensor, y_t: torch.Tensor, lam: Lambda) -> torch.Tensor:
-    """Return the mean of λ·l(y_h) + (1 - λ)·l(y_t), where costs [B, K] contains l for each class as label."""
+    """Return the mean of λ·l(y_h) + (1 - λ)·l(y_t), where costs [B, K] are l for each class as the label."""
     cost_h = costs.gather(1, y_h[:, None]).squeeze(1)
     cost_t = costs.gather(1, y_t[:, None]).squeeze(1)
     return (lam * cost_h + (1 - lam) * cost_t).mean()
@@ -56,7 +56,7 @@ def interpolative_centroid_contrastive(
     lam: Lambda,
     temperature: float,
 ) -> torch.Tensor:
-    """Return L_cc^it of equation 5: the embedding of a mixed image retrieves the centroids of both classes.
+    """Return L_cc^it of equation 5, in which the embedding of a mixed image retrieves both class centroids.
 
     Args:
         z: [B, D] embeddings of interpolative images.
@@ -72,7 +72,7 @@ def interpolative_centroid_contrastive(
 def rebalance(
     student: torch.Tensor, teacher: torch.Tensor, y: torch.Tensor, weight: float, temperature: float
 ) -> torch.Tensor:
-    """Return L_cb of equation 9: cross-entropy plus the KL divergence from the softened teacher prediction.
+    """Return L_cb of equation 9: (1 - ω_d)·L_ce + ω_d·τ_d²·KL(teacher ‖ student), softened by τ_d.
 
     Args:
         student: [B, K] logits o^S of the trained classifier.

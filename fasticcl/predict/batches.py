@@ -29,7 +29,7 @@ class ImageBatch:
 
     names: list[str]
     errors: list[str | None]
-    """Why an image cannot be read, or None. The rows of x of unreadable images are undefined."""
+    """Error message of each unreadable image, else None. The rows of x of these images are undefined."""
     x: torch.Tensor
     """[B, 3, S, S] float32 images, normalised, in channels_last memory format."""
 
@@ -49,10 +49,10 @@ def image_batches(
 ) -> Iterator[ImageBatch]:
     """Yield images in batches, in their order, preprocessed as in evaluation.
 
-    Images are decoded here rather than in the graph, with the checks of the converter, because DALI decodes
-    past damage that the converter rejects and discards a whole batch for one unreadable image. Each image
-    is resized right after decoding, while its pixels are still in the cache of the core, with the function
-    that the graph uses on a CPU. At most ``threads`` images are in memory at full size.
+    Images are decoded here and not in the graph, because DALI accepts damaged images that the converter
+    rejects, and discards a whole batch because of one unreadable image. Each image is resized right after
+    decoding, while its pixels are still in the CPU cache, with the function that the graph uses on a CPU.
+    At most ``threads`` images are in memory at full size.
 
     Args:
         images: the encoded images.
@@ -67,7 +67,7 @@ def image_batches(
 
     def feed(_: int) -> list[Any]:
         batch = next(pending)  # StopIteration ends the pipeline
-        for error in reversed(batch.errors):  # from the last one, to block once rather than for each image
+        for error in reversed(batch.errors):  # from the last one, to block only once
             error.result()
         in_graph.append(batch)
         return [batch.squares, np.zeros(len(batch.names), np.int64)]
@@ -90,7 +90,7 @@ def image_batches(
 def _pending_batches(
     pool: ThreadPoolExecutor, images: Iterable[ImageInput], data: Data, batch_size: int
 ) -> Iterator[_PendingBatch]:
-    """Yield batches, each after the decoding of the next one has been submitted."""
+    """Yield batches. Each is yielded after the decoding of the next batch has been submitted."""
     remaining, previous = iter(images), None
     while batch := list(islice(remaining, batch_size)):
         squares = np.empty((len(batch), data.image_size, data.image_size, 3), np.uint8)

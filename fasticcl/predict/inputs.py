@@ -1,4 +1,4 @@
-"""Images named on the command line: files, folders, shards and tar archives, listed lazily."""
+"""Input images of prediction: files, folders, shards and tar archives, listed lazily."""
 
 import os
 import tarfile
@@ -44,13 +44,13 @@ def find_images(paths: Iterable[Path]) -> Iterator[ImageInput]:
     """
     listings = [_images_of(path) for path in paths]
     if not listings:
-        raise UserError("There are no images to predict. Name files, folders, shards or tar archives.")
+        raise UserError("There are no images to predict. Specify files, folders, shards or tar archives.")
     return chain.from_iterable(listings)
 
 
 def _images_of(path: Path) -> Iterator[ImageInput]:
     if not os.path.exists(path):
-        raise UserError(f"{path} does not exist. Name existing files, folders, shards or tar archives.")
+        raise UserError(f"{path} does not exist. Specify existing files, folders, shards or tar archives.")
     if not path.is_dir():
         return _in_tar(path) if path.name.endswith(_TAR_SUFFIXES) else iter([_in_file(path)])
     if (manifest := Manifest.read(path)) is not None:
@@ -60,7 +60,7 @@ def _images_of(path: Path) -> Iterator[ImageInput]:
     images = _in_folder(path)
     first = next(images, None)
     if first is None:
-        raise UserError(f"{path} contains no images. Name a folder that does.")
+        raise UserError(f"{path} contains no images. Specify a folder that contains some.")
     return chain([first], images)
 
 

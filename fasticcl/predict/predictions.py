@@ -20,7 +20,7 @@ class Prediction:
     probabilities: tuple[float, ...] = ()
     """The probability of each class in ``classes``."""
     error: str | None = None
-    """Why the image could not be read."""
+    """Reason why the image could not be read, or None."""
 
 
 def write_predictions(
@@ -46,7 +46,7 @@ def _table_writer(file: TextIO) -> Callable[[Prediction], None]:
 
     def write(prediction: Prediction) -> None:
         nonlocal width
-        width = max(width, len(prediction.image))  # of the images so far, because lines are not delayed
+        width = max(width, len(prediction.image))  # of the names so far, because lines are not delayed
         ranking = zip(prediction.classes, prediction.probabilities, strict=True)
         text = "  ".join(f"{name} {probability:.1%}" for name, probability in ranking)
         error = prediction.error and f"error: {prediction.error}"

@@ -20,12 +20,13 @@ from fasticcl.files import file_sha256
 from fasticcl.shards.reader import Shards
 
 FORMAT = 1
-_CLASSES, _CONFUSED_WITH, _EXAMPLES = 8, 3, 4  # most classes shown, confusions and examples of each
+# Maximum number of confused classes, and of wrong predictions and example images per class.
+_CLASSES, _CONFUSED_WITH, _EXAMPLES = 8, 3, 4
 _THUMBNAIL = 96  # pixels a side
 
 
 class _Model(BaseModel):
-    """Base of the parts of ``report.json``. Field names are its keys, so renaming one needs a new FORMAT."""
+    """Base class of the parts of ``report.json``. Renaming a field requires a new FORMAT."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +71,7 @@ class ClassAnalysis(_Model):
     centroid_norms: list[float] | None
     """[K] L2 norms of the centroids at the end of the representation stage. None for methods without them."""
     confusions: list[Confusion]
-    """The classes with the lowest accuracy at the last epoch, the lowest first."""
+    """The classes with the lowest accuracy at the last epoch, in ascending order of accuracy."""
     bad_samples: list[str]
     """Unreadable training images, which were replaced by others of their class."""
 

@@ -75,7 +75,7 @@ def classes_csv(analysis: ClassAnalysis) -> str:
 
 def latex_table(groups: Sequence[RunGroup]) -> str:
     """Return rows of a LaTeX table: label, overall, many, medium, few, as mean ± deviation in percent."""
-    rows = ["% top-1, %: overall & many & medium & few; mean and standard deviation over seeds"]
+    rows = ["% Top-1 accuracy in %: overall & many & medium & few, as mean and standard deviation over seeds"]
     for group in groups:
         cells = [_latex_mean(group.mean_and_std(key)) for key in METRICS]
         unfinished = "" if all(run.finished for run in group.runs) else " (unfinished)"

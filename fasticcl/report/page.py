@@ -25,12 +25,12 @@ class Cell:
 
     text: str
     sort_key: float | str | None = None
-    """A number, an empty string for a missing value, which sorts last, or None to sort by the text."""
+    """Number to sort by. An empty string marks a missing value, which sorts last. None sorts by the text."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table."""
+    """A table of the page."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
@@ -51,7 +51,7 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class ConfusedClass:
-    """A class with many errors: its name, a sentence, and misclassified images."""
+    """A class with many errors: its name, a description, and misclassified images."""
 
     name: str
     text: str

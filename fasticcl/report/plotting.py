@@ -20,7 +20,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 PERCENT_LIMITS = (-2, 102)
 """Axis limits for percentages. The margin keeps lines at 0 and at 100 fully visible."""
 _LEGEND_WIDTH = 60  # characters in one line of a legend
-_MARKER_LIMIT = 20  # curves of up to this many points get markers; a single point is invisible without one
+_MARKER_LIMIT = 20  # curves of up to this many points get markers, because a single point has no line
 _LABEL_GAP = 6  # points between the labels of adjacent spans
 _INK = "#1a1c1f"  # colour of text and axes, replaced by the text colour of the page in inline SVG
 _STYLE = {
@@ -118,7 +118,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def inline_svg(content: bytes) -> str:
-    """Return an SVG file as an HTML element that fills its container and uses the page's text colour."""
+    """Convert an SVG file to an HTML element that fills its container and uses the page's text colour."""
     text = content.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -70,7 +70,7 @@ def report_run(
 def report_finished_run(folder: Path, console: Console | None) -> None:
     """Write and log the report of a run that has just finished, if ``engine.report`` is set.
 
-    Errors only print a warning, because the run itself has succeeded and the report can be written later.
+    An error only prints a warning, because the run itself has succeeded and the report can be written later.
     """
     config = RunFolder.open(folder).config
     if not config.engine.report:
@@ -110,9 +110,9 @@ def report_comparison(folders: Sequence[Path], output: Path) -> Path:
             folder cannot be written.
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError("A run is given twice. Give each run once, because the means would count it double.")
+        raise UserError("A run is listed twice. List each run once, because duplicates distort the means.")
     if not folders:
-        raise UserError("Give at least one run folder to report.")
+        raise UserError("There is no run to report. Specify at least one run folder.")
     histories = [read_history(folder) for folder in folders]
     for history in histories:
         if not history.finished:

@@ -55,8 +55,8 @@ def group_runs(histories: Iterable[RunHistory]) -> list[RunGroup]:
 def _labels(settings: list[dict[str, Any]]) -> list[str]:
     """Return a label for each group from the settings that differ between groups.
 
-    Labels contain dataset, method and training budget. Other settings are added only between groups that
-    are equal in these, because a method's name already stands for its many settings.
+    Labels contain the dataset, the method and the training budget if these differ. Other settings are added
+    only to distinguish groups with equal labels, because the name of a method already implies many settings.
     """
     main_keys = [*_differing(settings, _NAMES), *_differing(settings, _BUDGET)]
     main_labels = [

@@ -13,7 +13,7 @@ from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.resolve import preset_names, resolve
 
-_NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings without effect on the trained weights
+_NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
 
 @dataclass(frozen=True)

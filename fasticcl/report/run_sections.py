@@ -22,8 +22,8 @@ from fasticcl.report.page import (
 from fasticcl.report.run_history import RunHistory
 
 ACCURACY_COLUMNS = [Column(name, number=True) for name in ("overall", "many", "medium", "few")]
-_CLASS_ROWS = 1000  # most rows of the class table; classes.csv lists all classes
-_NO_RESULT = "This run used --fast-dev-run, so it took only a few steps and its accuracies mean nothing. "
+_CLASS_ROWS = 1000  # maximum number of rows in the class table. classes.csv lists all classes.
+_NO_RESULT = "This run used --fast-dev-run, so it took only a few steps and its accuracies are meaningless. "
 
 
 def run_sections(
@@ -158,7 +158,7 @@ def _speed_note(history: RunHistory) -> str:
 
 
 def _environments(history: RunHistory) -> Iterator[Table]:
-    """Yield a table of versions and hardware with one column for all starts that have the same."""
+    """Yield a table of versions and hardware, in which starts with equal values share a column."""
     if not history.environments:
         return
     started, *keys = history.environments[-1]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Start-of-frame markers: their number tells how the JPEG is encoded."""
+"""Start-of-frame markers, each of which identifies a coding process of JPEG."""
 COMMON_JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended and progressive Huffman JPEG, which every decoder reads. Only these are stored."""
 _SCAN = 0xDA
@@ -43,7 +43,7 @@ def jpeg_segments(content: bytes | memoryview, *, strict: bool = False) -> Itera
 
 
 def declares_size(image: NDArray[uint8], height: int, width: int) -> bool:
-    """Return True if the header of an encoded image [size] is sound and declares this size in pixels."""
+    """Return True if the header of an encoded image [size] is valid and declares this size in pixels."""
     content = image.data
     size = _jpeg_size(content) if bytes(content[:3]) == JPEG_START else _png_size(content)
     return size == (height, width)
@@ -59,7 +59,7 @@ def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
 
 
 def _png_size(content: memoryview) -> tuple[int, int] | None:
-    """Return height and width of an 8-bit PNG, or None if its chunks do not lead to its end."""
+    """Return height and width of an 8-bit PNG, or None if its chunks do not end with IEND."""
     start = bytes(content[:28])
     if start[:16] != _PNG_START or start[24:28] not in _EIGHT_BIT_PNG:
         return None

@@ -1,4 +1,4 @@
-"""Checking of encoded images, and re-encoding of those that decoders would read differently."""
+"""Validation of encoded images, and re-encoding of images that decoders would interpret differently."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ MAX_PIXELS = 64 * 2**20
 JPEG_QUALITY = 95
 """Quality of images that are re-encoded as JPEG without shrinking."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-"""Suffixes, in lower case, by which folders and tars are searched for images."""
+"""Lower-case suffixes of the image files that are searched for in folders and tars."""
 _MAX_SIDE = 1_000_000  # in pixels, the limit of libpng
 # Pillow also opens formats that start other programs, which is unsafe for datasets from unknown sources.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -36,7 +36,7 @@ _TRANSPOSES = {
 }
 _PNG_DEPTH = 24  # offset of the bit depth in a PNG
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # length, type, no data, checksum
-_MAX_REDUCTION = 8  # of a JPEG decoder
+_MAX_REDUCTION = 8  # largest downscaling factor of a JPEG decoder
 _PLAIN_COLORS = ("YCbCr", "Gray")
 # Frame, tables, restart interval, JFIF, Adobe and comments: none of these segments can hold a rotation.
 _PLAIN_SEGMENTS = COMMON_JPEG_FRAMES | {0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE}
@@ -63,8 +63,9 @@ class PreparedImage:
 def prepare(content: bytes, shrink: Shrink | None = None) -> PreparedImage:
     """Decode an image completely and return it in a form that every decoder reads in the same way.
 
-    Sound RGB or grey JPEG and 8-bit PNG keep their bytes. CMYK and EXIF-rotated JPEG are re-encoded as
-    JPEG, everything else losslessly as PNG. Images that ``shrink`` resizes become JPEG.
+    Intact RGB or grey JPEGs and 8-bit PNGs keep their bytes. JPEGs that are CMYK, EXIF-rotated or of a rare
+    kind are re-encoded as JPEG. All other images are converted to 8-bit RGB and stored as PNG. Images that
+    ``shrink`` resizes are stored as JPEG.
 
     Raises:
         UnreadableImage: the bytes are not an image, are truncated or damaged, or would decode to more than
@@ -103,16 +104,16 @@ def decode(content: bytes) -> NDArray[np.uint8]:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Open an image, and turn the exceptions of Pillow's readers into UnreadableImage."""
+    """Open an image, and convert the exceptions of Pillow's readers to UnreadableImage."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS or max(image.size) > _MAX_SIDE:
-                raise UnreadableImage(f"{image.width}×{image.height} pixels are too many")
+                raise UnreadableImage(f"{image.width}×{image.height} pixels exceed the size limit")
             yield image
     except UnidentifiedImageError:
         raise UnreadableImage("not an image" if content else "empty file") from None
     except Image.DecompressionBombError:
-        raise UnreadableImage("too many pixels") from None
+        raise UnreadableImage("size limit exceeded") from None
     except _DAMAGE as error:
         raise UnreadableImage(str(error) or type(error).__name__) from None
 
@@ -157,11 +158,11 @@ def _shrunk(
 
 
 def _upright_other(image: Image.Image, content: bytes) -> tuple[Image.Image, str | None]:
-    """Return an image that is not a JPEG, upright, and the reason why its bytes cannot be kept, or None."""
+    """Return a non-JPEG image in upright orientation, and the reason to re-encode it, or None."""
     if image.format == "PNG":
         image.verify()  # the checksums, which decoding ignores
         if _PNG_END not in content:
-            raise UnreadableImage("cut short, the end is missing")
+            raise UnreadableImage("truncated PNG without IEND")
         image = Image.open(io.BytesIO(content), formats=("PNG",))
     image.load()
     reason = _reencoding_reason(image, content)
@@ -214,7 +215,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     """Return the pixels in RGB with the EXIF orientation applied, without any metadata."""
     transpose = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
     rgb = _to_rgb(image)
-    rgb.info.clear()  # saving would write a transparent colour or a profile again
+    rgb.info.clear()  # saving would write the transparent colour or the profile
     return rgb if transpose is None else rgb.transpose(transpose)
 
 

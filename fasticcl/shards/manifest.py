@@ -60,7 +60,7 @@ class Manifest(_Record):
     reencoded: dict[str, int]
     """Number of re-encoded images by reason."""
     quarantined: int
-    """Number of unreadable images, which are left out and listed in ``quarantine.jsonl``."""
+    """Number of unreadable images, which are excluded and listed in ``quarantine.jsonl``."""
     quarantine_sha256: str
 
     @classmethod
@@ -98,15 +98,16 @@ class Manifest(_Record):
 def _check_format(folder: Path, version: Any) -> None:
     if isinstance(version, int) and version > FORMAT:
         raise UserError(
-            f"{folder} has shards of format {version}, newer than this fasticcl ({FORMAT}). Update fasticcl."
+            f"The shards in {folder} have format {version}, but this fasticcl reads format {FORMAT}. "
+            "Update fasticcl."
         )
     if isinstance(version, int) and version < FORMAT:
         raise UserError(
-            f"{folder} has shards of format {version}, but this fasticcl reads format {FORMAT}. "
+            f"The shards in {folder} have format {version}, but this fasticcl reads format {FORMAT}. "
             "Delete the folder and convert the dataset again."
         )
 
 
 def _signed(body: bytes) -> bytes:
-    """Return the content of a manifest file: its body and the checksum of the body."""
+    """Return the content of a manifest file: the body, followed by its checksum."""
     return body + _CHECKSUM_ENTRY + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'

@@ -27,7 +27,7 @@ from fasticcl.shards.manifest import Manifest, SplitInfo
 
 INDEX = "index.npy"
 QUARANTINE = "quarantine.jsonl"
-_CHECKED_INDEX = 2**28  # bytes; 8 million images
+_CHECKED_INDEX = 2**28  # bytes, for about 8 million images
 INDEX_DTYPE = np.dtype(
     [
         ("shard", "<u4"),
@@ -59,9 +59,9 @@ class Shards:
     """
 
     image_format: Literal["encoded"] = "encoded"
-    """Format of what `graph_input` returns."""
+    """Format of the images that `graph_input` returns."""
     cuda_stream: None = None
-    """Encoded images are in host memory."""
+    """None, because encoded images are in host memory."""
 
     def __init__(self, folder: Path, split: str, verify_reads: bool = True) -> None:
         manifest = Manifest.read(folder)
@@ -69,7 +69,7 @@ class Shards:
             raise UserError(
                 f"There are no shards in {folder}. Create them with: "
                 f"fasticcl convert folder SRC {shlex.quote(str(folder))} "
-                "(or another layout: fasticcl datasets)"
+                "(`fasticcl datasets` lists the other layouts)"
             )
         if split not in manifest.splits:
             raise UserError(
@@ -105,7 +105,8 @@ class Shards:
             Arrays [size], each a view into its mapped shard.
 
         Raises:
-            DamagedImages: images whose checksum has changed since the conversion.
+            DamagedImages: images that are truncated or, if reads are verified, have another checksum than at
+                conversion.
         """
         entries = self.index[rows]
         fields = [entries[name].tolist() for name in ("shard", "offset", "size", "crc32")]
@@ -168,7 +169,7 @@ class Shards:
         # Hashing a larger index takes seconds. `fasticcl verify` checks an index of any size.
         checked = path.stat().st_size <= _CHECKED_INDEX
         if len(index) != sum(info.class_counts) or (checked and file_sha256(path) != info.index_sha256):
-            raise UserError(f"{path} does not fit the manifest. Convert the dataset again.")
+            raise UserError(f"{path} does not match the manifest. Convert the dataset again.")
         return index
 
 
@@ -194,21 +195,21 @@ class _MappedFile:
         self.content = np.frombuffer(self._mapped, np.uint8)
 
     def fetch(self, offset: int, size: int) -> None:
-        """Start reading these bytes in the kernel, in order to read the images of a batch in parallel."""
+        """Ask the kernel to read these bytes in advance, so the images of a batch are read in parallel."""
         start = offset - offset % mmap.PAGESIZE
         if start < len(self.content):
             self._mapped.madvise(mmap.MADV_WILLNEED, start, offset + size - start)
 
 
 def _allow_open_files(count: int) -> None:
-    """Raise the limit of open files of this process for many shards, because each stays mapped."""
+    """Raise the open-file limit of this process if there are many shards, because each stays mapped."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and count > soft // 4:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class DamagedImages(Exception):
-    """Images whose bytes have changed since the conversion.
+    """Images that have been damaged since the conversion.
 
     Args:
         names: names of the images in the shards.

@@ -44,7 +44,7 @@ class Summary:
 
     @property
     def groups(self) -> dict[str, tuple[int, int]]:
-        """Numbers of classes and of training images in many, medium and few (section 4.2 of the paper)."""
+        """Number of classes and of training images in each class group (section 4.2 of the paper)."""
         return {
             name: (int(members.sum()), int(self.counts[members].sum()))
             for name, members in class_groups(self.counts).items()
@@ -52,7 +52,7 @@ class Summary:
 
     @property
     def histogram(self) -> list[tuple[int, int, int]]:
-        """Bars (first size, last size, number of classes) of the class sizes, smallest first."""
+        """Histogram of the class sizes as (first size, last size, number of classes), smallest first."""
         smallest = max(edge for edge in _EDGES if edge <= self.counts.min())
         edges = [edge for edge in _EDGES if smallest <= edge <= self.counts.max()]
         classes, _ = np.histogram(self.counts, bins=[*edges, np.inf])
@@ -61,7 +61,7 @@ class Summary:
 
 
 def read_summary(dest: Path) -> Summary:
-    """Read the manifest and the indexes.
+    """Return the summary of a folder of shards, from the manifest and the indexes.
 
     Raises:
         UserError: there are no shards, or they are damaged.

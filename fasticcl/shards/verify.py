@@ -30,7 +30,7 @@ class VerificationResult:
     problems: list[str]
     """One description for each damaged, missing or inconsistent file or image. Empty if there are none."""
     duplicates: list[str]
-    """Images that are in two splits with the same bytes. Some published datasets contain a few of them."""
+    """Images that occur with identical bytes in two splits. Some published datasets contain a few of them."""
 
 
 def verify(
@@ -51,7 +51,7 @@ def verify(
     if manifest is None:
         raise UserError(f"There are no shards in {dest}: it has no {MANIFEST}.")
     total = sum(sum(info.class_counts) for info in manifest.splits.values())
-    problems = [f"{path.relative_to(dest)} does not belong here" for path in _extra_tars(dest, manifest)]
+    problems = [f"{path.relative_to(dest)} is not in {MANIFEST}" for path in _extra_tars(dest, manifest)]
     if _sha256(dest / QUARANTINE) != manifest.quarantine_sha256:
         problems.append(f"{QUARANTINE} is missing or was changed")
     indexes = {split: _read_index(dest / split / INDEX) for split in manifest.splits}
@@ -133,18 +133,18 @@ def _compare_shard(
     path: Path, name: str, shard: ShardInfo, rows: NDArray[np.void], decode: bool
 ) -> list[str]:
     if not path.is_file() or path.stat().st_size != shard.bytes:
-        return [f"{name} is missing, or has another length than it had"]
+        return [f"{name} is missing or has the wrong length"]
     content = np.memmap(path, np.uint8, "r").view(np.ndarray)
     if file_sha256(path) != shard.sha256:
         changed = [row for row in rows if crc32(_image(content, row).data) != row["crc32"]]
         problems = [f"{name}: {_name(content, row)} at byte {row['offset']} was changed" for row in changed]
-        return problems or [f"{name} was changed, outside its images"]
+        return problems or [f"{name} was changed outside its images"]
     problems = list(_index_disagreements(name, path, content, rows))
     for row in rows if decode else ():
         try:
             image = prepare(_image(content, row).tobytes())
             if (image.height, image.width) != (row["height"], row["width"]):
-                problems.append(f"{name}: {_name(content, row)} has another size than in the index")
+                problems.append(f"{name}: {_name(content, row)} has a different size in the index")
         except UnreadableImage as error:
             problems.append(f"{name}: {_name(content, row)} cannot be decoded ({error})")
     return problems

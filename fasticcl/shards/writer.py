@@ -16,9 +16,9 @@ from fasticcl.shards.reader import INDEX_DTYPE, shard_name
 
 
 class ShardWriter:
-    """Writes one shard and its DALI index, which appear under their names only in `close`.
+    """Writer of one shard and its DALI index. Both files get their final names in `close`.
 
-    The same images give the same bytes, because the tar headers contain no time and no user.
+    The same images give the same bytes, because the tar headers contain neither times nor user names.
     """
 
     def __init__(self, folder: Path, number: int) -> None:

@@ -12,7 +12,7 @@ from fasticcl.errors import UserError
 from fasticcl.resolve import Layer, assignment
 
 Over = Mapping[str, Any] | Iterable[str]
-"""Values by setting, or ``["rebalance.key=value,value"]``. A single value needs no list."""
+"""Values by setting, or ``["rebalance.key=value,value"]``. A single value may be given without a list."""
 
 
 @dataclass(frozen=True)

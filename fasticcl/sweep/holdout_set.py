@@ -1,4 +1,4 @@
-"""The holdout images of a sweep: training images that choose the best settings."""
+"""The holdout images of a sweep: training images on which the best settings are chosen."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class HoldoutSet:
     """The readable holdout images, the same for all combinations of a sweep."""
 
     config: Config
-    """The configuration of any combination. All have the same data settings."""
+    """The configuration of any combination, because all have the same data settings."""
     dataset: Dataset
     """The opened splits, with these images as their holdout."""
     machine: Machine

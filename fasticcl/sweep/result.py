@@ -14,10 +14,10 @@ from fasticcl.files import write_file
 
 @dataclass(frozen=True)
 class Holdout:
-    """Facts about the holdout images, as in ``sweep.json``."""
+    """Description of the holdout images in ``sweep.json``."""
 
     holdout: float
-    """Below 1 the share of each class, from 1 on the number of images per class. 0 means no holdout."""
+    """Share of each class if below 1, otherwise the number of images per class. 0 means no holdout."""
     images: int
     """Number of images."""
     classes: int

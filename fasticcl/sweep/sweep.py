@@ -42,18 +42,18 @@ def sweep_run(
 ) -> SweepResult:
     """Rebalance the representation stage of a run with several settings and choose the best.
 
-    The best is chosen on holdout images, never on the evaluated split. With a frozen encoder, combinations
-    that draw the same images are trained jointly. The resulting weights are those of `rebalance_run` with
-    the same holdout.
+    The best settings are chosen on holdout images, never on the evaluated split. With a frozen encoder,
+    combinations that draw the same images are trained jointly. The resulting weights are those of
+    `rebalance_run` with the same holdout.
 
     Args:
         folder: the run folder. The sweep creates ``sweep-N`` in it.
         over: settings of ``rebalance`` and their values.
-        holdout: training images withheld from rebalancing. Below 1 this is a share of each class, from 1 on
-            the images per class. None uses the run's holdout (``data.holdout``), or else a tenth. 0 disables
-            the choice.
+        holdout: training images withheld from rebalancing, as a share of each class if below 1, otherwise as
+            the number of images per class. None uses the run's holdout (``data.holdout``), or else a tenth.
+            With 0, no best settings are chosen.
         settings: other changes, common to all combinations.
-        console: shows progress, if given.
+        console: console for progress. None shows none.
 
     Raises:
         UserError: the folder holds no run or an unfinished representation stage, a setting does not belong to
@@ -161,7 +161,7 @@ class _GridTrainer:
         holdout_set: the holdout images.
         first: the representation stage from which all points continue.
         machine: the machine that trains.
-        console: shows progress.
+        console: console for progress.
     """
 
     def __init__(
@@ -191,8 +191,8 @@ class _GridTrainer:
                     sweep = replace(sweep, entries=[finished[number] for number in sorted(finished)])
                     _write(sweep)
             except KeyboardInterrupt:
-                place = f", in {sweep.folder}" if finished else ""
-                display.print(f"{len(finished)} of {len(self.grid)} settings are finished{place}")
+                location = f", in {sweep.folder}" if finished else ""
+                display.print(f"{len(finished)} of {len(self.grid)} settings are finished{location}")
                 raise
         return sweep
 
@@ -217,7 +217,7 @@ class _GridTrainer:
         entries = []
         for point, stage, correct, holdout in zip(points, stages, right, holdout_accuracies, strict=True):
             metrics = accuracies(correct, seen, counts)
-            if not _is_finite(stage):  # diverged weights predict the first class for all images
+            if not _is_finite(stage):  # weights that are not finite predict the first class for all images
                 metrics, holdout = dict.fromkeys(METRICS), None
             entries.append(SweepEntry(point.values, point.same_as_run, metrics, holdout))
         return entries

@@ -10,8 +10,8 @@ _PAD_BYTES = 64 * 2**20
 def keep_freed_memory() -> bool:
     """Keep the memory of freed batches in the process for reuse. Return True if the allocator accepts this.
 
-    A CPU batch is some tens of megabytes that are allocated and freed at every step. By default glibc returns
-    such blocks to the kernel at once and gets them back page by page. Call this before the first loader is
+    Each step allocates and frees a CPU batch of tens of megabytes. By default, glibc returns such blocks to
+    the kernel immediately and faults them in again page by page. Call this before the first loader is
     created, because threads that have already allocated memory keep their arenas. It affects the whole
     process.
     """

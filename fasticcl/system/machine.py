@@ -31,13 +31,13 @@ MODES: dict[Mode, str] = {
 
 @dataclass(frozen=True)
 class Machine:
-    """Device of the tensors and the way in which forward passes are computed."""
+    """Device of a run, and the precision and compilation of its forward passes."""
 
     device: torch.device
     bfloat16: bool
     """If True, forward passes run under bfloat16 autocast. Losses and centroids stay in float32."""
     mode: Mode
-    """The parts of a training step that are compiled, and whether CUDA graphs are used."""
+    """Compilation of a training step, a key of `MODES`."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
 
@@ -52,7 +52,7 @@ class Machine:
         return self.mode != "off"
 
     def synchronize(self) -> None:
-        """Wait for all kernels that are queued on the device."""
+        """Wait for all kernels queued on the device."""
         if self.gpu is not None:
             torch.cuda.synchronize(self.gpu)
 
@@ -142,7 +142,7 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
     has_gpu = torch.cuda.is_available()
     if engine.device == "gpu" and not has_gpu:
         raise UserError(
-            "--device gpu: torch sees no GPU here. Check the driver with nvidia-smi or use --device cpu."
+            "--device gpu: torch detects no GPU. Check the driver with nvidia-smi or use --device cpu."
         )
     use_gpu = has_gpu and engine.device != "cpu"
     if use_gpu and local_rank() >= torch.cuda.device_count():

@@ -101,7 +101,7 @@ class Ranks:
 
     @contextmanager
     def report_lost_rank(self) -> Iterator[None]:
-        """Return a context in which the failure of another rank raises TrainingFailed.
+        """Convert the failure of another rank into TrainingFailed within a ``with`` block.
 
         Raises:
             TrainingFailed: another rank has exited.
@@ -184,7 +184,9 @@ def _fresh_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:
     missing, deadline = set(range(1, world_size)), time.monotonic() + _TIMEOUT.total_seconds()
     while missing:
         if time.monotonic() > deadline:
-            raise TrainingFailed(f"Ranks {sorted(missing)} did not join within {_TIMEOUT}. Start all again.")
+            raise TrainingFailed(
+                f"Ranks {sorted(missing)} did not join within {_TIMEOUT}. Start all ranks again."
+            )
         for other in sorted(missing):
             other_token = store.get(f"fasticcl/{other}").decode()  # possibly of a rank that has exited
             store.set(f"fasticcl/{other_token}", token)

@@ -22,7 +22,7 @@ def available_cores() -> int:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may keep busy, by CPU affinity and control group."""
+    """Return the number of cores that CPU affinity and control groups allow this process to use."""
     cores, quota = len(os.sched_getaffinity(0)), cpu_quota()
     return cores if quota is None else min(cores, max(1, math.ceil(quota)))
 

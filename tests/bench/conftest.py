@@ -1,11 +1,8 @@
-"""A tiny benchmark of everything, and the command line in this process."""
-
-import sys
+"""Options and result of a tiny benchmark, and the command line."""
 
 import pytest
 
 import fasticcl
-from fasticcl.cli.main import main
 
 # Sizes at which a step takes milliseconds.
 TINY = {
@@ -33,16 +30,8 @@ def full_result():
 
 
 @pytest.fixture
-def fasticcl_command(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder and return exit code, output and errors."""
+def fasticcl_command(run_cli, monkeypatch, tmp_path):
+    """The fixture `run_cli` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fasticcl.system.allocator.keep_freed_memory", lambda: True)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return ended.value.code, output.out, output.err
-
-    return call
+    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda: True)
+    return run_cli

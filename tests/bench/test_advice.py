@@ -1,4 +1,4 @@
-"""The bottleneck for given rates, and the settings that the advice names."""
+"""The bottleneck for given rates, and the settings that the advice recommends."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Throughput, spread and warm-up, measured with a fake clock."""
+"""Throughput, spread and warm-up with a fake clock."""
 
 import pytest
 
@@ -14,7 +14,7 @@ class FakeClock:
 
 
 def task_of(clock, seconds, images=8):
-    """A task whose n-th batch takes ``seconds[n]``. Later batches take the last of them."""
+    """A task whose n-th batch takes ``seconds[n]``, and every later batch ``seconds[-1]``."""
 
     def start():
         for number in range(1000):
@@ -48,7 +48,7 @@ def test_slow_first_batches_count_without_a_warm_up():
     assert throughput(task_of(clock, [50.0, 0.5]), seconds=60, warmup=0, clock=clock) < 8 / 0.5
 
 
-def test_a_run_ends_with_the_first_batch_after_its_length():
+def test_a_run_ends_with_the_first_batch_after_its_duration():
     clock = FakeClock()
     throughput(task_of(clock, [0.75]), seconds=2, warmup=1, clock=clock)
     assert clock.now == 0.75 * (1 + 3)

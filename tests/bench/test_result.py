@@ -1,4 +1,4 @@
-"""A benchmark result as JSON and as Markdown."""
+"""Benchmark results as JSON and Markdown."""
 
 import json
 import re

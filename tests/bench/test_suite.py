@@ -1,4 +1,4 @@
-"""`fasticcl bench` in miniature: every benchmark, the command line and its errors."""
+"""``fasticcl bench`` with tiny sizes: every benchmark, the command line and its errors."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def test_all_runs_every_benchmark_in_every_phase(full_result):
         assert 0 < measurement.min <= measurement.median <= measurement.max
 
 
-def test_a_benchmark_leaves_nothing_behind(tmp_path, monkeypatch, tiny):
+def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     fasticcl.benchmark("train", **tiny)
@@ -45,7 +45,7 @@ def test_a_benchmark_leaves_nothing_behind(tmp_path, monkeypatch, tiny):
         (["bench", "plan", "--device", "cpu"], "--device"),  # plan has no such option
         (["bench", "plan", "--set", "data.gama=1"], "Did you mean data.gamma?"),
         (["bench", "loader", "--data", "nowhere"], "There are no shards of folder in nowhere"),
-        (["bench", "loader", "--device", "gpu"], "torch sees no GPU here"),
+        (["bench", "loader", "--device", "gpu"], "torch detects no GPU"),
         (["bench", "step", *SMALL[:2], "--batch-size", "8"], "--images"),  # step has no such option
         (["bench", "step", "--encoder", "resnet51", "--device", "cpu"], "There is no encoder 'resnet51'."),
         (["bench", "convert", "--data", "nowhere"], "Cannot read the folder nowhere: No such file"),
@@ -91,6 +91,6 @@ def test_help_imports_neither_torch_nor_dali():
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'nvidia.dali', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "--encoder" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "[]"
+    assert "--encoder" in process.stdout

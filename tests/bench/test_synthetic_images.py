@@ -1,4 +1,4 @@
-"""Synthetic images are as large and as detailed as photographs, and form a valid dataset."""
+"""Synthetic images have the size and detail of photographs and form a valid dataset."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The configuration and the images that a benchmark uses."""
+"""Configuration and images of a benchmark."""
 
 import json
 
@@ -27,12 +27,12 @@ def test_the_configuration_of_a_run_is_used_unchanged(fasticcl_command, digit_sh
     assert settings == {"dataset": "demo", "encoder": "resnet8", "batch_size": 24, "image_size": 16}
 
 
-def test_on_a_cpu_the_network_is_small_unless_it_is_set():
+def test_the_default_network_on_a_cpu_is_small():
     options = {"images": 20, "device": "cpu", "workers": 1, "seconds": 0.01, "repeats": 1}
     result = fasticcl.benchmark("plan", **options)
     assert result.settings["encoder"] == "resnet18"
     assert result.settings["batch_size"] == 4
-    assert any("small for a CPU unless set" in note for note in result.notes)
+    assert any("reduced for the CPU" in note for note in result.notes)
     result = fasticcl.benchmark("plan", encoder="resnet50", set=["optim.batch_size=6"], **options)
     assert result.settings["encoder"] == "resnet50"
     assert result.settings["batch_size"] == 6
@@ -41,4 +41,4 @@ def test_on_a_cpu_the_network_is_small_unless_it_is_set():
 def test_a_batch_larger_than_the_dataset_is_refused(photo_shards, fasticcl_command):
     code, _, err = fasticcl_command("bench", "loader", "--data", photo_shards, "--batch-size", "22")
     assert code == 2
-    assert "use --batch-size 21 or less" in err
+    assert "Use --batch-size 21 or less" in err

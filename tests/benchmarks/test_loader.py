@@ -13,13 +13,13 @@ from tests.support.processes import started_process
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 READY = """
 import sys
-print('{"variant": "pretended", "trials": {}, "versions": {}}', flush=True)
+print('{"variant": "simulated", "trials": {}, "versions": {}}', flush=True)
 for number, line in enumerate(sys.stdin, start=1):
     print('{"pairs_per_second": %s, "pairs_per_cpu_second": 10}' % (RATE), flush=True)
 """
 MISSING = "import sys; print('it is not installed; install it with: pip install it'); sys.exit(3)"
-BROKEN = "raise RuntimeError('the peer broke')"
-BURNING = """
+BROKEN = "raise RuntimeError('the peer failed')"
+BUSY_WORKER = """
 import time
 while time.process_time() < 0.4: pass
 print(flush=True)
@@ -29,7 +29,7 @@ input()
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Run the benchmark with the given scripts as loaders and return its result."""
+    """A function that runs the benchmark with the given scripts as loaders and returns its result."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     loader = importlib.import_module("loader")
 
@@ -38,8 +38,8 @@ def run(monkeypatch, tmp_path):
         for name, script in scripts.items():
             (tmp_path / f"{name}.py").write_text(script)
         monkeypatch.setattr(loader, "PEERS", {name: tmp_path / f"{name}.py" for name in scripts})
-        monkeypatch.setattr(loader, "SETTLE", 0)
-        monkeypatch.setattr(loader, "LISTEN", 0.02)
+        monkeypatch.setattr(loader, "SETTLE_SECONDS", 0)
+        monkeypatch.setattr(loader, "LOAD_SECONDS", 0.02)
         options = ["--folder", tmp_path, "--repeats", "3", "--json", tmp_path / "result.json"]
         monkeypatch.setattr(sys, "argv", ["loader.py", *map(str, options)])
         loader.main()
@@ -64,7 +64,7 @@ def test_a_loader_that_is_not_installed_is_skipped_with_a_message(run, capsys):
 
 
 def test_a_crashed_loader_ends_the_benchmark_with_its_last_message(run):
-    with pytest.raises(SystemExit, match="other ended with status 1: RuntimeError: the peer broke"):
+    with pytest.raises(SystemExit, match="other ended with status 1: RuntimeError: the peer failed"):
         run(ours=READY.replace("RATE", "6"), other=BROKEN)
 
 
@@ -73,7 +73,7 @@ def test_processor_time_includes_running_workers(monkeypatch):
     peer = importlib.import_module("_peer")
     before = peer._cpu_seconds()
     with started_process(
-        [sys.executable, "-c", BURNING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", BUSY_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdout
         worker.stdout.readline()

@@ -1,6 +1,6 @@
-"""Every compared loader produces plain and mixed images, labels and λ that agree.
+"""Consistency of the plain and mixed images, labels and λ of every compared loader.
 
-Each class has its own colour, so pixels can be checked against labels.
+Each class has its own colour, which allows a check of pixels against labels.
 """
 
 import importlib
@@ -25,7 +25,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COLORS = np.array([[220, 40, 60], [30, 200, 90], [40, 60, 210], [230, 220, 30]])
 COUNTS = (40, 12, 6, 2)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-LEVELS = 4 / 255 / 0.224  # maximum JPEG error of a uniform colour, normalized
+LEVELS = 4 / 255 / 0.224  # maximum JPEG error of a uniform colour, normalised
 PEERS = {  # module: the package that it requires
     "fasticcl_loader": "fasticcl",
     "fasticcl_short_side": "fasticcl",
@@ -52,13 +52,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("least", [1, 600, 3000])
-def test_the_images_have_the_class_counts_of_fasticcl(monkeypatch, least):
+@pytest.mark.parametrize("minimum", [1, 600, 3000])
+def test_the_images_have_the_class_counts_of_fasticcl(monkeypatch, minimum):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
-    made = importlib.import_module("_photo_crops")
-    counts = made.long_tail(least)
-    assert counts == exponential_counts(counts[0], made.CLASSES, made.IMBALANCE).tolist()
-    assert sum(counts) >= least
+    photo_crops = importlib.import_module("_photo_crops")
+    counts = photo_crops.long_tail(minimum)
+    assert counts == exponential_counts(counts[0], photo_crops.CLASSES, photo_crops.IMBALANCE).tolist()
+    assert sum(counts) >= minimum
 
 
 @pytest.fixture(params=PEERS)
@@ -71,12 +71,12 @@ def variants(request, folder, monkeypatch):
 
 
 def color_of(labels: torch.Tensor) -> torch.Tensor:
-    """[B, 3, 1, 1] normalised colours of classes."""
+    """Return the normalised colours of classes, [B, 3, 1, 1]."""
     normalised = (COLORS / 255 - MEAN) / STD
     return torch.from_numpy(normalised[labels.numpy()]).float()[:, :, None, None]
 
 
-def test_x_f_is_the_mix_of_x_h_and_an_image_of_the_class_that_y_t_names(variants):
+def test_x_f_is_a_mix_of_x_h_and_an_image_of_class_y_t(variants):
     for name, make in variants.items():
         for batch in islice(make(), 3):
             lam = batch.lam.reshape(-1, 1, 1, 1)
@@ -88,7 +88,7 @@ def test_x_f_is_the_mix_of_x_h_and_an_image_of_the_class_that_y_t_names(variants
             assert 0 <= lam.min() <= lam.max() <= 1, name
 
 
-def test_y_h_follows_the_images_and_y_t_the_classes(variants):
+def test_y_h_is_sampled_by_images_and_y_t_uniformly_by_classes(variants):
     for name, make in variants.items():
         batches = [(batch.y_h.numpy().copy(), batch.y_t.numpy().copy()) for batch in islice(make(), 120)]
         y_h, y_t = (np.concatenate(labels) for labels in zip(*batches, strict=True))
@@ -99,7 +99,7 @@ def test_y_h_follows_the_images_and_y_t_the_classes(variants):
         assert np.bincount(y_t, minlength=4) / len(y_t) == pytest.approx(np.full(4, 0.25), abs=0.1), name
 
 
-def test_two_batches_have_different_lambdas(variants):
+def test_batches_have_different_lambdas(variants):
     for name, make in variants.items():
         lams = {batch.lam.reshape(-1)[0].item() for batch in islice(make(), 4)}
         assert len(lams) == 4, name
@@ -109,13 +109,13 @@ def test_two_batches_have_different_lambdas(variants):
 def test_a_missing_package_ends_a_peer_with_an_install_command(package, tmp_path):
     (tmp_path / f"{package}.py").write_text(f"raise ImportError('{package} is missing')")
     root = BENCHMARKS.parent
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, BENCHMARKS / "peers" / f"{package}_loader.py", "--serve"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 3
-    assert "pip install" in done.stdout
-    assert done.stdout.count("\n") == 1
-    assert not done.stderr
+    assert process.returncode == 3
+    assert "pip install" in process.stdout
+    assert process.stdout.count("\n") == 1
+    assert not process.stderr

@@ -1,4 +1,4 @@
-"""The commands and result files that benchmarks/README.md names exist."""
+"""Commands and result files in benchmarks/README.md."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.spli
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_script_of_a_command_exists_and_has_its_options(command):
+def test_every_command_names_an_existing_script_and_its_options(command):
     _, script, *words = shlex.split(command)
     source = (ROOT / script).read_text()
     for option in (word for word in words if word.startswith("--")):

@@ -1,4 +1,4 @@
-"""The plain step of benchmarks/step.py computes the same losses as the engine."""
+"""Losses of the plain training step in benchmarks/step.py, compared with the engine."""
 
 import importlib
 from pathlib import Path

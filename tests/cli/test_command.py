@@ -1,4 +1,4 @@
-"""The list of verbs and options, which people type and scripts rely on: changing it is a decision."""
+"""The frozen list of verbs and options, which scripts rely on."""
 
 from pathlib import Path
 
@@ -18,23 +18,25 @@ def options(command):
     )
 
 
-def lines(command, name="fasticcl"):
+def command_lines(command, name="fasticcl"):
     yield f"{name}: {options(command)}".rstrip()
-    for each, member in getattr(command, "commands", {}).items():
-        yield from lines(member, f"{name} {each}")
+    for verb, subcommand in getattr(command, "commands", {}).items():
+        yield from command_lines(subcommand, f"{name} {verb}")
 
 
-def test_verbs_and_options_are_those_that_were_agreed_on():
-    now = "".join(line + "\n" for line in lines(typer.main.get_command(app)))
-    assert now == FROZEN.read_text(), "if that is meant, write it into tests/verbs.txt and README"
+def test_verbs_and_options_match_the_frozen_list():
+    current = "".join(line + "\n" for line in command_lines(typer.main.get_command(app)))
+    assert current == FROZEN.read_text(), "update tests/verbs.txt and the README if this is intended"
 
 
-def test_every_verb_says_what_it_does_and_has_an_example():
+def test_every_verb_and_option_has_help_and_every_verb_has_an_example():
     commands = [typer.main.get_command(app)]
     while commands:
         command = commands.pop()
-        below = [*getattr(command, "commands", {}).values()]
-        commands += below
+        subcommands = [*getattr(command, "commands", {}).values()]
+        commands += subcommands
         assert command.help
-        assert below or f"fasticcl {command.name}" in command.epilog or "fasticcl bench" in command.epilog
+        assert (
+            subcommands or f"fasticcl {command.name}" in command.epilog or "fasticcl bench" in command.epilog
+        )
         assert all(parameter.help for parameter in command.params if parameter.name != "help")

@@ -1,3 +1,5 @@
+"""Shell completion of names, settings and verbs."""
+
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from fasticcl.cli import completion
 
 
 @pytest.mark.parametrize(
-    ("complete", "typed", "wanted"),
+    ("complete", "typed", "expected"),
     [
         (completion.datasets, "ci", ["cifar10-lt", "cifar100-lt"]),
         (completion.methods, "i", ["iccl"]),
@@ -18,19 +20,21 @@ from fasticcl.cli import completion
         (completion.settings, "nothing", []),
     ],
 )
-def test_names_and_settings_are_completed(complete, typed, wanted):
-    assert complete(typed) == wanted
+def test_names_and_settings_are_completed(complete, typed, expected):
+    assert complete(typed) == expected
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"), [("fasticcl tra", ["train"]), ("fasticcl train inat", ["inat2018"])]
+    ("words", "expected"), [("fasticcl tra", ["train"]), ("fasticcl train inat", ["inat2018"])]
 )
-def test_bash_gets_verbs_and_datasets(words, wanted):
+def test_bash_completes_verbs_and_datasets(words, expected):
     command = Path(sys.executable).with_name("fasticcl")
-    asked = {
+    environment = {
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
         "_FASTICCL_COMPLETE": "complete_bash",
     }
-    done = subprocess.run([command], env=os.environ | asked, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == wanted
+    process = subprocess.run(
+        [command], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+    assert process.stdout.split() == expected

@@ -60,7 +60,7 @@ def fasticcl_command(monkeypatch, capsys, tmp_path):
         (["train", "demo", "--set", "optim.lr=fast"], "optim.lr: "),
         (["train", "demo", "--lr", "fast"], "'--lr'"),
         (["train", "demo", "--lr", "-1"], "optim.lr: input should be greater than 0, got -1.0."),
-        (["train"], "Name a dataset to train on: "),
+        (["train"], "Specify a dataset to train on: "),
         (["train", "inat2018"], "fasticcl convert inat2018 SRC data/inat2018"),
         (
             ["train", "cifar100-lt", "--imbalance", "50"],
@@ -71,7 +71,7 @@ def fasticcl_command(monkeypatch, capsys, tmp_path):
             ["train", "cifar100-lt", "--imbalance", "20"],
             "data.imbalance: input should be 100, 50 or 10, got 20.",
         ),
-        (["train", "demo", "--device", "gpu"], "torch sees no GPU here"),
+        (["train", "demo", "--device", "gpu"], "torch detects no GPU"),
         (["train", "demo", "--device", "tpu"], "engine.device: "),
         (
             ["train", "demo", "--resume"],

@@ -1,17 +1,15 @@
-"""`fasticcl predict` as scripts call it: what goes where, and how it ends."""
+"""Output, error messages and exit codes of ``fasticcl predict``."""
 
 import csv
 import io
 import json
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import fasticcl
-from fasticcl.cli.main import main
 from fasticcl.predict import predictions
 from tests.support.command_line import cli_command
 from tests.support.images import encode, noise
@@ -19,19 +17,10 @@ from tests.support.processes import started_process
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path, digit_run):
-    """Predict with these arguments; returns exit code, output and errors."""
+def predict(run_cli, monkeypatch, tmp_path, digit_run):
+    """A function that runs ``fasticcl predict`` in tmp_path and returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
-
-    def called(*arguments):
-        words = ["fasticcl", "predict", digit_run, *arguments, "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", [*map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        output = capsys.readouterr()
-        return left.value.code, output.out, output.err
-
-    return called
+    return lambda *arguments: run_cli("predict", digit_run, *arguments, "--device", "cpu")
 
 
 @pytest.fixture
@@ -43,8 +32,8 @@ def album(tmp_path):
     return folder
 
 
-def test_standard_output_holds_rows_alone_and_python_gives_the_same(call, album, digit_run):
-    code, out, err = call(album, "--topk", 2, "--format", "jsonl")
+def test_standard_output_has_only_the_predictions_which_equal_those_of_python(predict, album, digit_run):
+    code, out, err = predict(album, "--topk", 2, "--format", "jsonl")
     assert (code, err) == (0, "")
     rows = [json.loads(line) for line in out.splitlines()]
     expected = [*fasticcl.predict(digit_run, album, topk=2, device="cpu")]
@@ -53,9 +42,9 @@ def test_standard_output_holds_rows_alone_and_python_gives_the_same(call, album,
     ]
 
 
-def test_some_that_cannot_be_read_are_counted_on_standard_error(call, album):
-    (album / "1.png").write_bytes(b"no picture")
-    code, out, err = call(album, "--topk", 1, "--format", "csv")
+def test_unreadable_images_are_counted_on_standard_error(predict, album):
+    (album / "1.png").write_bytes(b"not an image")
+    code, out, err = predict(album, "--topk", 1, "--format", "csv")
     assert (code, err) == (0, "1 of 3 images could not be read.\n")
     rows = [*csv.DictReader(io.StringIO(out))]
     assert [(row["image"][-5:], row["error"]) for row in rows] == [
@@ -65,22 +54,22 @@ def test_some_that_cannot_be_read_are_counted_on_standard_error(call, album):
     ]
 
 
-def test_none_that_can_be_read_is_a_failure(call, album):
+def test_exit_code_is_1_if_all_images_are_unreadable(predict, album):
     for path in album.iterdir():
         path.write_bytes(b"")
-    code, out, err = call(album)
+    code, out, err = predict(album)
     assert (code, err) == (1, "3 of 3 images could not be read.\n")
     assert out.count("error: empty file") == 3
 
 
-def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_path):
-    code, out, _ = call(album, "--format", "csv", "--output", "rows.csv")
+def test_interruption_leaves_the_previous_output_file_unchanged(predict, album, monkeypatch, tmp_path):
+    code, out, _ = predict(album, "--format", "csv", "--output", "rows.csv")
     assert (code, out) == (0, "")
-    whole = (tmp_path / "rows.csv").read_text()
-    assert whole == call(album, "--format", "csv")[1]
+    complete = (tmp_path / "rows.csv").read_text()
+    assert complete == predict(album, "--format", "csv")[1]
     monkeypatch.setattr(predictions, "_float32_digits", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert call(album, "--format", "csv", "--output", "rows.csv")[0] == 130
-    assert (tmp_path / "rows.csv").read_text() == whole
+    assert predict(album, "--format", "csv", "--output", "rows.csv")[0] == 130
+    assert (tmp_path / "rows.csv").read_text() == complete
     assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "rows.csv"]
 
 
@@ -89,24 +78,24 @@ def test_a_file_gets_all_rows_or_stays_as_it_was(call, album, monkeypatch, tmp_p
     [
         (
             ["gone.jpg"],
-            "error: gone.jpg does not exist. Name existing files, folders",
+            "error: gone.jpg does not exist. Specify existing files, folders",
         ),
-        (["."], "error: . contains no images. Name a folder that does.\n"),
+        (["."], "error: . contains no images. Specify a folder that contains some.\n"),
         (["album", "--output", "no/rows.csv"], "error: Cannot write no/rows.csv: No such file or directory"),
         (["album", "--topk", "0"], "'--topk'"),
         (["album", "--format", "xml"], "'--format'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(call, request, arguments, sentence):
+def test_bad_input_gives_one_sentence_and_exit_code_2(predict, request, arguments, sentence):
     if "album" in arguments:
         request.getfixturevalue("album")
-    code, out, err = call(*arguments)
+    code, out, err = predict(*arguments)
     assert (code, out) == (2, "")
     assert sentence in err
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly(album, digit_run):
+def test_closed_pipe_ends_the_command_silently(album, digit_run):
     (album / "many").mkdir()
     for number in range(300):
         (album / "many" / f"{number}.png").symlink_to(album / "0.png")

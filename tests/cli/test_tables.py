@@ -14,30 +14,30 @@ from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.summary import Summary
 
 
-def test_another_run_with_another_seed_can_be_started_again_and_again(tmp_path, monkeypatch):
+def test_suggested_command_for_another_seed_can_be_used_repeatedly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = RunFolder.create(fasticcl.configure("demo", name="first", seed=4)).path
-    made = []
+    started = []
     for _ in range(3):
         (line,) = [line for line in tables.after_training(Report(run, {}, 1, "test")) if " train -c " in line]
         words = shlex.split(line.split("    ")[-2])
         options = dict(zip(words[2::2], words[3::2], strict=True))
-        again = fasticcl.configure(config=options["-c"], name=options["--name"], seed=int(options["--seed"]))
-        run = RunFolder.create(again).path
-        made.append((run, again.engine.seed))
-    assert made == [
+        config = fasticcl.configure(config=options["-c"], name=options["--name"], seed=int(options["--seed"]))
+        run = RunFolder.create(config).path
+        started.append((run, config.engine.seed))
+    assert started == [
         (Path("runs/demo") / name, seed) for name, seed in [("again", 5), ("again-1", 6), ("again-2", 7)]
     ]
 
 
 @pytest.mark.parametrize("counts", [[7], [1, 1], [10_000, 10_000], [12, 12, 12]])
-def test_a_histogram_of_equal_classes_is_one_bar(counts):
+def test_histogram_of_classes_of_equal_size_has_one_bar(counts):
     lines = list(tables.histogram(Summary(manifest=None, splits={}, counts=np.array(counts))))
     assert len(lines) == 2
     assert lines[1].endswith(f"█ {len(counts)}")
 
 
-def test_the_summary_is_printed(digit_shards):
+def test_shards_summary_has_class_groups_imbalance_and_image_sizes(digit_shards):
     lines = "\n".join(tables.shards_summary(fasticcl.show(digit_shards)))
     assert "classes   10: 1 many (142), 4 medium (212), 5 few (38) training images" in lines
     assert "imbalance 71.0 = 142 / 2" in lines

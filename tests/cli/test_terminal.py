@@ -1,4 +1,4 @@
-"""Verbs whose output nobody reads: those that work go on, those that look end as other Unix tools do."""
+"""Commands with a closed standard output: training continues, read-only commands end with SIGPIPE."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ import subprocess
 import pytest
 
 import fasticcl
-from fasticcl.cli.main import main
 from tests.support.command_line import cli_command
 from tests.support.small_runs import SMALL, TINY
 
@@ -15,8 +14,8 @@ SETTINGS = [word for key, value in (SMALL | TINY).items() for word in ("--set", 
 
 
 @pytest.fixture
-def unread(tmp_path):
-    """Run the command line with a standard output that nobody reads; standard error may go there too."""
+def run_with_closed_output(tmp_path):
+    """A function that runs the command line in a subprocess whose standard output is closed."""
 
     def call(*arguments, stderr=subprocess.PIPE, before=""):
         reader, writer = os.pipe()
@@ -30,35 +29,36 @@ def unread(tmp_path):
     return call
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["stdout", "stdout and stderr"])
-def test_training_goes_on_without_a_reader(unread, tiny_shards, tmp_path, together):
+@pytest.mark.parametrize("stderr_closed", [False, True], ids=["stdout", "stdout and stderr"])
+def test_training_continues_if_its_output_is_closed(
+    run_with_closed_output, tiny_shards, tmp_path, stderr_closed
+):
     arguments = ["train", "demo", "--data", tiny_shards, "--name", "run", "--epochs", 2, "--batch-size", 20]
-    ended = unread(*arguments, *SETTINGS, stderr=subprocess.STDOUT if together else subprocess.PIPE)
-    assert ended.returncode == 0
-    said = "warning  standard output is closed; the command continues without it\n"
-    assert ended.stderr == (None if together else said)
+    process = run_with_closed_output(
+        *arguments, *SETTINGS, stderr=subprocess.STDOUT if stderr_closed else subprocess.PIPE
+    )
+    assert process.returncode == 0
+    warning = "warning  standard output is closed, but the command continues\n"
+    assert process.stderr == (None if stderr_closed else warning)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 
 
-def test_warnings_come_on_standard_error_when_the_output_is_no_longer_read(unread, tiny_shards):
-    full = """
+def test_warnings_are_written_to_standard_error_if_the_output_is_closed(run_with_closed_output, tiny_shards):
+    full_disk = """
 import errno, fasticcl.engine.run.checkpoint
 def save(*_): raise OSError(errno.ENOSPC, "No space left on device")
 fasticcl.engine.run.checkpoint.save_checkpoint = save"""
     arguments = ["train", "demo", "--data", tiny_shards, "--epochs", 2, "--batch-size", 20, *SETTINGS]
-    ended = unread(*arguments, before=full)
-    assert "last.pt: No space left on device. Free some space" in ended.stderr
+    process = run_with_closed_output(*arguments, before=full_disk)
+    assert "last.pt: No space left on device. Free some space" in process.stderr
 
 
-def test_a_verb_that_looks_ends_by_the_signal_and_says_nothing(unread):
-    ended = unread("presets")
-    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, "")
+def test_read_only_command_ends_with_sigpipe_and_no_message(run_with_closed_output):
+    process = run_with_closed_output("presets")
+    assert (process.returncode, process.stderr) == (-signal.SIGPIPE, "")
 
 
-def test_a_verb_called_in_a_process_of_others_leaves_the_signal_as_it_was(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["fasticcl", "presets"])
+def test_command_called_in_process_does_not_change_the_sigpipe_handler(run_cli):
     before = signal.getsignal(signal.SIGPIPE)
-    with pytest.raises(SystemExit):
-        main()
-    assert "iccl" in capsys.readouterr().out
+    assert "iccl" in run_cli("presets")[1]
     assert signal.getsignal(signal.SIGPIPE) is before

@@ -194,7 +194,7 @@ def test_finished_conversion_stays_unchanged_and_rejects_another_archive(tmp_pat
     with pytest.raises(UserError, match="Images were changed after"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     write(path, [*shuffled(), ("images/more.jpg", bytes(20_000))])
-    with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
+    with pytest.raises(UserError, match="already contains another conversion: it was made from other images"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     assert modification_times(tmp_path / "shards") == before
 
@@ -242,7 +242,7 @@ def test_an_image_that_two_splits_list_gives_an_error(tmp_path):
 
 def test_archive_without_the_images_gives_an_error_with_its_name(tmp_path):
     path = write(tmp_path / "images.tar", [("other/1.jpg", b"x")])
-    with pytest.raises(UserError, match=r"images\.tar contains none of the images, for example no 'images/"):
+    with pytest.raises(UserError, match=r"images\.tar contains none of the listed images, such as 'images/"):
         convert(source(path), tmp_path / "shards")
 
 
@@ -260,7 +260,7 @@ def test_a_file_that_is_not_an_archive_gives_a_clear_error(tmp_path, content):
     path = tmp_path / "images.tar.gz"
     path.write_bytes(content)
     with pytest.raises(
-        UserError, match=r"images\.tar\.gz (is damaged or cut short|contains none of the images)"
+        UserError, match=r"images\.tar\.gz (is damaged or truncated|contains none of the listed images)"
     ):
         convert(source(path), tmp_path / "shards")
 
@@ -269,7 +269,7 @@ def assert_rejected_and_continued(tmp_path, path, damaged, whole):
     """Check that a damaged archive gives an error and no partial files, and that the intact one continues."""
     intact = path.read_bytes()
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or cut short"):
+    with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or truncated"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     assert not list((tmp_path / "shards").rglob("*.part"))
     assert not (tmp_path / "shards" / "manifest.json").exists()
@@ -307,7 +307,7 @@ def test_a_flipped_byte_anywhere_in_a_compressed_archive_is_detected(tmp_path, k
         damaged = bytearray(content)
         damaged[position] ^= 0x55
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or cut short"):
+        with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or truncated"):
             convert(source(path), tmp_path / f"shards{number}", shard_size=30)
         assert not (tmp_path / f"shards{number}" / "manifest.json").exists()
 

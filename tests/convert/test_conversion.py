@@ -117,13 +117,13 @@ def test_other_settings_are_rejected_by_name_and_change_nothing(tmp_path, old, n
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
-        (jpeg_source(count=12), "was made of other images"),
-        (jpeg_source(splits=("train", "test")), "was made of other images"),
-        (Source("inat2018", ["a", "b"], jpeg_source().splits), "is of folder"),
+        (jpeg_source(count=12), "was made from other images"),
+        (jpeg_source(splits=("train", "test")), "was made from other images"),
+        (Source("inat2018", ["a", "b"], jpeg_source().splits), "contains the dataset folder"),
         (Source("folder", ["a", "c"], jpeg_source().splits), "has other classes"),
         (
             Source("folder", ["a", "b"], {**jpeg_source().splits, "val": jpeg_source().splits["train"][1:5]}),
-            "was made of other images",
+            "was made from other images",
         ),
     ],
     ids=["fewer images", "other split", "other dataset", "other class name", "other images"],
@@ -152,7 +152,7 @@ def test_image_removed_after_the_conversion_is_detected(tmp_path):
     images = write_image_folder(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
-    with pytest.raises(UserError, match="already contains another conversion: it was made of other images"):
+    with pytest.raises(UserError, match="already contains another conversion: it was made from other images"):
         fasticcl.convert("folder", images, tmp_path / "shards")
 
 

@@ -30,7 +30,7 @@ def test_the_manifest_counts_reencoded_images_by_reason(tmp_path):
 
 
 def test_unreadable_images_stop_the_conversion_after_all_are_listed(tmp_path):
-    with pytest.raises(UserError, match=r"2 images cannot be read, the first is 5\.jpg .* --max-corrupt 2"):
+    with pytest.raises(UserError, match=r"2 images cannot be read, for example 5\.jpg .* --max-corrupt 2"):
         convert(jpeg_source(broken=(5, 17)), tmp_path, shard_size=5)
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["image"] for entry in listed] == ["5.jpg", "17.jpg"]

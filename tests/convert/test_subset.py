@@ -107,7 +107,7 @@ def test_long_tail_has_the_exact_profile_with_the_largest_possible_head(counts, 
     ]
     wanted = profile(fitting[-1], len(counts), ratio) if fitting else [0]
     if min(wanted) < 1:
-        with pytest.raises(UserError, match=f"--long-tail {ratio}: .* lower the imbalance ratio"):
+        with pytest.raises(UserError, match=f"--long-tail {ratio}: .* Lower the imbalance ratio"):
             make_long_tailed(source(labels, [0]), ratio)
         return
     before = source(labels, [0, 1])

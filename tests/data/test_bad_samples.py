@@ -289,7 +289,7 @@ def test_class_without_readable_images_is_reported_by_name(plain, damage):
     damage(plain, 27, 28, 29)
     with pytest.raises(TrainingFailed) as failed:
         first_batches(open_loader(plain), "warmup", 4 * STEPS)
-    assert str(failed.value) == f"No image of the class 'd' can be read any more. Convert {plain} again."
+    assert str(failed.value) == f"The class 'd' has no readable image left. Convert {plain} again."
 
 
 def test_batches_before_the_failure_are_yielded(plain):

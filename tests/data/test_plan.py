@@ -1,21 +1,17 @@
-"""The plan: determinism, class frequencies, and augmentations against those of torchvision."""
+"""The plan: determinism, class frequencies, and the distributions of the augmentations."""
 
 from dataclasses import asdict
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 
 from fasticcl.config import Data
-from fasticcl.data.crops import evaluation_crop, resized_crop_windows
-from fasticcl.data.plan import PHASES, Plan, class_probabilities, evaluation_stream
-from fasticcl.data.sampling import AliasTable, permute
+from fasticcl.data.plan import PHASES, Plan, evaluation_stream
 from fasticcl.shards.reader import INDEX_DTYPE
-from tests.support.oracle import class_probabilities as equation_2
+from tests.support import oracle
 
 LONG_TAIL = [400, 230, 120, 71, 37, 20, 13, 6, 2, 1]
 
@@ -45,12 +41,12 @@ def same(one, other):
 @pytest.mark.parametrize("phase", PHASES)
 def test_batch_depends_only_on_epoch_and_step(phase):
     plan, again = make_plan(color_jitter=(0.4, 0.4, 0.4)), make_plan(color_jitter=(0.4, 0.4, 0.4))
-    places = [(epoch, step) for epoch in (0, 3) for step in (0, 1, 5)]
-    first = {place: plan.batch(phase, *place) for place in places}
-    for place in reversed(places):
-        assert same(first[place], again.batch(phase, *place))
-    for place in places[1:]:
-        assert not same(first[places[0]], first[place])
+    positions = [(epoch, step) for epoch in (0, 3) for step in (0, 1, 5)]
+    first = {position: plan.batch(phase, *position) for position in positions}
+    for position in reversed(positions):
+        assert same(first[position], again.batch(phase, *position))
+    for position in positions[1:]:
+        assert not same(first[positions[0]], first[position])
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -114,48 +110,6 @@ def test_incomplete_last_batch_is_dropped_and_no_image_repeats(size, batch_size)
     assert len(set(rows)) == len(rows) == size - size % batch_size
 
 
-def test_all_permutations_of_four_are_equally_likely():
-    rng = np.random.default_rng(3)
-    orders = [
-        tuple(permute(np.arange(4), 4, rng.integers(0, 2**64, 8, dtype=np.uint64))) for _ in range(12_000)
-    ]
-    seen = np.unique(orders, axis=0, return_counts=True)[1]
-    assert len(seen) == 24
-    assert stats.chisquare(seen).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("size", [7, 100])
-def test_every_image_is_equally_likely_at_every_position(size):
-    rng = np.random.default_rng(5)
-    keys = rng.integers(0, 2**64, (60 * size, 8), dtype=np.uint64)
-    orders = np.array([permute(np.arange(size), size, key) for key in keys])
-    table = np.zeros((size, size))
-    np.add.at(table, (np.tile(np.arange(size), len(orders)), orders.ravel()), 1)
-    assert stats.chisquare(table.ravel(), ddof=2 * size - 2).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("gamma", [-1.0, -0.3, 0.0, 0.5, 1.0, 2.5])
-def test_class_probabilities_are_equation_2(gamma):
-    assert np.allclose(
-        class_probabilities(np.array(LONG_TAIL), gamma), equation_2(LONG_TAIL, gamma), rtol=1e-12
-    )
-
-
-def test_extreme_gamma_does_not_overflow():
-    assert class_probabilities(np.array([10**6, 1]), 400.0).tolist() == [0, 1]
-    assert class_probabilities(np.array([10**6, 1]), -400.0).tolist() == [1, 0]
-
-
-@given(weights=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60))
-@settings(max_examples=200, deadline=None)
-def test_alias_table_has_exactly_the_given_probabilities(weights):
-    probabilities = np.array(weights) / sum(weights)
-    table = AliasTable(probabilities)
-    totals = table.keep.copy()
-    np.add.at(totals, table.alias, 1 - table.keep)
-    assert np.allclose(totals / len(weights), probabilities, atol=1e-12)
-
-
 @pytest.mark.parametrize("gamma", [-1.0, 0.0, 0.5, 1.0])
 @pytest.mark.parametrize("phase", ["interpolative", "rebalance"])
 def test_million_class_aware_draws_follow_equation_2(gamma, phase):
@@ -164,7 +118,7 @@ def test_million_class_aware_draws_follow_equation_2(gamma, phase):
     plan = Plan(plan.index, counts, plan.data, batch_size=50_000, seed=11, rebalance_gamma=gamma)
     rows = np.concatenate([plan.aware_rows(phase, 0, step) for step in range(20)])
     drawn = np.bincount(plan.index["label"][rows], minlength=len(counts)) / len(rows)
-    expected = equation_2(counts, gamma)
+    expected = oracle.class_probabilities(counts, gamma)
     error = np.sqrt(expected * (1 - expected) / len(rows))
     assert len(rows) == 10**6
     assert (np.abs(drawn - expected) < 4 * error).all()
@@ -196,66 +150,6 @@ def test_lambda_per_batch_is_one_value_per_batch():
     lam = np.array([plan.batch("interpolative", 0, step).lam for step in range(20)])
     assert (lam == lam[:, :1]).all()
     assert len(np.unique(lam[:, 0])) == 20
-
-
-def test_window_of_a_strip_is_not_empty():
-    rng = np.random.default_rng(0)
-    windows = resized_crop_windows(rng, np.array([1000]), np.array([1]), (0.08, 1.0), (3.0, 4.0))
-    assert windows.tolist() == [[499, 0, 1, 1]]
-
-
-def torchvision_windows(height, width, scale, ratio, count):
-    image = torch.zeros(1, height, width)
-    torch.manual_seed(0)
-    return np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(count)])
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "scale", "ratio"),
-    [
-        (375, 500, (0.08, 1.0), (3 / 4, 4 / 3)),
-        (500, 60, (0.3, 1.0), (3 / 4, 4 / 3)),
-        (40, 41, (0.6, 1.0), (0.9, 1.1)),
-    ],
-)
-def test_windows_have_the_distribution_of_torchvision(height, width, scale, ratio):
-    count = 4000
-    expected = torchvision_windows(height, width, scale, ratio, count)
-    rng = np.random.default_rng(0)
-    drawn = resized_crop_windows(rng, np.full(count, height), np.full(count, width), scale, ratio)
-    for column, name in enumerate(("top", "left", "height", "width")):
-        assert stats.ks_2samp(drawn[:, column], expected[:, column]).pvalue > 1e-4, name
-    areas, expected_areas = drawn[:, 2] * drawn[:, 3], expected[:, 2] * expected[:, 3]
-    assert stats.ks_2samp(areas, expected_areas).pvalue > 1e-4
-
-
-@pytest.mark.parametrize(("height", "width"), [(2000, 10), (10, 2000)])
-def test_fallback_window_is_that_of_torchvision(height, width):
-    scale, ratio = (0.9, 1.0), (3 / 4, 4 / 3)
-    expected = torchvision_windows(height, width, scale, ratio, 1)[0]
-    rng = np.random.default_rng(0)
-    drawn = resized_crop_windows(rng, np.full(50, height), np.full(50, width), scale, ratio)
-    assert (drawn == expected).all()
-
-
-@given(
-    height=st.integers(1, 900),
-    width=st.integers(1, 900),
-    scale=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=200, deadline=None)
-def test_windows_are_inside_the_image(height, width, scale, seed):
-    rng = np.random.default_rng(seed)
-    top, left, high, wide = resized_crop_windows(
-        rng, np.full(8, height), np.full(8, width), tuple(scale), (3 / 4, 4 / 3)
-    ).T
-    assert (high > 0).all()
-    assert (wide > 0).all()
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + high <= height).all()
-    assert (left + wide <= width).all()
 
 
 def test_pad_crops_shift_uniformly():
@@ -294,41 +188,6 @@ def test_evaluation_resizes_the_whole_image_and_cuts_the_centre(height, width):
         <= min(height, width) / 256
     )
     assert np.abs(2 * stream.cuts[0] + 224 - stream.sizes[0]).max() <= 1
-
-
-EVALUATED = {
-    "height": st.integers(1, 2000),
-    "width": st.integers(1, 2000),
-    "side": st.sampled_from([16, 33, 224]),
-    "margin": st.sampled_from([None, 0, 1, 32]),
-}
-
-
-@given(**EVALUATED)
-@settings(max_examples=200, deadline=None)
-def test_one_evaluated_image_is_cropped_as_in_a_batch(height, width, side, margin):
-    resized = 0 if margin is None else side + margin
-    plan = make_plan([1], batch_size=1, size=(height, width), image_size=side, eval_resize=resized)
-    stream = evaluation_stream(plan.index, np.array([0]), plan.data)
-    size, cut = evaluation_crop(height, width, plan.data)
-    assert [*size] == stream.sizes[0].tolist()
-    assert [*cut] == stream.cuts[0].tolist()
-
-
-@given(**EVALUATED)
-@settings(max_examples=200, deadline=None)
-def test_evaluation_crop_is_that_of_torchvision(height, width, side, margin):
-    resized = 0 if margin is None else side + margin
-    data = Data(dataset="test", dir="unused", image_size=side, eval_resize=resized)
-    size, cut = evaluation_crop(height, width, data)
-    # Tensors without memory: one for the shape, and one of which each pixel holds its row and column.
-    image = Resize(resized or (side, side))(torch.empty(1, height, width, device="meta"))
-    assert size.tolist() == [*image.shape[1:]]
-    rows, columns = (torch.arange(length) for length in image.shape[1:])
-    for places, first in zip((rows[:, None], columns), cut, strict=True):
-        square = CenterCrop(side)(places.expand(1, *image.shape[1:]))
-        assert square.shape == (1, side, side)
-        assert square[0, 0, 0] == first
 
 
 @pytest.mark.parametrize("step", [-1, 30])

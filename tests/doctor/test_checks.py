@@ -38,7 +38,7 @@ PROBLEMS = {
     "torch for CUDA, torchvision for the CPU": (
         with_packages(with_probes(torchvision=NMS), torchvision="0.29.2+cpu"),
         ("torchvision", "error"),
-        r"torch 2\.15\.0\+cu132 is built for CUDA 13\.2, but this torchvision for the CPU",
+        r"torch 2\.15\.0\+cu132 is built for CUDA 13\.2, but torchvision is for the CPU",
         r"pip uninstall -y torch torchvision && pip install 'torch>=2\.11' 'torchvision>=0\.26'$",
     ),
     "torch and torchvision for different CUDA versions": (
@@ -225,7 +225,7 @@ PROBLEMS = {
     "Docker's default shared memory": (
         with_limits(shared_memory=64 * 2**20),
         ("shared memory", "warning"),
-        r"64 MiB in /dev/shm, enough for one process",
+        r"64 MiB in /dev/shm, too little to train on several GPUs",
         r"--shm-size=1g or --ipc=host",
     ),
     "no shared memory": (
@@ -265,7 +265,7 @@ PROBLEMS = {
         r"issue",
     ),
     "damaged shards": (
-        with_shards(problem="train/index.npy does not fit the manifest", read_speed=None),
+        with_shards(problem="train/index.npy does not match the manifest", read_speed=None),
         ("shards", "error"),
         r"does not fit",
         r"fasticcl verify",
@@ -324,10 +324,10 @@ def test_machine_without_problems_is_ok(facts):
 
 def test_broken_torch_does_not_cause_further_errors():
     probes = dict.fromkeys(("torch", "torchvision", "torchvision_decoding"), NO_MODULE)
-    found = statuses(with_probes(H100, **probes))
-    assert [name for name, status in found.items() if status == "error"] == ["torch"]
-    assert found["decode: DALI on the CPU"] == "ok"
-    assert not {"GPU", "decode: torchvision on the CPU", "decode: all in one process"} & set(found)
+    status_of = statuses(with_probes(H100, **probes))
+    assert [name for name, status in status_of.items() if status == "error"] == ["torch"]
+    assert status_of["decode: DALI on the CPU"] == "ok"
+    assert not {"GPU", "decode: torchvision on the CPU", "decode: all in one process"} & set(status_of)
 
 
 def test_torch_and_dali_may_use_different_cuda_versions():

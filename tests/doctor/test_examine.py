@@ -7,18 +7,17 @@ from importlib.metadata import version
 import pytest
 
 import fasticcl
-from fasticcl.cli.main import main
 from fasticcl.doctor import examine
 from tests.support.command_line import run_cli_subprocess
 from tests.support.doctor_facts import H100, LAPTOP, with_limits, with_probes
 
-# Makes these packages impossible to import in the process of doctor itself.
+# Makes these packages impossible to import in the main process of doctor. The probes run in subprocesses.
 BLOCK_IMPORTS = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['nvidia'] = None"
 
 
 @pytest.fixture(scope="module")
 def doctor_process(photo_shards):
-    """The finished process of doctor on this machine, which could import neither torch nor DALI."""
+    """The completed process of doctor on this machine, in which torch and DALI could not be imported."""
     return run_cli_subprocess("doctor", "--data", photo_shards, "--json", before=BLOCK_IMPORTS)
 
 
@@ -43,15 +42,12 @@ def test_output_contains_all_versions(doctor_process):
 
 
 @pytest.fixture
-def doctor(monkeypatch, capsys):
-    """Run doctor in this process on a simulated machine and return exit code and output."""
+def doctor(run_cli, monkeypatch):
+    """A function that runs doctor in this process on a simulated machine and returns exit code and output."""
 
     def call(facts, *options):
         monkeypatch.setattr(examine, "gather", lambda _: facts)
-        monkeypatch.setattr(sys, "argv", ["fasticcl", "doctor", *options])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return exit.value.code, capsys.readouterr().out
+        return run_cli("doctor", *options)[:2]
 
     return call
 
@@ -65,7 +61,7 @@ def test_exit_code_is_1_for_errors_only(doctor, facts, code):
     assert doctor(facts)[0] == doctor(facts, "--json")[0] == code
 
 
-def test_lines_are_not_wrapped_without_a_terminal_and_advice_follows_its_finding(doctor):
+def test_lines_without_a_terminal_are_not_wrapped_and_advice_follows_its_finding(doctor):
     _, output = doctor(with_probes(torchvision="RuntimeError: operator [torchvision]::nms does not exist"))
     lines = output.splitlines()
     (number,) = (i for i, line in enumerate(lines) if line.startswith("error    torchvision "))

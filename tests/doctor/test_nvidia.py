@@ -6,30 +6,19 @@ import pytest
 
 from fasticcl.doctor import nvidia
 from fasticcl.doctor.facts import Gpu
-
-
-def simulate_nvidia_smi(monkeypatch, answer):
-    """Make nvidia-smi print a text, or fail with an exception."""
-
-    def run(command, **_):
-        assert command[0] == "nvidia-smi"
-        if isinstance(answer, Exception):
-            raise answer
-        return subprocess.CompletedProcess(command, 0, stdout=answer)
-
-    monkeypatch.setattr(subprocess, "run", run)
+from tests.support.nvidia_smi import simulate_nvidia_smi
 
 
 def test_driver_and_gpus_are_read_from_nvidia_smi(monkeypatch):
     simulate_nvidia_smi(monkeypatch, "525.60, NVIDIA A100-SXM4-40GB, 40960\n525.60, NVIDIA GB10, [N/A]\n")
-    found = nvidia.read_nvidia()
-    assert found.driver == "525.60"  # not 525.6
-    assert found.gpus == (Gpu("NVIDIA A100-SXM4-40GB", 40960), Gpu("NVIDIA GB10", 0))
-    assert found.smi_error == ""
+    driver_info = nvidia.read_nvidia()
+    assert driver_info.driver == "525.60"  # not 525.6
+    assert driver_info.gpus == (Gpu("NVIDIA A100-SXM4-40GB", 40960), Gpu("NVIDIA GB10", 0))
+    assert driver_info.smi_error == ""
 
 
 @pytest.mark.parametrize(
-    ("answer", "smi_error"),
+    ("output", "smi_error"),
     [
         (FileNotFoundError(), ""),
         ("No devices were found\n", ""),
@@ -41,10 +30,10 @@ def test_driver_and_gpus_are_read_from_nvidia_smi(monkeypatch):
     ],
     ids=["missing", "no GPU", "fails", "hangs"],
 )
-def test_only_failures_of_nvidia_smi_are_errors(monkeypatch, answer, smi_error):
-    simulate_nvidia_smi(monkeypatch, answer)
-    found = nvidia.read_nvidia()
-    assert (found.gpus, found.smi_error) == ((), smi_error)
+def test_only_failures_of_nvidia_smi_are_errors(monkeypatch, output, smi_error):
+    simulate_nvidia_smi(monkeypatch, output)
+    driver_info = nvidia.read_nvidia()
+    assert (driver_info.gpus, driver_info.smi_error) == ((), smi_error)
 
 
 def test_only_nvidia_display_controllers_on_the_bus_count(tmp_path):

@@ -1,4 +1,4 @@
-"""Probes in this process, which can import all packages."""
+"""Probes run in this process, where all packages can be imported."""
 
 import json
 

@@ -9,12 +9,12 @@ from fasticcl.doctor.stored_shards import read_shards
 
 
 def test_intact_shards_are_sampled_and_measured(digit_shards):
-    found = read_shards(digit_shards)
-    assert (found.problem, found.dataset) == ("", "demo")
-    assert (found.images, found.shards) == (392 + 359, 4 + 4)
-    assert found.sampled == 400
+    stored = read_shards(digit_shards)
+    assert (stored.problem, stored.dataset) == ("", "demo")
+    assert (stored.images, stored.shards) == (392 + 359, 4 + 4)
+    assert stored.sampled == 400
     index = np.load(digit_shards / "train" / "index.npy")
-    assert (found.read_speed.images, found.read_speed.bytes) == (392, index["size"].sum())
+    assert (stored.read_speed.images, stored.read_speed.bytes) == (392, index["size"].sum())
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def test_changed_image_is_named(shards_copy):
     content = bytearray(path.read_bytes())
     content[int(index["offset"][0]) + 100] ^= 1
     path.write_bytes(content)
-    found = read_shards(shards_copy)
-    assert found.problem.startswith("changed since the conversion: val/shard-000000.tar:")
-    assert found.read_speed is None
+    stored = read_shards(shards_copy)
+    assert stored.problem.startswith("changed since the conversion: val/shard-000000.tar:")
+    assert stored.read_speed is None
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,8 @@ def test_full_disk_does_not_interrupt_or_change_the_run(
     assert disk.refused
     assert kept["before"] == kept["during"]
     assert output.warnings() == [
-        f"warning  cannot write {saved}: No space left on device. Free some space: training continues and "
-        "will retry"
+        f"warning  cannot write {saved}: No space left on device. Free some space. Training continues and "
+        "retries"
     ]
     assert differences(tmp_path / "demo/run", undisturbed) == []
 

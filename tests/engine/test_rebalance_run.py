@@ -176,7 +176,7 @@ def test_holdout_images_are_drawn_in_neither_stage(tiny_shards, tmp_path, monkey
         (["--set", "rebalance.epochs=0"], "rebalance.epochs is 0, so there is nothing to run"),
         (["--name", "../other"], "engine.name: "),
         (["--name", "run"], "exists. Choose another --name"),
-        (["--device", "gpu"], "torch sees no GPU here"),
+        (["--device", "gpu"], "torch detects no GPU"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

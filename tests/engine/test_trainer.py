@@ -280,25 +280,10 @@ def test_training_from_a_folder_of_images(tmp_path):
     assert report.rows["after"]["val/top1"] is not None
 
 
-@pytest.fixture
-def one_class(tmp_path):
-    item = Item(encode(noise(np.random.default_rng(0))), 0, "a.jpg")
-    convert(Source("folder", ["a"], {"train": [item] * 9, "val": [item]}), tmp_path / "one")
-    return tmp_path / "one"
-
-
-def test_a_single_class_is_an_error(one_class, tmp_path):
-    with pytest.raises(UserError, match=r"has only one class, 'a'\. A classifier needs at least two"):
-        fasticcl.train("folder", data=one_class, project=tmp_path, batch_size=2)
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (
-            {"batch_size": 999},
-            f"A batch of 999 is larger than the {IMAGES} training images. Use --batch-size {IMAGES} or less",
-        ),
+        ({"batch_size": 999}, f"A batch of 999 is larger than the {IMAGES} training images"),
         ({"dataset": "inat2018"}, "contains shards of demo, not of inat2018"),
         ({"set": {"method.encoder": "resnet9"}}, "no encoder 'resnet9'. Did you mean resnet"),
         ({"set": {"data.eval_split": "val"}}, "have no split 'val', only train, test"),
@@ -414,10 +399,3 @@ def test_unfinished_run_cannot_be_evaluated(train):
         UserError, match=r"is not finished\. Continue it with: fasticcl train demo .*--name run --resume"
     ):
         fasticcl.evaluate(report.run)
-
-
-def test_error_for_missing_shards_gives_the_convert_command(tmp_path):
-    with pytest.raises(
-        UserError, match=f"no shards of inat2018 in {tmp_path}. .*fasticcl convert inat2018 SRC {tmp_path}"
-    ):
-        fasticcl.train("inat2018", data=tmp_path)

@@ -37,7 +37,7 @@ def test_card_of_the_best_epoch_marks_it_and_states_its_bias(run):
     assert [title for title in table_rows(accuracy) if "this file" in title] == [
         f"best epoch ({fasticcl.evaluate(run).best_epoch}), chosen on these images: this file"
     ]
-    assert "its accuracy on other images is likely to be lower" in accuracy
+    assert "its accuracy on other images is probably lower" in accuracy
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_truncated_last_line_of_metrics_is_ignored(run):
     assert card_section(export_card(run), "Accuracy") == accuracy
 
 
-def test_replaced_shards_are_not_described_as_those_of_the_run(run, photo_shards):
+def test_accuracies_are_not_attributed_to_replaced_shards(run, photo_shards):
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(re.sub(r'^dir = ".*"$', f'dir = "{photo_shards}"', config, flags=re.M))
     accuracy = card_section(export_card(run), "Accuracy")

@@ -1,4 +1,4 @@
-"""Inputs and outputs of the classifier that is exported."""
+"""Inputs and outputs of the exported classifier."""
 
 import pytest
 import torch

@@ -59,14 +59,10 @@ def test_file_with_wrong_outputs_is_removed_and_the_previous_one_kept(run):
 
 
 @pytest.mark.usefixtures("faulty_pt2")
-def test_wrong_outputs_end_the_command_with_exit_code_1(run, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["fasticcl", "export", str(run), "--format", "pt2"])
-    with pytest.raises(SystemExit) as exit:
-        main()
-    assert exit.value.code == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("error: The exported file was removed because its outputs differ")
+def test_wrong_outputs_end_the_command_with_exit_code_1(run, run_cli):
+    code, out, err = run_cli("export", run, "--format", "pt2")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: The exported file was removed because its outputs differ")
 
 
 def test_nan_weights_are_not_exported(tmp_path):

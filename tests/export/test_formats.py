@@ -23,7 +23,7 @@ def onnx_session(path):
 
 @pytest.fixture(scope="module")
 def exported(small_run, tmp_path_factory):
-    """The small run in both formats with a graph and with both inputs. Each export takes seconds."""
+    """The small run in both graph formats, with both input types. Each export takes seconds."""
     folder = tmp_path_factory.mktemp("exported")
     return {
         (format, input): fasticcl.export(

@@ -1,4 +1,4 @@
-"""Example programs of model cards, executed."""
+"""The example programs in model cards are executed."""
 
 import contextlib
 import io

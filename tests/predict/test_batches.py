@@ -26,9 +26,9 @@ def test_endless_images_are_batched_lazily(digit_run):
             count["images"] += 1
             yield ImageInput(str(number), lambda: PHOTO)
 
-    found = image_batches(endless(), model.description.data, batch_size=5, threads=2, gpu=None)
-    shapes = [(*batch.x.shape, batch.names[0]) for batch in itertools.islice(found, 20)]
-    found.close()
+    batches_of_five = image_batches(endless(), model.description.data, batch_size=5, threads=2, gpu=None)
+    shapes = [(*batch.x.shape, batch.names[0]) for batch in itertools.islice(batches_of_five, 20)]
+    batches_of_five.close()
     assert shapes == [(5, 3, 16, 16, str(5 * i)) for i in range(20)]
     assert count["images"] < 20 * 5 + 5 * 5  # reads ahead by a few batches
 
@@ -50,8 +50,8 @@ def test_at_most_one_full_size_image_per_thread_is_in_memory(digit_run, monkeypa
     monkeypatch.setattr(batches, "decode", decode)
     data = load_model(digit_run).description.data
     inputs = [ImageInput(str(number), lambda: PHOTO) for number in range(20)]
-    found = [*image_batches(inputs, data, batch_size=8, threads=2, gpu=None)]
-    assert [len(batch.names) for batch in found] == [8, 8, 4]
+    loaded = [*image_batches(inputs, data, batch_size=8, threads=2, gpu=None)]
+    assert [len(batch.names) for batch in loaded] == [8, 8, 4]
     assert len(counts) == 20
     assert max(counts) <= 2
 

@@ -1,8 +1,6 @@
-"""Images found in files, folders, shards and tar archives, and their order."""
+"""Images in files, folders, shards and tar archives, and their order."""
 
-import io
 import os
-import tarfile
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from fasticcl.errors import UserError
 from fasticcl.predict.inputs import find_images
 from fasticcl.shards.images import UnreadableImage
 from fasticcl.shards.reader import Shards
+from tests.support.replicas import write_tar
 
 
 def image_names(*paths):
@@ -33,14 +32,6 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     return tmp_path / "album"
-
-
-def write_tar(path, contents, mode="w"):
-    with tarfile.open(path, mode) as tar:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
 
 
 def test_folder_is_searched_recursively_and_sorted_by_name(folder):
@@ -84,14 +75,14 @@ def test_shards_are_read_completely_or_by_split(photo_shards):
 def test_images_in_a_tar_keep_its_order(tmp_path, suffix):
     path = tmp_path / f"images{suffix}"
     names = ("z.jpg", "label.cls", "a/b.png", "a/.hidden.png")
-    write_tar(path, {name: name.encode() for name in names}, "w:gz" if suffix.endswith("gz") else "w")
+    write_tar(path, [(name, name.encode()) for name in names])
     images = [(image.name, image.read()) for image in find_images([path])]
     assert images == [(f"{path}/z.jpg", b"z.jpg"), (f"{path}/a/b.png", b"a/b.png")]
 
 
 def test_truncated_tar_yields_its_complete_images_and_then_an_error(tmp_path):
     path = tmp_path / "truncated.tar"
-    write_tar(path, {"1.jpg": bytes(5000), "2.jpg": bytes(5000)})
+    write_tar(path, [("1.jpg", bytes(5000)), ("2.jpg", bytes(5000))])
     path.write_bytes(path.read_bytes()[:7000])
     first, broken = find_images([path])
     assert first.read() == bytes(5000)

@@ -1,4 +1,4 @@
-"""Output formats of predictions, parsed again."""
+"""Round trips of predictions through the output formats."""
 
 import csv
 import io
@@ -15,14 +15,14 @@ PREDICTIONS = [
 ]
 
 
-def written(format):
+def formatted(format):
     file = io.StringIO(newline="")
     assert write_predictions(iter(PREDICTIONS), file, format) == (3, 1)
     return file.getvalue()
 
 
 def test_csv_round_trip():
-    rows = [*csv.DictReader(io.StringIO(written("csv"), newline=""))]
+    rows = [*csv.DictReader(io.StringIO(formatted("csv"), newline=""))]
     expected = [
         (prediction.image, rank, name, probability)
         for prediction in PREDICTIONS[:2]
@@ -37,7 +37,7 @@ def test_csv_round_trip():
 
 
 def test_jsonl_round_trip():
-    rows = [json.loads(line) for line in written("jsonl").splitlines()]
+    rows = [json.loads(line) for line in formatted("jsonl").splitlines()]
     for row, prediction in zip(rows, PREDICTIONS, strict=True):
         assert row["probabilities"] == pytest.approx(prediction.probabilities, rel=1e-6)
         exact = {"probabilities": prediction.probabilities, "classes": tuple(row["classes"])}
@@ -45,7 +45,7 @@ def test_jsonl_round_trip():
 
 
 def test_table_has_one_line_per_image_with_percentages():
-    lines = written("table").replace("new\nline", "new line").splitlines()
+    lines = formatted("table").replace("new\nline", "new line").splitlines()
     assert lines[0].split("  ") == ['a "b", c.jpg', "cat, tabby 75.0%", 'the "dog" 12.5%']
     assert lines[2].split() == ["bad.jpg", "error:", "truncated,", "the", "end", "is", "missing"]
 

@@ -1,3 +1,5 @@
+"""A finished run with its report and a comparison of two runs."""
+
 import csv
 import shutil
 

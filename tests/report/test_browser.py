@@ -1,4 +1,4 @@
-"""The page in headless Chromium, if it is installed."""
+"""The page in headless Chromium. The tests are skipped if it is not installed."""
 
 import re
 
@@ -72,7 +72,7 @@ def test_a_click_on_a_column_header_sorts_the_table(page, tmp_path):
     assert names == sorted(names)
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
+def test_nothing_is_wider_than_a_phone_screen(page, tmp_path):
     results, _ = run_script(page, PROBE, tmp_path, "--window-size=500,900")
     assert not results["overflows"]
     assert all(width <= screen for width, _, screen, _ in results["figures"])

@@ -1,3 +1,5 @@
+"""Per-class results of a run and the images that it confuses."""
+
 import base64
 import io
 

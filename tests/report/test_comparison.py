@@ -1,3 +1,5 @@
+"""Comparisons of several runs."""
+
 import statistics
 
 import pytest

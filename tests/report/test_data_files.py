@@ -1,3 +1,5 @@
+"""``classes.csv`` and the LaTeX table."""
+
 import csv
 import re
 

@@ -1,3 +1,5 @@
+"""The HTML page."""
+
 from tests.support.report_files import read_page
 
 

@@ -13,7 +13,7 @@ pytestmark = needs_chromium
 needs_poppler = pytest.mark.skipif(
     shutil.which("pdftotext") is None, reason="pdftotext is not installed: apt install poppler-utils"
 )
-# The widest possible accuracies, because a table must not fit only thanks to low ones.
+# The widest possible accuracies. Otherwise a table might fit only because its accuracies are low.
 WIDEST = """
 for (const cell of document.querySelectorAll("td.number"))
   cell.textContent = cell.textContent.replace(/^\\d+\\.\\d/, "100.0");
@@ -61,7 +61,7 @@ def test_on_a_phone_a_comparison_shows_the_few_column_or_a_faded_edge(comparison
     results = run_script_on_phone(comparison_html, TABLES, tmp_path)
     groups, runs = [table for table in results["tables"] if table["cells"]]
     assert max(groups["cells"]) <= 375
-    assert max(runs["cells"]) > 375, "the case that is tested below"
+    assert max(runs["cells"]) > 375, "this table must be too wide"
     assert runs["faded"]
 
 
@@ -111,7 +111,7 @@ def test_folded_tables_are_printed(printed):
 def test_page_breaks_split_no_figure_and_follow_no_heading(report_html, tmp_path, size):
     pdf = print_page(report_html.replace("@page {", f"@page {{ size: {size};"), tmp_path)
     pages = [re.sub(r"\s+", " ", page).strip() for page in pdf_text(pdf).split("\f")]
-    assert len(pages) > 2, "there are page breaks to test"
+    assert len(pages) > 2, "there must be page breaks"
     captions = re.findall(r"</svg>\s*<figcaption>(.*?)</figcaption>", report_html)
     titles = ("Top-1 accuracy", "Training loss", "Per-class accuracy", "Class norms", "Throughput")
     assert len(captions) == len(titles)

@@ -1,3 +1,5 @@
+"""Figures as SVG and PNG files and in the page."""
+
 import re
 import xml.etree.ElementTree as ElementTree
 

@@ -1,3 +1,5 @@
+"""Writing reports: after training, repeatedly, and with bad input."""
+
 import io
 
 import pytest
@@ -44,13 +46,13 @@ def test_a_failed_report_does_not_fail_the_run(tiny_shards, tmp_path, monkeypatc
     assert result.rows["after"]
 
 
-def test_bad_input_is_one_sentence(run, tmp_path):
+def test_bad_input_raises_user_error(run, tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         fasticcl.report(tmp_path)
-    with pytest.raises(UserError, match="given twice"):
+    with pytest.raises(UserError, match="listed twice"):
         fasticcl.report(run, run, output=tmp_path / "both")
     assert not (tmp_path / "both").exists()
-    with pytest.raises(UserError, match="Give at least one run folder"):
+    with pytest.raises(UserError, match="Specify at least one run folder"):
         fasticcl.report()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Choose another --output"):

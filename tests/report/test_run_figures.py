@@ -1,3 +1,5 @@
+"""Figures of a run: labels, ticks and curves."""
+
 import dataclasses
 import io
 import itertools

@@ -1,3 +1,5 @@
+"""Groups of runs with equal settings, and their labels."""
+
 import dataclasses
 import statistics
 
@@ -64,6 +66,6 @@ def test_labels_name_different_numbers_of_epochs_in_addition_to_the_method(tmp_p
 
 
 def test_labels_are_distinct(tmp_path):
-    options = ({}, {"lr": 0.2}, {"method": "ce"}, {"method": "ce", "lr": 0.2})
-    runs = [run_history(tmp_path, str(i), 1, **each) for i, each in enumerate(options)]
+    settings = ({}, {"lr": 0.2}, {"method": "ce"}, {"method": "ce", "lr": 0.2})
+    runs = [run_history(tmp_path, str(i), 1, **options) for i, options in enumerate(settings)]
     assert len(set(labels(runs))) == 4

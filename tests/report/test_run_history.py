@@ -1,3 +1,5 @@
+"""Records and settings of a run."""
+
 import fasticcl
 from tests.support.report_files import read_json
 

@@ -1,3 +1,5 @@
+"""Sections of the page of a run."""
+
 import dataclasses
 
 import numpy as np
@@ -25,7 +27,7 @@ def test_the_settings_that_differ_from_the_presets_are_shown(finished_run):
     assert "optim.momentum" not in rows
 
 
-def test_with_very_many_classes_the_table_shows_the_worst(run, monkeypatch):
+def test_the_class_table_is_limited_to_the_worst_classes(run, monkeypatch):
     monkeypatch.setattr(run_sections, "_CLASS_ROWS", 4)
     fasticcl.report(run)
     table = next(table for table in read_page(run).tables if table[0][0].startswith("class"))
@@ -44,7 +46,7 @@ def test_starts_in_the_same_environment_share_a_column(history):
     assert [cell.text for cell in torch_row] == ["torch", str(history.environments[0]["torch"]), "another"]
 
 
-def test_an_unfinished_run_has_no_class_results_and_the_page_says_why(run):
+def test_an_unfinished_run_has_no_class_results_and_the_page_explains_why(run):
     (run / "model.safetensors").unlink()
     (run / "report.json").unlink()
     fasticcl.report(run)

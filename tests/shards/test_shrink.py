@@ -40,8 +40,8 @@ def test_options_give_the_shrink_settings(options, shrink):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ((256, 512, None), "--short-side and --max-side exclude each other"),
-        ((None, None, 90), "--quality needs --short-side or --max-side"),
+        ((256, 512, None), "--short-side and --max-side are mutually exclusive"),
+        ((None, None, 90), "--quality requires --short-side or --max-side"),
     ],
 )
 def test_contradicting_options_are_rejected(options, sentence):

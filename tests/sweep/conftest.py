@@ -1,8 +1,7 @@
-import sys
+"""Tiny runs to sweep, with and without a holdout."""
 
 import pytest
 
-from fasticcl.cli.main import main
 from fasticcl.sweep import sweep
 from tests.support.small_runs import train_tiny
 
@@ -20,7 +19,7 @@ def run_with_holdout(tiny_shards, tmp_path_factory):
 
 @pytest.fixture
 def trained_stages(monkeypatch):
-    """The stages trained by sweeps, in order."""
+    """The stages that sweeps train, in order."""
     trained, train_jointly = [], sweep.train_jointly
 
     def recorded(stages, *others):
@@ -29,16 +28,3 @@ def trained_stages(monkeypatch):
 
     monkeypatch.setattr(sweep, "train_jointly", recorded)
     return trained
-
-
-@pytest.fixture
-def run_cli(monkeypatch):
-    """A function that runs the command line in this process and returns its exit code."""
-
-    def run_cli(*words):
-        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, words)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return exit.value.code
-
-    return run_cli

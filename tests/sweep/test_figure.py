@@ -1,3 +1,5 @@
+"""Figure of a sweep."""
+
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Holdout of a sweep: which images it has, and unreadable ones."""
+
 import shutil
 
 import numpy as np
@@ -15,7 +17,7 @@ GAMMAS = {"rebalance.gamma": [0, 1]}
 HOLDOUT_ROWS = draw_holdout_rows(np.array(TINY_COUNTS), 0.3, seed=0)
 
 
-def test_the_holdout_of_the_run_is_evaluated_and_never_drawn(run_with_holdout, monkeypatch):
+def test_the_holdout_of_the_run_is_evaluated_and_never_used_in_training(run_with_holdout, monkeypatch):
     drawn, batch = set(), Plan.batch
     evaluated, holdout_batches = [], holdout_set.holdout_batches
 
@@ -38,7 +40,7 @@ def test_the_holdout_of_the_run_is_evaluated_and_never_drawn(run_with_holdout, m
     assert not drawn & set(evaluated[0].tolist())
 
 
-def test_another_holdout_than_that_of_the_run_is_refused(run_with_holdout):
+def test_a_holdout_other_than_that_of_the_run_is_refused(run_with_holdout):
     with pytest.raises(UserError, match="already has a holdout"):
         fasticcl.sweep(run_with_holdout, over=GAMMAS, holdout=0.1)
 
@@ -62,7 +64,7 @@ def corrupt_shards(tiny_shards, tmp_path):
 
 @pytest.mark.parametrize("cache", ["host", "off"])
 def test_an_unreadable_holdout_image_is_named_and_left_out(corrupt_shards, tmp_path, cache):
-    """Training never draws it, so it is neither counted nor replaced."""
+    """Training never draws the image and therefore neither counts nor replaces it."""
     shards, name = corrupt_shards
     training, sweeping = ConsoleOutput(), ConsoleOutput()
     run = train_tiny(shards, tmp_path, {"data.holdout": 0.3}, cache=cache, console=training.console).run

@@ -1,3 +1,5 @@
+"""Joint training of several rebalancing stages, compared with separate runs."""
+
 import torch
 from safetensors.torch import load_file
 
@@ -39,7 +41,7 @@ def test_joint_training_is_bit_identical_to_separate_runs(run, trained_stages, m
         assert_same_weights(stage, separate.run)
 
 
-def test_settings_with_a_tuned_encoder_are_trained_one_by_one_to_the_same_bits(run, trained_stages):
+def test_tuned_encoders_are_trained_separately_and_bit_identically(run, trained_stages):
     over = {"rebalance.distillation_temperature": [1, 5, 20]}
     sweep = fasticcl.sweep(run, over=over, set={"rebalance.encoder": "tuned"}, holdout=0)
     separate = fasticcl.rebalance(run, set={"rebalance.encoder": "tuned", **sweep.entries[1].values})

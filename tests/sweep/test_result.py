@@ -1,3 +1,5 @@
+"""Choice of the best setting, and the JSON and CSV files."""
+
 import csv
 import json
 
@@ -23,16 +25,16 @@ def sweep_result(*holdout_accuracies, run_setting=None):
     )
 
 
-def test_the_highest_holdout_accuracy_is_best_whatever_the_evaluated_split():
+def test_the_best_setting_is_chosen_by_its_holdout_accuracy_alone():
     assert sweep_result(50.0, 60.0, 55.0).best.values == {"rebalance.gamma": 1}
 
 
-def test_ties_go_to_the_setting_of_the_run_and_then_to_the_first():
+def test_ties_are_broken_by_the_setting_of_the_run_and_then_the_first():
     assert sweep_result(50.0, 60.0, 60.0, run_setting=2).best.values == {"rebalance.gamma": 2}
     assert sweep_result(50.0, 60.0, 60.0, run_setting=0).best.values == {"rebalance.gamma": 1}
 
 
-def test_nothing_is_best_if_all_are_equal_or_there_is_no_holdout():
+def test_no_setting_is_best_if_all_are_equal_or_there_is_no_holdout():
     assert sweep_result(100.0, 100.0, run_setting=1).best is None
     assert sweep_result(None, None).best is None
     assert sweep_result(100.0, 100.0).command is None
@@ -44,7 +46,7 @@ def test_the_command_rebalances_with_the_best_setting():
     assert sweep_result(50.0, 60.0).command == command
 
 
-def test_json_and_csv_hold_the_result_and_the_run_is_unchanged(run):
+def test_json_and_csv_contain_the_result_and_the_run_is_unchanged(run):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     sweep = fasticcl.sweep(run, over=["rebalance.gamma=0,0.5,1"], holdout=1)
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before

@@ -1,3 +1,5 @@
+"""``fasticcl sweep``: its output, interruption and bad input."""
+
 import csv
 import errno
 import json
@@ -20,7 +22,7 @@ def test_a_diverged_setting_has_no_accuracy_and_is_not_chosen(run):
     assert sweep.best is sweep.entries[0]
 
 
-def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, monkeypatch, capsys):
+def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, monkeypatch):
     train_jointly, calls = sweep_module.train_jointly, []
 
     def interrupted(*arguments):
@@ -31,12 +33,13 @@ def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, mon
 
     monkeypatch.setattr(sweep_module, "train_jointly", interrupted)
     before = {path.name for path in run.iterdir()}
-    assert run_cli("sweep", run, *GAMMAS, "--over", "rebalance.lr_factor=0.1,0.2") == 130
+    code, out, _ = run_cli("sweep", run, *GAMMAS, "--over", "rebalance.lr_factor=0.1,0.2")
+    assert code == 130
     (folder,) = [path for path in run.iterdir() if path.name not in before]
     stored = json.loads((folder / "sweep.json").read_text())
     assert not stored["finished"]
     assert [entry["values"]["rebalance.gamma"] for entry in stored["settings"]] == [0, 0]
-    assert f"2 of 4 settings are finished, in {folder}" in capsys.readouterr().out
+    assert f"2 of 4 settings are finished, in {folder}" in out
 
 
 @pytest.mark.parametrize(
@@ -56,33 +59,34 @@ def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, mon
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(run, run_cli, capsys, words, message):
+def test_bad_input_gives_one_sentence_and_exit_code_2(run, run_cli, words, message):
     before = {path.name for path in run.iterdir()}
-    code = run_cli("sweep", run, *words)
-    error = capsys.readouterr().err
+    code, _, error = run_cli("sweep", run, *words)
     assert code == 2
     assert message in error
     assert error.count("\n") == 1
     assert {path.name for path in run.iterdir()} == before
 
 
-def test_the_command_line_explains_both_accuracies(run, run_cli, capsys):
+def test_the_command_line_explains_both_accuracies(run, run_cli):
     over = ("--over", "rebalance.distillation_temperature=1,10")
-    assert run_cli("sweep", run, *over) == 0
-    out = capsys.readouterr().out
+    code, out, _ = run_cli("sweep", run, *over)
+    assert code == 0
     assert "epoch 2/2  settings 1, 2 of 2  " in out
     assert "holdout" in out
     assert "The representation stage was trained on them" in out
-    assert run_cli("sweep", run, *over, "--json", "--holdout", "0") == 0
-    printed = json.loads(capsys.readouterr().out)
+    code, out, _ = run_cli("sweep", run, *over, "--json", "--holdout", "0")
+    assert code == 0
+    printed = json.loads(out)
     assert printed["best"] is None
     assert [entry["held_back"] for entry in printed["settings"]] == [None, None]
 
 
-def test_the_table_notes_that_the_run_itself_had_more_images(run, run_with_holdout, run_cli, capsys):
+def test_the_table_notes_that_the_run_itself_had_more_images(run, run_with_holdout, run_cli):
     def table(*words):
-        assert run_cli("sweep", *words, *GAMMAS) == 0
-        printed = capsys.readouterr().out.split("Figure: ")[0]
+        code, out, _ = run_cli("sweep", *words, *GAMMAS)
+        assert code == 0
+        printed = out.split("Figure: ")[0]
         assert printed.count("setting of the run") == 1
         return printed
 
@@ -110,7 +114,7 @@ def test_two_simultaneous_sweeps_have_separate_folders(run, monkeypatch):
         assert any(key in name for name in rows[0])
 
 
-def test_a_folder_that_cannot_be_created_is_one_sentence_and_exit_code_2(run, run_cli, monkeypatch, capsys):
+def test_failure_to_create_the_folder_gives_one_sentence_and_exit_code_2(run, run_cli, monkeypatch):
     mkdir = os.mkdir
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
@@ -121,8 +125,9 @@ def test_a_folder_that_cannot_be_created_is_one_sentence_and_exit_code_2(run, ru
 
     monkeypatch.setattr("os.mkdir", refuse)
     number = len([*run.glob("sweep-*")]) + 1
-    assert run_cli("sweep", run, *GAMMAS) == 2
-    assert capsys.readouterr().err == (
+    code, _, error = run_cli("sweep", run, *GAMMAS)
+    assert code == 2
+    assert error == (
         f"error: Cannot create {run / f'sweep-{number}'}: Read-only file system. Free disk space or make the "
         "run folder writable, then sweep again.\n"
     )

@@ -7,20 +7,11 @@ import subprocess
 import pytest
 
 from fasticcl.system import hardware
-
-
-def smi(monkeypatch, output):
-    def run(command, **_):
-        assert command[0] == "nvidia-smi"
-        if isinstance(output, Exception):
-            raise output
-        return subprocess.CompletedProcess(command, 0, stdout=output)
-
-    monkeypatch.setattr(subprocess, "run", run)
+from tests.support.nvidia_smi import simulate_nvidia_smi
 
 
 def test_the_gpu_is_described_with_power_limit_and_driver(monkeypatch):
-    smi(monkeypatch, "NVIDIA H200, 143771, 700.00, 580.159.03\nNVIDIA H200, 143771, 700.00, 580.159.03\n")
+    simulate_nvidia_smi(monkeypatch, "NVIDIA H200, 143771, 700.00, 580.159.03\n" * 2)
     assert hardware.gpu() == {
         "gpu": "NVIDIA H200",
         "memory_mib": 143771,
@@ -30,7 +21,7 @@ def test_the_gpu_is_described_with_power_limit_and_driver(monkeypatch):
 
 
 def test_values_that_nvidia_smi_does_not_report_are_omitted(monkeypatch):
-    smi(monkeypatch, "Tesla X, 1000, [N/A], 1.2\n")
+    simulate_nvidia_smi(monkeypatch, "Tesla X, 1000, [N/A], 1.2\n")
     assert hardware.gpu() == {"gpu": "Tesla X", "memory_mib": 1000, "driver": 1.2}
 
 
@@ -38,7 +29,7 @@ def test_values_that_nvidia_smi_does_not_report_are_omitted(monkeypatch):
     "output", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 10), "", "\n"], ids=repr
 )
 def test_without_a_gpu_there_is_no_entry(monkeypatch, output):
-    smi(monkeypatch, output)
+    simulate_nvidia_smi(monkeypatch, output)
     assert hardware.gpu() == {}
 
 

@@ -36,7 +36,7 @@ Unpacking them into .venv (last step)
 
 @pytest.fixture
 def setup(tmp_path):
-    """Run `tools/setup` in a temporary clone, with a pip that exits with the given code."""
+    """A function that runs `tools/setup` in a temporary clone, with a pip that exits with the given code."""
     (tmp_path / "clone/tools").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     for name in ("tools/setup", "tools/constraints.txt", "pyproject.toml"):
@@ -57,24 +57,24 @@ def setup(tmp_path):
 
 
 def test_each_step_and_each_large_download_is_one_line(setup):
-    ended = setup()
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{OUTPUT}Installed\n", "")
+    process = setup()
+    assert (process.returncode, process.stdout, process.stderr) == (0, f"{OUTPUT}Installed\n", "")
 
 
 def test_a_second_run_does_nothing_and_prints_nothing(setup):
     setup()
-    ended = setup(code=1)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    process = setup(code=1)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-def test_if_pip_fails_its_output_is_shown_and_the_next_run_retries(setup, tmp_path):
-    ended = setup(code=1)
-    assert (ended.returncode, ended.stdout) == (1, OUTPUT)
-    assert "Collecting torch==2.15.0" in ended.stderr
-    assert ended.stderr.endswith(
+def test_output_of_a_failed_pip_is_shown_and_the_next_run_retries(setup, tmp_path):
+    process = setup(code=1)
+    assert (process.returncode, process.stdout) == (1, OUTPUT)
+    assert "Collecting torch==2.15.0" in process.stderr
+    assert process.stderr.endswith(
         "ERROR: No space left on device\n"
-        "error: pip failed for the reason above; fix it and run tools/setup again\n"
+        "error: pip failed for the reason above. Fix it, then run tools/setup again.\n"
     )
     (tmp_path / "clone/.venv/bin/pip").write_text("#!/bin/sh\n")
-    ended = setup()
-    assert (ended.returncode, ended.stdout) == (0, f"{INSTALLING}Installed\n")
+    process = setup()
+    assert (process.returncode, process.stdout) == (0, f"{INSTALLING}Installed\n")

@@ -1,4 +1,4 @@
-"""tools/structure passes on this source tree, and finds each kind of violation in a small one."""
+"""Violations that tools/structure reports in a small source tree, and none in this one."""
 
 import subprocess
 import sys

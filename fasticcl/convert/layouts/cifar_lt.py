@@ -36,7 +36,7 @@ def read(
         download: if True, first download the archive with torchvision unless it exists.
 
     Raises:
-        UserError: a file is missing or is not the official one, or the ratio is not one of these.
+        UserError: a file is missing or is not the official one, or the ratio is not supported.
     """
     from torchvision import datasets  # provides the names and checksums of the files
 
@@ -69,7 +69,7 @@ def _download(official: Any, source: Path) -> None:
         official(source, download=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
-            f"The download into {source} failed ({error}). Download {official.url} yourself "
+            f"The download into {source} failed ({error}). Download {official.url} manually "
             "into this folder and leave out --download."
         ) from None
 
@@ -96,7 +96,7 @@ def _contents(source: Path, official: Any, names: list[str]) -> dict[str, bytes]
     except FileNotFoundError:
         raise UserError(
             f"{source} has neither {official.filename} nor {official.base_folder}/. Download "
-            f"{official.url} into it, or give --download."
+            f"{official.url} into it, or use --download."
         ) from None
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{archive} cannot be read ({error}). Download it again.") from None
@@ -115,7 +115,7 @@ def _load(content: bytes) -> dict[str, Any]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler for lists, dictionaries, strings, numbers and arrays, which cannot run any other code."""
+    """An unpickler that is restricted to built-in containers and arrays, so no other code can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the three objects that rebuild an array.
@@ -136,7 +136,7 @@ def _layout(name: Literal["cifar100-lt", "cifar10-lt"], description: str, archiv
     return Layout(
         read=partial(read, name=name),
         description=description,
-        download=f"{archive} from www.cs.toronto.edu/~kriz/cifar.html, or give --download",
+        download=f"{archive} from www.cs.toronto.edu/~kriz/cifar.html, or use --download",
         licence="none stated, but the authors ask to cite Krizhevsky's technical report (2009)",
         example=f"fasticcl convert {name} DOWNLOADS data/{name} --imbalance 100 --download",
         options=frozenset({"imbalance", "download"}),

@@ -12,9 +12,9 @@ from fasticcl.shards.manifest import SPLITS
 
 
 def read(file: Path, val_fraction: float | None = None) -> Source:
-    """List the images of a CSV file. Their paths are relative to the folder of the file.
+    """List the images of a CSV file. Their paths are relative to the folder that contains the file.
 
-    Labels are class names. If all labels are whole numbers, classes are sorted by number.
+    Labels are class names. Classes are sorted numerically if all labels are whole numbers, otherwise by name.
 
     Args:
         file: CSV file with the columns path and label. Without ``val_fraction`` it also has the column
@@ -29,7 +29,7 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
     if val_fraction is not None and "split" in columns:
         raise UserError(f"{file} has a column split. Leave out --val-fraction or remove the column.")
     if val_fraction is None and "split" not in columns:
-        raise UserError(f"{file} has no column split. Add it, or give --val-fraction 0.1.")
+        raise UserError(f"{file} has no column split. Add it, or use --val-fraction 0.1.")
     members: dict[str, list[Mapping[str, str]]] = {}
     for number, row in rows:
         split = row.get("split", "train")
@@ -41,7 +41,7 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
     if val_fraction is None and len(members) == 1:
         raise UserError(
             f"{file} has no image with the split val or test for evaluation. Add at least one, or remove the "
-            "column split and give --val-fraction 0.1."
+            "column split and use --val-fraction 0.1."
         )
     classes = _classes(row["label"] for row in members["train"])
     labels = {name: label for label, name in enumerate(classes)}
@@ -66,7 +66,7 @@ def read(file: Path, val_fraction: float | None = None) -> Source:
 
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows, each with the number of its last line."""
+    """Return the rows of the file, each with the number of its last line."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
@@ -84,7 +84,7 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
             raise UserError(f"{file} has no column {column}. Its first line must be `path,label,split`.")
     for number, row in rows:
         if None in row or None in row.values() or not row["path"] or not row["label"]:
-            raise UserError(f"{file}, line {number}: too few or too many fields. Give one for each column.")
+            raise UserError(f"{file}, line {number}: too few or too many fields. Each column needs a value.")
     return rows
 
 

@@ -17,9 +17,10 @@ _SPLIT_SEED = 0  # the test split is part of the dataset and not of a run
 
 
 def read() -> Source:
-    """Use a stratified fifth as the test split and reduce the rest to an exponential profile.
+    """Read the digits. A stratified fifth is the test split, and the rest is reduced to a long tail.
 
-    The profile starts with all 142 remaining images of the digit 0 and ends with 2 images of the digit 9.
+    Its exponential profile starts with all 142 remaining images of the digit 0 and ends with 2 images of the
+    digit 9.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -28,7 +29,7 @@ def read() -> Source:
         from sklearn.datasets import load_digits
     except ImportError:
         raise UserError(
-            "The demo needs scikit-learn for its digits. Install it with: pip install 'fasticcl[demo]'"
+            "The demo uses the digits of scikit-learn. Install it with: pip install 'fasticcl[demo]'"
         ) from None
     digits = load_digits()
     rng = np.random.default_rng(_SPLIT_SEED)

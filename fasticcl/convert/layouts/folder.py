@@ -31,9 +31,9 @@ def read(source: Path, val_fraction: float | None = None) -> Source:
     if evaluated and val_fraction is not None:
         raise UserError(f"{source} already has {evaluated[0]}/ for evaluation. Leave out --val-fraction.")
     if "train" not in names and (evaluated or val_fraction is None):
-        raise UserError(f"{source} has no folder train/. {_ADVICE}, or give --val-fraction 0.1.")
+        raise UserError(f"{source} has no folder train/. {_ADVICE}, or use --val-fraction 0.1.")
     if not evaluated and val_fraction is None:
-        raise UserError(f"{source} has neither val/ nor test/. {_ADVICE}, or give --val-fraction 0.1.")
+        raise UserError(f"{source} has neither val/ nor test/. {_ADVICE}, or use --val-fraction 0.1.")
     split_folders = (
         {split: source / split for split in ("train", *evaluated)} if "train" in names else {"train": source}
     )
@@ -85,7 +85,7 @@ def _list_images(source: Path, split_folder: Path, classes: list[str]) -> ItemLi
 
 
 def _images(source: Path, folder: Path) -> list[str]:
-    """Return the images of one class, also from nested folders, in the same order on all systems."""
+    """Return the images of one class, including nested folders, in an order that is the same everywhere."""
     if not folder.exists():
         return []  # val and test may lack classes
     return sorted(

@@ -21,8 +21,8 @@ def read(source: Path, lists: Path | None = None) -> Source:
     """List the images of ImageNet_LT_train.txt, ImageNet_LT_val.txt and ImageNet_LT_test.txt.
 
     The test list contains the validation images of ILSVRC-2012. ``val/`` may be flat or have a folder for
-    each class, independent of the list. Classes are WordNet ids. A list that is not the published one is
-    accepted with a note.
+    each class, whatever the paths in the list. Classes are WordNet ids. A list that differs from the
+    published one is accepted with a note.
 
     Args:
         source: folder that contains train/ and val/ of ILSVRC-2012, or ILSVRC/ of the download from Kaggle.
@@ -54,13 +54,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"Cannot read {path}: {error.strerror}. Give the folder of the lists with --lists "
+            f"Cannot read {path}: {error.strerror}. Specify the folder of the lists with --lists "
             "(for their address run: fasticcl datasets)."
         ) from None
 
 
 def _blob_hashes(content: bytes) -> set[str]:
-    """Return the Git hashes of the file with and without a newline at its end, in which copies differ."""
+    """Return the Git hashes of the file with and without a final newline, because published copies differ."""
     bare = content.rstrip(b"\n")
     return {hashlib.sha1(b"blob %d\0" % len(text) + text).hexdigest() for text in (bare, bare + b"\n")}
 
@@ -85,7 +85,7 @@ def _classes(names: list[str], labels: array) -> list[str]:
         wordnet = Path(name).parent.name
         if ids.setdefault(label, wordnet) != wordnet:
             raise UserError(
-                f"ImageNet_LT_train.txt gives the label {label} to both {ids[label]} and {wordnet}. "
+                f"ImageNet_LT_train.txt assigns the label {label} to both {ids[label]} and {wordnet}. "
                 "Download the list again."
             )
     if sorted(ids) != list(range(len(ids))) or len(set(ids.values())) != len(ids):
@@ -96,21 +96,20 @@ def _classes(names: list[str], labels: array) -> list[str]:
 
 
 def _check_labels(file: str, classes: list[str], names: list[str], labels: array) -> None:
-    """Check that a list gives every image the label of its class folder."""
+    """Check that a list assigns to every image the label of its class folder."""
     known = {wordnet: label for label, wordnet in enumerate(classes)}
     for name, label in zip(names, labels, strict=True):
         folder = Path(name).parent.name
         if label < len(classes) and known.get(folder, label) != label:
             raise UserError(
-                f"{file} gives {name} the label {label}, which is the class {classes[label]}. "
-                "Download the list again."
+                f"{file} assigns the label {label} ({classes[label]}) to {name}. Download the list again."
             )
 
 
 def _list_images(root: Path, classes: list[str], names: list[str], labels: array) -> ItemList:
     if unknown := [label for label in labels if label >= len(classes)]:
         raise UserError(
-            f"The list of val or test has the label {unknown[0]}, which the list of train does not have. "
+            f"The val or the test list contains the label {unknown[0]}, which the train list does not. "
             "Download the lists again."
         )
     if names and names[0].startswith("val/"):

@@ -44,10 +44,10 @@ def read(source: Path) -> Source:
 def _list_images(source: Path, split: str, content: dict[str, Any], labels: dict[int, int]) -> ItemList:
     category = dict(content["annotations"])
     if len(category) != len(content["annotations"]):
-        raise UserError(f"{split}2018.json gives an image more than one category. Download it again.")
+        raise UserError(f"{split}2018.json assigns several categories to one image. Download it again.")
     for image, name in content["images"]:
         if category.get(image) not in labels:
-            raise UserError(f"{split}2018.json gives {name} no known category. Download it again.")
+            raise UserError(f"{split}2018.json assigns no known category to {name}. Download it again.")
     return list_files(
         source,
         (name for _, name in content["images"]),
@@ -70,7 +70,7 @@ def _annotations(source: Path, stem: str) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError):
         valid = False
     if not valid:
-        raise UserError(f"{path} lacks images, annotations or categories. Use the file of iNaturalist 2018.")
+        raise UserError(f"{path} lacks images, annotations or categories. Use the official file.")
     return content
 
 
@@ -104,7 +104,7 @@ def _parse(file: IO[bytes]) -> Any:
 
 
 def _reduced(record: dict[str, Any]) -> Any:
-    """Return the needed fields of a record. Half a million complete dictionaries would fill a gigabyte."""
+    """Reduce a record to the needed fields. Half a million complete dictionaries would take a gigabyte."""
     if "file_name" in record:
         return record["id"], record["file_name"]
     if "image_id" in record:

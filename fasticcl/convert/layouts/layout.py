@@ -11,15 +11,15 @@ OWN_IMAGE_OPTIONS = frozenset({"val_fraction", "long_tail"})
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A dataset layout, as a module of this folder provides it to the registry."""
+    """A dataset layout, defined in a module of this folder and listed in the registry."""
 
     read: Callable[..., Source]
-    """Function of SRC and of the given ``options``, which are passed by name."""
+    """Function that reads SRC. The ``options`` that the user has set are passed as keyword arguments."""
     description: str
     example: str
     """A complete command that converts the dataset."""
     download: str = ""
-    """Files to download and their address. Empty for the user's own images."""
+    """Files to download and their addresses. Empty for the user's own images."""
     licence: str = "yours"
     options: frozenset[str] = frozenset()
     """Options of `fasticcl convert` that apply to this layout in addition to the common ones."""

@@ -1,4 +1,4 @@
-"""Datasets that are distributed as arrays of pixels. Each image becomes a PNG, which is lossless."""
+"""Images from arrays of pixels, as some datasets are distributed. They are stored as lossless PNGs."""
 
 import io
 
@@ -16,12 +16,12 @@ def png_items(
     classes: list[str],
     split: str,
 ) -> ItemList:
-    """Return some images of an array as PNGs, named ``split/class/row``.
+    """Return selected images of an array as PNGs named ``split/class/row``.
 
     Args:
         images: [N, H, W] grey or [N, H, W, 3] RGB pixels.
         labels: [N] labels.
-        rows: rows of the selected images, in the order of the result.
+        rows: indices of the selected images, in the order of the result.
         classes: class names.
         split: name of the split.
     """

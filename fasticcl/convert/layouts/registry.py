@@ -31,18 +31,18 @@ def read_source(
         source: SRC.
         long_tail: imbalance ratio to which the training images are reduced, or None.
         limit: maximum number of images per split, or None.
-        options: other options of the layout. None means not given.
+        options: other options of the layout. Options that are None are ignored.
 
     Raises:
         UserError: the dataset or an option is invalid.
     """
     layout = find_layout(name)
-    given = {option: value for option, value in options.items() if value is not None}
-    for option in [*given, *(["long_tail"] if long_tail is not None else [])]:
+    layout_options = {option: value for option, value in options.items() if value is not None}
+    for option in [*layout_options, *(["long_tail"] if long_tail is not None else [])]:
         if option not in layout.options:
             users = " and ".join(user for user, other in LAYOUTS.items() if option in other.options)
             raise UserError(f"--{option.replace('_', '-')} applies only to {users}. Leave it out for {name}.")
-    dataset = layout.read(source, **given)
+    dataset = layout.read(source, **layout_options)
     if long_tail is not None:
         dataset = make_long_tailed(dataset, long_tail)
     return dataset if limit is None else limit_images(dataset, limit)

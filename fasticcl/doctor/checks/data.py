@@ -2,13 +2,13 @@
 
 from fasticcl.doctor.facts import Facts, Finding
 
-_SLOW_BYTES = 100e6  # per second. Two cores decode about as many bytes of 71 kB JPEGs.
+_SLOW_BYTES = 100e6  # per second. Two cores decode 71 kB JPEGs at about this rate.
 _SLOW_IMAGES = 2000  # per second, the equivalent for small images
 _TOO_FEW_BYTES = 4e6  # read too quickly to be measured
 
 
 def shards(facts: Facts) -> Finding | None:
-    """Check that the shards are unchanged since their conversion, as far as a sample shows."""
+    """Check that the shards match their manifest, and that a sample of images matches its checksums."""
     stored = facts.stored
     if stored is None:
         return None

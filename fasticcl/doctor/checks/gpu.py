@@ -3,8 +3,8 @@
 from fasticcl.doctor.checks.software import dali_cuda, torch_cuda
 from fasticcl.doctor.facts import Facts, Finding
 
-# Oldest driver for each major version of CUDA (docs.nvidia.com/deploy/cuda-compatibility). It runs all
-# minor versions.
+# Oldest driver for each major version of CUDA, which also supports all its minor versions
+# (docs.nvidia.com/deploy/cuda-compatibility).
 _OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 _ON_CPU = "everything runs on the CPU"
 
@@ -16,7 +16,7 @@ def driver(facts: Facts) -> Finding:
     if nvidia.smi_error:
         advice = "Reinstall the driver, then restart the machine."
         if "mismatch" in nvidia.smi_error:
-            advice = "Restart the machine. The driver and its libraries differ after an update."
+            advice = "Restart the machine, because an update has replaced the libraries of the loaded driver."
         return Finding("driver", "error", f"{version}, but nvidia-smi fails: {nvidia.smi_error}", advice)
     if not nvidia.driver and not nvidia.cuda:
         if not nvidia.pci_devices:

@@ -20,7 +20,7 @@ def cores(facts: Facts) -> Finding:
     if usable < limits.cores:
         text += f", the control group limits CPU time to {usable:g} cores"
     if limits.torch_threads > math.ceil(usable):
-        text += f", but torch would use {limits.torch_threads} threads, which slow each other down"
+        text += f", but torch would use {limits.torch_threads} threads, which would slow each other down"
         return Finding("cores", "warning", text, f"export OMP_NUM_THREADS={math.ceil(usable)}")
     if usable < _CORES_PER_GPU * gpus:
         text += f", fewer than {_CORES_PER_GPU} for each of {gpus} GPUs"
@@ -54,7 +54,7 @@ def shared_memory(facts: Facts) -> Finding:
     if size >= _MIN_SHARED_MEMORY:
         return Finding("shared memory", "ok", f"{_size(size)} in /dev/shm")
     text = f"{_size(size)} in /dev/shm" if size else "there is no /dev/shm"
-    text += ", enough for one process, but not for training on several GPUs (--nproc)"
+    text += ", too little to train on several GPUs (--nproc)"
     return Finding("shared memory", "warning", text, "Start the container with --shm-size=1g or --ipc=host.")
 
 

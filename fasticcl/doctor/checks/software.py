@@ -1,4 +1,4 @@
-"""Checks of Python and its packages: they import, are recent enough and match each other."""
+"""Checks of Python and its packages: imports, minimum versions and compatibility."""
 
 import re
 
@@ -9,7 +9,7 @@ _LIBRARY_ERRORS = ("cannot open shared object file", "undefined symbol", "versio
 
 
 def python(facts: Facts) -> Finding:
-    """Check the operating system. A Python that is too old for fasticcl cannot run this check."""
+    """Report the version of Python and check the operating system."""
     software = facts.software
     text = f"{software.python}, fasticcl {software.fasticcl}, {software.system}"
     if not software.system.startswith("Linux"):
@@ -115,15 +115,15 @@ def _is_placeholder(name: str, version: str) -> bool:
 
 
 def _mismatch(facts: Facts) -> str:
-    """Return why torch and torchvision do not match, or an empty string if no reason is known."""
+    """Return the reason why torch and torchvision do not match, or an empty string if there is none."""
     software, torch = facts.software, facts.probes["torch"].values or {}
     imported = facts.probes["torchvision"].values
     torch_build = _build(torch["version"])
     vision_build = _build(imported["version"] if imported else software.packages.get("torchvision", ""))
     if not torch["cuda"] and vision_build != "cpu" and not imported:
-        return f"torch {torch['version']} is built for the CPU, but this torchvision from PyPI for CUDA"
+        return f"torch {torch['version']} is built for the CPU, but this torchvision from PyPI is for CUDA"
     if torch["cuda"] and vision_build == "cpu":
-        return f"torch {torch['version']} is built for CUDA {torch['cuda']}, but this torchvision for the CPU"
+        return f"torch {torch['version']} is built for CUDA {torch['cuda']}, but torchvision is for the CPU"
     if vision_build.startswith("cu") and torch_build.startswith("cu") and vision_build != torch_build:
         return f"torch {torch['version']} is built for another CUDA"
     requirement = software.torch_required_by_torchvision

@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 
 class EpochSums(TypedDict, total=False):
-    """Statistics of a partly finished epoch; empty between epochs."""
+    """Statistics of an unfinished epoch. Empty between epochs."""
 
     sums: dict[str, torch.Tensor]
     """Summed losses by name, each [ranks]."""
@@ -52,7 +52,7 @@ class Checkpoint:
     epochs: list[Record] = field(default_factory=list)
     """Records of the finished epochs."""
     unwritten: str = ""
-    """Lines of ``metrics.jsonl`` that the disk had not accepted."""
+    """Lines of ``metrics.jsonl`` that could not be written before the checkpoint."""
 
     @property
     def position(self) -> tuple[int, int, int]:
@@ -65,7 +65,7 @@ class Checkpoint:
         return self.state.get("teacher")
 
     def save(self, path: Path, previous: Path | None = None) -> None:
-        """Write the checkpoint as `save_checkpoint` does."""
+        """Write the checkpoint with `save_checkpoint`."""
         content = {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -81,7 +81,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
-        """Read a checkpoint as `load_checkpoint` does."""
+        """Read a checkpoint with `load_checkpoint`."""
         content = load_checkpoint(path)
         state = {key: content[key] for key in StageState.__annotations__ if key in content}
         return cls(
@@ -99,7 +99,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """The content of ``best.pt``: the epoch of a stage with the highest overall accuracy."""
+    """The content of ``best.pt``: the epoch of the last stage with the highest overall accuracy."""
 
     network: dict[str, torch.Tensor]
     """State dict of the network."""
@@ -107,12 +107,12 @@ class BestEpoch:
     """Record of the epoch."""
 
     def save(self, path: Path) -> None:
-        """Write it as `save_checkpoint` does."""
+        """Write the file with `save_checkpoint`."""
         save_checkpoint(path, {"network": self.network, "record": self.record})
 
     @classmethod
     def load(cls, path: Path) -> "BestEpoch":
-        """Read it as `load_checkpoint` does."""
+        """Read the file with `load_checkpoint`."""
         content = load_checkpoint(path)
         return cls(content["network"], content["record"])
 
@@ -145,7 +145,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None =
     Args:
         path: the file.
         content: tensors and plain values.
-        previous: new path of the file that is replaced; None: it is deleted.
+        previous: new path of the file that is replaced, or None to delete it.
 
     Raises:
         OSError: the file cannot be written. The old one is unchanged.
@@ -153,7 +153,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None =
     with replacing(path, previous) as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
-        except RuntimeError as error:  # torch's zip writer hides a full disk, and a Ctrl-C
+        except RuntimeError as error:  # torch's zip writer hides a full disk and Ctrl-C
             raise (error.__context__ or error) from None
 
 

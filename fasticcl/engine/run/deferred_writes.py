@@ -8,11 +8,11 @@ Write = Callable[[Path], None]
 
 
 class DeferredWrites:
-    """Writes the files of a folder and retries failed writes later; each failure is reported once.
+    """Writes the files of a folder and retries failed writes later. Each failure is reported once.
 
     Args:
         folder: folder of the files.
-        enabled: False on ranks that write nothing, where every write counts as successful.
+        enabled: if False, nothing is written and every write counts as successful, as on all ranks but one.
         warn: called with a message when a file cannot be written.
     """
 
@@ -47,7 +47,7 @@ class DeferredWrites:
             if name not in self.failing:
                 self.warn(
                     f"warning  cannot write {self.folder / name}: {error.strerror or error}. "
-                    "Free some space: training continues and will retry"
+                    "Free some space. Training continues and retries"
                 )
             self.failing.add(name)
             return False

@@ -26,7 +26,7 @@ _MAX_NEARBY = 5
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on the disk, read-only after `create`."""
+    """The folder and the configuration of a run. Only `create` writes to it."""
 
     path: Path
     config: Config
@@ -45,7 +45,7 @@ class RunFolder:
         path = runs / name
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            # Renamed into place, so that a run folder always has its configuration.
+            # The folder is renamed into place, so a run folder always contains its configuration.
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=runs) as temporary:
                 folder = Path(temporary) / name
                 folder.mkdir()
@@ -54,7 +54,7 @@ class RunFolder:
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and path.exists():
                 raise UserError(
-                    f"The run {path} exists. Choose another --name, or continue it with --resume."
+                    f"The run {path} already exists. Choose another --name, or continue it with --resume."
                 ) from None
             raise UserError(
                 f"Cannot create the run folder {path}: {error.strerror}. Choose another --project."
@@ -75,7 +75,9 @@ class RunFolder:
 
     @classmethod
     def newest(cls, project: Path, dataset: str, name: str | None) -> "RunFolder":
-        """Open the named run or, without a name, the one saved last; ``--fast-dev-run`` runs come last.
+        """Open the named run or, without a name, the most recently saved one.
+
+        Runs with ``--fast-dev-run`` are used only if there are no others.
 
         Raises:
             UserError: there is no such run.
@@ -111,7 +113,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """True if all files are written. The last action of a run is to delete ``previous.pt``."""
+        """True if all files are written. Deleting ``previous.pt`` is the last action of a run."""
         return (self.path / WEIGHTS).is_file() and not (self.path / PREVIOUS).exists()
 
     @property
@@ -127,7 +129,7 @@ class RunFolder:
 
     @property
     def how_to_finish(self) -> str:
-        """A sentence on how to finish an unfinished run."""
+        """A sentence that explains how to finish an unfinished run."""
         if is_locked(self.path):
             return "Wait until the process that trains it ends."
         return f"Continue it with: {self.resume_command}"
@@ -149,13 +151,13 @@ def free_name(folder: Path, stem: str) -> str:
 
 
 def nearby_runs(path: Path, file: str = ENVIRONMENT) -> str:
-    """Return a sentence that lists the runs nearest to a path, newest first, or nothing if there are none.
+    """Return a sentence that lists the runs nearest to a path, newest first, or an empty string.
 
     The search covers the path itself, its parent, the other datasets of its project and ``runs``.
 
     Args:
         path: a path without a run.
-        file: a file that the runs must have; its modification time dates them.
+        file: a file that the runs must contain. Its modification time determines their order.
     """
     searches = [
         (path, "*"),

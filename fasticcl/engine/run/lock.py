@@ -11,7 +11,7 @@ from fasticcl.errors import UserError
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Lock a run folder; the kernel releases the lock when the process ends for any reason.
+    """Lock a run folder. The kernel releases the lock when the process ends for any reason.
 
     File systems without ``flock`` give no protection.
 

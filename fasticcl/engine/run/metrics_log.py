@@ -36,7 +36,7 @@ class MetricsLog:
         self.epochs: list[Record] = []
         """One record per finished epoch."""
         self.unwritten = ""
-        """Lines that the disk has not accepted yet."""
+        """Lines that have not been written yet."""
 
     def log(self, record: Record) -> None:
         """Append a line to ``metrics.jsonl``, with null for NaN and inf, which JSON cannot represent."""
@@ -65,7 +65,7 @@ class MetricsLog:
         self.files.write(RESULTS, lambda path: write_file(path, table.getvalue().encode()))
 
     def best(self, stage: str) -> Record | None:
-        """Return the record of a stage with the highest overall accuracy, the earliest of equal ones."""
+        """Return the record of a stage with the highest overall accuracy. The earliest wins a tie."""
         return max((e for e in self.epochs if e["stage"] == stage), key=lambda e: e["val/top1"], default=None)
 
     def last(self, stage: str) -> Record | None:
@@ -73,12 +73,12 @@ class MetricsLog:
         return next((e for e in reversed(self.epochs) if e["stage"] == stage), None)
 
     def sync(self) -> None:
-        """Flush the log to the disk, unless lines are still queued."""
+        """Sync the log to the disk, unless lines are still queued."""
         if METRICS_LOG not in self.files.pending:
             self.files.try_write(METRICS_LOG, _fsync)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
-        """Restore both files to their state at a checkpoint; None: before the first step.
+        """Restore both files to their state at a checkpoint, or before the first step if it is None.
 
         Raises:
             OSError: ``metrics.jsonl`` cannot be written.

@@ -37,7 +37,7 @@ class Description(BaseModel):
     image_size: int
     """Side of the square images, in pixels."""
     eval_resize: int
-    """Short side before the centre crop, in pixels; 0: the whole image is resized to image_size."""
+    """Short side before the centre crop, in pixels. 0: the whole image is resized to image_size."""
     mean: tuple[float, float, float]
     """Channel means, for pixels from 0 to 1."""
     std: tuple[float, float, float]
@@ -82,7 +82,7 @@ class Model:
     path: Path
     """The weights file."""
     run: Path | None
-    """The run folder that contains the file; None: the file is outside of one."""
+    """The run folder that contains the file, or None if it is not in a run folder."""
 
 
 def pack_weights(network: Network, description: Description) -> bytes:
@@ -95,7 +95,7 @@ def load_model(path: Path, *, best: bool = False) -> Model:
     """Load the network of a finished run, or of a weights file copied from one.
 
     Args:
-        path: a run folder, or a ``model.safetensors`` at any place.
+        path: a run folder, or a ``model.safetensors`` in any folder.
         best: if True, load the weights of the best epoch, which was chosen on the evaluated split, instead
             of the last epoch.
 

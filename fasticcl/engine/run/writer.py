@@ -31,7 +31,7 @@ _FAILED_STEP = "failed_step.txt"
 
 
 class RunWriter:
-    """Writes the files of a run in training. All but the append-only ones are written atomically.
+    """Writes the files of a run during training. Only the append-only files are not replaced atomically.
 
     Args:
         folder: the run folder.
@@ -58,7 +58,7 @@ class RunWriter:
         """Lock the run folder for this process and the other ranks.
 
         Raises:
-            UserError: another training holds the lock.
+            UserError: another process holds the lock.
         """
         with ExitStack() as lock:
             self.ranks.run_on_main(lambda: lock.enter_context(lock_run(self.folder.path)))
@@ -157,7 +157,7 @@ class RunWriter:
         """Write encoder, classifier and description to ``model.safetensors``, which finishes the run.
 
         Raises:
-            TrainingFailed: the file cannot be written. The checkpoint contains all that it needs.
+            TrainingFailed: the file cannot be written. The checkpoint contains all data to write it later.
         """
         content = pack_weights(network, description)
         # last.pt is required, because it contains the weights from before rebalancing.

@@ -15,7 +15,7 @@ from fasticcl.system.machine import Machine
 
 
 class Rebalancing:
-    """Stage that fine-tunes the classifier and, if it is ``tuned``, the encoder (equation 9).
+    """Stage that fine-tunes the classifier and, with ``rebalance.encoder=tuned``, the encoder (equation 9).
 
     A frozen encoder stays in evaluation mode. Teacher and student then share one forward pass of the encoder
     without gradient. If the encoder is tuned, the teacher is a full copy of the initial network.

@@ -55,7 +55,7 @@ class Representation:
         self.optimizer = build_optimizer(self.network.parameters(), config.optim)
 
     def phase(self, epoch: int) -> Phase:
-        """Return warmup for the first T epochs, then interpolative."""
+        """Return ``warmup`` for the first T epochs, then ``interpolative``, unless ω_it is 0."""
         return self.config.phase(epoch)
 
     def lr(self, epoch: int) -> float:
@@ -100,14 +100,14 @@ class Representation:
         return {"loss": torch.stack(weighted).sum(), **parts}
 
     def _update_centroids(self, z: torch.Tensor, y: torch.Tensor) -> None:
-        """Update the centroids from the global batch in slot order, bit-equal on every rank."""
+        """Update the centroids from the global batch in order, bit-identically on every rank."""
         self.bank.update(self.machine.ranks.all_gather(z), self.machine.ranks.all_gather(y))
 
     def _forward_branches(self, batch: Batch) -> tuple[Output | None, Output]:
         """Return the outputs for x_h and x_f, computed according to ``method.bn_mode``.
 
-        If ω_u is 0, only the centroids use x_h. Its forward pass then runs without gradient. It is skipped
-        without centroids.
+        If ω_u is 0, only the centroids use x_h. A separate forward pass of x_h then runs without gradient.
+        Without centroids, x_h is not used.
         """
         needs_gradient = self.method.uniform_weight > 0
         if not needs_gradient and self.network.projection is None:

@@ -390,6 +390,6 @@ def test_a_failed_download_gives_a_clear_error(tmp_path, monkeypatch, name, erro
         raise error
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", download)
-    with pytest.raises(UserError, match=rf"The download into .* failed .* {OFFICIAL[name].url} yourself"):
+    with pytest.raises(UserError, match=rf"The download into .* failed .* {OFFICIAL[name].url} manually"):
         fasticcl.convert(name, tmp_path, tmp_path / "shards", download=True)
     assert not (tmp_path / "shards").exists()

@@ -107,7 +107,7 @@ def test_paths_are_relative_to_the_file_or_absolute(tmp_path, monkeypatch):
 def test_a_missing_image_is_listed(tmp_path):
     file = write_table(tmp_path, [*FEW, ["lost.jpg", "cat", "train"]])
     (tmp_path / "lost.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 image cannot be read, the first is lost\.jpg \(No such file"):
+    with pytest.raises(UserError, match=r"1 image cannot be read, for example lost\.jpg \(No such file"):
         fasticcl.convert("list", file, tmp_path / "shards")
     manifest = fasticcl.convert("list", file, tmp_path / "shards", max_corrupt=1)
     assert manifest.splits["train"].class_counts == [1, 1]
@@ -135,7 +135,7 @@ def test_val_fraction_uses_a_fraction_of_every_class_as_val(tmp_path):
         (b"a.jpg,cat,train\nb.jpg,cat,val\n", "has no column path"),
         (b"label,split\ncat,train\n", "has no column path"),
         (b"path,split\na.jpg,train\n", "has no column label"),
-        (b"path,label\na.jpg,cat\n", "has no column split. Add it, or give --val-fraction"),
+        (b"path,label\na.jpg,cat\n", "has no column split. Add it, or use --val-fraction"),
         (b"path;label;split\na.jpg;cat;train\n", "has no column path"),
         (b"path,label,split\na.jpg,cat,train\nb.jpg,cat\n", "line 3: too few or too many fields"),
         (b"path,label,split\na.jpg,cat,train,1\nb.jpg,cat,val\n", "line 2: too few or too many"),

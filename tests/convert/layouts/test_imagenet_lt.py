@@ -206,7 +206,7 @@ def test_an_empty_list_gives_a_clear_error(tmp_path, split):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        (["train/n01443537/x.JPEG 0"], "gives the label 0 to both n01440764 and n01443537"),
+        (["train/n01443537/x.JPEG 0"], "assigns the label 0 to both n01440764 and n01443537"),
         (["train/n01440764/x.JPEG 3"], "does not have exactly one label for each class"),
         (["train/n02999999/x.JPEG 4"], "does not have exactly one label for each class"),
     ],
@@ -241,7 +241,7 @@ def test_a_label_that_train_lacks_gives_a_clear_error(tmp_path, split):
     mine = lists()
     mine[f"ImageNet_LT_{split}.txt"] += b"val/ILSVRC2012_val_00000099.JPEG 3\n"
     write_files(tmp_path, mine)
-    with pytest.raises(UserError, match="has the label 3, which the list of train does not have"):
+    with pytest.raises(UserError, match="contains the label 3, which the train list does not"):
         layout.read(tmp_path)
 
 
@@ -272,7 +272,7 @@ def test_missing_images_are_listed(tmp_path):
     for name in lost:
         (tmp_path / "src" / name).unlink()
     shards = tmp_path / "shards"
-    with pytest.raises(UserError, match=rf"2 images cannot be read, the first is {lost[0]} "):
+    with pytest.raises(UserError, match=rf"2 images cannot be read, for example {lost[0]} "):
         fasticcl.convert("imagenet-lt", tmp_path / "src", shards, lists=tmp_path / "lists")
     listed = [json.loads(line) for line in (shards / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["image"] for entry in listed] == lost

@@ -124,7 +124,7 @@ def test_images_that_the_archive_lacks_are_listed(tmp_path):
         [(name, content) for name, content in REPLICA.contents.items() if name not in lost],
     )
     shards = tmp_path / "shards"
-    with pytest.raises(UserError, match=r"2 images cannot be read, the first is .* --max-corrupt 2"):
+    with pytest.raises(UserError, match=r"2 images cannot be read, for example .* --max-corrupt 2"):
         fasticcl.convert("inat2018", tmp_path, shards, shard_size=3)
     assert quarantined(shards) == [(name, "not in train_val2018.tar.gz") for name in lost]
     assert Manifest.read(shards) is None
@@ -171,7 +171,7 @@ def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_pat
     whole = (tmp_path / name).read_bytes()
     length = len(whole) if name.endswith("gz") else length_of_members(REPLICA.contents)
     (tmp_path / name).write_bytes(whole[: int(length * share) // 512 * 512 + 100])
-    with pytest.raises(UserError, match=rf"{name} is damaged or cut short \(.*\)\. Download it again"):
+    with pytest.raises(UserError, match=rf"{name} is damaged or truncated \(.*\)\. Download it again"):
         fasticcl.convert("inat2018", tmp_path, tmp_path / "shards", shard_size=3)
     assert Manifest.read(tmp_path / "shards") is None
     assert not list((tmp_path / "shards").rglob("*.part"))
@@ -227,7 +227,7 @@ def test_a_flipped_byte_that_only_the_archive_detects_gives_a_clear_error(tmp_pa
 def test_another_file_in_place_of_the_archive_gives_a_clear_error(tmp_path, content):
     REPLICA.write_annotations(tmp_path)
     (tmp_path / "train_val2018.tar.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"train_val2018\.tar\.gz is damaged or cut short") as refused:
+    with pytest.raises(UserError, match=r"train_val2018\.tar\.gz is damaged or truncated") as refused:
         fasticcl.convert("inat2018", tmp_path, tmp_path / "shards")
     assert "\n" not in str(refused.value)
 
@@ -235,14 +235,14 @@ def test_another_file_in_place_of_the_archive_gives_a_clear_error(tmp_path, cont
 def test_an_archive_of_other_images_gives_a_clear_error(tmp_path):
     REPLICA.write_annotations(tmp_path)
     write_tar(tmp_path / "train_val2018.tar.gz", [("test2018/0.jpg", jpegs(1)[0])])
-    with pytest.raises(UserError, match=rf"contains none of the images, for example no '{TRAIN[0]}'"):
+    with pytest.raises(UserError, match=rf"contains none of the listed images, such as '{TRAIN[0]}'"):
         fasticcl.convert("inat2018", tmp_path, tmp_path / "shards")
 
 
 def test_a_missing_image_is_listed_in_the_quarantine(tmp_path):
     REPLICA.write(tmp_path / "src")
     (tmp_path / "src" / TRAIN[2]).unlink()
-    with pytest.raises(UserError, match=f"1 image cannot be read, the first is {TRAIN[2]}"):
+    with pytest.raises(UserError, match=f"1 image cannot be read, for example {TRAIN[2]}"):
         fasticcl.convert("inat2018", tmp_path / "src", tmp_path / "shards")
     assert quarantined(tmp_path / "shards") == [(TRAIN[2], "No such file or directory")]
     manifest = fasticcl.convert("inat2018", tmp_path / "src", tmp_path / "shards", max_corrupt=1)
@@ -261,14 +261,14 @@ def set_image(**fields):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda each: each["annotations"].pop(), r"gives train_val2018/\S+ no known category"),
+        (lambda each: each["annotations"].pop(), r"assigns no known category to train_val2018/\S+"),
         (
             lambda each: each["annotations"][0].update(category_id=99),
-            r"gives train_val2018/\S+ no known category",
+            r"assigns no known category to train_val2018/\S+",
         ),
         (
             lambda each: each["annotations"].append(each["annotations"][0] | {"category_id": 7}),
-            "gives an image more than one category",
+            "assigns several categories to one image",
         ),
         (without("images"), "lacks images, annotations or categories"),
         (without("annotations"), "lacks images, annotations or categories"),

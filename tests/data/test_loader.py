@@ -1,0 +1,100 @@
+"""The loader: batches that follow the plan, and every evaluated image once."""
+
+import io
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as F
+
+from fasticcl.config import Data
+from fasticcl.convert.conversion import convert
+from fasticcl.convert.source import Item, Source
+from fasticcl.data.loader import Loader, draw_stream, evaluation_batches
+from fasticcl.shards.reader import Shards
+from tests.support.images import encode
+from tests.support.planned_images import PHOTOS, SMALL, denormalise, expected_image, open_plan
+
+
+def test_rebalancing_yields_the_class_aware_stream(photo_shards):
+    shards, data, plan = open_plan(photo_shards, **PHOTOS)
+    batch = next(Loader(shards, plan).batches("rebalance", epoch=2, step=1))
+    planned = plan.batch("rebalance", 2, 1).aware
+    assert batch.y.tolist() == planned.labels.tolist()
+    expected = expected_image(shards, planned, 5, data)
+    assert (denormalise(batch.x, data)[5] - expected).abs().mean() < 1 / 255
+
+
+def test_evaluation_yields_each_image_once_resized_and_centre_cropped(photo_shards):
+    shards, data = Shards(photo_shards, "val"), Data(**PHOTOS)
+    batches = list(evaluation_batches(shards, data, batch_size=2))
+    assert [len(batch.y) for batch in batches] == [2, 2, 1]
+    assert torch.cat([batch.y for batch in batches]).tolist() == shards.index["label"].tolist()
+    for row, image in enumerate(torch.cat([batch.x for batch in batches])):
+        original = Image.open(io.BytesIO(shards.read(np.array([row]))[0].tobytes())).convert("RGB")
+        expected = F.to_tensor(F.center_crop(F.resize(original, 112), 96))
+        assert (denormalise(image, data) - expected).abs().mean() < 1 / 255
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 4])
+def test_prefetching_keeps_images_with_their_plan(prefetch, tmp_path):
+    # Every image has one colour, which identifies its row.
+    def plain(i):
+        return encode(Image.new("RGB", (8, 8), (6 * i, 255 - 6 * i, 7)), "PNG")
+
+    items = [Item(plain(i), i // 10, f"{i}.png") for i in range(40)]
+    convert(Source("folder", list("abcd"), {"train": items, "val": items[:1]}), tmp_path)
+    settings = SMALL | {"image_size": 8, "crop_padding": 0, "lambda_per": "sample"}
+    shards, data, plan = open_plan(tmp_path, batch_size=5, **settings)
+    batches = Loader(shards, plan, prefetch=prefetch).batches("interpolative", epoch=1, step=6)
+    kept = list(
+        islice(batches, 20)
+    )  # more batches than the pipeline has buffers, none of which may be overwritten
+    for number, batch in enumerate(kept):
+        planned = plan.batch("interpolative", *divmod(8 + 6 + number, 8))
+        rows = (denormalise(batch.x_h, data)[:, 0, 4, 4] * 255 / 6).round().int().tolist()
+        assert rows == planned.agnostic.rows.tolist()
+        assert batch.y_h.tolist() == planned.agnostic.labels.tolist()
+        assert batch.y_t.tolist() == planned.aware.labels.tolist()
+        mixed = planned.lam * planned.agnostic.rows + (1 - planned.lam) * planned.aware.rows
+        assert np.allclose(denormalise(batch.x_f, data)[:, 0, 4, 4] * 255 / 6, mixed, atol=1e-3)
+
+
+def test_number_of_threads_does_not_change_a_batch(photo_shards):
+    shards, _, plan = open_plan(photo_shards, color_jitter=(0.4, 0.4, 0.4), **PHOTOS)
+    one, two = (next(Loader(shards, plan, threads=threads).batches("interpolative")) for threads in (1, 2))
+    assert torch.equal(one.x_h, two.x_h)
+    assert torch.equal(one.x_f, two.x_f)
+
+
+def test_batches_continue_from_a_step_across_the_end_of_an_epoch(photo_shards):
+    shards, _, plan = open_plan(photo_shards, batch_size=6, **PHOTOS)
+    loader = Loader(shards, plan, most_steps=2)
+    assert loader.steps == 2
+    batches = islice(loader.batches("warmup", epoch=3, step=1), 3)
+    expected = [plan.batch("warmup", *position).agnostic for position in [(3, 1), (4, 0), (4, 1)]]
+    for batch, stream in zip(batches, expected, strict=True):
+        assert batch.y.tolist() == stream.labels.tolist()
+    names = [shards.name(row) for row in expected[1].rows.tolist()]
+    assert loader.names("warmup", 4, 0) == names
+
+
+def test_evaluated_rows_are_divided_among_the_ranks_batch_by_batch(photo_shards):
+    shards, rows = Shards(photo_shards, "train"), np.array([20, 0, 13, 5, 7, 12, 1])
+    options = {"rows": rows, "batch_size": 2, "threads": 1}
+    whole = list(evaluation_batches(shards, Data(**PHOTOS), **options))
+    assert torch.cat([batch.y for batch in whole]).tolist() == shards.index["label"][rows].tolist()
+    for rank in range(3):
+        part = list(evaluation_batches(shards, Data(**PHOTOS), **options, rank=rank, world_size=3))
+        assert len(part) == len(whole[rank::3])
+        assert all(torch.equal(one.x, other.x) for one, other in zip(part, whole[rank::3], strict=True))
+
+
+def test_a_drawn_stream_has_the_images_of_training(photo_shards):
+    shards, data, plan = open_plan(photo_shards, **PHOTOS)
+    batch = next(Loader(shards, plan).batches("warmup"))
+    drawn = draw_stream(shards, plan.batch("warmup", 0, 0).agnostic, data)
+    assert torch.equal(drawn.x, batch.x)
+    assert torch.equal(drawn.y, batch.y)
