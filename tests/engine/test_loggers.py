@@ -106,9 +106,9 @@ def test_a_resumed_killed_run_logs_repeated_steps_once(tiny_shards, tmp_path, mo
 
 
 class FakeWandb(types.ModuleType):
-    """Keeps what W&B is told, by run; like W&B it drops steps before the last.
+    """Records the calls to W&B by run. Like W&B it drops steps before the last one.
 
-    A run that is resumed begins there after the last step that it has: none of its steps is added to.
+    A resumed run starts after its last step, and its earlier steps cannot be changed.
     """
 
     def __init__(self, fails=()):

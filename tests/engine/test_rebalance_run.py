@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 import fasticcl
-from fasticcl.cli.main import main
 from fasticcl.data.holdout import draw_holdout_rows
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.errors import Stopped, UserError
@@ -180,27 +178,21 @@ def test_holdout_images_are_drawn_in_neither_stage(tiny_shards, tmp_path, monkey
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_exit_code_2(run, monkeypatch, capsys, words, sentence):
+def test_bad_input_gives_one_line_and_exit_code_2(run, run_cli, monkeypatch, words, sentence):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     names = sorted(path.name for path in run.parent.iterdir())
-    assert call(monkeypatch, "rebalance", run, *words) == 2
-    error = capsys.readouterr().err
+    code, _, error = run_cli("rebalance", run, *words)
+    assert code == 2
     assert sentence in error
     assert error.count("\n") == 1
     assert sorted(path.name for path in run.parent.iterdir()) == names
 
 
-def test_command_line_prints_the_table_and_the_next_command(run, monkeypatch, capsys):
-    assert call(monkeypatch, "rebalance", run, "--name", "cli", "--workers", 1) == 0
-    out = capsys.readouterr().out
+def test_command_line_prints_the_table_and_the_next_command(run, run_cli):
+    code, out, _ = run_cli("rebalance", run, "--name", "cli", "--workers", 1)
+    assert code == 0
     assert "before rebalancing" in out
     assert out.rstrip().splitlines()[-1].startswith(f"Next: fasticcl report {run} {run.parent / 'cli'}")
-    assert call(monkeypatch, "rebalance", run.parent) == 2
-    assert "is not a run folder" in capsys.readouterr().err
-
-
-def call(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, words)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return left.value.code
+    code, _, error = run_cli("rebalance", run.parent)
+    assert code == 2
+    assert "is not a run folder" in error

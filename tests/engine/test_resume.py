@@ -187,7 +187,7 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(crashed, undisturbed,
 
 
 def test_damaged_checkpoint_never_replaces_the_previous_one(crashed, undisturbed, tmp_path, monkeypatch):
-    """PowerCut goes at the worst moment: while the first checkpoint after the damaged one is put in place."""
+    """The power cut is at the worst moment, while the first new checkpoint replaces the damaged one."""
     (crashed / "last.pt").write_bytes(b"damaged")
     replace = os.replace
 
@@ -206,7 +206,7 @@ def test_damaged_checkpoint_never_replaces_the_previous_one(crashed, undisturbed
 
 
 @pytest.mark.parametrize("damage", ["empty", "a bit of a weight"])
-def test_two_damaged_checkpoints_are_one_error(crashed, tmp_path, damage):
+def test_two_damaged_checkpoints_give_one_error(crashed, tmp_path, damage):
     before = (crashed / "metrics.jsonl").read_bytes()
     for name in ("last.pt", "previous.pt"):
         DAMAGES[damage](crashed / name)
@@ -289,7 +289,7 @@ def test_each_step_has_one_record_and_each_epoch_one_row(begin, tmp_path):
     assert [tuple(row.split(",")[:2]) for row in rows] == [(stage, str(epoch)) for stage, epoch in stages]
 
 
-def test_resuming_a_finished_run_prints_that_and_changes_nothing(undisturbed, tmp_path):
+def test_resuming_a_finished_run_prints_a_message_and_changes_nothing(undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed, tmp_path / "demo/run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     output = ConsoleOutput()

@@ -188,7 +188,7 @@ def train_and_stop(project, shards, settings, steps):
     ids=str,
 )
 def test_every_option_trains_on_two_ranks(spy, tiny_shards, tmp_path, settings):
-    """Also where a loss leaves parastatss without a gradient."""
+    """This includes losses that leave parameters without a gradient."""
     seen = spy(2, train_tiny, tiny_shards, tmp_path, settings, epochs=2)
     assert len(seen[0]) == len(seen[1]) == 3 * TINY_STEPS
     assert np.isfinite([step["loss"] for rank in seen for step in rank]).all()
@@ -247,7 +247,7 @@ def test_ranks_save_no_more_often_than_one_process(tiny_shards, tmp_path):
             assert other > epoch or later - step >= 3
 
 
-def test_indivisible_batch_is_one_line_and_exit_code_2(tiny_shards, tmp_path):
+def test_indivisible_batch_size_gives_one_line_and_exit_code_2(tiny_shards, tmp_path):
     words = [*command(tiny_shards, tmp_path), "--batch-size", 21]
     children = start_ranks(tmp_path / "log", 2, call_main, *words)
     assert [child.exit_code() for child in children] == [2, 2]

@@ -1,7 +1,6 @@
 """Verification of shards: flipped bytes, missing files and inconsistent indexes are reported by name."""
 
 import shutil
-import sys
 import tarfile
 import time
 
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasticcl.cli.main import main
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
 from fasticcl.errors import UserError
@@ -324,34 +322,22 @@ def test_different_images_of_equal_checksum_and_size_are_not_duplicates(tmp_path
     assert verify(tmp_path).duplicates == []
 
 
-@pytest.fixture
-def called(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fasticcl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        output = capsys.readouterr()
-        return left.value.code, output.out, output.err
-
-    return call
-
-
 @pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], " and can be decoded")])
-def test_the_command_reports_intact_shards(called, intact, option, more):
-    assert called("verify", intact, *option) == (
+def test_the_command_reports_intact_shards(run_cli, intact, option, more):
+    assert run_cli("verify", intact, *option) == (
         0,
         f"20 images in 5 shards are intact{more}.\n",
         "",
     )
 
 
-def test_the_command_reports_problems_with_exit_code_1(called, folder):
+def test_the_command_reports_problems_with_exit_code_1(run_cli, folder):
     path = folder / "train" / "shard-000000.tar"
     content = bytearray(path.read_bytes())
     content[600] ^= 1
     path.write_bytes(content)
     (folder / "val" / "stray.tar").write_bytes(b"")
-    code, out, err = called("verify", folder)
+    code, out, err = run_cli("verify", folder)
     assert (code, out) == (1, "")
     assert err.splitlines() == [
         "val/stray.tar is not in manifest.json",
@@ -360,15 +346,15 @@ def test_the_command_reports_problems_with_exit_code_1(called, folder):
     ]
 
 
-def test_the_command_has_exit_code_2_without_shards(called, tmp_path):
-    code, _, err = called("verify", tmp_path)
+def test_the_command_has_exit_code_2_without_shards(run_cli, tmp_path):
+    code, _, err = run_cli("verify", tmp_path)
     assert (code, err) == (2, f"error: There are no shards in {tmp_path}: it has no manifest.json.\n")
 
 
-def test_command_lists_images_shared_by_two_splits(called, tmp_path):
+def test_command_lists_images_shared_by_two_splits(run_cli, tmp_path):
     items = [Item(content, 0, f"{i}.jpg") for i, content in enumerate(jpegs(3))]
     convert(Source("folder", ["a"], {"train": items, "val": items[2:]}), tmp_path)
-    code, out, _ = called("verify", tmp_path)
+    code, out, _ = run_cli("verify", tmp_path)
     assert code == 0
     assert "same image in two splits: train/000000002_2.jpg is also val/000000000_2.jpg" in out
 

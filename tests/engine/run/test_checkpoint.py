@@ -38,12 +38,12 @@ def test_best_epoch_file_round_trips(run, tmp_path):
 def test_any_flipped_bit_is_detected_or_harmless(run, tmp_path):
     content, whole = (run / "last.pt").read_bytes(), load_checkpoint(run / "last.pt")
     rng = np.random.default_rng(0)
-    # Half of the positions are in the tensors, half in the headers at the end of the file.
-    places = [*rng.integers(0, len(content), 60), *(len(content) - rng.integers(1, 6000, 60))]
+    # Half of the offsets are in the tensors, half in the headers at the end of the file.
+    offsets = [*rng.integers(0, len(content), 60), *(len(content) - rng.integers(1, 6000, 60))]
     refused = 0
-    for place in places:
+    for offset in offsets:
         damaged = bytearray(content)
-        damaged[place] ^= 1 << rng.integers(8)
+        damaged[offset] ^= 1 << rng.integers(8)
         (tmp_path / "damaged.pt").write_bytes(damaged)
         try:
             assert equal(load_checkpoint(tmp_path / "damaged.pt"), whole)
@@ -58,9 +58,9 @@ def test_zip_entry_marked_as_directory_is_detected(run, tmp_path):
     with zipfile.ZipFile(run / "last.pt") as archive:
         start = archive.start_dir
         tensor = max(archive.infolist(), key=lambda entry: entry.file_size)
-    place = content.index(tensor.filename.encode(), start) - 46 + 38  # the external attributes of its record
-    assert content[place] == 0
-    content[place] = 0x10
+    offset = content.index(tensor.filename.encode(), start) - 46 + 38  # the external attributes of its record
+    assert content[offset] == 0
+    content[offset] = 0x10
     (tmp_path / "damaged.pt").write_bytes(content)
     with pytest.raises(UserError, match="cannot be read"):
         load_checkpoint(tmp_path / "damaged.pt")

@@ -10,7 +10,7 @@ from tests.support.trained_runs import fresh_weights
 
 @pytest.fixture
 def weights(tmp_path):
-    """A sound weights file."""
+    """An intact weights file."""
     fresh_weights(tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 

@@ -33,7 +33,7 @@ def pair(seed=1, size=12):
 
 
 def outputs(stage, images):
-    """What a copy of the network says, with its own batch statistics."""
+    """Return logits and embeddings of a copy of the network, with its own batch statistics."""
     with torch.no_grad():
         output = copy.deepcopy(stage.network).train()(images)
     return output.logits.numpy(), output.embedding.numpy()
