@@ -1,4 +1,4 @@
-"""Conversion directly from an archive: order, compression, stops, and damaged archives."""
+"""Conversion directly from an archive: order, compression, interruptions and damaged archives."""
 
 import dataclasses
 import gzip
@@ -47,13 +47,13 @@ def shuffled():
     return [(NAMES[i], CONTENTS[NAMES[i]]) for i in ORDER]
 
 
-def listing(names):
+def item_list(names):
     return ItemList(names, [int(name[7:10]) % 2 for name in names], lambda _, name: name)
 
 
 def source(path, names=NAMES):
     """Return a source in an archive whose last images are the split val."""
-    splits = {"train": listing(names[:-VAL]), "val": listing(names[-VAL:])}
+    splits = {"train": item_list(names[:-VAL]), "val": item_list(names[-VAL:])}
     return Source("folder", ["even", "odd"], splits, archive=path)
 
 
@@ -66,20 +66,20 @@ def test_archives_of_any_compression_are_indexed_in_the_order_of_the_dataset(tmp
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     convert(source(path), tmp_path / "shards", shard_size=4)
     for split, names in (("train", NAMES[:-VAL]), ("val", NAMES[-VAL:])):
-        wanted = sorted((int(name[7:10]) % 2, name) for name in names)
+        expected = sorted((int(name[7:10]) % 2, name) for name in names)
         assert stored_images(tmp_path / "shards", split) == [
-            (label, CONTENTS[name]) for label, name in wanted
+            (label, CONTENTS[name]) for label, name in expected
         ]
     assert not fasticcl.verify(tmp_path / "shards", decode=True).problems
 
 
 def test_the_compression_does_not_change_a_shard(tmp_path):
-    found = []
+    contents = []
     for kind in KINDS:
         path = write(tmp_path / "images.tar.gz", shuffled(), kind)
         convert(source(path), tmp_path / kind, shard_size=4)
-        found.append(without_manifest(tmp_path / kind))
-    assert all(each == found[0] for each in found)
+        contents.append(without_manifest(tmp_path / kind))
+    assert all(content == contents[0] for content in contents)
 
 
 def test_the_index_equals_that_of_the_unpacked_images(tmp_path):
@@ -117,7 +117,7 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     assert file_contents(tmp_path / "1") == file_contents(tmp_path / "3")
 
 
-def test_other_members_and_forms_of_a_name_do_not_matter(tmp_path):
+def test_other_members_and_spellings_of_a_name_do_not_change_the_shards(tmp_path):
     plain = write(tmp_path / "plain.tar", shuffled())
     with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         folder = tarfile.TarInfo("./images")
@@ -132,11 +132,11 @@ def test_other_members_and_forms_of_a_name_do_not_matter(tmp_path):
     assert without_manifest(tmp_path / "one") == without_manifest(tmp_path / "two")
 
 
-@pytest.mark.parametrize("images_before_the_stop", [0, 1, 6, 14, 22])
-def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
+@pytest.mark.parametrize("images_before_stop", [0, 1, 6, 14, 22])
+def test_interrupted_conversion_continues_and_gives_the_same_bytes(tmp_path, images_before_stop):
     path = write(tmp_path / "images.tar.gz", shuffled(), "gzip")
-    convert(source(path), tmp_path / "undisturbed", shard_size=4)
-    left = images_before_the_stop
+    convert(source(path), tmp_path / "uninterrupted", shard_size=4)
+    left = images_before_stop
     stopped = tmp_path / "stopped"
 
     def stop(images, _):
@@ -148,14 +148,14 @@ def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, i
     with pytest.raises(KeyboardInterrupt):
         convert(source(path), stopped, shard_size=4, report=stop)
     assert not list(stopped.rglob("*.part"))
-    whole = file_contents(tmp_path / "undisturbed")
+    whole = file_contents(tmp_path / "uninterrupted")
     for name, content in file_contents(stopped).items():
         assert name.startswith(".parts") or content == whole[name]
     convert(source(path), stopped, shard_size=4)
     assert file_contents(stopped) == whole
 
 
-def test_continuing_decodes_only_missing_shards_and_reports_every_image(tmp_path, monkeypatch):
+def test_continued_conversion_decodes_only_missing_shards(tmp_path, monkeypatch):
     path = write(tmp_path / "images.tar", shuffled())
     left = 12
 
@@ -174,7 +174,9 @@ def test_continuing_decodes_only_missing_shards_and_reports_every_image(tmp_path
         "try_prepare",
         lambda content, shrink: decoded.append(content) or try_prepare(content, shrink),
     )
-    convert(source(path), tmp_path / "shards", shard_size=4, report=lambda *each: reports.append(each))
+    convert(
+        source(path), tmp_path / "shards", shard_size=4, report=lambda *progress: reports.append(progress)
+    )
     assert done >= 2
     assert len(decoded) == COUNT - 4 * done
     assert sum(images for images, _ in reports) == COUNT
@@ -183,7 +185,7 @@ def test_continuing_decodes_only_missing_shards_and_reports_every_image(tmp_path
 try_prepare = archive_module.try_prepare
 
 
-def test_a_finished_conversion_is_not_changed_and_another_archive_is_refused(tmp_path):
+def test_finished_conversion_stays_unchanged_and_rejects_another_archive(tmp_path):
     path = write(tmp_path / "images.tar", shuffled())
     convert(source(path), tmp_path / "shards", shard_size=4)
     before = modification_times(tmp_path / "shards")
@@ -197,22 +199,22 @@ def test_a_finished_conversion_is_not_changed_and_another_archive_is_refused(tmp
     assert modification_times(tmp_path / "shards") == before
 
 
-def test_images_that_the_archive_lacks_are_listed(tmp_path):
+def test_images_missing_from_the_archive_are_quarantined(tmp_path):
     path = write(tmp_path / "images.tar.gz", shuffled()[3:], "gzip")
-    lacking = sorted(name for name, _ in shuffled()[:3])
+    missing = sorted(name for name, _ in shuffled()[:3])
     with pytest.raises(UserError, match=r"3 images cannot be read, .*not in images\.tar\.gz"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     manifest = convert(source(path), tmp_path / "shards", shard_size=4, max_corrupt=3)
     listed = [
         json.loads(line) for line in (tmp_path / "shards" / "quarantine.jsonl").read_text().splitlines()
     ]
-    assert sorted(entry["image"] for entry in listed) == lacking
+    assert sorted(entry["image"] for entry in listed) == missing
     assert sum(sum(split.class_counts) for split in manifest.splits.values()) == COUNT - 3
     assert not fasticcl.verify(tmp_path / "shards").problems
     assert convert(source(path), tmp_path / "shards", shard_size=4, max_corrupt=3) == manifest
 
 
-def test_unreadable_images_and_links_are_listed(tmp_path):
+def test_unreadable_images_and_links_are_quarantined(tmp_path):
     path = tmp_path / "images.tar"
     with tarfile.open(path, "w") as tar:
         for number, (name, content) in enumerate(shuffled()):
@@ -233,18 +235,18 @@ def test_unreadable_images_and_links_are_listed(tmp_path):
 
 def test_an_image_that_two_splits_list_gives_an_error(tmp_path):
     path = write(tmp_path / "images.tar", shuffled())
-    splits = {"train": listing(NAMES), "val": listing(NAMES[-1:])}
+    splits = {"train": item_list(NAMES), "val": item_list(NAMES[-1:])}
     with pytest.raises(UserError, match=f"lists {NAMES[-1]} more than once"):
         convert(Source("folder", ["even", "odd"], splits, archive=path), tmp_path / "shards")
 
 
-def test_an_archive_without_the_images_is_named(tmp_path):
+def test_archive_without_the_images_gives_an_error_with_its_name(tmp_path):
     path = write(tmp_path / "images.tar", [("other/1.jpg", b"x")])
     with pytest.raises(UserError, match=r"images\.tar contains none of the listed images, such as 'images/"):
         convert(source(path), tmp_path / "shards")
 
 
-def test_a_missing_archive_is_named(tmp_path):
+def test_missing_archive_gives_an_error_with_its_name(tmp_path):
     with pytest.raises(UserError, match=r"Cannot read .*images\.tar: No such file"):
         convert(source(tmp_path / "images.tar"), tmp_path / "shards")
 
@@ -263,36 +265,36 @@ def test_a_file_that_is_not_an_archive_gives_a_clear_error(tmp_path, content):
         convert(source(path), tmp_path / "shards")
 
 
-def assert_refused_and_continued(tmp_path, path, damaged, whole):
-    """Check that a damaged archive gives an error and no partial files, and that the sound one continues."""
-    sound = path.read_bytes()
+def assert_rejected_and_continued(tmp_path, path, damaged, whole):
+    """Check that a damaged archive gives an error and no partial files, and that the intact one continues."""
+    intact = path.read_bytes()
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or truncated"):
         convert(source(path), tmp_path / "shards", shard_size=4)
     assert not list((tmp_path / "shards").rglob("*.part"))
     assert not (tmp_path / "shards" / "manifest.json").exists()
-    path.write_bytes(sound)
+    path.write_bytes(intact)
     convert(source(path), tmp_path / "shards", shard_size=4)
     assert file_contents(tmp_path / "shards") == whole
 
 
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.93])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_archive_cut_short_gives_an_error_and_the_whole_one_continues(tmp_path, kind, share):
+def test_truncated_archive_gives_an_error_and_the_whole_one_continues(tmp_path, kind, share):
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     content = path.read_bytes()
-    convert(source(path), tmp_path / "undisturbed", shard_size=4)
+    convert(source(path), tmp_path / "uninterrupted", shard_size=4)
     cut = int(len(content.rstrip(b"\0")) * share)
-    assert_refused_and_continued(tmp_path, path, content[:cut], file_contents(tmp_path / "undisturbed"))
+    assert_rejected_and_continued(tmp_path, path, content[:cut], file_contents(tmp_path / "uninterrupted"))
 
 
 def test_an_archive_cut_between_two_members_is_detected(tmp_path):
     path = write(tmp_path / "images.tar.gz", shuffled())
     with tarfile.open(path) as tar:
         cut = tar.getmembers()[-1].offset
-    convert(source(path), tmp_path / "undisturbed", shard_size=4)
-    assert_refused_and_continued(
-        tmp_path, path, path.read_bytes()[:cut], file_contents(tmp_path / "undisturbed")
+    convert(source(path), tmp_path / "uninterrupted", shard_size=4)
+    assert_rejected_and_continued(
+        tmp_path, path, path.read_bytes()[:cut], file_contents(tmp_path / "uninterrupted")
     )
 
 
@@ -301,27 +303,27 @@ def test_a_flipped_byte_anywhere_in_a_compressed_archive_is_detected(tmp_path, k
     path = write(tmp_path / "images.tar.gz", shuffled(), kind)
     content = path.read_bytes()
     header = 10  # bytes, of which gzip checks only the first
-    for number, place in enumerate(np.linspace(header, len(content) - 1, 12).astype(int)):
+    for number, position in enumerate(np.linspace(header, len(content) - 1, 12).astype(int)):
         damaged = bytearray(content)
-        damaged[place] ^= 0x55
+        damaged[position] ^= 0x55
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"images\.tar\.gz is damaged or truncated"):
             convert(source(path), tmp_path / f"shards{number}", shard_size=30)
         assert not (tmp_path / f"shards{number}" / "manifest.json").exists()
 
 
-def test_a_flip_that_only_the_checksum_of_gzip_reveals_is_detected(tmp_path):
+def test_flipped_bit_that_only_the_gzip_checksum_reveals_is_detected(tmp_path):
     plain = write(tmp_path / "images.tar", shuffled()).read_bytes()
     path = tmp_path / "images.tar.gz"
     path.write_bytes(gzip.compress(plain, compresslevel=0, mtime=0))
-    convert(source(path), tmp_path / "undisturbed", shard_size=4)
+    convert(source(path), tmp_path / "uninterrupted", shard_size=4)
     damaged = bytearray(path.read_bytes())
     comment = damaged.index(b" of 4", len(damaged) // 2)  # in the comment of a JPEG, which still decodes
     damaged[comment] ^= 1
-    assert_refused_and_continued(tmp_path, path, damaged, file_contents(tmp_path / "undisturbed"))
+    assert_rejected_and_continued(tmp_path, path, damaged, file_contents(tmp_path / "uninterrupted"))
 
 
-def test_memory_holds_a_few_images_and_not_the_archive(tmp_path):
+def test_memory_use_does_not_grow_with_the_archive(tmp_path):
     padding = np.random.default_rng(0).bytes(100_000)
     names = [f"images/{i:03d}.jpg" for i in range(200)]
     large = [(name, content + padding) for name, content in zip(names, jpegs(200), strict=True)]

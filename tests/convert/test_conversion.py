@@ -1,4 +1,4 @@
-"""Conversion: reproducible bytes, stops, other settings, full disks and missing permissions."""
+"""Conversion: reproducible bytes, interruptions, other settings, full disks and missing permissions."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     assert file_contents(tmp_path / "1") == file_contents(tmp_path / "2") == file_contents(tmp_path / "7")
 
 
-def test_the_content_of_an_image_decides_its_format_and_not_its_name(tmp_path):
+def test_format_is_detected_from_the_content_and_not_the_name(tmp_path):
     contents = {"a.JPEG": encode(IMAGE, "PNG"), "b.png": JPEG, "c.jpg": encode(IMAGE, "BMP")}
     items = [Item(content, 0, name) for name, content in contents.items()]
     manifest = convert(Source("folder", ["x"], {"train": items, "val": items[:1]}), tmp_path)
@@ -43,7 +43,7 @@ def test_the_content_of_an_image_decides_its_format_and_not_its_name(tmp_path):
     assert manifest.reencoded == {"BMP format": 1}
 
 
-def test_a_file_that_cannot_be_opened_is_listed(tmp_path):
+def test_file_that_cannot_be_opened_is_quarantined(tmp_path):
     items = [
         Item(JPEG, 0, "a.jpg"),
         Item(JPEG, 1, "b.jpg"),
@@ -57,10 +57,10 @@ def test_a_file_that_cannot_be_opened_is_listed(tmp_path):
     assert [json.loads(line)["reason"] for line in listed] == ["Is a directory", "No such file or directory"]
 
 
-@pytest.mark.parametrize("images_before_the_stop", [0, 1, 7, 13, 23])
-def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, images_before_the_stop):
-    convert(jpeg_source(), tmp_path / "undisturbed", shard_size=3)
-    left = images_before_the_stop
+@pytest.mark.parametrize("images_before_stop", [0, 1, 7, 13, 23])
+def test_interrupted_conversion_continues_and_gives_the_same_bytes(tmp_path, images_before_stop):
+    convert(jpeg_source(), tmp_path / "uninterrupted", shard_size=3)
+    left = images_before_stop
     stopped = tmp_path / "stopped"
 
     def stop(images, _):
@@ -74,21 +74,21 @@ def test_a_stopped_conversion_continues_and_ends_with_the_same_bytes(tmp_path, i
     assert not (stopped / "manifest.json").exists()
     assert not list(stopped.rglob("*.part"))
     convert(jpeg_source(), stopped, shard_size=3)
-    assert file_contents(stopped) == file_contents(tmp_path / "undisturbed")
+    assert file_contents(stopped) == file_contents(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "files"])
-def test_a_finished_conversion_is_not_changed(tmp_path, kind):
+def test_finished_conversion_stays_unchanged(tmp_path, kind):
     images = write_image_folder(tmp_path / "images")
 
-    def again():
+    def convert_again():
         if kind == "bytes":
             return convert(jpeg_source(), tmp_path / "shards", shard_size=5)
         return fasticcl.convert("folder", images, tmp_path / "shards", shard_size=5)
 
-    first = again()
+    first = convert_again()
     before = modification_times(tmp_path / "shards")
-    assert again() == first
+    assert convert_again() == first
     assert modification_times(tmp_path / "shards") == before
 
 
@@ -96,7 +96,7 @@ SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
 
 
 @pytest.mark.parametrize(
-    ("made", "wanted", "difference"),
+    ("old", "new", "difference"),
     [
         ({}, {"shard_size": 4}, "with --shard-size 5"),
         ({}, {"shrink": SHORT}, "without --short-side and without --quality"),
@@ -106,11 +106,11 @@ SHORT, LONG = Shrink("short", 40, 90), Shrink("long", 40, 90)
     ],
     ids=["shard size", "short side", "no short side", "long side", "quality"],
 )
-def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path, made, wanted, difference):
-    convert(jpeg_source(), tmp_path, **{"shard_size": 5, **made})
+def test_other_settings_are_rejected_by_name_and_change_nothing(tmp_path, old, new, difference):
+    convert(jpeg_source(), tmp_path, **{"shard_size": 5, **old})
     before = file_contents(tmp_path), modification_times(tmp_path)
     with pytest.raises(UserError, match=f"already contains another conversion: it was made {difference}\\."):
-        convert(jpeg_source(), tmp_path, **{"shard_size": 5, **wanted})
+        convert(jpeg_source(), tmp_path, **{"shard_size": 5, **new})
     assert (file_contents(tmp_path), modification_times(tmp_path)) == before
 
 
@@ -136,7 +136,7 @@ def test_shards_of_another_source_are_not_overwritten(tmp_path, other, differenc
     assert file_contents(tmp_path) == before
 
 
-def test_an_image_that_changed_after_the_conversion_is_detected_at_equal_size(tmp_path):
+def test_image_changed_after_the_conversion_is_detected_at_equal_size(tmp_path):
     images = write_image_folder(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     before = file_contents(tmp_path / "shards")
@@ -148,7 +148,7 @@ def test_an_image_that_changed_after_the_conversion_is_detected_at_equal_size(tm
     assert file_contents(tmp_path / "shards") == before
 
 
-def test_an_image_that_is_missing_after_the_conversion_is_detected(tmp_path):
+def test_image_removed_after_the_conversion_is_detected(tmp_path):
     images = write_image_folder(tmp_path / "images")
     fasticcl.convert("folder", images, tmp_path / "shards")
     (images / "train" / "a" / "0000.jpg").unlink()
@@ -156,7 +156,7 @@ def test_an_image_that_is_missing_after_the_conversion_is_detected(tmp_path):
         fasticcl.convert("folder", images, tmp_path / "shards")
 
 
-def test_a_folder_with_other_files_is_refused(tmp_path):
+def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(JPEG)
     with pytest.raises(UserError, match=r"contains other files\. Choose an empty or new folder"):
         convert(jpeg_source(), tmp_path)
@@ -200,27 +200,27 @@ def test_warnings_of_libraries_are_not_printed(tmp_path):
     images = write_image_folder(tmp_path / "images", train=4, val=2)
     bad_exif = b"Exif\0\0MM\0*\0\0\0\x08\0\5"
     segment = b"\xff\xe1" + (len(bad_exif) + 2).to_bytes(2, "big") + bad_exif
-    place = JPEG.index(b"\xff\xc0") + 5
+    size_offset = JPEG.index(b"\xff\xc0") + 5
     (images / "train" / "a" / "exif.jpg").write_bytes(JPEG[:2] + segment + JPEG[2:])
     (images / "train" / "a" / "large.jpg").write_bytes(
-        JPEG[:place] + (12_000).to_bytes(2, "big") * 2 + JPEG[place + 4 :]
+        JPEG[:size_offset] + (12_000).to_bytes(2, "big") * 2 + JPEG[size_offset + 4 :]
     )
     (images / "train" / "a" / "cut.tif").write_bytes(encode(IMAGE, "TIFF")[:-40])
-    ended = run_cli_subprocess("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 2)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    process = run_cli_subprocess("convert", "folder", images, tmp_path / "shards", "--max-corrupt", 2)
+    assert (process.returncode, process.stderr) == (0, "")
     assert Manifest.read(tmp_path / "shards").quarantined == 2
 
 
-def assert_nothing_half_written(folder, whole):
+def assert_visible_files_are_complete(folder, whole):
     """Check that every file that readers open has its final content."""
     for name, content in file_contents(folder).items():
         if name.endswith((".tar", ".idx", "index.npy", "manifest.json")) and not name.startswith(".parts"):
             assert content == whole[name], name
 
 
-def test_a_full_disk_at_any_moment_gives_a_clear_error_and_the_next_run_continues(tmp_path, monkeypatch):
-    convert(jpeg_source(count=5), tmp_path / "undisturbed", shard_size=3)
-    whole = file_contents(tmp_path / "undisturbed")
+def test_full_disk_at_any_moment_gives_an_error_and_the_next_run_continues(tmp_path, monkeypatch):
+    convert(jpeg_source(count=5), tmp_path / "uninterrupted", shard_size=3)
+    whole = file_contents(tmp_path / "uninterrupted")
     left = 0
 
     def full(_):
@@ -241,7 +241,7 @@ def test_a_full_disk_at_any_moment_gives_a_clear_error_and_the_next_run_continue
                 "folder, then run the same command to continue."
             )
         assert not list(dest.rglob("*.part"))
-        assert_nothing_half_written(dest, whole)
+        assert_visible_files_are_complete(dest, whole)
         left = 10**9
         convert(jpeg_source(count=5), dest, shard_size=3)
         assert file_contents(dest) == whole
@@ -252,25 +252,25 @@ LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_file_size_limit_gives_exit_code_2_and_the_next_run_continues(tmp_path, workers):
+def test_file_size_limit_gives_exit_code_2_and_the_next_run_continues(tmp_path, workers):
     images = write_image_folder(tmp_path / "images")
     large = encode(noise(np.random.default_rng(0), 480, 480), quality=98)
     assert len(large) > 100_000
     (images / "train" / "b" / "large.jpg").write_bytes(large)
     arguments = ("convert", "folder", images, tmp_path / "shards", "--shard-size", 4, "--workers", workers)
-    assert run_cli_subprocess(*arguments[:3], tmp_path / "undisturbed", *arguments[4:]).returncode == 0
-    whole = file_contents(tmp_path / "undisturbed")
-    ended = run_cli_subprocess(*arguments, before=LIMITED)
-    assert (ended.returncode, ended.stderr) == (
+    assert run_cli_subprocess(*arguments[:3], tmp_path / "uninterrupted", *arguments[4:]).returncode == 0
+    whole = file_contents(tmp_path / "uninterrupted")
+    process = run_cli_subprocess(*arguments, before=LIMITED)
+    assert (process.returncode, process.stderr) == (
         2,
         f"error: Cannot write {tmp_path / 'shards'}: File too large. Free some space or choose another "
         "folder, then run the same command to continue.\n",
     )
     assert not (tmp_path / "shards" / "manifest.json").exists()
     assert not list((tmp_path / "shards").rglob("*.part"))
-    assert_nothing_half_written(tmp_path / "shards", whole)
-    ended = run_cli_subprocess(*arguments)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert_visible_files_are_complete(tmp_path / "shards", whole)
+    process = run_cli_subprocess(*arguments)
+    assert (process.returncode, process.stderr) == (0, "")
     assert file_contents(tmp_path / "shards") == whole
 
 
@@ -285,47 +285,47 @@ exit $code
 
 
 @pytest.mark.parametrize("where", ["shard", "index"])
-def test_a_full_file_system_gives_a_clear_error_and_the_next_run_continues(tmp_path, where):
+def test_full_file_system_gives_an_error_and_the_next_run_continues(tmp_path, where):
     images = write_image_folder(tmp_path / "images", train=1500)
     (images / "val" / "a" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image cannot be read"):
-        fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300)
-    written = file_contents(tmp_path / "undisturbed")  # everything except the index
+        fasticcl.convert("folder", images, tmp_path / "uninterrupted", shard_size=300)
+    written = file_contents(tmp_path / "uninterrupted")  # everything except the index
     pages = sum(-(-len(content) // 4096) for content in written.values())
-    fasticcl.convert("folder", images, tmp_path / "undisturbed", shard_size=300, max_corrupt=1)
+    fasticcl.convert("folder", images, tmp_path / "uninterrupted", shard_size=300, max_corrupt=1)
     room = 4096 * (pages // 2 if where == "shard" else pages + 6)
     disk = tmp_path / "disk"
     disk.mkdir()
     options = ("--shard-size", 300, "--max-corrupt", 1, "--workers", 1)
     script = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh"]
     convert_there = cli_command("convert", "folder", images, disk / "shards", *options)
-    ended = subprocess.run(
+    process = subprocess.run(
         [*script, str(room), disk, tmp_path / "continued", *convert_there], capture_output=True, text=True
     )
-    if ended.returncode == 77 or "unshare" in ended.stderr:
+    if process.returncode == 77 or "unshare" in process.stderr:
         pytest.skip("this machine does not allow mounting a file system")
-    assert (ended.returncode, ended.stderr) == (
+    assert (process.returncode, process.stderr) == (
         2,
         f"error: Cannot write {disk / 'shards'}: No space left on device. Free some space or choose another "
         "folder, then run the same command to continue.\n",
     )
-    assert ".part" not in ended.stdout
-    assert "manifest" not in ended.stdout
-    assert file_contents(tmp_path / "continued") == file_contents(tmp_path / "undisturbed")
+    assert ".part" not in process.stdout
+    assert "manifest" not in process.stdout
+    assert file_contents(tmp_path / "continued") == file_contents(tmp_path / "uninterrupted")
 
 
-def test_a_destination_that_cannot_be_written_is_named(tmp_path):
+def test_destination_that_cannot_be_written_gives_an_error_with_its_path(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"Cannot write .*file.*then run the same command"):
         convert(jpeg_source(), tmp_path / "file" / "shards")
 
 
-def test_a_read_only_destination_gives_a_clear_error(tmp_path):
+def test_read_only_destination_gives_a_clear_error(tmp_path):
     images = write_image_folder(tmp_path / "images")
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
-    ended = run_cli_subprocess("convert", "folder", images, locked / "shards", before=UNPRIVILEGED)
-    assert (ended.returncode, ended.stderr) == (
+    process = run_cli_subprocess("convert", "folder", images, locked / "shards", before=UNPRIVILEGED)
+    assert (process.returncode, process.stderr) == (
         2,
         f"error: Cannot write {locked / 'shards'}: Permission denied. Free some space or choose another "
         "folder, then run the same command to continue.\n",
@@ -333,13 +333,13 @@ def test_a_read_only_destination_gives_a_clear_error(tmp_path):
     assert not list(locked.iterdir())
 
 
-def test_an_image_without_read_permission_is_listed_with_its_reason(tmp_path):
+def test_image_without_read_permission_is_quarantined_with_its_reason(tmp_path):
     images = write_image_folder(tmp_path / "images")
     (images / "train" / "a" / "0002.jpg").chmod(0)
-    ended = run_cli_subprocess(
+    process = run_cli_subprocess(
         "convert", "folder", images, tmp_path / "shards", "--max-corrupt", 1, before=UNPRIVILEGED
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
     assert json.loads((tmp_path / "shards" / "quarantine.jsonl").read_text()) == {
         "image": "train/a/0002.jpg",
         "reason": "Permission denied",

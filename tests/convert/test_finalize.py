@@ -29,7 +29,7 @@ def test_the_manifest_counts_reencoded_images_by_reason(tmp_path):
     assert manifest.reencoded == {"JPEG of mode CMYK": 6, "GIF format": 5}
 
 
-def test_unreadable_images_end_the_conversion_after_all_are_listed(tmp_path):
+def test_unreadable_images_stop_the_conversion_after_all_are_listed(tmp_path):
     with pytest.raises(UserError, match=r"2 images cannot be read, for example 5\.jpg .* --max-corrupt 2"):
         convert(jpeg_source(broken=(5, 17)), tmp_path, shard_size=5)
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
@@ -46,14 +46,14 @@ def test_the_suggested_max_corrupt_continues_and_finishes(tmp_path):
     assert file_contents(tmp_path / "one") == file_contents(tmp_path / "two")
 
 
-def test_accepted_unreadable_images_are_left_out(tmp_path):
+def test_accepted_unreadable_images_are_omitted(tmp_path):
     manifest = convert(jpeg_source(broken=(5, 17)), tmp_path, shard_size=5, max_corrupt=2)
     assert manifest.quarantined == 2
     assert manifest.splits["train"].class_counts == [10, 8]
     assert len(Shards(tmp_path, "train")) == 18
 
 
-def test_a_shard_of_unreadable_images_is_left_out(tmp_path):
+def test_shard_with_only_unreadable_images_is_omitted(tmp_path):
     manifest = convert(jpeg_source(broken=(5, 6, 7, 8, 9)), tmp_path, shard_size=5, max_corrupt=5)
     assert [shard.name for shard in manifest.splits["train"].shards] == [
         "shard-000000.tar",
@@ -76,7 +76,7 @@ def test_a_split_without_a_readable_image_is_an_error(tmp_path):
         convert(Source("folder", ["a", "b"], {"train": items, "val": val}), tmp_path, max_corrupt=1)
 
 
-def test_a_name_that_is_not_utf8_is_listed_and_stored(tmp_path):
+def test_names_that_are_not_utf8_can_be_quarantined_and_stored(tmp_path):
     odd = os.fsdecode(b"\xff\xfe caf\xc3\xa9.jpg")
     items = [Item(JPEG, 0, odd), Item(b"broken", 0, odd)]
     convert(Source("folder", ["a"], {"train": items, "val": items[:1]}), tmp_path, max_corrupt=1)

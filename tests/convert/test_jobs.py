@@ -48,7 +48,7 @@ def test_each_shard_is_assigned_to_exactly_one_process(tmp_path):
         assert sum(rank.is_assigned(number) for rank in ranks) == 1
 
 
-def test_a_modification_time_changes_the_stamp_and_not_the_identity(tmp_path):
+def test_modification_time_changes_the_stamp_and_not_the_identity(tmp_path):
     images = write_image_folder(tmp_path / "images")
     job, *_ = conversion(folder.read(images), tmp_path).jobs()
     before = conversion(folder.read(images), tmp_path).fingerprint(job)
@@ -65,8 +65,8 @@ def test_dataset_classes_and_settings_change_the_source_digest(tmp_path, change)
     source = jpeg_source()
     other = dataclasses.replace(source, **{change: values[change]})
     digests = []
-    for each in (source, other):
-        whole = conversion(each, tmp_path)
+    for dataset in (source, other):
+        whole = conversion(dataset, tmp_path)
         digests.append(whole.source_sha256(map(whole.fingerprint, whole.jobs())))
     assert digests[0] != digests[1]
 

@@ -1,4 +1,4 @@
-"""Parts of finished shards, with which a stopped conversion continues."""
+"""Records of finished shards, which let an interrupted conversion continue."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.support.files import file_contents, modify_later
 from tests.support.image_sources import jpeg_source, write_image_folder
 
 
-def test_continuing_does_not_repeat_finished_shards(tmp_path, monkeypatch):
+def test_continued_conversion_skips_finished_shards(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot be read"):
         convert(jpeg_source(broken=(19,)), tmp_path, shard_size=5)
     written = []
@@ -27,7 +27,7 @@ def test_continuing_does_not_repeat_finished_shards(tmp_path, monkeypatch):
     assert sorted(written) == [f"{i:09d}_{i}" for i in range(15, 20)]  # the shard with the repaired image
 
 
-def test_an_image_that_changes_during_a_stop_is_read_again(tmp_path):
+def test_image_changed_during_an_interruption_is_read_again(tmp_path):
     images = write_image_folder(tmp_path / "images")
     (images / "val" / "b" / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="1 image"):
@@ -56,7 +56,7 @@ def written(conversion, job, images):
     return writer.close()
 
 
-def test_a_part_is_loaded_as_it_was_written(conversion):
+def test_loaded_part_equals_the_written_part(conversion):
     _, job, *_ = conversion.jobs()
     images = [prepare(item.read()) for item in job.items]
     images[2] = UnreadableImage("damaged")

@@ -22,7 +22,7 @@ def test_items_have_the_names_labels_and_content_of_the_list(items):
     assert items[3].read() == b"3 d/4.jpg"
 
 
-def test_slices_and_selections_keep_the_original_content(items):
+def test_slices_and_subsets_keep_their_content(items):
     taken = items.take(np.array([3, 0]))
     assert [(item.name, item.label) for item in taken] == [("d/4.jpg", 3), ("a/1.jpg", 0)]
     assert [item.name for item in taken[1:]] == ["a/1.jpg"]
@@ -37,7 +37,7 @@ def test_relabelling_changes_only_the_labels(items):
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a.jpg", "a/../../b.jpg"])
-def test_names_outside_the_folder_are_refused(tmp_path, name):
+def test_names_outside_the_folder_are_rejected(tmp_path, name):
     with pytest.raises(UserError, match=f"'{name}', which is outside the dataset"):
         list_files(tmp_path, ["a.jpg", name], [0, 0])
 
@@ -61,7 +61,7 @@ def test_a_fingerprint_depends_on_name_label_and_size(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere.jpg", "a\0.jpg"])
-def test_a_missing_file_has_a_fingerprint_and_an_error_when_it_is_read(tmp_path, name):
+def test_missing_file_has_a_fingerprint_and_raises_an_error_when_read(tmp_path, name):
     item = Item(tmp_path / name, 0, name)
     assert item.fingerprint() == (f"{name} 0 missing", 0)
     with pytest.raises(OSError, match=r"\w"):

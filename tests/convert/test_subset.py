@@ -20,14 +20,14 @@ fractions = st.floats(0.001, 0.999)
 orders = st.randoms(use_true_random=False)
 
 
-def listing(labels):
+def item_list(labels):
     """Return images that are named after their class and their position."""
     return ItemList([f"{label}/{i}" for i, label in enumerate(labels)], labels, lambda _, name: name.encode())
 
 
 def source(train, val):
     classes = [f"class {k}" for k in range(max(train, default=-1) + 1)]
-    return Source("folder", classes, {"train": listing(train), "val": listing(val)})
+    return Source("folder", classes, {"train": item_list(train), "val": item_list(val)})
 
 
 def names(images):
@@ -66,30 +66,30 @@ def profile(head, num_classes, ratio):
 @given(class_sizes, fractions, orders)
 def test_a_validation_split_partitions_the_images_and_keeps_their_order(counts, fraction, order):
     labels = mixed(counts, order)
-    stays, aside = split_validation(listing(labels), fraction)
-    everything = names(listing(labels))
-    for part in (stays, aside):
-        places = [everything.index(name) for name in names(part)]
+    train, val = split_validation(item_list(labels), fraction)
+    all_names = names(item_list(labels))
+    for part in (train, val):
+        places = [all_names.index(name) for name in names(part)]
         assert places == sorted(places)
         assert [item.label for item in part] == [labels[place] for place in places]
-    assert sorted(names(stays) + names(aside)) == sorted(everything)
+    assert sorted(names(train) + names(val)) == sorted(all_names)
 
 
 @given(class_sizes, fractions, orders)
-def test_every_class_gives_its_share_and_keeps_a_training_image(counts, fraction, order):
-    _, aside = split_validation(listing(mixed(counts, order)), fraction)
+def test_validation_split_takes_the_fraction_of_each_class_but_not_all(counts, fraction, order):
+    _, aside = split_validation(item_list(mixed(counts, order)), fraction)
     for k, count in enumerate(counts):
-        given_away = int((aside.labels == k).sum())
+        val_count = int((aside.labels == k).sum())
         if count == 1:
-            assert given_away == 0
+            assert val_count == 0
         else:
-            assert abs(given_away - min(max(count * fraction, 1), count - 1)) <= 0.5
+            assert abs(val_count - min(max(count * fraction, 1), count - 1)) <= 0.5
 
 
 @given(class_sizes, fractions, orders)
-def test_the_validation_split_is_always_the_same(counts, fraction, order):
+def test_validation_split_is_reproducible(counts, fraction, order):
     labels = mixed(counts, order)
-    _, aside = split_validation(listing(labels), fraction)
+    _, aside = split_validation(item_list(labels), fraction)
     expected = set()
     for members in shuffled_classes(labels):
         expected.update(members[: int((aside.labels == labels[members[0]]).sum())])
@@ -98,7 +98,7 @@ def test_the_validation_split_is_always_the_same(counts, fraction, order):
 
 @settings(deadline=None)
 @given(class_sizes, st.integers(1, 30), orders)
-def test_a_long_tail_has_the_exact_profile_and_the_largest_head_that_fits(counts, ratio, order):
+def test_long_tail_has_the_exact_profile_with_the_largest_possible_head(counts, ratio, order):
     labels = mixed(counts, order)
     fitting = [
         head
@@ -158,7 +158,7 @@ def test_a_limit_selects_images_evenly(labels, most):
     st.lists(st.integers(0, 9), min_size=1, max_size=60),
     st.integers(1, 70),
 )
-def test_a_limit_drops_classes_without_training_images_and_renumbers_the_others(train, val, most):
+def test_limit_drops_classes_without_training_images_and_renumbers_others(train, val, most):
     assume(max(val) <= max(train))
     classes = [f"class {k}" for k in range(max(train) + 1)]
     kept = {train[i * len(train) // most] for i in range(most)} if most < len(train) else set(train)
@@ -181,7 +181,7 @@ def test_a_limit_drops_classes_without_training_images_and_renumbers_the_others(
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(30, 99))
 def test_a_limit_above_the_number_of_images_keeps_all(labels, most):
     part = limit_images(source(labels, labels), most)
-    assert names(part.splits["val"]) == names(listing(labels))
+    assert names(part.splits["val"]) == names(item_list(labels))
 
 
 CLASSES = {"owl": 30, "bee": 24, "cat": 18, "fox": 3}
@@ -236,7 +236,7 @@ def test_a_list_gives_the_same_subsets_as_a_folder(folder, tmp_path):
         assert stored_images(tmp_path / "from-list", split) == stored_images(tmp_path / "from-folder", split)
 
 
-def test_shards_of_other_options_are_refused(folder, tmp_path):
+def test_shards_with_other_options_are_rejected(folder, tmp_path):
     path, _ = folder
     fasticcl.convert("folder", path, tmp_path / "shards", val_fraction=0.25, limit=16)
     others = {"--limit 16": {"val_fraction": 0.25}, "--val-fraction 0.25": {"val_fraction": 0.5, "limit": 16}}
@@ -245,7 +245,7 @@ def test_shards_of_other_options_are_refused(folder, tmp_path):
             fasticcl.convert("folder", path, tmp_path / "shards", **options)
 
 
-def test_classes_with_one_image_each_cannot_give_a_validation_split(tmp_path):
+def test_classes_with_one_image_each_have_no_validation_split(tmp_path):
     write_files(tmp_path / "src", {"a/1.jpg": jpegs(1)[0], "b/1.jpg": jpegs(1)[0]})
     with pytest.raises(UserError, match="--val-fraction"):
         fasticcl.convert("folder", tmp_path / "src", tmp_path / "shards", val_fraction=0.5)

@@ -1,4 +1,4 @@
-"""Sequential reading of complete and damaged tars."""
+"""Sequential reading of intact and damaged tars."""
 
 import gzip
 import tarfile
@@ -34,7 +34,7 @@ def test_plain_and_gzipped_tars_give_all_members(tmp_path, plain):
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
-def test_a_tar_that_is_cut_short_raises_an_error(tmp_path, plain, compress, share):
+def test_a_tar_that_is_truncated_raises_an_error(tmp_path, plain, compress, share):
     content = compress(plain.rstrip(b"\0"))
     path = tmp_path / "images.tar.gz"
     path.write_bytes(content[: int(len(content) * share)])
@@ -52,7 +52,7 @@ def test_a_tar_that_is_cut_between_two_members_raises_an_error(tmp_path, plain):
         read(path)
 
 
-def test_a_wrong_checksum_of_gzip_raises_an_error(tmp_path, plain):
+def test_wrong_gzip_checksum_raises_an_error(tmp_path, plain):
     content = bytearray(gzip.compress(plain, compresslevel=0))
     content[content.index(MEMBERS[2][1][:50]) + 7] ^= 1
     path = tmp_path / "images.tar.gz"

@@ -1,4 +1,4 @@
-"""The cache of decoded images gives the same batches as the files."""
+"""Batches from the cache of decoded images, compared with those from the files."""
 
 from itertools import islice
 
@@ -15,7 +15,7 @@ from fasticcl.data.loader import Loader, evaluation_batches
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import Shards
-from tests.data.test_bad_samples import HARMS
+from tests.support.damaged_shards import for_each_damage
 from tests.support.images import encode, noise
 
 RANDOM_RESIZED = {"image_size": 16, "crop_scale": (0.3, 1.0), "eval_resize": 18}
@@ -45,6 +45,7 @@ def open_loader(folder, settings, location, warn=print, **options):
 
 
 def same(one, other):
+    """Return True if two lists of batches are bit-identical."""
     pairs = [*zip(one, other, strict=True)]
     return all(
         torch.equal(a, b) for x, y in pairs for a, b in zip(vars(x).values(), vars(y).values(), strict=True)
@@ -54,13 +55,13 @@ def same(one, other):
 @pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_cached_batches_equal_those_of_the_files_to_the_bit(folder, settings, phase, location):
-    batches = [[*islice(open_loader(folder, settings, each).batches(phase), 6)] for each in ("off", location)]
+def test_cached_batches_are_bit_identical_to_those_from_the_files(folder, settings, phase, location):
+    batches = [[*islice(open_loader(folder, settings, used).batches(phase), 6)] for used in ("off", location)]
     assert same(*batches)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_images_of_one_size_are_gathered_to_the_same_batches(tmp_path, phase):
+def test_cached_images_of_equal_size_give_the_same_batches(tmp_path, phase):
     rng = np.random.default_rng(1)
     items = [Item(encode(noise(rng, 24, 20)), number % 3, f"{number}.jpg") for number in range(30)]
     convert(Source("folder", list("abc"), {"train": items, "val": items[:3]}), tmp_path)
@@ -72,11 +73,11 @@ def test_images_of_one_size_are_gathered_to_the_same_batches(tmp_path, phase):
 
 @pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
-def test_cached_evaluation_equals_that_of_the_files_to_the_bit(folder, settings, location):
+def test_cached_evaluation_batches_are_bit_identical_to_those_from_the_files(folder, settings, location):
     shards, data = Shards(folder, "val"), Data(dataset="folder", dir=folder, **settings)
     batches = [
-        [*evaluation_batches(shards, data, cache=each, batch_size=4)]
-        for each in (None, evaluation_cache(shards, location))
+        [*evaluation_batches(shards, data, cache=decoded, batch_size=4)]
+        for decoded in (None, evaluation_cache(shards, location))
     ]
     assert [len(batch.y) for batch in batches[0]] == [4, 4, 1]
     assert same(*batches)
@@ -86,15 +87,15 @@ def test_cached_evaluation_equals_that_of_the_files_to_the_bit(folder, settings,
 def test_files_are_read_once(folder, monkeypatch, location):
     loader = open_loader(folder, RANDOM_RESIZED, location)
     next(loader.batches("warmup"))
-    monkeypatch.setattr(Shards, "read", lambda *_: pytest.fail("a file was read again"))
+    monkeypatch.setattr(Shards, "read", lambda *_: pytest.fail("an image was read again"))
     for phase in PHASES:
         assert len([*islice(loader.batches(phase), 8)]) == 8
 
 
 @pytest.mark.parametrize("location", ["host", "device"])
-@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_unreadable_images_are_found_at_once_and_replaced_as_without_cache(folder, harm, location):
-    harm(folder, 3, 17, 18)
+@for_each_damage
+def test_unreadable_images_are_all_reported_and_replaced_as_without_a_cache(folder, damage, location):
+    damage(folder, 3, 17, 18)
     warnings = []
     loaders = [
         open_loader(folder, RANDOM_RESIZED, "off"),
@@ -107,22 +108,22 @@ def test_unreadable_images_are_found_at_once_and_replaced_as_without_cache(folde
 
 
 @pytest.mark.parametrize("location", ["host", "device"])
-@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_holdout_images_are_not_read(folder, harm, location):
-    harm(folder, 3, 17)
+@for_each_damage
+def test_holdout_images_are_not_read(folder, damage, location):
+    damage(folder, 3, 17)
     holdout_rows = np.array([3, 4, 30])
     loaders = [
-        open_loader(folder, RANDOM_RESIZED, each, holdout_rows=holdout_rows) for each in ("off", location)
+        open_loader(folder, RANDOM_RESIZED, used, holdout_rows=holdout_rows) for used in ("off", location)
     ]
     for phase in PHASES:
         assert same(*([*islice(loader.batches(phase), 12)] for loader in loaders))
     assert [loader.bad_samples.rows for loader in loaders] == [[17], [17]]
 
 
-@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_unreadable_evaluation_image_is_named(folder, harm):
+@for_each_damage
+def test_unreadable_evaluation_image_is_reported_by_name(folder, damage):
     shards = Shards(folder, "val")
-    harm(folder, 5, split="val")
+    damage(folder, 5, split="val")
     with pytest.raises(TrainingFailed, match=r"val/shard-000000.tar:\d+ .*\. Convert .* again"):
         evaluation_cache(shards)
 
@@ -158,7 +159,7 @@ def test_auto_caches_only_small_images(tmp_path, monkeypatch, setting, side, gpu
 
 
 @pytest.mark.parametrize(("location", "share"), [("host", 0.8), ("device", 0.5)])
-def test_cache_that_does_not_fit_is_rejected_with_its_size(folder, monkeypatch, location, share):
+def test_cache_that_does_not_fit_into_memory_is_rejected_with_its_size(folder, monkeypatch, location, share):
     shards = Shards(folder, "train")
     enough = int(cache.decoded_bytes(shards) / share)
     monkeypatch.setattr(cache, "free_memory", lambda *_: enough - 100)

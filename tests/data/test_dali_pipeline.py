@@ -1,12 +1,12 @@
-"""Pipelines that are garbage-collected in other threads."""
+"""Pipelines that are garbage-collected in threads other than the one that created them."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Drops a working graph inside a reference cycle, and runs the garbage collector in one of its own threads:
-# the thread that resizes a batch, or one of those that resize an image.
+# Drops a running pipeline inside a reference cycle and runs the garbage collector in one of its own threads:
+# the thread that resizes a batch, or one of the threads that resize an image.
 DROP = """
 import gc, sys, threading, weakref
 from pathlib import Path
@@ -55,11 +55,11 @@ print(next(Loader(shards, plan, threads=2).batches("warmup")).x.shape[0])
 @pytest.mark.parametrize("thread", ["batch", "image"])
 def test_pipeline_collected_in_its_own_thread_does_not_block_others(photo_shards, thread):
     command = [sys.executable, "-c", DROP, thread, str(photo_shards)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
+    process = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "4\n", "")
 
 
-# Deletes a pipeline in a thread that has created none, under a DALI that has renamed one of its privates.
+# Deletes a pipeline in a thread that has created none, with a DALI that has renamed a private attribute.
 RENAMED = """
 import sys, threading
 from nvidia.dali import Pipeline, fn
@@ -92,8 +92,8 @@ print(len(dali_pipeline._kept_alive), len(dali_pipeline._deleted), build().tenso
 
 
 @pytest.mark.parametrize(("missing", "kept_alive"), [("nothing", 0), ("_pipe", 1), ("Shutdown", 1)])
-def test_pipeline_is_kept_alive_if_dali_has_renamed_its_privates(missing, kept_alive):
+def test_pipeline_is_kept_alive_if_dali_renames_private_attributes(missing, kept_alive):
     command = [sys.executable, "-c", RENAMED, missing]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=90)
     expected = f"{kept_alive} {1 - kept_alive} [7, 7]\n"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, expected, "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, expected, "")

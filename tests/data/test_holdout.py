@@ -1,4 +1,4 @@
-"""The holdout: its size per class, its images, and that no plan draws them."""
+"""Size and images of the holdout, and plans that never draw them."""
 
 import numpy as np
 import pytest
@@ -30,9 +30,9 @@ def plan_of(counts, holdout_rows, seed=0, **options):
     ("holdout", "expected"),
     [
         (0, [0, 0, 0, 0, 0, 0]),
-        (0.1, [10, 2, 1, 1, 1, 0]),  # at least one of two or more
+        (0.1, [10, 2, 1, 1, 1, 0]),  # at least one image of a class of two or more
         (0.2, [20, 4, 1, 1, 1, 0]),
-        (0.9, [50, 10, 2, 1, 1, 0]),  # at most half
+        (0.9, [50, 10, 2, 1, 1, 0]),  # at most half of a class
         (1, [1, 1, 1, 1, 1, 0]),
         (5, [5, 5, 2, 1, 1, 0]),
     ],
@@ -51,9 +51,9 @@ def test_holdout_rows_have_the_counts_of_each_class(counts, holdout, seed):
     assert np.array_equal(rows, draw_holdout_rows(counts, holdout, seed))
 
 
-def test_seed_chooses_uniformly_among_the_images_of_a_class():
-    drawn = [draw_holdout_rows(np.array([5, 2]), 2, seed) for seed in range(2000)]
-    times = np.bincount(np.concatenate(drawn), minlength=7)
+def test_holdout_is_drawn_uniformly_from_the_images_of_a_class():
+    holdouts = [draw_holdout_rows(np.array([5, 2]), 2, seed) for seed in range(2000)]
+    times = np.bincount(np.concatenate(holdouts), minlength=7)
     expected = np.array([800] * 5 + [1000] * 2)
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
 

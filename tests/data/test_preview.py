@@ -1,4 +1,4 @@
-"""The preview that `fasticcl show --samples` draws, compared with the batches of training."""
+"""Preview images of `fasticcl show --samples`, compared with training batches."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 
 
-def test_a_drawn_stream_equals_that_of_the_mixed_batch(photo_shards):
+def test_drawn_stream_equals_the_stream_of_the_mixed_batch(photo_shards):
     config = fasticcl.configure("folder", data=photo_shards, set={"data.image_size": 64})
     shards = Shards(photo_shards, "train")
     plan = Plan(shards.index, shards.counts, config.data, batch_size=6, seed=3)
@@ -25,26 +25,26 @@ def test_a_drawn_stream_equals_that_of_the_mixed_batch(photo_shards):
     assert torch.allclose(lam * x_h.x + (1 - lam) * x_t.x, batch.x_f, atol=2e-5)
 
 
-def test_the_preview_shows_the_pixels_of_the_batch(digit_shards, tmp_path):
-    fasticcl.show(digit_shards, samples=tmp_path / "seen.png", seed=5)
-    preview = np.asarray(Image.open(tmp_path / "seen.png"))
+def test_preview_shows_the_pixels_of_a_training_batch(digit_shards, tmp_path):
+    fasticcl.show(digit_shards, samples=tmp_path / "preview.png", seed=5)
+    preview = np.asarray(Image.open(tmp_path / "preview.png"))
     config = fasticcl.configure("demo", data=digit_shards, seed=5)
     shards = Shards(digit_shards, "train")
     plan = Plan(shards.index, shards.counts, config.data, batch_size=8, seed=5)
     batch = next(Loader(shards, plan, threads=1).batches("interpolative"))
-    seen = ((batch.x_f[0].permute(1, 2, 0).numpy() * config.data.std + config.data.mean) * 255).round()
-    enlarged = np.kron(seen.clip(0, 255).astype(np.uint8), np.ones((8, 8, 1), np.uint8))
+    pixels = ((batch.x_f[0].permute(1, 2, 0).numpy() * config.data.std + config.data.mean) * 255).round()
+    enlarged = np.kron(pixels.clip(0, 255).astype(np.uint8), np.ones((8, 8, 1), np.uint8))
     windows = np.lib.stride_tricks.sliding_window_view(preview, enlarged.shape)[:, :, 0]
     assert (np.abs(windows[:, 8].astype(int) - enlarged).max(axis=(1, 2, 3)) <= 1).any()
 
 
-def test_another_seed_draws_another_preview(digit_shards, tmp_path):
+def test_preview_depends_only_on_the_seed(digit_shards, tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         fasticcl.show(digit_shards, samples=tmp_path / f"{name}.png", seed=seed)
     one, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
 
 
-def test_a_preview_that_cannot_be_written_is_named(digit_shards, tmp_path):
-    with pytest.raises(UserError, match=r"Cannot write .*nowhere/seen\.png: No such file"):
-        fasticcl.show(digit_shards, samples=tmp_path / "nowhere" / "seen.png")
+def test_preview_that_cannot_be_written_gives_an_error_with_its_path(digit_shards, tmp_path):
+    with pytest.raises(UserError, match=r"Cannot write .*nowhere/preview\.png: No such file"):
+        fasticcl.show(digit_shards, samples=tmp_path / "nowhere" / "preview.png")

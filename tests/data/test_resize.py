@@ -1,4 +1,4 @@
-"""Resizing on a CPU against the DALI operator of the GPU, and the threads of the resizer."""
+"""Resizing on the CPU, compared with the DALI operator used on the GPU, and the resizing threads."""
 
 import gc
 import subprocess
@@ -24,7 +24,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def batch():
-    """Windows smaller and larger than the resized size in each direction, with and without space to cut."""
+    """Images smaller and larger than their resized sizes, which may exceed the crop in each direction."""
     rng = np.random.default_rng(0)
     shapes = [(40, 50), (200, 300), (64, 64), (64, 90), (31, 260), (1, 1), (150, 70)]
     images = [np.array(noise(rng, *shape)) for shape in shapes]
@@ -36,7 +36,7 @@ def batch():
 def test_resizer_matches_the_operator_of_the_gpu(batch):
     pipeline = Pipeline(batch_size=len(batch[0]), num_threads=1, device_id=None)
     with pipeline:
-        image, *places = fn.external_source(
+        image, *windows = fn.external_source(
             source=lambda: batch,
             num_outputs=4,
             batch=True,
@@ -44,7 +44,7 @@ def test_resizer_matches_the_operator_of_the_gpu(batch):
             ndim=[3, 1, 1, 0],
             layout=["HWC", None, None, None],
         )
-        stream = dict(zip(("size", "cut", "flip"), places, strict=True))
+        stream = dict(zip(("size", "cut", "flip"), windows, strict=True))
         data = Data(dataset="folder", dir="unused", image_size=SIDE)
         options = PipelineOptions(len(batch[0]), threads=1, prefetch=1, gpu=0)
         pipeline.set_outputs(graph.resize(image, stream, GraphSpec(data), options))
@@ -59,23 +59,23 @@ def test_resizer_matches_the_operator_of_the_gpu(batch):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 20])
-def test_number_of_threads_changes_nothing(batch, threads):
+def test_result_does_not_depend_on_the_number_of_threads(batch, threads):
     for image, other in zip(resizer(SIDE, 1)(*batch), resizer(SIDE, threads)(*batch), strict=True):
         assert np.array_equal(image, other)
 
 
-def test_exception_of_a_thread_is_raised(batch):
-    images, *places = batch
-    spoiled = [*images[:-1], np.zeros((0, 5, 3), np.uint8)]
+def test_exception_in_a_thread_is_raised_by_the_caller(batch):
+    images, *windows = batch
+    invalid = [*images[:-1], np.zeros((0, 5, 3), np.uint8)]
     with pytest.raises(RuntimeError, match="sizes should be greater than 0"):
-        resizer(SIDE, 2)(spoiled, *places)
+        resizer(SIDE, 2)(invalid, *windows)
 
 
 def resize_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("resize")]
 
 
-def test_threads_end_with_the_batches(photo_shards):
+def test_threads_end_when_the_batches_are_closed(photo_shards):
     shards = Shards(photo_shards, "train")
     plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=4, seed=0)
     before = resize_threads()
@@ -90,7 +90,7 @@ def test_threads_end_with_the_batches(photo_shards):
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_process_ends_while_batches_are_prepared(photo_shards):
+def test_process_can_exit_while_batches_are_prepared(photo_shards):
     script = f"""
 from pathlib import Path
 from fasticcl.config import Data
@@ -102,5 +102,5 @@ plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), b
 batches = Loader(shards, plan, threads=2, prefetch=4).batches("interpolative")
 next(batches)
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Training in the eager, compiled and CUDA graph modes gives the same losses. Needs a GPU."""
+"""Losses of the eager, compiled and CUDA graph modes on a GPU."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_every_mode_computes_the_eager_loss(settings):
 
 @pytest.mark.parametrize("compiled", ["step", "cuda-graphs"])
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_compiled_run_has_the_losses_of_an_eager_run(digit_shards, tmp_path, encoder, compiled):
+def test_compiled_run_has_the_same_losses_as_an_eager_run(digit_shards, tmp_path, encoder, compiled):
     losses = {}
     for mode in ("off", compiled):
         settings = {"method.encoder": "resnet8", "method.warmup_epochs": 1, "engine.precision": "float32"}

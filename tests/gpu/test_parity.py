@@ -1,4 +1,4 @@
-"""The graph on a GPU against the graph on a CPU, with the same plan. Needs a GPU."""
+"""Batches decoded on a GPU, compared with batches decoded on the CPU from the same plan."""
 
 import pytest
 import torch
@@ -22,14 +22,14 @@ def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter,
     one, two = (vars(next(loader.batches(phase))) for loader in loaders)
     for name, value in one.items():
         other = two[name].cpu()
-        if value.ndim == 4:  # chroma is interpolated differently, by a level or two but without a shift
+        if value.ndim == 4:  # chroma interpolation differs by a level or two, without a shift
             assert (value - other).abs().mean() < 0.03, name
         else:
             assert torch.equal(value, other), name
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_images_gathered_on_a_busy_gpu_equal_those_copied_to_it(digit_shards, phase):
+def test_images_cached_on_a_busy_gpu_equal_images_cached_on_the_host(digit_shards, phase):
     shards = Shards(digit_shards, "train")
     data = Data(dataset="demo", dir=digit_shards, image_size=32, crop="pad")
     plan = Plan(shards.index, shards.counts, data, batch_size=64, seed=0)
@@ -37,7 +37,7 @@ def test_images_gathered_on_a_busy_gpu_equal_those_copied_to_it(digit_shards, ph
         Loader(shards, plan, gpu=0, cache_location=location).batches(phase) for location in ("host", "device")
     ]
     busy = torch.ones(4096, 4096, device="cuda")
-    for _ in range(50):  # detects a buffer that is reused too early
+    for _ in range(50):  # the queued work reveals a buffer that is reused too early
         busy = busy @ busy / 4096
         one, two = (vars(next(stream)) for stream in streams)
         assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,4 +1,4 @@
-"""Batch normalisation per stream and over ranks, and the replacement of the modules."""
+"""Batch normalisation per stream and across ranks, and the replacement of BatchNorm2d modules."""
 
 import copy
 
@@ -23,8 +23,8 @@ def _seed():
     torch.manual_seed(0)
 
 
-def two_passes_and_one(encoder, streams):
-    """Outputs, gradients and buffers of two separate passes, and of one pass of a ``split_bn`` network."""
+def separate_and_joint_passes(encoder, streams):
+    """Return outputs, gradients and buffers of two separate passes and of one pass with ``split_bn``."""
     separate = Network(encoder, num_classes=5, embedding_dim=8).double()
     joint = Network(encoder, num_classes=5, embedding_dim=8, split_bn=True).double()
     joint.load_state_dict(copy.deepcopy(separate.state_dict()))
@@ -47,7 +47,7 @@ def two_passes_and_one(encoder, streams):
 
 @pytest.mark.parametrize("encoder", ["resnet8", "resnet18"])
 def test_one_pass_with_split_statistics_equals_two_separate_passes(encoder):
-    separate, joint = two_passes_and_one(encoder, streams=2)
+    separate, joint = separate_and_joint_passes(encoder, streams=2)
     assert separate.keys() == joint.keys()
     for name in separate:
         # Embeddings are float32, which limits the precision of the gradients.
@@ -55,7 +55,7 @@ def test_one_pass_with_split_statistics_equals_two_separate_passes(encoder):
 
 
 def test_one_pass_without_splitting_differs_from_two_separate_passes():
-    separate, joint = two_passes_and_one("resnet8", streams=1)
+    separate, joint = separate_and_joint_passes("resnet8", streams=1)
     for name in ("logits", "embedding", "gradient encoder.conv.weight", "buffer encoder.bn.running_var"):
         assert (separate[name] - joint[name]).abs().max() > 1e-3
 
@@ -80,9 +80,9 @@ def test_evaluation_ignores_streams(size):
     state = copy.deepcopy(network.state_dict())
     expected = network(x)
     network.set_num_streams(2)
-    ours = network(x)
-    torch.testing.assert_close(ours.logits, expected.logits)
-    torch.testing.assert_close(ours.embedding, expected.embedding)
+    output = network(x)
+    torch.testing.assert_close(output.logits, expected.logits)
+    torch.testing.assert_close(output.embedding, expected.embedding)
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
@@ -95,7 +95,7 @@ def process_group():
 
 
 def batch_norms(replacement, **options):
-    """A BatchNorm2d with random parameters and running statistics, and a replacement for its copy."""
+    """Return a BatchNorm2d with random parameters and running statistics, and a replacement of its copy."""
     layer = nn.BatchNorm2d(5, **options)
     for tensor in [*layer.parameters(), layer.running_mean, layer.running_var]:
         if tensor is not None:
@@ -118,7 +118,7 @@ def test_replacement_equals_batch_norm_for_all_options(replacement, momentum, tr
 
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(("momentum", "weights"), [(0.0, (0.0, 0.0)), (None, (0.5, 0.5)), (0.1, (0.09, 0.1))])
-def test_momentum_0_and_none_are_kept(momentum, weights):
+def test_sync_batch_norm_supports_momentum_0_and_none(momentum, weights):
     _, layer = batch_norms(SyncBatchNorm2d, momentum=momentum)
     start, batches = layer.running_mean.clone(), torch.randn(2, 4, 5, 3, 3)
     for x in batches:
@@ -172,7 +172,7 @@ def rank_input():
     return normal() * 2 + 1
 
 
-def test_sync_batch_norm_on_two_ranks_equals_that_of_the_global_batch(tmp_path):
+def test_sync_batch_norm_on_two_ranks_equals_batch_norm_of_the_global_batch(tmp_path):
     results = tensors_on_ranks(tmp_path / "log", WORLD_SIZE, normalise)
     layer = nn.BatchNorm2d(5)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""Equation 1 and its variants."""
+"""Centroid updates (equation 1) with and without normalisation, compared with float64 references."""
 
 import io
 from itertools import chain
@@ -20,13 +20,13 @@ fixed = settings(derandomize=True, deadline=None, max_examples=40)
 
 
 def embeddings(y, seed=0):
-    """One unit vector per entry of ``y``."""
+    """Return one random unit vector per entry of ``y``."""
     rng = torch.Generator().manual_seed(seed)
     return torch.nn.functional.normalize(torch.randn(len(y), DIM, generator=rng), dim=1)
 
 
 def bank_after(batches, **arguments):
-    """A bank updated with batches of (z, y)."""
+    """Return a bank updated with batches of (z, y)."""
     bank = CentroidBank(CLASSES, DIM, **arguments)
     for z, y in batches:
         bank.update(z, torch.as_tensor(y))
@@ -46,7 +46,7 @@ def one_at_a_time(batches, m):
 
 @fixed
 @given(BATCHES, MOMENTA)
-def test_the_closed_form_is_equation_1_one_sample_after_another(batches, m):
+def test_batch_update_equals_equation_1_applied_sample_by_sample(batches, m):
     batches = with_embeddings(batches)
     value = bank_after(batches, momentum=m).value
     # The centroids are proportional to 1 - m, so the tolerance is too.
@@ -55,7 +55,7 @@ def test_the_closed_form_is_equation_1_one_sample_after_another(batches, m):
 
 @fixed
 @given(BATCHES)
-def test_the_division_into_batches_does_not_matter(batches):
+def test_centroids_do_not_depend_on_the_division_into_batches(batches):
     batches = with_embeddings(batches)
     whole = [(torch.cat([z for z, _ in batches]), [*chain(*(y for _, y in batches))])]
     for norm in ("none", "bias_corrected"):
@@ -63,7 +63,7 @@ def test_the_division_into_batches_does_not_matter(batches):
         torch.testing.assert_close(in_parts, at_once)
 
 
-def test_the_last_sample_of_a_class_weighs_most():
+def test_last_sample_of_a_class_has_the_largest_weight():
     y = [2, 0, 2, 2]
     z = embeddings(y)
     value = bank_after([(z, y)], momentum=0.9).value
@@ -94,7 +94,7 @@ def test_l2_gives_unit_vectors_for_seen_classes_and_zeros_for_unseen(batches, m)
 
 @fixed
 @given(BATCHES, MOMENTA)
-def test_l2_normalises_after_every_update_not_only_when_read(batches, m):
+def test_l2_normalises_after_every_update_and_not_only_when_read(batches, m):
     batches, expected = with_embeddings(batches), np.zeros((CLASSES, DIM))
     for z, y in batches:
         expected = oracle.centroid_ema(expected, z, y, m)
@@ -105,7 +105,7 @@ def test_l2_normalises_after_every_update_not_only_when_read(batches, m):
 
 @fixed
 @given(BATCHES, MOMENTA)
-def test_bias_corrected_divides_the_averages_by_one_minus_m_to_the_count(batches, m):
+def test_bias_correction_divides_by_one_minus_momentum_to_the_count(batches, m):
     batches = with_embeddings(batches)
     counts = np.bincount([*chain(*(y for _, y in batches))], minlength=CLASSES)
     expected = one_at_a_time(batches, m)
@@ -123,7 +123,7 @@ def test_bias_corrected_centroid_of_a_constant_embedding_is_that_embedding(batch
 
 
 @pytest.mark.parametrize("norm", ["none", "l2", "bias_corrected"])
-def test_a_loss_computed_before_an_update_keeps_the_centroids_it_used(norm):
+def test_loss_computed_before_an_update_uses_the_old_centroids(norm):
     y = torch.tensor([0, 1, 1, 3])
     gradients = []
     for updated in (False, True):
@@ -138,7 +138,7 @@ def test_a_loss_computed_before_an_update_keeps_the_centroids_it_used(norm):
     assert torch.equal(*gradients)
 
 
-def test_an_update_records_no_graph_and_stays_float32():
+def test_update_records_no_gradient_and_centroids_stay_float32():
     bank = CentroidBank(CLASSES, DIM)
     bank.update(embeddings([0, 1]).bfloat16().requires_grad_(), torch.tensor([0, 1]))
     assert not bank.value.requires_grad
@@ -151,13 +151,13 @@ def test_a_momentum_outside_0_to_1_is_refused(momentum):
         CentroidBank(CLASSES, DIM, momentum=momentum)
 
 
-def test_an_unknown_norm_is_refused():
+def test_unknown_norm_is_rejected():
     with pytest.raises(ValueError, match=r"norm .* 'L2'"):
         CentroidBank(CLASSES, DIM, norm="L2")
 
 
 @pytest.mark.parametrize("norm", ["none", "l2", "bias_corrected"])
-def test_a_saved_and_restored_bank_continues_like_the_original(norm):
+def test_restored_bank_continues_like_the_original(norm):
     first, second = (
         bank_after(with_embeddings([[0, 1, 1, 3]]), norm=norm),
         CentroidBank(CLASSES, DIM, norm=norm),

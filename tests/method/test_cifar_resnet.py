@@ -1,4 +1,4 @@
-"""The shortcuts of the residual blocks."""
+"""Shortcuts of the residual blocks."""
 
 import pytest
 import torch

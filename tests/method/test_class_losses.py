@@ -1,4 +1,4 @@
-"""Classification losses by name against float64 oracles."""
+"""Classification losses by name, compared with float64 references."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def batch():
 
 
 def oracle(name, logits, y):
-    """The loss of each sample in float64."""
+    """Return the loss of each sample in float64."""
     values = logits.double().numpy().copy()
     if name == "balanced_softmax":
         values += np.log(COUNTS.double().numpy())
@@ -30,18 +30,18 @@ def oracle(name, logits, y):
 
 
 @pytest.mark.parametrize("name", CLASS_LOSSES)
-def test_a_loss_is_a_batch_mean_and_is_mixed_as_in_equation_7(name, batch):
+def test_loss_is_a_batch_mean_and_is_mixed_as_in_equation_7(name, batch):
     logits, y_h, y_t, lam = batch
     loss = ClassificationLoss(name, COUNTS)
     assert loss(logits, y_h).item() == pytest.approx(oracle(name, logits, y_h).mean(), rel=1e-6)
     weight = lam.double().numpy()
     mixed = weight * oracle(name, logits, y_h) + (1 - weight) * oracle(name, logits, y_t)
     assert loss.interpolative(logits, y_h, y_t, lam).item() == pytest.approx(mixed.mean(), rel=1e-6)
-    whole = 0.25 * oracle(name, logits, y_h) + 0.75 * oracle(name, logits, y_t)
-    assert loss.interpolative(logits, y_h, y_t, 0.25).item() == pytest.approx(whole.mean(), rel=1e-6)
+    expected = 0.25 * oracle(name, logits, y_h) + 0.75 * oracle(name, logits, y_t)
+    assert loss.interpolative(logits, y_h, y_t, 0.25).item() == pytest.approx(expected.mean(), rel=1e-6)
 
 
-def test_cross_entropy_is_that_of_equations_6_and_7(batch):
+def test_cross_entropy_equals_equations_6_and_7(batch):
     logits, y_h, y_t, lam = batch
     loss = ClassificationLoss("cross_entropy", COUNTS)
     assert torch.equal(loss(logits, y_h), losses.cross_entropy(logits, y_h))
@@ -55,6 +55,6 @@ def test_half_precision_logits_are_computed_in_float32(batch):
     assert loss(logits.bfloat16(), y_h).dtype == torch.float32
 
 
-def test_an_unknown_loss_is_an_error_with_a_suggestion():
+def test_unknown_loss_gives_an_error_with_a_suggestion():
     with pytest.raises(UserError, match=r"no loss 'balanced'. Did you mean balanced_softmax\?"):
         ClassificationLoss("balanced", COUNTS)

@@ -1,4 +1,4 @@
-"""Equations 4 to 9 and the warm-up loss: values and gradients against the float64 oracle."""
+"""Values and gradients of equations 4 to 9 and the warm-up loss, compared with float64 references."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Inputs:
         }
         return getattr(package, name)(*arguments[name])
 
-    def ours(self, name):
+    def loss(self, name):
         return self.call(name, losses, self.z, self.centroids, self.logits, self.teacher)
 
     def expected(self, name, **replaced):
@@ -58,7 +58,9 @@ class Inputs:
         return self.call(name, oracle, **{**arrays, **replaced})
 
 
-def make(size=6, classes=5, dim=4, *, seed=0, scale=3.0, lam="per sample", dtype=torch.float32, **settings):
+def make_inputs(
+    size=6, classes=5, dim=4, *, seed=0, scale=3.0, lam="per sample", dtype=torch.float32, **settings
+):
     rng = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -82,10 +84,10 @@ def close(expected):
 @pytest.mark.parametrize("tau", TEMPERATURES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equation_4_is_the_softmax_of_the_centroid_logits(shape, tau):
-    inputs = make(*shape)
-    ours = losses.centroid_logits(inputs.z, inputs.centroids, tau).softmax(dim=1)
+    inputs = make_inputs(*shape)
+    loss = losses.centroid_logits(inputs.z, inputs.centroids, tau).softmax(dim=1)
     expected = oracle.retrieval_probabilities(inputs.z.detach(), inputs.centroids.detach(), tau)
-    np.testing.assert_allclose(ours.detach(), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss.detach(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)
@@ -93,39 +95,39 @@ def test_equation_4_is_the_softmax_of_the_centroid_logits(shape, tau):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_loss_equals_its_equation(name, shape, lam):
     for seed in range(3):
-        inputs = make(*shape, seed=seed, lam=lam)
-        ours = inputs.ours(name)
-        assert ours.shape == ()
-        assert ours.item() == close(inputs.expected(name))
+        inputs = make_inputs(*shape, seed=seed, lam=lam)
+        loss = inputs.loss(name)
+        assert loss.shape == ()
+        assert loss.item() == close(inputs.expected(name))
 
 
 @pytest.mark.parametrize("tau", [0.01, *TEMPERATURES])
 @pytest.mark.parametrize("name", ["centroid_contrastive", "interpolative_centroid_contrastive"])
 def test_centroid_losses_equal_their_equations_at_every_temperature(name, tau):
-    inputs = make(16, 10, 8, tau=tau)
-    assert inputs.ours(name).item() == close(inputs.expected(name))
+    inputs = make_inputs(16, 10, 8, tau=tau)
+    assert inputs.loss(name).item() == close(inputs.expected(name))
 
 
 @pytest.mark.parametrize("omega_d", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("tau_d", [0.5, 1.0, 2.0, 10.0])
 def test_equation_9_holds_at_every_weight_and_temperature(omega_d, tau_d):
-    inputs = make(16, 10, omega_d=omega_d, tau_d=tau_d)
-    assert inputs.ours("rebalance").item() == close(inputs.expected("rebalance"))
+    inputs = make_inputs(16, 10, omega_d=omega_d, tau_d=tau_d)
+    assert inputs.loss("rebalance").item() == close(inputs.expected("rebalance"))
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 @pytest.mark.parametrize("name", ["cross_entropy", "interpolative_cross_entropy", "rebalance"])
 def test_losses_of_large_logits_are_finite_and_correct(name, scale):
-    inputs = make(8, 6, scale=scale, tau_d=1.0)
-    ours = inputs.ours(name)
-    ours.backward()
-    assert ours.item() == close(inputs.expected(name))
+    inputs = make_inputs(8, 6, scale=scale, tau_d=1.0)
+    loss = inputs.loss(name)
+    loss.backward()
+    assert loss.item() == close(inputs.expected(name))
     assert inputs.logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("teacher_error", [0.0, 1.0])
-def test_the_divergence_is_zero_only_where_student_and_teacher_agree(teacher_error):
-    inputs = make(omega_d=1.0)
+def test_divergence_is_zero_only_if_student_and_teacher_agree(teacher_error):
+    inputs = make_inputs(omega_d=1.0)
     teacher = inputs.logits + teacher_error * inputs.teacher
     loss = losses.rebalance(inputs.logits, teacher, inputs.y_h, 1.0, 2.0).item()
     assert (abs(loss) < 1e-6) == (teacher_error == 0.0)
@@ -135,8 +137,8 @@ def test_the_divergence_is_zero_only_where_student_and_teacher_agree(teacher_err
 @pytest.mark.parametrize("shape", [(1, 2, 3), (4, 2, 3), (4, 6, 5)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_equal_finite_differences_of_the_oracle(name, shape, lam):
-    inputs = make(*shape, seed=3, lam=lam, tau=0.07)
-    inputs.ours(name).backward()
+    inputs = make_inputs(*shape, seed=3, lam=lam, tau=0.07)
+    inputs.loss(name).backward()
     leaf = "z" if "centroid" in name else "logits"
     tensor = getattr(inputs, leaf)
     expected = finite_differences(
@@ -156,14 +158,14 @@ def finite_differences(function, values, step=1e-5):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_gradient_reaches_the_centroids_or_the_teacher(name):
-    inputs = make()
-    inputs.ours(name).backward()
+    inputs = make_inputs()
+    inputs.loss(name).backward()
     assert inputs.centroids.grad is None
     assert inputs.teacher.grad is None
 
 
 def test_no_gradient_reaches_the_centroids_through_the_logits_alone():
-    inputs = make()
+    inputs = make_inputs()
     losses.centroid_logits(inputs.z, inputs.centroids, 0.3).sum().backward()
     assert inputs.z.grad is not None
     assert inputs.centroids.grad is None
@@ -172,18 +174,18 @@ def test_no_gradient_reaches_the_centroids_through_the_logits_alone():
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_of_bfloat16_inputs_are_computed_in_float32(name, autocast):
-    inputs = make(16, 10, 32, dtype=torch.bfloat16)
+    inputs = make_inputs(16, 10, 32, dtype=torch.bfloat16)
     with torch.autocast(**BF16, enabled=autocast):
-        ours = inputs.ours(name)
-    ours.backward()
-    assert ours.dtype == torch.float32
-    assert ours.item() == close(inputs.expected(name))
+        loss = inputs.loss(name)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == close(inputs.expected(name))
 
 
 def test_centroid_logits_stay_float32_under_autocast():
-    inputs = make(16, 10, 32)
+    inputs = make_inputs(16, 10, 32)
     with torch.autocast(**BF16):
-        ours = losses.centroid_logits(inputs.z, inputs.centroids, 0.07)
-    assert ours.dtype == torch.float32
+        loss = losses.centroid_logits(inputs.z, inputs.centroids, 0.07)
+    assert loss.dtype == torch.float32
     expected = inputs.z.detach().double() @ inputs.centroids.detach().double().T / 0.07
-    torch.testing.assert_close(ours.detach().double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Network: encoder size, projection head, embeddings and outputs."""
+"""Encoder size, projection head, embeddings and outputs of a network."""
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ def test_projection_head_is_linear_relu_linear_without_batch_norm(name):
     with torch.device("meta"):
         network = Network(name, num_classes=10, embedding_dim=32)
         d_g = build_encoder(name)[1]
-    first, between, last = network.projection
-    assert (type(first), type(between), type(last)) == (nn.Linear, nn.ReLU, nn.Linear)
+    first, activation, last = network.projection
+    assert (type(first), type(activation), type(last)) == (nn.Linear, nn.ReLU, nn.Linear)
     assert first.weight.shape == (d_g, d_g)
     assert last.weight.shape == (32, d_g)
     assert network.classifier.weight.shape == (10, d_g)
@@ -50,7 +50,7 @@ def test_embeddings_are_float32_unit_vectors(autocast):
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(6))
 
 
-def test_a_network_without_projection_head_has_no_embeddings():
+def test_network_without_a_projection_head_has_no_embeddings():
     network = Network("resnet8", num_classes=5)
     assert network.projection is None
     assert network(images(2)).embedding is None
@@ -67,7 +67,7 @@ def test_logits_and_embeddings_come_from_the_encoder_features():
 
 
 @pytest.mark.parametrize("embedding_dim", [0, 8])
-def test_halves_of_an_output_are_those_of_the_batch(embedding_dim):
+def test_halves_of_an_output_match_the_halves_of_the_batch(embedding_dim):
     out = Network("resnet8", num_classes=5, embedding_dim=embedding_dim).eval()(images(6))
     for index, rows in ((0, slice(0, 3)), (1, slice(3, 6))):
         half = out.half(index)

@@ -1,4 +1,4 @@
-"""Damaged shards, indexes, manifests and images give either a clear error or the right bytes."""
+"""Damaged shards, indexes, manifests and images, which give a clear error or the correct bytes."""
 
 import hashlib
 import io
@@ -30,19 +30,19 @@ fixed = settings(derandomize=True, deadline=None)
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def intact(tmp_path_factory):
     """Eleven training images in three shards, and four to evaluate."""
     items = [Item(content, i % 3, f"{i}.jpg") for i, content in enumerate(jpegs(15, seed=8, side=16))]
-    folder = tmp_path_factory.mktemp("sound")
+    folder = tmp_path_factory.mktemp("intact")
     convert(Source("folder", ["a", "b", "c"], {"train": items[:11], "val": items[11:]}), folder, shard_size=4)
     return folder
 
 
 @pytest.fixture(scope="module")
-def rows(sound):
+def rows(intact):
     """The index of the training images and the bytes of each row."""
-    shards = Shards(sound, "train")
-    return Rows(shards.index.copy(), [each.tobytes() for each in shards.read(np.arange(len(shards)))])
+    shards = Shards(intact, "train")
+    return Rows(shards.index.copy(), [image.tobytes() for image in shards.read(np.arange(len(shards)))])
 
 
 class Rows:
@@ -51,8 +51,8 @@ class Rows:
 
 
 @pytest.fixture(scope="module")
-def scratch(sound, tmp_path_factory):
-    return shutil.copytree(sound, tmp_path_factory.mktemp("scratch") / "shards")
+def scratch(intact, tmp_path_factory):
+    return shutil.copytree(intact, tmp_path_factory.mktemp("scratch") / "shards")
 
 
 class Damage:
@@ -79,8 +79,8 @@ def outcome(function, *arguments):
         return error
 
 
-def place(index, row):
-    """Return the location of an image as an error message names it."""
+def location(index, row):
+    """Return the location of an image in the form of the error messages."""
     return f"train/shard-{index['shard'][row]:06d}.tar:{index['offset'][row]}"
 
 
@@ -93,7 +93,7 @@ def read_all(shards, expected):
         if isinstance(found, DamagedImages):
             lost.append(row)
             assert found.rows == [row]
-            assert place(shards.index, row) in str(found)
+            assert location(shards.index, row) in str(found)
         else:
             assert [image.tobytes() for image in found] == [content]
     found = outcome(shards.read, np.arange(len(expected)))
@@ -104,8 +104,8 @@ def read_all(shards, expected):
     return lost
 
 
-def is_reported_or_right(folder, expected):
-    """Return True if damage is reported. Check that all images are right otherwise."""
+def is_reported_or_correct(folder, expected):
+    """Return True if damage is reported. Otherwise check that all images are correct."""
     shards = outcome(Shards, folder, "train")
     if isinstance(shards, UserError):
         assert_clear(shards, folder)
@@ -149,11 +149,11 @@ def damages(draw, content):
 
 @given(st.data())
 @settings(fixed, max_examples=250)
-def test_any_damage_of_any_file_is_reported_or_leaves_the_right_images(scratch, rows, data):
+def test_any_damage_of_any_file_is_reported_or_leaves_correct_images(scratch, rows, data):
     files = file_contents(scratch)
     name = data.draw(st.sampled_from(sorted(files)))
     with Damage(scratch, {name: data.draw(damages(files[name]))}):
-        is_reported_or_right(scratch, rows.images)
+        is_reported_or_correct(scratch, rows.images)
         found = outcome(read_summary, scratch)
         if isinstance(found, UserError):
             assert_clear(found, scratch)
@@ -161,18 +161,18 @@ def test_any_damage_of_any_file_is_reported_or_leaves_the_right_images(scratch, 
 
 @given(st.data())
 @settings(fixed, max_examples=120)
-def test_any_damage_after_opening_is_reported_or_leaves_the_right_images(scratch, rows, data):
+def test_any_damage_after_opening_is_reported_or_leaves_correct_images(scratch, rows, data):
     name = f"train/shard-{data.draw(st.integers(0, 2)):06d}.tar"
     content = (scratch / name).read_bytes()
     damaged = data.draw(damages(content))
     shards = Shards(scratch, "train")
     with Damage(scratch, {name: damaged}):
         lost = read_all(shards, rows.images)
-        assert all(place(shards.index, row).startswith(name) for row in lost)
+        assert all(location(shards.index, row).startswith(name) for row in lost)
 
 
-def test_a_shard_that_disappears_after_opening_is_reported(sound, tmp_path):
-    folder = shutil.copytree(sound, tmp_path / "shards")
+def test_a_shard_that_disappears_after_opening_is_reported(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "shards")
     shards = Shards(folder, "train")
     (folder / "train" / "shard-000000.tar").unlink()
     with pytest.raises((DamagedImages, UserError), match=r"shard-000000\.tar"):
@@ -187,7 +187,7 @@ def header(text, version=(1, 0), length=None):
     return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", size) + content
 
 
-def of(descr=INDEX_DTYPE.descr, shape="(11,)", order=False):
+def npy_header(descr=INDEX_DTYPE.descr, shape="(11,)", order=False):
     return header(f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}, }}")
 
 
@@ -198,30 +198,30 @@ def zipped(**arrays):
 
 
 INDEXES = {
-    "nothing": b"",
-    "magic": b"\x93NUMPY",
-    "a pickle": b"\x80\x04K\x01.",
+    "empty file": b"",
+    "magic only": b"\x93NUMPY",
+    "pickle": b"\x80\x04K\x01.",
     "a zip": zipped(index=np.zeros(11, INDEX_DTYPE)),
     "an empty zip": b"PK\x05\x06" + bytes(18),
-    "no zip": b"PK\x03\x04" + bytes(400),
-    "a huge number": of(shape="(99999999999999999999999999,)"),
-    "2 to the 62": of(shape=f"({2**62},)"),
-    "2 to the 64": of(shape=f"({2**64 + 11},)"),
-    "2 to the 40": of(shape=f"({2**40},)"),
-    "a negative number": of(shape="(-11,)"),
-    "a fraction": of(shape="(11.0,)"),
-    "true": of(shape="(True,)"),
-    "no tuple": of(shape="11"),
-    "no dimension": of(shape="()"),
-    "two dimensions": of(shape="(11, 1)", order=True),
-    "nothing in it": of(shape="(0,)"),
-    "objects": of("|O"),
-    "bytes of no size": of("|V0"),
-    "a field twice": of([("a", "<u4"), ("a", "<u4")]),
-    "big end first": of([(name, kind.replace("<", ">")) for name, kind in INDEX_DTYPE.descr]),
+    "damaged zip": b"PK\x03\x04" + bytes(400),
+    "huge length": npy_header(shape="(99999999999999999999999999,)"),
+    "2 to the 62": npy_header(shape=f"({2**62},)"),
+    "2 to the 64": npy_header(shape=f"({2**64 + 11},)"),
+    "2 to the 40": npy_header(shape=f"({2**40},)"),
+    "negative length": npy_header(shape="(-11,)"),
+    "fractional length": npy_header(shape="(11.0,)"),
+    "true": npy_header(shape="(True,)"),
+    "no tuple": npy_header(shape="11"),
+    "no dimension": npy_header(shape="()"),
+    "two dimensions": npy_header(shape="(11, 1)", order=True),
+    "no rows": npy_header(shape="(0,)"),
+    "objects": npy_header("|O"),
+    "bytes of no size": npy_header("|V0"),
+    "duplicate field": npy_header([("a", "<u4"), ("a", "<u4")]),
+    "big endian": npy_header([(name, kind.replace("<", ">")) for name, kind in INDEX_DTYPE.descr]),
     "mixed keys": header("{'descr': '<u4', 3: False, 'shape': (2,), }"),
-    "a list as key": header("{[]: 1}"),
-    "Python 2": of(shape="(11L,)"),
+    "list as key": header("{[]: 1}"),
+    "Python 2": npy_header(shape="(11L,)"),
     "open brackets": header("(" * 3000),
     "an open string": header("{'descr': '''<u4"),
     "a zero byte": header("{'descr': '<u4\x00', }"),
@@ -246,12 +246,12 @@ MANIFESTS = {
     "open objects": b'{"a":' * 100_000,
     "a number of a million digits": b'{"format": ' + b"9" * 1_000_000 + b"}",
     "infinite": b'{"format": 1e999}',
-    "no number": b'{"format": NaN}',
-    "half a letter": b'{"dataset": "\\ud800"}',
+    "not a number": b'{"format": NaN}',
+    "lone surrogate": b'{"dataset": "\\ud800"}',
     "another encoding": '{"format": 2}'.encode("utf-16"),
     "null": b"null",
     "text": b'"manifest"',
-    "two": b"{}{}",
+    "two objects": b"{}{}",
 }
 
 
@@ -270,8 +270,8 @@ def signed(values):
     return body + b',\n "sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
 
 
-def test_signing_a_manifest_again_changes_nothing(sound):
-    content = (sound / "manifest.json").read_bytes()
+def test_signing_a_manifest_preserves_its_values(intact):
+    content = (intact / "manifest.json").read_bytes()
     values = json.loads(content)
     assert json.loads(signed(values)) == values
 
@@ -345,7 +345,7 @@ def test_any_manifest_with_a_valid_checksum_is_read_or_gives_a_clear_error(scrat
     ]
     path = data.draw(st.sampled_from(paths))
     with Damage(scratch, {"manifest.json": signed(replaced(values, path, new))}):
-        is_reported_or_right(scratch, rows.images)
+        is_reported_or_correct(scratch, rows.images)
         found = outcome(verify, scratch)
         if isinstance(found, UserError):
             assert_clear(found, scratch)
@@ -375,7 +375,7 @@ EXTREME = st.sampled_from([0, 1, 511, 512, 513, 2**16, 2**31 - 1, 2**31, 2**32 -
 @example(row=0, field="offset", value=2**64 - 1)
 @example(row=0, field="size", value=0)
 @settings(fixed, max_examples=150)
-def test_an_index_of_any_numbers_gives_the_right_bytes_or_a_clear_error(scratch, rows, row, field, value):
+def test_index_with_any_numbers_gives_correct_bytes_or_a_clear_error(scratch, rows, row, field, value):
     index = rows.index.copy()
     before = index[field][row]
     index[field][row] = value & (2 ** (8 * INDEX_DTYPE[field].itemsize) - 1)
@@ -383,7 +383,7 @@ def test_an_index_of_any_numbers_gives_the_right_bytes_or_a_clear_error(scratch,
     whole = {name: (scratch / name).read_bytes() for name in ("train/index.npy", "manifest.json")}
     with Damage(scratch, whole):
         with_index(scratch, index)
-        assert is_reported_or_right(scratch, rows.images) == (
+        assert is_reported_or_correct(scratch, rows.images) == (
             changed and field in ("shard", "offset", "size", "crc32")
         )
         if changed and field not in ("height", "width"):
@@ -392,7 +392,7 @@ def test_an_index_of_any_numbers_gives_the_right_bytes_or_a_clear_error(scratch,
 
 @given(st.data())
 @settings(fixed, max_examples=100)
-def test_an_index_without_checksum_check_gives_the_right_bytes_or_a_clear_error(scratch, rows, data):
+def test_index_without_checksum_gives_correct_bytes_or_a_clear_error(scratch, rows, data):
     content = (scratch / "train" / "index.npy").read_bytes()
     damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -401,7 +401,7 @@ def test_an_index_without_checksum_check_gives_the_right_bytes_or_a_clear_error(
     shards_module._CHECKED_INDEX = 0
     try:
         with Damage(scratch, {"train/index.npy": bytes(damaged)}):
-            is_reported_or_right(scratch, rows.images)
+            is_reported_or_correct(scratch, rows.images)
     finally:
         shards_module._CHECKED_INDEX = checked
 
@@ -446,7 +446,7 @@ def reason(function, content):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("content", IMAGES.values(), ids=IMAGES.keys())
-def test_any_damage_of_an_image_gives_a_reason_or_a_sound_image(content):
+def test_any_damage_of_an_image_gives_a_reason_or_a_readable_image(content):
     rng = np.random.default_rng(9)
     refused = 0
     for _ in range(150):
@@ -469,15 +469,15 @@ def test_any_damage_of_an_image_gives_a_reason_or_a_sound_image(content):
     assert refused > 5
 
 
-def test_a_folder_in_place_of_any_file_is_reported(sound, tmp_path):
-    folder = shutil.copytree(sound, tmp_path / "shards")
+def test_a_folder_in_place_of_any_file_is_reported(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "shards")
     for name in ("train/index.npy", "train/shard-000001.tar", "manifest.json"):
         (folder / name).unlink()
         (folder / name).mkdir()
         with pytest.raises(UserError, match=os.path.basename(name)):
             Shards(folder, "train")
         (folder / name).rmdir()
-        shutil.copy(sound / name, folder / name)
+        shutil.copy(intact / name, folder / name)
     assert Shards(folder, "train")
 
 

@@ -1,3 +1,5 @@
+"""Image sizes declared by the headers of stored, foreign and damaged images."""
+
 import io
 
 import numpy as np
@@ -7,24 +9,22 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from fasticcl.shards.image_headers import declares_size
-from tests.support.images import noise, photographs
+from tests.support.images import encode, noise, photographs
 
 WIDE = noise(np.random.default_rng(0), 37, 53)
 
 
 def encoded(image=WIDE, kind="JPEG", **options):
-    content = io.BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
+    return encode(image, kind, **options)
 
 
-def noted():
+def text_chunk():
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "x" * 500)
     return notes
 
 
-SOUND = {
+INTACT = {
     "baseline": encoded(),
     "progressive": encoded(progressive=True),
     "grey": encoded(WIDE.convert("L")),
@@ -33,7 +33,7 @@ SOUND = {
     "restarts": encoded(restart_marker_rows=1),
     "PNG": encoded(kind="PNG"),
     "grey PNG": encoded(WIDE.convert("L"), "PNG"),
-    "PNG with text": encoded(kind="PNG", pnginfo=noted()),
+    "PNG with text": encoded(kind="PNG", pnginfo=text_chunk()),
 }
 
 
@@ -41,15 +41,15 @@ def view(content):
     return np.frombuffer(content, np.uint8)
 
 
-@pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
-def test_a_sound_image_declares_only_its_own_size(content):
+@pytest.mark.parametrize("content", INTACT.values(), ids=INTACT)
+def test_intact_image_declares_only_its_own_size(content):
     assert declares_size(view(content), 37, 53)
     assert not declares_size(view(content), 53, 37)
     assert not declares_size(view(content), 37, 54)
 
 
 def test_fill_bytes_before_a_marker_are_skipped():
-    content = SOUND["baseline"]
+    content = INTACT["baseline"]
     assert declares_size(view(content[:2] + b"\xff\xff" + content[2:]), 37, 53)
 
 
@@ -60,12 +60,12 @@ def test_photographs_are_accepted():
 
 
 @pytest.mark.parametrize("name", ["PNG", "PNG with text"])
-def test_a_png_that_is_cut_short_anywhere_is_refused(name):
-    content = SOUND[name]
+def test_truncated_png_is_rejected(name):
+    content = INTACT[name]
     assert not any(declares_size(view(content[:size]), 37, 53) for size in range(len(content) - 8))
 
 
-def test_formats_that_are_never_stored_are_refused():
+def test_formats_that_are_never_stored_are_rejected():
     others = [
         encoded(kind="GIF"),
         encoded(kind="BMP"),
@@ -78,7 +78,8 @@ def test_formats_that_are_never_stored_are_refused():
 
 
 @given(
-    st.sampled_from([b"", b"\xff\xd8\xff", SOUND["PNG"][:28], SOUND["baseline"][:20]]), st.binary(max_size=80)
+    st.sampled_from([b"", b"\xff\xd8\xff", INTACT["PNG"][:28], INTACT["baseline"][:20]]),
+    st.binary(max_size=80),
 )
-def test_arbitrary_bytes_are_refused_without_an_exception(begin, rest):
+def test_arbitrary_bytes_are_rejected_without_an_exception(begin, rest):
     assert declares_size(view(begin + rest), 2**20, 2**20) is False

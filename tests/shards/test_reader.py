@@ -1,4 +1,4 @@
-"""The shard format, read with other tools, and the errors of damaged shards."""
+"""Shards read with fasticcl and other tools, and the errors for damaged shards."""
 
 import gc
 import re
@@ -23,17 +23,17 @@ from fasticcl.shards.reader import INDEX_DTYPE, Shards
 def test_index_locates_every_image_in_its_tar(photo_source, photo_shards):
     shards = Shards(photo_shards, "train")
     contents = {item.content: item.label for item in photo_source.splits["train"]}
-    found = {}
+    stored = {}
     for row, (shard, offset, size, label, height, width, crc32) in enumerate(shards.index.tolist()):
         content = shards.read(np.array([row]))[0].tobytes()
-        found[content] = label
+        stored[content] = label
         assert zlib.crc32(content) == crc32
         with tarfile.open(photo_shards / "train" / f"shard-{shard:06d}.tar") as tar:
             member = next(m for m in tar if m.offset_data == offset)
             assert member.size == size
             assert tar.extractfile(member.name.rsplit(".", 1)[0] + ".cls").read() == str(label).encode()
         assert min(height, width) >= 300
-    assert found == contents
+    assert stored == contents
 
 
 def test_rows_are_sorted_by_label_and_memory_mapped(photo_shards):
@@ -52,7 +52,7 @@ def test_webdataset_reads_the_shards(photo_source, photo_shards):
     assert [(sample["jpg"], int(sample["cls"])) for sample in samples] == [
         (item.content, item.label) for item in photo_source.splits["train"]
     ]
-    gc.collect()  # webdataset leaves its files to be closed by the collector, with a warning
+    gc.collect()  # webdataset leaves files open, and the garbage collector closes them with a warning
 
 
 def test_dali_reads_the_shards_with_our_index(photo_source, photo_shards):
@@ -86,7 +86,7 @@ def test_index_equals_that_of_the_dali_tool(fixture, request, tmp_path):
 
 
 @pytest.fixture
-def copied(digit_shards, tmp_path):
+def shards_copy(digit_shards, tmp_path):
     return shutil.copytree(digit_shards, tmp_path / "copy")
 
 
@@ -95,34 +95,34 @@ def test_error_without_shards_names_the_command(tmp_path):
         Shards(tmp_path, "train")
 
 
-def test_unknown_split_is_named(digit_shards):
+def test_unknown_split_gives_an_error_with_the_known_splits(digit_shards):
     with pytest.raises(UserError, match="no split 'val', only train, test"):
         Shards(digit_shards, "val")
 
 
-def test_truncated_shard_is_rejected(copied):
-    shard = copied / "train" / "shard-000001.tar"
+def test_truncated_shard_is_rejected(shards_copy):
+    shard = shards_copy / "train" / "shard-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
     with pytest.raises(UserError, match=r"shard-000001\.tar is missing or was changed"):
-        Shards(copied, "train")
+        Shards(shards_copy, "train")
 
 
-def test_missing_shard_is_rejected(copied):
-    (copied / "train" / "shard-000000.tar").unlink()
+def test_missing_shard_is_rejected(shards_copy):
+    (shards_copy / "train" / "shard-000000.tar").unlink()
     with pytest.raises(UserError, match=r"shard-000000\.tar is missing"):
-        Shards(copied, "train")
+        Shards(shards_copy, "train")
 
 
-def test_damaged_or_foreign_index_is_named(copied):
-    path = copied / "train" / "index.npy"
+def test_damaged_or_foreign_index_is_reported_by_name(shards_copy):
+    path = shards_copy / "train" / "index.npy"
     whole = path.read_bytes()
     for content in (b"", whole[:50], whole[:-32], b"garbage" * 100):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"index\.npy"):
-            Shards(copied, "train")
+            Shards(shards_copy, "train")
     np.save(path, np.zeros(5))
     with pytest.raises(UserError, match="is missing or damaged"):
-        Shards(copied, "train")
+        Shards(shards_copy, "train")
 
 
 def settings_of(folder):
@@ -132,20 +132,20 @@ def settings_of(folder):
 
 def flip_in_image(folder, split, row):
     """Flip a byte in the middle of an image, and return the location of the image."""
-    place = np.load(folder / split / "index.npy")[row]
-    shard = folder / split / f"shard-{place['shard']:06d}.tar"
+    entry = np.load(folder / split / "index.npy")[row]
+    shard = folder / split / f"shard-{entry['shard']:06d}.tar"
     with open(shard, "r+b") as file:
-        file.seek(int(place["offset"]) + int(place["size"]) // 2)
+        file.seek(int(entry["offset"]) + int(entry["size"]) // 2)
         [byte] = file.read(1)
         file.seek(-1, 1)
         file.write(bytes([byte ^ 1]))
-    return f"{split}/{shard.name}:{place['offset']}"
+    return f"{split}/{shard.name}:{entry['offset']}"
 
 
-def test_changed_byte_ends_evaluation_and_names_the_image(photo_shards, tmp_path):
+def test_changed_byte_stops_evaluation_with_the_name_of_the_image(photo_shards, tmp_path):
     folder = shutil.copytree(photo_shards, tmp_path / "shards")
-    place = flip_in_image(folder, "val", 3)
+    location = flip_in_image(folder, "val", 3)
     shards = Shards(folder, "val")
     batches = evaluation_batches(shards, settings_of(folder), batch_size=2, threads=1, prefetch=1)
-    with pytest.raises(TrainingFailed, match=rf"^{re.escape(place)} \S+: damaged since the conversion"):
+    with pytest.raises(TrainingFailed, match=rf"^{re.escape(location)} \S+: damaged since the conversion"):
         list(batches)

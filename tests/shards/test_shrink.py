@@ -7,7 +7,7 @@ from fasticcl.shards.shrink import Shrink
 
 
 @pytest.mark.parametrize(
-    ("side", "wanted", "height", "width", "size"),
+    ("side", "length", "height", "width", "size"),
     [
         ("short", 256, 375, 500, (256, 341)),
         ("short", 256, 500, 375, (341, 256)),
@@ -20,8 +20,8 @@ from fasticcl.shards.shrink import Shrink
         ("short", 256, 100, 5000, None),
     ],
 )
-def test_new_sizes_follow_one_side_and_never_enlarge(side, wanted, height, width, size):
-    assert Shrink(side, wanted, 90).new_size(height, width) == size
+def test_new_sizes_follow_one_side_and_never_enlarge(side, length, height, width, size):
+    assert Shrink(side, length, 90).new_size(height, width) == size
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_new_sizes_follow_one_side_and_never_enlarge(side, wanted, height, width
         ((256, None, 75), Shrink("short", 256, 75)),
     ],
 )
-def test_options_define_the_shrinking(options, shrink):
+def test_options_give_the_shrink_settings(options, shrink):
     assert Shrink.from_options(*options) == shrink
 
 
@@ -44,6 +44,6 @@ def test_options_define_the_shrinking(options, shrink):
         ((None, None, 90), "--quality requires --short-side or --max-side"),
     ],
 )
-def test_contradicting_options_are_refused(options, sentence):
+def test_contradicting_options_are_rejected(options, sentence):
     with pytest.raises(UserError, match=sentence):
         Shrink.from_options(*options)

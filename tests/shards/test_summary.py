@@ -16,7 +16,7 @@ def summary_of(counts):
     return Summary(manifest=None, splits={}, counts=np.array(counts))
 
 
-def test_a_summary_counts_what_was_converted(photo_source, photo_shards):
+def test_summary_counts_the_converted_images(photo_source, photo_shards):
     summary = fasticcl.show(photo_shards)
     assert summary.counts.tolist() == [12, 6, 3]
     assert summary.imbalance == 4
@@ -37,7 +37,7 @@ def test_a_summary_counts_what_was_converted(photo_source, photo_shards):
         ([1000, 2], {"many": (1, 1000), "medium": (0, 0), "few": (1, 2)}),
     ],
 )
-def test_groups_have_the_borders_of_section_4_2(counts, groups):
+def test_class_groups_have_the_boundaries_of_section_4_2(counts, groups):
     assert summary_of(counts).groups == groups
 
 
@@ -52,6 +52,6 @@ def test_every_class_is_in_exactly_one_bar_of_the_histogram():
     assert all(one[1] + 1 == two[0] for one, two in itertools.pairwise(bars))
 
 
-def test_a_folder_without_shards_is_named(tmp_path):
+def test_folder_without_shards_gives_an_error_with_its_path(tmp_path):
     with pytest.raises(UserError, match=r"There are no shards in .*manifest\.json"):
         fasticcl.show(tmp_path)

@@ -1,4 +1,4 @@
-"""Verification finds and names flipped bytes, missing files and inconsistent indexes."""
+"""Verification of shards: flipped bytes, missing files and inconsistent indexes are reported by name."""
 
 import shutil
 import tarfile
@@ -25,25 +25,25 @@ MASKS = st.integers(1, 255)
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def intact(tmp_path_factory):
     """Shards of fourteen training and six other images, five per shard, and one unreadable image."""
     contents = [*jpegs(16, seed=2), PNG, PNG + b" ", PNG + b"  ", b"", *jpegs(1, seed=3)]
     items = [Item(content, i % 3, f"{i} of {len(contents)}.jpg") for i, content in enumerate(contents)]
-    folder = tmp_path_factory.mktemp("sound")
+    folder = tmp_path_factory.mktemp("intact")
     source = Source("folder", ["a", "b", "c"], {"train": items[:14], "val": items[14:]})
     convert(source, folder, shard_size=5, max_corrupt=1)
     return folder
 
 
 @pytest.fixture
-def folder(sound, tmp_path):
-    return shutil.copytree(sound, tmp_path / "shards")
+def folder(intact, tmp_path):
+    return shutil.copytree(intact, tmp_path / "shards")
 
 
 @pytest.fixture(scope="module")
-def scratch(sound, tmp_path_factory):
+def scratch(intact, tmp_path_factory):
     """A copy in which tests flip single bytes and flip them back."""
-    return shutil.copytree(sound, tmp_path_factory.mktemp("scratch") / "shards")
+    return shutil.copytree(intact, tmp_path_factory.mktemp("scratch") / "shards")
 
 
 def problems(folder, **options):
@@ -54,11 +54,12 @@ def problems(folder, **options):
         return [str(error)]
 
 
-def found_after_flip(folder, name, place, mask):
+def problems_after_flip(folder, name, offset, mask):
+    """Return the problems after the bits of ``mask`` are flipped in one byte, and restore the file."""
     path = folder / name
     whole = path.read_bytes()
     damaged = bytearray(whole)
-    damaged[place] ^= mask
+    damaged[offset] ^= mask
     path.write_bytes(damaged)
     try:
         return problems(folder, workers=1)
@@ -66,51 +67,51 @@ def found_after_flip(folder, name, place, mask):
         path.write_bytes(whole)
 
 
-def image_at(tar, place):
+def image_at(tar, offset):
     """Return the name of the image that contains a byte of a shard, or None."""
     with tarfile.open(tar) as members:
         for member in members:
-            if member.offset_data <= place < member.offset_data + member.size:
+            if member.offset_data <= offset < member.offset_data + member.size:
                 return None if member.name.endswith(".cls") else member.name
     return None
 
 
-def assert_named(folder, name, place, found):
+def assert_named(folder, name, offset, found):
     if name == "manifest.json":
         # A flip in the format number looks like another version.
         assert "manifest.json is damaged" in found[0] or "have format" in found[0]
         return
-    assert any(name in sentence for sentence in found), (name, place, found)
-    if name.endswith(".tar") and (image := image_at(folder / name, place)):
+    assert any(name in sentence for sentence in found), (name, offset, found)
+    if name.endswith(".tar") and (image := image_at(folder / name, offset)):
         assert any(name in sentence and image in sentence for sentence in found), (image, found)
 
 
-def test_sound_shards_have_no_problems(sound):
+def test_intact_shards_have_no_problems(intact):
     for options in ({}, {"decode": True}, {"workers": 1}):
-        found = verify(sound, **options)
+        found = verify(intact, **options)
         assert (found.images, found.shards) == (20, 5)
         assert (found.problems, found.duplicates) == ([], [])
 
 
-def test_progress_counts_every_image(sound):
-    told = []
-    verify(sound, report=lambda *each: told.append(each))
-    assert sum(images for images, _ in told) == 20
-    assert {total for _, total in told} == {20}
+def test_progress_counts_every_image(intact):
+    reports = []
+    verify(intact, report=lambda *progress: reports.append(progress))
+    assert sum(images for images, _ in reports) == 20
+    assert {total for _, total in reports} == {20}
 
 
 @given(st.data())
 @settings(derandomize=True, deadline=None, max_examples=150)
-def test_a_flipped_byte_anywhere_is_found_and_named(scratch, data):
+def test_flipped_byte_anywhere_is_reported_by_name(scratch, data):
     files = file_contents(scratch)
     name = data.draw(st.sampled_from(sorted(files)))
-    place = data.draw(st.integers(0, len(files[name]) - 1))
-    found = found_after_flip(scratch, name, place, data.draw(MASKS))
-    assert_named(scratch, name, place, found)
+    offset = data.draw(st.integers(0, len(files[name]) - 1))
+    found = problems_after_flip(scratch, name, offset, data.draw(MASKS))
+    assert_named(scratch, name, offset, found)
 
 
-def places(folder, name):
-    """Return offsets all over a file, and for a tar those at the start and end of each of its parts."""
+def sampled_offsets(folder, name):
+    """Return offsets throughout a file. For a tar, they include the start and the end of each part."""
     size = (folder / name).stat().st_size
     if not name.endswith(".tar"):
         return sorted({*range(0, size, 1 + size // 60), size - 1})
@@ -121,7 +122,7 @@ def places(folder, name):
             # Name, mode, size, checksum, type, magic and padding of the header; content; padding.
             edges |= {member.offset + field for field in (0, 100, 130, 150, 156, 260, 500)}
             edges |= {data, (data + end) // 2, end - 1, end, data - member.size // -512 * -512 - 1}
-    return sorted(place for place in edges if place < size)
+    return sorted(offset for offset in edges if offset < size)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +138,14 @@ def places(folder, name):
         "val/shard-000000.tar",
     ],
 )
-def test_a_flipped_bit_in_every_field_is_found_and_named(scratch, name):
+def test_flipped_bit_in_any_field_is_reported_by_name(scratch, name):
     rng = np.random.default_rng(1)
-    for place in places(scratch, name):
-        found = found_after_flip(scratch, name, place, 1 << int(rng.integers(8)))
-        assert_named(scratch, name, place, found)
+    for offset in sampled_offsets(scratch, name):
+        found = problems_after_flip(scratch, name, offset, 1 << int(rng.integers(8)))
+        assert_named(scratch, name, offset, found)
 
 
-def test_every_damaged_image_is_named(folder):
+def test_every_damaged_image_is_reported_by_name(folder):
     damaged = {}
     for path in sorted(folder.glob("*/*.tar")):
         with tarfile.open(path) as tar:
@@ -160,13 +161,13 @@ def test_every_damaged_image_is_named(folder):
 
 
 @pytest.mark.parametrize("cut", [-1, -512, -10240, 700, 0])
-def test_a_shard_cut_short_is_named(folder, cut):
+def test_truncated_shard_is_reported_by_name(folder, cut):
     path = folder / "train" / "shard-000001.tar"
     path.write_bytes(path.read_bytes()[:cut])
     assert verify(folder).problems == ["train/shard-000001.tar is missing or has the wrong length"]
 
 
-def test_a_shard_that_grew_is_named(folder):
+def test_shard_with_appended_bytes_is_reported_by_name(folder):
     path = folder / "train" / "shard-000001.tar"
     path.write_bytes(path.read_bytes() + bytes(10240))
     assert verify(folder).problems == ["train/shard-000001.tar is missing or has the wrong length"]
@@ -176,7 +177,7 @@ def test_a_shard_that_grew_is_named(folder):
     "name", ["quarantine.jsonl", "val/index.npy", "train/shard-000000.idx", "val/shard-000000.tar"]
 )
 @pytest.mark.parametrize("replaced", ["missing", "empty", "folder"])
-def test_a_missing_file_is_named(folder, name, replaced):
+def test_missing_or_replaced_file_is_reported_by_name(folder, name, replaced):
     (folder / name).unlink()
     if replaced == "empty":
         (folder / name).write_bytes(b"")
@@ -187,14 +188,14 @@ def test_a_missing_file_is_named(folder, name, replaced):
     assert len(found) <= 3
 
 
-def test_a_missing_split_is_named_file_by_file(folder):
+def test_every_file_of_a_missing_split_is_reported(folder):
     shutil.rmtree(folder / "val")
     found = " ".join(verify(folder).problems)
     for name in ("val/index.npy", "val/shard-000000.tar", "val/shard-000001.tar"):
         assert f"{name} is missing" in found
 
 
-def test_an_interruption_ends_verification_early(sound, monkeypatch):
+def test_interruption_stops_verification_early(intact, monkeypatch):
     read = []
 
     def interrupted(*arguments):
@@ -204,18 +205,18 @@ def test_an_interruption_ends_verification_early(sound, monkeypatch):
 
     monkeypatch.setattr("fasticcl.shards.verify._shard_problems", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        verify(sound, workers=1)
-    assert len(read) < len(list(sound.rglob("*.tar")))
+        verify(intact, workers=1)
+    assert len(read) < len(list(intact.rglob("*.tar")))
 
 
 def test_a_folder_without_a_manifest_gives_a_clear_error(folder, tmp_path):
     (folder / "manifest.json").unlink()
-    for each in (folder, tmp_path / "nowhere"):
+    for path in (folder, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"There are no shards in .*: it has no manifest\.json"):
-            verify(each)
+            verify(path)
 
 
-def test_tars_that_other_readers_would_use_as_shards_are_named(folder):
+def test_extra_tars_that_other_readers_would_read_are_reported(folder):
     for name in ("train/shard-000009.tar", "train/more.tar", "test/shard-000000.tar"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "train" / "shard-000000.tar", folder / name)
@@ -226,7 +227,7 @@ def test_tars_that_other_readers_would_use_as_shards_are_named(folder):
     ]
 
 
-def test_two_swapped_shards_are_named(folder):
+def test_two_swapped_shards_are_both_reported(folder):
     one, two = (folder / "train" / f"shard-00000{i}.tar" for i in (0, 1))
     if one.stat().st_size != two.stat().st_size:
         pytest.fail("the test needs two shards of one size")
@@ -238,7 +239,7 @@ def test_two_swapped_shards_are_named(folder):
     assert "train/shard-000001.tar" in found
 
 
-def signed_again(folder, split, change):
+def change_index(folder, split, change):
     """Change the index of a split and update the checksums."""
     manifest = Manifest.read(folder)
     path = folder / split / INDEX
@@ -248,7 +249,7 @@ def signed_again(folder, split, change):
     manifest.model_copy(update={"splits": {**manifest.splits, split: info}}).write(folder)
 
 
-def altered(field, row, by=1):
+def add_to_field(field, row, by=1):
     def change(index):
         index[field][row] += by
         return index
@@ -257,8 +258,8 @@ def altered(field, row, by=1):
 
 
 @pytest.mark.parametrize("field", ["height", "width"])
-def test_decode_finds_an_image_of_another_size_than_in_the_index(folder, field):
-    signed_again(folder, "train", altered(field, 3))
+def test_decode_reports_an_image_whose_size_differs_from_the_index(folder, field):
+    change_index(folder, "train", add_to_field(field, 3))
     row = np.load(folder / "train" / INDEX)[3]
     shard = f"train/shard-{row['shard']:06d}.tar"
     image = image_at(folder / shard, int(row["offset"]))
@@ -267,29 +268,29 @@ def test_decode_finds_an_image_of_another_size_than_in_the_index(folder, field):
 
 
 @pytest.mark.parametrize("field", ["shard", "offset", "size", "label", "crc32"])
-def test_an_index_that_disagrees_with_the_tars_is_named(folder, field):
-    signed_again(folder, "train", altered(field, 9))
+def test_index_that_disagrees_with_the_tars_is_reported(folder, field):
+    change_index(folder, "train", add_to_field(field, 9))
     found = " ".join(verify(folder).problems)
     assert "train/" in found
     assert INDEX in found or "was changed" in found
 
 
-def test_an_index_that_is_not_sorted_by_label_is_named(folder):
-    signed_again(folder, "train", lambda index: index[::-1].copy())
+def test_index_that_is_not_sorted_by_label_is_reported(folder):
+    change_index(folder, "train", lambda index: index[::-1].copy())
     assert "train/index.npy is not sorted by label" in verify(folder).problems
 
 
 @pytest.mark.parametrize(
     "change",
     [lambda index: index[:-1], lambda index: np.concatenate([index, index[-1:]]), lambda index: index[:0]],
-    ids=["one lacks", "one more", "empty"],
+    ids=["missing row", "repeated row", "empty"],
 )
-def test_an_index_that_lacks_or_repeats_images_is_named(folder, change):
-    signed_again(folder, "train", change)
+def test_index_with_missing_or_repeated_images_is_reported(folder, change):
+    change_index(folder, "train", change)
     assert any("train/index.npy" in sentence for sentence in verify(folder).problems)
 
 
-def test_images_that_two_splits_share_are_found_by_content(tmp_path):
+def test_images_shared_by_two_splits_are_detected_by_content(tmp_path):
     contents = jpegs(9, seed=6)
     train = [Item(content, i % 2, f"{i}.jpg") for i, content in enumerate(contents[:6])]
     val = [Item(content, i % 2, f"other{i}.jpg") for i, content in enumerate([contents[4], *contents[6:]])]
@@ -322,8 +323,8 @@ def test_different_images_of_equal_checksum_and_size_are_not_duplicates(tmp_path
 
 
 @pytest.mark.parametrize(("option", "more"), [([], ""), (["--decode"], " and can be decoded")])
-def test_the_command_reports_sound_shards(run_cli, sound, option, more):
-    assert run_cli("verify", sound, *option) == (
+def test_the_command_reports_intact_shards(run_cli, intact, option, more):
+    assert run_cli("verify", intact, *option) == (
         0,
         f"20 images in 5 shards are intact{more}.\n",
         "",
@@ -350,7 +351,7 @@ def test_the_command_has_exit_code_2_without_shards(run_cli, tmp_path):
     assert (code, err) == (2, f"error: There are no shards in {tmp_path}: it has no manifest.json.\n")
 
 
-def test_the_command_names_images_that_two_splits_share(run_cli, tmp_path):
+def test_command_lists_images_shared_by_two_splits(run_cli, tmp_path):
     items = [Item(content, 0, f"{i}.jpg") for i, content in enumerate(jpegs(3))]
     convert(Source("folder", ["a"], {"train": items, "val": items[2:]}), tmp_path)
     code, out, _ = run_cli("verify", tmp_path)
@@ -361,9 +362,9 @@ def test_the_command_names_images_that_two_splits_share(run_cli, tmp_path):
 @pytest.mark.parametrize(
     "name", ["train/shard-000001.tar", "train/index.npy", "train/shard-000000.idx", "quarantine.jsonl"]
 )
-def test_a_file_that_cannot_be_read_is_named(folder, name):
+def test_file_that_cannot_be_read_is_reported_by_name(folder, name):
     (folder / name).chmod(0)
-    ended = run_cli_subprocess("verify", folder, before=UNPRIVILEGED)
-    assert ended.returncode == 1
-    assert name in ended.stderr
-    assert "Traceback" not in ended.stderr
+    process = run_cli_subprocess("verify", folder, before=UNPRIVILEGED)
+    assert process.returncode == 1
+    assert name in process.stderr
+    assert "Traceback" not in process.stderr

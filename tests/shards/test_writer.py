@@ -42,8 +42,10 @@ def write(folder, samples, shard_size):
     infos, rows = [], []
     for number, first in enumerate(range(0, len(samples), shard_size)):
         writer = ShardWriter(folder / "train", number)
-        for place, (name, suffix, content, label, height, width) in enumerate(samples[first:][:shard_size]):
-            writer.add(member_key(first + place, name), suffix, content, label, height, width)
+        for position, (name, suffix, content, label, height, width) in enumerate(
+            samples[first:][:shard_size]
+        ):
+            writer.add(member_key(first + position, name), suffix, content, label, height, width)
         info, some = writer.close()
         infos.append(info)
         rows.append(some)
@@ -69,7 +71,7 @@ def write(folder, samples, shard_size):
 
 
 @pytest.fixture
-def emptied(tmp_path):
+def new_folder(tmp_path):
     """A function that returns a new folder for each example."""
     numbers = iter(range(10**6))
     return lambda: tmp_path / str(next(numbers))
@@ -85,8 +87,8 @@ fixed = settings(
 
 @given(samples=SAMPLES, shard_size=st.integers(1, 5))
 @fixed
-def test_any_bytes_under_any_name_are_read_back_from_shards_and_tars(emptied, samples, shard_size):
-    folder = emptied()
+def test_any_bytes_under_any_name_are_read_back_from_shards_and_tars(new_folder, samples, shard_size):
+    folder = new_folder()
     infos = write(folder, samples, shard_size)
     shards = Shards(folder, "train")
     by_class = sorted(samples, key=lambda sample: sample[3])
@@ -104,8 +106,8 @@ def test_any_bytes_under_any_name_are_read_back_from_shards_and_tars(emptied, sa
         assert len(members) == 2 * info.images
         read += members
     expected = []
-    for place, (name, suffix, content, label, *_) in enumerate(samples):
-        key = member_key(place, name)
+    for position, (name, suffix, content, label, *_) in enumerate(samples):
+        key = member_key(position, name)
         expected += [(f"{key}.{suffix}", content), (f"{key}.cls", str(label).encode())]
     assert read == expected
 
@@ -113,15 +115,15 @@ def test_any_bytes_under_any_name_are_read_back_from_shards_and_tars(emptied, sa
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @given(samples=SAMPLES, shard_size=st.integers(1, 5))
 @settings(fixed, max_examples=8)
-def test_any_bytes_under_any_name_are_read_back_by_webdataset(emptied, samples, shard_size):
-    folder = emptied()
+def test_any_bytes_under_any_name_are_read_back_by_webdataset(new_folder, samples, shard_size):
+    folder = new_folder()
     infos = write(folder, samples, shard_size)
     urls = [str(folder / "train" / info.name) for info in infos]
     read = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
     assert [
         (sample["__key__"], sample[suffix], int(sample["cls"]))
         for sample, (_, suffix, *_) in zip(read, samples, strict=True)
-    ] == [(member_key(place, s[0]), s[2], s[3]) for place, s in enumerate(samples)]
+    ] == [(member_key(position, s[0]), s[2], s[3]) for position, s in enumerate(samples)]
     gc.collect()
 
 
@@ -148,7 +150,7 @@ def test_the_same_images_give_the_same_bytes(tmp_path):
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-def test_nothing_of_a_shard_is_visible_before_it_is_closed(tmp_path):
+def test_shard_is_visible_only_after_it_is_closed(tmp_path):
     writer = ShardWriter(tmp_path, 3)
     for i in range(50):
         writer.add(member_key(i, "x.jpg"), "jpg", bytes(5000), 0, 1, 1)

@@ -1,4 +1,4 @@
-"""Runs launched by torchrun and by --nproc: signals, killed ranks, restarts and two machines."""
+"""Runs launched by torchrun and --nproc: signals, killed ranks, restarts and two machines."""
 
 import os
 import shlex
@@ -30,8 +30,8 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def words(shards, project, *more):
-    """The command line of `train_tiny`, with more epochs."""
+def cli_arguments(shards, project, *more):
+    """Return the command line of `train_tiny` with more epochs."""
     settings = {**TINY, "method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 1}
     assigned = [word for key, value in settings.items() for word in ("--set", f"{key}={value!r}")]
     options = ["--data", shards, "--project", project, "--name", "run", "--device", "cpu"]
@@ -46,30 +46,30 @@ def popen(command):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_shards, tmp_path_factory):
+def uninterrupted(tiny_shards, tmp_path_factory):
     """An uninterrupted run on two ranks."""
-    project = tmp_path_factory.mktemp("undisturbed")
+    project = tmp_path_factory.mktemp("uninterrupted")
     on_ranks(project / "log", 2, train_tiny, tiny_shards, project, epochs=EPOCHS)
     return project / "demo/run"
 
 
-def workers_of(shards):
-    """Other processes that have these shards mapped."""
-    found = []
+def processes_using(shards):
+    """Return the ids of other processes that have these shards mapped."""
+    process_ids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if process.name != str(os.getpid()) and f"{shards}/" in (process / "maps").read_text():
-                found.append(process.name)
+                process_ids.append(process.name)
         except OSError:  # the process has exited or belongs to another user
             continue
-    return found
+    return process_ids
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_bits(
-    tiny_shards, undisturbed, tmp_path, signum
+def test_signal_stops_nproc_and_the_printed_command_gives_the_same_bits(
+    tiny_shards, uninterrupted, tmp_path, signum
 ):
-    command = [sys.executable, "-m", "fasticcl", *words(tiny_shards, tmp_path), "--nproc", "2"]
+    command = [sys.executable, "-m", "fasticcl", *cli_arguments(tiny_shards, tmp_path), "--nproc", "2"]
     with popen(command) as process:
         for line in process.stdout:
             if "epoch  3/" in line:
@@ -78,28 +78,28 @@ def test_a_signal_to_nproc_saves_and_the_printed_command_continues_to_the_same_b
         printed = process.stdout.read()
     assert process.returncode == 143
     assert "Traceback" not in printed
-    said = printed.index(f"stopped by {signum.name}. The state is saved. Continue with:\n")
-    continues = printed[said:].splitlines()[1]
-    assert continues == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
+    start = printed.index(f"stopped by {signum.name}. The state is saved. Continue with:\n")
+    resume_command = printed[start:].splitlines()[1]
+    assert resume_command == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
     assert printed.count("Continue with") == 1
     assert not (tmp_path / "demo/run/model.safetensors").exists()
-    assert workers_of(tiny_shards) == []
-    _, *rest = shlex.split(continues)
-    on_ranks(tmp_path / "log", 2, call_main, *rest)
-    assert differences(tmp_path / "demo/run", undisturbed) == []
+    assert processes_using(tiny_shards) == []
+    _, *arguments = shlex.split(resume_command)
+    on_ranks(tmp_path / "log", 2, call_main, *arguments)
+    assert differences(tmp_path / "demo/run", uninterrupted) == []
 
 
-def dying(arguments, marker, at):
-    """Call the command line. The second rank is killed once, after ``at`` steps."""
-    step, taken = Loop.take_step, 0
+def train_and_kill_rank_1(arguments, marker, at):
+    """Call the command line and kill the second rank once, after ``at`` steps."""
+    take_step, steps = Loop.take_step, 0
     if marker.exists() and os.environ["RANK"] == "0":
-        time.sleep(1)  # let other ranks join first, which must not use the old entries of the store
+        time.sleep(1)  # let the other ranks join first, because they must not use stale entries of the store
 
     def counted(self, *rest):
-        nonlocal taken
-        step(self, *rest)
-        taken += 1
-        if taken == at and self.ranks.rank == 1 and not marker.exists():
+        nonlocal steps
+        take_step(self, *rest)
+        steps += 1
+        if steps == at and self.ranks.rank == 1 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -107,12 +107,12 @@ def dying(arguments, marker, at):
     call_main(*arguments)
 
 
-def agent(arguments, marker, at, restarts, meet=None):
-    """What torchrun does after it has parsed its words; its ranks are forked, which spares the imports."""
-    machines = {"min_nodes": 2, "max_nodes": 2, "nproc_per_node": 1, "rdzv_endpoint": meet}
+def run_agent(arguments, marker, at, restarts, endpoint=None):
+    """Launch ranks as torchrun does, but fork them, which saves the imports."""
+    machines = {"min_nodes": 2, "max_nodes": 2, "nproc_per_node": 1, "rdzv_endpoint": endpoint}
     machine = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 2, "rdzv_endpoint": "127.0.0.1:0"}
     config = LaunchConfig(
-        **(machines if meet else machine),
+        **(machines if endpoint else machine),
         rdzv_backend="c10d",
         run_id="run",
         max_restarts=restarts,
@@ -120,52 +120,52 @@ def agent(arguments, marker, at, restarts, meet=None):
         start_method="fork",
         local_addr="127.0.0.1",
     )
-    elastic_launch(config, dying)(arguments, marker, at)
+    elastic_launch(config, train_and_kill_rank_1)(arguments, marker, at)
 
 
-def start_agent(tmp_path, shards, name="log", restarts=0, at=11, meet=None):
-    arguments = words(shards, tmp_path)
+def start_agent(tmp_path, shards, name="log", restarts=0, at=11, endpoint=None):
+    arguments = cli_arguments(shards, tmp_path)
     env = {"GLOO_SOCKET_IFNAME": "lo"}
-    return Child(tmp_path / name, agent, arguments, tmp_path / "marker", at, restarts, meet, env=env)
+    return Child(tmp_path / name, run_agent, arguments, tmp_path / "marker", at, restarts, endpoint, env=env)
 
 
-def test_a_rank_that_is_killed_ends_the_others_with_its_number_and_the_reason(tiny_shards, tmp_path):
+def test_killed_rank_stops_the_others_and_is_reported_with_its_signal(tiny_shards, tmp_path):
     agent = start_agent(tmp_path, tiny_shards)
     assert agent.raw()[0] is False
     assert "local_rank: 1" in agent.printed()
     assert "(exitcode: -9)" in agent.printed()
-    assert workers_of(tiny_shards) == []
+    assert processes_using(tiny_shards) == []
     assert (tmp_path / "demo/run/last.pt").exists()
 
 
-def test_a_rank_that_loses_another_says_so_in_one_sentence(tiny_shards, tmp_path):
-    """On another machine, no torchrun stops the rank first."""
-    arguments, marker = words(tiny_shards, tmp_path), tmp_path / "marker"
-    left, lost = start_ranks(tmp_path / "log", 2, dying, arguments, marker, 11)
-    assert lost.exit_code() == -9
-    assert left.exit_code() == 1
-    assert "error: Another rank has exited" in left.printed()
-    assert "Traceback" not in left.printed()
+def test_rank_that_loses_another_rank_reports_it_in_one_sentence(tiny_shards, tmp_path):
+    """The ranks have no agent, like ranks on different machines whose agents have not noticed yet."""
+    arguments, marker = cli_arguments(tiny_shards, tmp_path), tmp_path / "marker"
+    survivor, killed = start_ranks(tmp_path / "log", 2, train_and_kill_rank_1, arguments, marker, 11)
+    assert killed.exit_code() == -9
+    assert survivor.exit_code() == 1
+    assert "error: Another rank has exited" in survivor.printed()
+    assert "Traceback" not in survivor.printed()
 
 
-def test_a_restarted_run_continues_from_the_last_checkpoint(tiny_shards, undisturbed, tmp_path):
+def test_restarted_run_continues_from_the_last_checkpoint(tiny_shards, uninterrupted, tmp_path):
     agent = start_agent(tmp_path, tiny_shards, restarts=1)
     agent.result()
     assert (tmp_path / "marker").exists()
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
-    assert differences(tmp_path / "demo/run", undisturbed) == []
+    assert differences(tmp_path / "demo/run", uninterrupted) == []
 
 
-def test_two_machines_train_together_and_start_again_together(tiny_shards, undisturbed, tmp_path):
-    """Two agents, as on two nodes that share a file system. One rank is killed once."""
-    meet = f"127.0.0.1:{free_port()}"
-    agents = [start_agent(tmp_path, tiny_shards, f"log{i}", restarts=1, meet=meet) for i in range(2)]
+def test_two_machines_restart_together_after_a_killed_rank(tiny_shards, uninterrupted, tmp_path):
+    """Two agents simulate two nodes with a shared file system. One rank is killed once."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    agents = [start_agent(tmp_path, tiny_shards, f"log{i}", restarts=1, endpoint=endpoint) for i in range(2)]
     for agent in agents:
         agent.result()
     printed = "".join(agent.printed() for agent in agents)
     assert printed.count("2 ranks of CPU") == 2
     assert printed.count("Next: fasticcl predict") == 1
-    assert differences(tmp_path / "demo/run", undisturbed) == []
+    assert differences(tmp_path / "demo/run", uninterrupted) == []
 
 
 def free_port():
@@ -174,10 +174,10 @@ def free_port():
         return bound.getsockname()[1]
 
 
-STAND_INS = {
+SLURM_STUBS = {
     # Every node of the job is this machine.
-    "scontrol": """case "$1" in show) echo 127.0.0.1 ;; *) echo "$*" >>asked ;; esac""",
-    # One task a node, and SIGTERM is passed on to them.
+    "scontrol": """case "$1" in show) echo 127.0.0.1 ;; *) echo "$*" >>scontrol.log ;; esac""",
+    # One task per node. SIGTERM is forwarded to the tasks.
     "srun": """for _ in $(seq "$SLURM_NNODES"); do "$@" & tasks="${tasks:-} $!"; done
 trap 'kill -TERM $tasks' TERM
 code=0; for task in $tasks; do wait "$task" || { code=$?; wait "$task"; }; done; exit "$code" """,
@@ -185,11 +185,9 @@ code=0; for task in $tasks; do wait "$task" || { code=$?; wait "$task"; }; done;
 }
 
 
-def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
-    tiny_shards, undisturbed, tmp_path
-):
+def test_slurm_script_requeues_itself_and_gives_the_same_bits(tiny_shards, uninterrupted, tmp_path):
     """The unchanged script on two nodes. The first job reaches its time limit, and the second continues."""
-    for name, body in STAND_INS.items():
+    for name, body in SLURM_STUBS.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -202,7 +200,7 @@ def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
     }
     environment = ENVIRONMENT | job | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     environment["MASTER_PORT"] = str(free_port())
-    _, dataset, *options = words(tiny_shards, "runs")
+    _, dataset, *options = cli_arguments(tiny_shards, "runs")
     script = [SLURM, dataset, "--name", "run", *options]
     for restart in ("0", "1"):
         environment["SLURM_RESTART_COUNT"] = restart
@@ -216,11 +214,11 @@ def test_the_slurm_script_goes_back_into_the_queue_and_ends_in_the_same_bits(
                     process.send_signal(signal.SIGUSR1)
         assert (process.returncode == 0) == (restart == "1"), "".join(printed)
         assert ((tmp_path / "runs/demo/run/model.safetensors").exists()) == (restart == "1")
-        assert (tmp_path / "asked").read_text() == "requeue 7\n"
-    assert differences(tmp_path / "runs/demo/run", undisturbed) == []
+        assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+    assert differences(tmp_path / "runs/demo/run", uninterrupted) == []
 
 
-def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
+def test_bad_input_with_nproc_gives_one_sentence_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "fasticcl", "train", "demo", "--nproc", "2", "--batch-size", "33"]
     options = ["--data", str(tmp_path / "shards"), "--project", str(tmp_path / "runs"), "--device", "cpu"]
     with popen([*command, *options]) as process:
@@ -232,7 +230,7 @@ def test_bad_input_to_nproc_is_one_sentence_and_exit_code_2(tmp_path):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """The launches of `launch_ranks`, recorded in place of torchrun's launcher, and the errors it raises."""
+    """Launches recorded by a stub of torchrun's launcher, and a list of errors for it to raise."""
     launches, errors = [], []
 
     def launch(config, entry):
@@ -249,15 +247,15 @@ def launched(monkeypatch):
     return launches, errors
 
 
-@pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
-def test_nproc_starts_the_other_words_on_every_rank(launched, given):
+@pytest.mark.parametrize("option", [["--nproc", "2"], ["--nproc=2"]])
+def test_nproc_starts_the_command_without_nproc_on_every_rank(launched, option):
     with pytest.raises(SystemExit) as left:
-        launch_ranks(2, ["train", "demo", *given, "--lr", "0.1"])
+        launch_ranks(2, ["train", "demo", *option, "--lr", "0.1"])
     assert left.value.code == 0
     assert launched[0] == [(2, sys.executable, "-m", "fasticcl", "train", "demo", "--lr", "0.1")]
 
 
-def test_a_rank_killed_by_a_signal_is_one_clear_error(launched):
+def test_rank_killed_by_a_signal_gives_one_clear_error(launched):
     failures = {0: failure(0, -15, later=1), 1: failure(1, -9, later=0)}
     launched[1].append(ChildFailedError("fasticcl", failures))
     with pytest.raises(TrainingFailed, match=r"Rank 1 was killed by SIGKILL.*--nproc 2 --resume"):
@@ -265,17 +263,19 @@ def test_a_rank_killed_by_a_signal_is_one_clear_error(launched):
 
 
 def failure(rank, exit_code, later):
-    found = ProcessFailure(local_rank=rank, pid=1, exitcode=exit_code, error_file="")
-    found.timestamp = 1000 + later
-    return found
+    process_failure = ProcessFailure(local_rank=rank, pid=1, exitcode=exit_code, error_file="")
+    process_failure.timestamp = 1000 + later
+    return process_failure
 
 
-@pytest.mark.parametrize("given", [["--nproc", "2"], ["--nproc=2"]])
-def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, given, tmp_path, capsys):
-    """torchrun passes on all arguments. A rank that gets --nproc must not launch more ranks."""
+@pytest.mark.parametrize("option", [["--nproc", "2"], ["--nproc=2"]])
+def test_nproc_does_not_start_ranks_from_a_rank(monkeypatch, option, tmp_path, capsys):
+    """torchrun passes all arguments to the ranks, and a rank must ignore --nproc."""
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("fasticcl.system.launch.launch_ranks", lambda *_: pytest.fail("ranks were started"))
-    monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *given, "--print-config"])
+    monkeypatch.setattr(
+        "fasticcl.system.launch.launch_ranks", lambda *_: pytest.fail("a rank started more ranks")
+    )
+    monkeypatch.setattr(sys, "argv", ["fasticcl", "train", "demo", *option, "--print-config"])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0

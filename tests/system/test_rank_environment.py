@@ -14,7 +14,7 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_is_read_and_has_a_default(monkeypatch, variable):
+def test_variable_is_read_and_has_a_default(monkeypatch, variable):
     name, default = VARIABLES[variable]
     read = getattr(rank_environment, name)
     monkeypatch.delenv(variable, raising=False)
@@ -23,7 +23,7 @@ def test_a_variable_is_read_and_has_a_default(monkeypatch, variable):
     assert read() == 3
 
 
-def test_a_process_with_a_rank_is_a_launched_rank(monkeypatch):
+def test_process_with_the_variable_rank_is_a_launched_rank(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     assert not rank_environment.is_launched_rank()
     monkeypatch.setenv("RANK", "0")

@@ -34,7 +34,7 @@ def exchange(ranks):
     }
 
 
-def test_every_rank_gets_the_same_results(tmp_path):
+def test_collective_operations_give_all_ranks_the_same_results(tmp_path):
     parts = [tensors(3, 4, seed=rank) for rank in range(WORLD_SIZE)]
     for result in tensors_on_ranks(tmp_path / "log", WORLD_SIZE, exchange):
         assert torch.equal(result["gathered"], torch.cat(parts))
@@ -51,7 +51,7 @@ def test_a_single_process_needs_no_communication():
     assert single.is_main
 
 
-def pair(rows):
+def mixed_batch(rows):
     x_h, x_f = tensors(2, 8, 3, 16, 16)
     y_h, y_t = torch.arange(16).reshape(2, 8) % 5
     fields = (x_h, y_h, x_f, y_t, torch.full((8,), 0.3))
@@ -71,27 +71,27 @@ def make_stage(*assignments):
 def first_step(ranks):
     stage = make_stage()
     share = slice(4 * ranks.rank, 4 * ranks.rank + 4)
-    stage.losses(pair(share))["loss"].backward()
+    stage.losses(mixed_batch(share))["loss"].backward()
     grads = {name: parameter.grad for name, parameter in stage.network.named_parameters()}
     return {**grads, "centroids": stage.bank.centroids}
 
 
-def test_two_forward_passes_have_the_mean_of_the_ranks_gradients(tmp_path):
+def test_gradients_are_the_mean_over_the_ranks_after_two_forward_passes(tmp_path):
     results = tensors_on_ranks(tmp_path / "log", WORLD_SIZE, first_step)
-    by_hand, embeddings = [], []
+    expected_grads, embeddings = [], []
     for rank in range(WORLD_SIZE):
         stage = make_stage()
-        batch = pair(slice(4 * rank, 4 * rank + 4))
+        batch = mixed_batch(slice(4 * rank, 4 * rank + 4))
         stage.losses(batch)["loss"].backward()
-        by_hand.append({name: parameter.grad for name, parameter in stage.network.named_parameters()})
+        expected_grads.append({name: parameter.grad for name, parameter in stage.network.named_parameters()})
         with torch.no_grad():
             embeddings.append(make_stage().network.train()(batch.x_h).embedding)
-    for name in by_hand[0]:
-        mean = (by_hand[0][name] + by_hand[1][name]) / 2
+    for name in expected_grads[0]:
+        mean = (expected_grads[0][name] + expected_grads[1][name]) / 2
         for result in results:
             assert torch.allclose(result[name], mean, atol=1e-6), name
     bank = CentroidBank(5, 8)
     bank.centroids = nn.functional.normalize(tensors(5, 8), dim=1)
-    bank.update(torch.cat(embeddings), pair(slice(8)).y_h)
+    bank.update(torch.cat(embeddings), mixed_batch(slice(8)).y_h)
     assert torch.equal(results[0]["centroids"], results[1]["centroids"])
     assert torch.allclose(results[0]["centroids"], bank.centroids, atol=1e-6)

@@ -8,8 +8,8 @@ from fasticcl.system import resources
 from fasticcl.system.resources import cpu_quota, memory_left, memory_limit
 
 
-def root(folder, groups, **files):
-    """A root folder with ``/proc/self/cgroup`` and files in ``/sys/fs/cgroup``."""
+def system_root(folder, groups, **files):
+    """Write ``/proc/self/cgroup`` and files of ``/sys/fs/cgroup`` below a folder, and return it."""
     (folder / "proc/self").mkdir(parents=True)
     (folder / "proc/self/cgroup").write_text(groups)
     for name, content in files.items():
@@ -19,12 +19,12 @@ def root(folder, groups, **files):
     return folder
 
 
-def test_a_container_sees_its_limits_at_the_root(tmp_path):
-    here = root(tmp_path, "0::/\n", **{"cpu.max": "150000 100000", "memory.max": "4294967296"})
-    assert (cpu_quota(here), memory_limit(here)) == (1.5, 2**32)
+def test_limits_of_a_container_are_read_at_the_root(tmp_path):
+    root = system_root(tmp_path, "0::/\n", **{"cpu.max": "150000 100000", "memory.max": "4294967296"})
+    assert (cpu_quota(root), memory_limit(root)) == (1.5, 2**32)
 
 
-def test_the_tightest_of_nested_groups_counts(tmp_path):
+def test_the_smallest_limit_of_nested_groups_applies(tmp_path):
     files = {
         "job/cpu.max": "800000 100000",
         "job/step/cpu.max": "max 100000",
@@ -33,11 +33,11 @@ def test_the_tightest_of_nested_groups_counts(tmp_path):
         "job/memory.max": "1000",
         "job/step/memory.max": "2000",
     }
-    here = root(tmp_path, "0::/job/step\n", **files)
-    assert (cpu_quota(here), memory_limit(here)) == (8.0, 1000)
+    root = system_root(tmp_path, "0::/job/step\n", **files)
+    assert (cpu_quota(root), memory_limit(root)) == (8.0, 1000)
 
 
-def test_version_1_has_a_hierarchy_for_each_controller(tmp_path):
+def test_limits_of_version_1_are_read_per_controller(tmp_path):
     files = {
         "cpu/docker/cpu.cfs_quota_us": "250000",
         "cpu/docker/cpu.cfs_period_us": "100000",
@@ -46,8 +46,8 @@ def test_version_1_has_a_hierarchy_for_each_controller(tmp_path):
         "memory/memory.limit_in_bytes": "5000",
     }
     groups = "4:memory:/docker\n3:cpuset:/x\n2:cpu,cpuacct:/docker\n1:name=systemd:/\n0::/\n"
-    here = root(tmp_path, groups, **files)
-    assert (cpu_quota(here), memory_limit(here)) == (2.5, 5000)
+    root = system_root(tmp_path, groups, **files)
+    assert (cpu_quota(root), memory_limit(root)) == (2.5, 5000)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_version_1_has_a_hierarchy_for_each_controller(tmp_path):
         {"memory/memory.limit_in_bytes": "9223372036854771712"},
     ],
 )
-def test_no_limit_is_none(tmp_path, files):
-    here = root(tmp_path, "1:memory:/\n0::/\n", **files)
-    assert (cpu_quota(here), memory_limit(here)) == (None, None)
+def test_missing_and_unlimited_limits_are_none(tmp_path, files):
+    root = system_root(tmp_path, "1:memory:/\n0::/\n", **files)
+    assert (cpu_quota(root), memory_limit(root)) == (None, None)
 
 
 def test_a_system_without_control_groups_has_no_limit(tmp_path):
@@ -68,7 +68,7 @@ def test_a_system_without_control_groups_has_no_limit(tmp_path):
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(None, 64), (1.5, 2), (0.2, 1), (100.0, 64)])
-def test_threads_are_no_more_than_the_quota_keeps_busy(monkeypatch, quota, threads):
+def test_available_cores_are_limited_by_the_quota_and_shared_by_ranks(monkeypatch, quota, threads):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(resources, "cpu_quota", lambda: quota)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
@@ -99,5 +99,5 @@ def test_threads_are_no_more_than_the_quota_keeps_busy(monkeypatch, quota, threa
         ),
     ],
 )
-def test_memory_left_is_the_least_of_all_groups(tmp_path, groups, files, left):
-    assert memory_left(root(tmp_path, groups, **files)) == left
+def test_memory_left_is_the_minimum_over_all_groups(tmp_path, groups, files, left):
+    assert memory_left(system_root(tmp_path, groups, **files)) == left

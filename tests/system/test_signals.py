@@ -1,4 +1,4 @@
-"""Recording of signals, and the handlers before and after it."""
+"""Recorded stop signals, and the handlers that are restored afterwards."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from fasticcl.system.signals import StopRequest
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_the_first_signal_is_recorded_and_the_second_has_its_previous_effect(signum):
+def test_first_signal_is_recorded_and_second_calls_the_previous_handler(signum):
     received = []
     previous = signal.signal(signum, lambda number, _: received.append(number))
     try:
@@ -30,7 +30,7 @@ def test_handlers_are_restored_without_a_signal():
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
 
 
-def test_a_thread_other_than_the_main_thread_sets_no_handlers():
+def test_no_handlers_are_set_outside_the_main_thread():
     handlers = []
 
     def enter():
