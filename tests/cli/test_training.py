@@ -124,7 +124,7 @@ def test_quiet_prints_only_errors(fasticcl_command, digit_shards):
     assert fasticcl_command(*quiet, *SMALL) == (0, "", "")
     code, out, err = fasticcl_command(*quiet, *SMALL)
     assert (code, out) == (2, "")
-    assert "The run runs/demo/quiet exists" in err
+    assert "The run runs/demo/quiet already exists" in err
 
 
 def test_piped_output_has_no_colours_and_no_progress_bars(fasticcl_command, digit_shards):
