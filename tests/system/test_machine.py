@@ -62,7 +62,7 @@ def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
 @pytest.mark.parametrize(
     ("count", "environment", "settings", "sentence"),
     [
-        (0, {}, {"device": "gpu"}, r"--device gpu: torch sees no GPU here\. .* or use --device cpu\.$"),
+        (0, {}, {"device": "gpu"}, r"--device gpu: torch detects no GPU\. .* or use --device cpu\.$"),
         (2, {"LOCAL_RANK": "2"}, {}, r"more ranks on this machine than GPUs \(2\)\. Start one rank for each"),
         (
             0,
