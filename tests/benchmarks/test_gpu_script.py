@@ -72,7 +72,7 @@ def test_a_missing_gpu_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^torch finds no GPU; add --device cpu --small$"):
+    with pytest.raises(SystemExit, match=r"^torch finds no GPU\. Add --device cpu --small\.$"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
 

@@ -267,7 +267,7 @@ PROBLEMS = {
     "damaged shards": (
         with_shards(problem="train/index.npy does not match the manifest", read_speed=None),
         ("shards", "error"),
-        r"does not fit",
+        r"does not match",
         r"fasticcl verify",
     ),
     "a slow disk": (

@@ -89,7 +89,7 @@ def test_command_prints_file_signature_difference_and_card(run, monkeypatch, cap
     assert re.match(
         r"checked against PyTorch on random images: outputs differ by at most \d\.\de-\d\d ", checked
     )
-    assert card == f"card    {run / 'MODEL_CARD.md'}, about {file.split(',')[0].rsplit('/')[-1]}"
+    assert card == f"card    {run / 'MODEL_CARD.md'}, describes {file.split(',')[0].rsplit('/')[-1]}"
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])

@@ -236,7 +236,7 @@ INDEXES = {
 @pytest.mark.parametrize("content", INDEXES.values(), ids=INDEXES.keys())
 def test_an_invalid_index_gives_a_clear_error(scratch, content):
     with Damage(scratch, {"train/index.npy": content + bytes(11 * INDEX_DTYPE.itemsize)}):
-        with pytest.raises(UserError, match=r"train/index\.npy (is missing or damaged|does not fit)"):
+        with pytest.raises(UserError, match=r"train/index\.npy (is missing or damaged|does not match)"):
             Shards(scratch, "train")
         assert "train/index.npy is missing or was changed" in verify(scratch).problems
 
