@@ -53,6 +53,9 @@ Limit = Annotated[
         min=1,
     ),
 ]
+Rank = Annotated[
+    int, "Index of this process. The processes divide the shards, and rank 0 waits for the others."
+]
 
 
 @documented
@@ -76,9 +79,7 @@ def convert(
     workers: Threads = None,
     max_corrupt: Annotated[int, Option("Number of unreadable images to accept.", min=0)] = 0,
     limit: Limit = None,
-    rank: Annotated[
-        int, "Index of this process. The processes divide the shards, and rank 0 waits for the others."
-    ] = 0,
+    rank: Rank = 0,
     world_size: Annotated[int, "Number of processes."] = 1,
     console: Progress = None,
 ) -> "Manifest | None":

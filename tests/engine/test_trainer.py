@@ -7,7 +7,6 @@ import shutil
 import signal
 import tomllib
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -23,11 +22,6 @@ from tests.support.images import encode, noise, photographs
 from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, train_demo
 
 STEPS = IMAGES // 40
-
-
-@pytest.fixture
-def train(digit_shards, tmp_path):
-    return partial(train_demo, digit_shards, tmp_path)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train):
@@ -74,19 +68,6 @@ def test_written_configuration_reproduces_the_run(train, tmp_path):
     again = fasticcl.train(config=first.run / "config.toml", name="again")
     assert again.run == tmp_path / "demo" / "again"
     assert metrics(again.run) == metrics(first.run)
-
-
-@pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_evaluate_reproduces_the_report_exactly(train, encoder):
-    report = train(set={"rebalance.encoder": encoder}, epochs=4)
-    again = fasticcl.evaluate(report.run)
-    assert again == report
-
-
-def test_evaluate_reproduces_a_run_without_rebalancing(train):
-    report = train(method="ce", set={"rebalance.epochs": 0})
-    assert set(report.rows) == {"last", "best"}
-    assert fasticcl.evaluate(report.run) == report
 
 
 @pytest.fixture(scope="module", params=["frozen", "tuned"])
@@ -322,32 +303,6 @@ def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
         fasticcl.train("inat2018", project=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
-def test_damaged_checkpoint_is_named_in_the_error(train, tmp_path, damage):
-    report = train()
-    (report.run / "last.pt").write_bytes(damage)
-    with pytest.raises(UserError, match=r"The checkpoint .*last\.pt cannot be read"):
-        resume(tmp_path)
-
-
-def test_run_without_a_checkpoint_resumes_from_the_beginning(train, tmp_path):
-    undisturbed, stopped = train(name="undisturbed"), train()
-    for name in ("last.pt", "model.safetensors"):
-        (stopped.run / name).unlink()
-    resume(tmp_path)
-    assert metrics(stopped.run) == metrics(undisturbed.run)
-    assert same_weights(stopped.run, undisturbed.run)
-
-
-def test_finished_run_without_checkpoint_cannot_be_resumed(train, tmp_path):
-    run = train().run
-    (run / "last.pt").unlink()
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    with pytest.raises(UserError, match=r"is finished and its checkpoint last\.pt is missing"):
-        resume(tmp_path)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-
-
 def test_changed_shards_are_detected(photo_source, tmp_path):
     options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run"}
     small = {"method.encoder": "resnet8", "data.image_size": 32}
@@ -390,12 +345,3 @@ def test_corrupt_evaluation_image_stops_the_run(photo_source, tmp_path):
     name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
     with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion. Convert .* again"):
         train_with_corrupt_image(photo_source, tmp_path, "val")
-
-
-def test_unfinished_run_cannot_be_evaluated(train):
-    report = train()
-    (report.run / "model.safetensors").unlink()
-    with pytest.raises(
-        UserError, match=r"is not finished\. Continue it with: fasticcl train demo .*--name run --resume"
-    ):
-        fasticcl.evaluate(report.run)

@@ -1,0 +1,13 @@
+"""A small training of the demo that several tests start."""
+
+from functools import partial
+
+import pytest
+
+from tests.support.small_runs import train_demo
+
+
+@pytest.fixture
+def train(digit_shards, tmp_path):
+    """Train a small run of the demo. Keyword arguments are those of `train_demo`."""
+    return partial(train_demo, digit_shards, tmp_path)
