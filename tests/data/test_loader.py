@@ -71,7 +71,7 @@ def test_number_of_threads_does_not_change_a_batch(photo_shards):
 
 def test_batches_continue_from_a_step_across_the_end_of_an_epoch(photo_shards):
     shards, _, plan = open_plan(photo_shards, batch_size=6, **PHOTOS)
-    loader = Loader(shards, plan, most_steps=2)
+    loader = Loader(shards, plan, max_steps=2)
     assert loader.steps == 2
     batches = islice(loader.batches("warmup", epoch=3, step=1), 3)
     expected = [plan.batch("warmup", *position).agnostic for position in [(3, 1), (4, 0), (4, 1)]]
