@@ -35,7 +35,10 @@ def build_loader(
     images = len(dataset.train) - len(dataset.holdout_rows)
     if batch_size > images:
         raise UserError(
-            f"A batch of {batch_size} is larger than the {images} training images. "
+            f"A batch of {batch_size} is larger than the {images} training images outside the holdout set. "
+            f"Train with --batch-size {images} or less, or use a smaller holdout."
+            if len(dataset.holdout_rows)
+            else f"A batch of {batch_size} is larger than the {images} training images. "
             f"Use --batch-size {images} or less."
         )
     ranks = machine.ranks

@@ -40,10 +40,13 @@ def labels(batches):
 
 @pytest.mark.parametrize(("holdout", "images"), [(0, IMAGES), (1, IMAGES - 8)])
 def test_batch_larger_than_the_training_images_is_rejected(opened, holdout, images):
-    message = (
-        f"A batch of {images + 1} is larger than the {images} training images. "
-        f"Use --batch-size {images} or less."
-    )
+    message = f"A batch of {images + 1} is larger than the {images} training images"
+    if holdout:
+        message += (
+            f" outside the holdout set. Train with --batch-size {images} or less, or use a smaller holdout."
+        )
+    else:
+        message += f". Use --batch-size {images} or less."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         build_loader(*opened(images + 1, f"data.holdout={holdout}"), machine())
     assert build_loader(*opened(images, f"data.holdout={holdout}"), machine()).steps == 1
