@@ -105,7 +105,7 @@ def doctor(
 
 @documented
 def report(
-    *runs: Annotated[str | Path, Option("Run folders. Several are compared.", metavar="RUN...")],
+    *runs: Annotated[str | Path, Option("Run folders. Several are compared.", metavar="RUN")],
     output: Annotated[
         str | Path | None,
         Option(
