@@ -68,4 +68,4 @@ def test_licence_is_that_of_the_dataset(tmp_path, dataset):
 def test_licence_of_own_images_is_not_known(tmp_path):
     fresh_weights(tmp_path / "trees.safetensors", dataset="folder")
     licence = card_section(export_card(tmp_path / "trees.safetensors"), "Licence")
-    assert "not known" in licence
+    assert "unknown" in licence
