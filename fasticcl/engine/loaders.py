@@ -34,12 +34,12 @@ def build_loader(
     batch_size = config.optim.batch_size
     images = len(dataset.train) - len(dataset.holdout_rows)
     if batch_size > images:
+        outside, remedy = "", f"Use --batch-size {images} or less."
+        if len(dataset.holdout_rows):  # a sweep has no --batch-size
+            outside = " outside the holdout set"
+            remedy = f"Train with --batch-size {images} or less, or use a smaller holdout."
         raise UserError(
-            f"A batch of {batch_size} is larger than the {images} training images outside the holdout set. "
-            f"Train with --batch-size {images} or less, or use a smaller holdout."
-            if len(dataset.holdout_rows)
-            else f"A batch of {batch_size} is larger than the {images} training images. "
-            f"Use --batch-size {images} or less."
+            f"A batch of {batch_size} is larger than the {images} training images{outside}. {remedy}"
         )
     ranks = machine.ranks
     if batch_size % ranks.world_size:
