@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from fasticcl.data import graph
+from fasticcl.data.dali import graph
 from fasticcl.data.plan import Phase, Plan, StreamPlan
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fasticcl.data import graph
+from fasticcl.data.dali import graph
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.rank_environment import local_world_size

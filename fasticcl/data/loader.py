@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data import graph
 from fasticcl.data.bad_samples import BadSamples, undecodable_names
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
-from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.graph_inputs import GraphSpec
+from fasticcl.data.dali import graph
+from fasticcl.data.dali.graph_inputs import GraphSpec
+from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards

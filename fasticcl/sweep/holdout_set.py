@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fasticcl.config import Config
-from fasticcl.data import graph
+from fasticcl.data.dali import graph
 from fasticcl.engine.dataset import Dataset
 from fasticcl.engine.evaluate import balanced_accuracy, count_correct
 from fasticcl.engine.loaders import holdout_batches

@@ -320,7 +320,7 @@ def test_evaluation_that_fails_for_another_reason_names_no_image(plain, monkeypa
     def out_of_memory(*_):
         raise RuntimeError("allocation failed\nand many more lines")
 
-    monkeypatch.setattr("fasticcl.data.dali_pipeline.GraphPipeline.run", out_of_memory)
+    monkeypatch.setattr("fasticcl.data.dali.pipeline.GraphPipeline.run", out_of_memory)
     data = Data(dataset="folder", dir=plain, **PLAIN)
     with pytest.raises(TrainingFailed, match=r"^A batch could not be decoded: allocation failed$"):
         list(evaluation_batches(Shards(plain, "val"), data, batch_size=2))

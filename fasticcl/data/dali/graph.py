@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, math, types
 
 from fasticcl.config import Data
-from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.graph_inputs import Feed, GraphSpec, Stream, input_nodes
-from fasticcl.data.resize import resizer
+from fasticcl.data.dali.graph_inputs import Feed, GraphSpec, Stream, input_nodes
+from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
+from fasticcl.data.dali.resize import resizer
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow and torchvision for grey
 
