@@ -19,6 +19,7 @@ from fasticcl.data.dali.graph_inputs import Feed, GraphSpec, Stream, input_nodes
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.dali.resize import resizer
 
+_LINEAR = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow and torchvision for grey
 
 
@@ -79,6 +80,19 @@ def decoded(encoded: Sequence[NDArray[np.uint8]], threads: int) -> list[NDArray[
     return images
 
 
+def resized(images: Sequence[NDArray[np.uint8]], side: int, threads: int) -> list[NDArray[np.uint8]]:
+    """Resize RGB images [height, width, 3] to [side, side, 3], with the operator of padded crops on a CPU."""
+    pipeline = Pipeline(batch_size=len(images), num_threads=threads, device_id=None, prefetch_queue_depth=1)
+    with pipeline:
+        pixels = fn.external_source(
+            source=iter([images]), batch=True, dtype=types.UINT8, ndim=3, layout="HWC"
+        )
+        pipeline.set_outputs(fn.resize(pixels, size=(side, side), **_LINEAR))
+    pipeline.build()
+    (batch,) = pipeline.run()
+    return [np.array(batch.at(position)) for position in range(len(images))]
+
+
 def decodes(encoded: NDArray[np.uint8]) -> bool:
     """Return True if an encoded image [size] can be decoded."""
     try:
@@ -108,9 +122,8 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     """Return windows resized, cut and flipped, 8-bit [S, S, 3]."""
     side = spec.data.image_size
     size, cut, flip = stream["size"], stream["cut"], stream["flip"]
-    linear = {"interp_type": types.INTERP_LINEAR, "antialias": True}
     if spec.padded:
-        image = fn.resize(image, size=size, **linear)
+        image = fn.resize(image, size=size, **_LINEAR)
         image = fn.slice(image, start=cut, shape=(side, side), axes=[0, 1], out_of_bounds_policy="pad")
         return fn.flip(image, horizontal=flip)
     if options.gpu is None:
@@ -128,7 +141,7 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     return fn.resize_crop_mirror(
         image,
         size=size,
-        **linear,
+        **_LINEAR,
         crop=(side, side),
         crop_pos_y=position[0],
         crop_pos_x=position[1],
