@@ -147,7 +147,7 @@ def test_update_records_no_gradient_and_centroids_stay_float32():
 
 
 class FloatSums(TorchDispatchMode):
-    """Record the operators that add floating-point numbers in no fixed order on a GPU, and matrix products."""
+    """Record matrix products and the operators that add floats in no fixed order on a GPU."""
 
     ATOMIC = ("index_add", "scatter_add", "scatter_reduce", "index_reduce", "index_put", "put", "bincount")
 
