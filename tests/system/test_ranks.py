@@ -9,8 +9,8 @@ from torch import nn
 
 from fasticcl.data.batch import Batch
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.method.centroids import CentroidBank
 from fasticcl.errors import Stopped, TrainingFailed
+from fasticcl.method.centroids import CentroidBank
 from fasticcl.resolve import resolve
 from fasticcl.system import ranks as ranks_module
 from fasticcl.system.machine import choose_machine
