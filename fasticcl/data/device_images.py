@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, cache_budget
-from fasticcl.data.dali import graph
+from fasticcl.data.dali.resize import resized_by_dali
 from fasticcl.data.plan import BatchPlan
 from fasticcl.shards.reader import Shards
 
@@ -111,7 +111,7 @@ class DeviceImages:
         images = torch.zeros(len(shards), data.image_size, data.image_size, 3, dtype=torch.uint8)
         for first in range(0, len(rows), _CHUNK):
             chunk = rows[first : first + _CHUNK]
-            resized = graph.resized(decoded.graph_input(chunk), data.image_size, threads)
+            resized = resized_by_dali(decoded.graph_input(chunk), data.image_size, threads)
             images[torch.from_numpy(chunk)] = torch.from_numpy(np.stack(resized))
         device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
         return cls(images, shards.index["label"], data, device)
