@@ -39,9 +39,9 @@ from peers._photo_crops import write_jpegs
 
 import fasticcl
 from fasticcl.config import Data
-from fasticcl.data import graph
-from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.graph_inputs import GraphSpec, input_nodes
+from fasticcl.data.dali import graph
+from fasticcl.data.dali.graph_inputs import GraphSpec, input_nodes
+from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.shards.reader import Shards

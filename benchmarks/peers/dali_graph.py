@@ -11,9 +11,9 @@ from unittest.mock import patch
 from _peer import Pairs, Settings, Variants, main
 from fasticcl_loader import loader_of
 
-from fasticcl.data import graph
-from fasticcl.data.dali_pipeline import PipelineOptions
-from fasticcl.data.graph_inputs import Feed, GraphSpec
+from fasticcl.data.dali import graph
+from fasticcl.data.dali.graph_inputs import Feed, GraphSpec
+from fasticcl.data.dali.pipeline import PipelineOptions
 from fasticcl.data.loader import Loader
 
 REPLAYED = 32  # batches

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data import graph
 from fasticcl.data.crops import evaluation_crop
-from fasticcl.data.dali_pipeline import PipelineOptions
-from fasticcl.data.graph_inputs import GraphSpec
-from fasticcl.data.resize import resized_square
+from fasticcl.data.dali import graph
+from fasticcl.data.dali.graph_inputs import GraphSpec
+from fasticcl.data.dali.pipeline import PipelineOptions
+from fasticcl.data.dali.resize import resized_square
 from fasticcl.predict.inputs import ImageInput
 from fasticcl.shards.images import MAX_PIXELS, UnreadableImage, decode
 

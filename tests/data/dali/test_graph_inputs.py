@@ -5,7 +5,7 @@ import pytest
 from nvidia.dali import pipeline_def, types
 
 from fasticcl.config import Data
-from fasticcl.data.graph_inputs import GraphSpec, input_nodes
+from fasticcl.data.dali.graph_inputs import GraphSpec, input_nodes
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.shards.reader import INDEX_DTYPE
 

@@ -10,12 +10,12 @@ import pytest
 from nvidia.dali import Pipeline, fn, types
 
 from fasticcl.config import Data
-from fasticcl.data import graph
-from fasticcl.data.dali_pipeline import PipelineOptions
-from fasticcl.data.graph_inputs import GraphSpec
+from fasticcl.data.dali import graph
+from fasticcl.data.dali.graph_inputs import GraphSpec
+from fasticcl.data.dali.pipeline import PipelineOptions
+from fasticcl.data.dali.resize import resizer
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
-from fasticcl.data.resize import resizer
 from fasticcl.shards.reader import Shards
 from tests.support.images import noise
 

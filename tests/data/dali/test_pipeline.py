@@ -10,8 +10,8 @@ import pytest
 DROP = """
 import gc, sys, threading, weakref
 from pathlib import Path
-import fasticcl.data.graph as graph
-import fasticcl.data.resize as resize
+import fasticcl.data.dali.graph as graph
+import fasticcl.data.dali.resize as resize
 from fasticcl.config import Data
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
@@ -63,8 +63,8 @@ def test_pipeline_collected_in_its_own_thread_does_not_block_others(photo_shards
 RENAMED = """
 import sys, threading
 from nvidia.dali import Pipeline, fn
-from fasticcl.data import dali_pipeline
-from fasticcl.data.dali_pipeline import GraphPipeline, PipelineOptions
+from fasticcl.data.dali import pipeline
+from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 
 def build():
     pipeline = GraphPipeline(PipelineOptions(batch_size=2, threads=1, prefetch=1, gpu=None))
@@ -87,7 +87,7 @@ thread.start()
 thread.join(60)
 assert not thread.is_alive()
 Pipeline._pipes.clear()  # DALI 2.4 itself would use the missing name at exit
-print(len(dali_pipeline._kept_alive), len(dali_pipeline._deleted), build().tensors()[0].flatten().tolist())
+print(len(pipeline._kept_alive), len(pipeline._deleted), build().tensors()[0].flatten().tolist())
 """
 
 

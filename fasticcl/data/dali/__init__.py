@@ -1,0 +1,1 @@
+"""The DALI graph: its operators, inputs and pipeline."""
