@@ -41,8 +41,8 @@ def hold(name: str, setup: Setup, data: Data, location: CacheLocation, report: R
     busy = None if setup.gpu is None else torch.ones(_SIDE, _SIDE, device=f"cuda:{setup.gpu}")
     source = batches(setup, data, location)
     for number in range(_HELD + _LATER):
-        for _ in range(_QUEUED if busy is not None else 0):
-            busy = busy @ busy / _SIDE
+        if busy is not None:
+            queue_work(busy)
         batch = next(source)
         queued.append([value.clone() for value in vars(batch).values()])
         if number < _HELD:
@@ -61,6 +61,12 @@ def hold(name: str, setup: Setup, data: Data, location: CacheLocation, report: R
             levels <= _LIMIT, f"{title}: an image differs by {levels:.1f} levels from an idle device"
         )
         report.expect(figures["rest_equal"], f"{title}: labels or λ differ from an idle device")
+
+
+def queue_work(matrix: torch.Tensor) -> None:
+    """Queue matrix products on the current stream."""
+    for _ in range(_QUEUED):
+        matrix = matrix @ matrix / _SIDE
 
 
 def batches(setup: Setup, data: Data, location: CacheLocation) -> Iterator[Batch | StreamBatch]:

@@ -12,8 +12,8 @@ from typing import Any
 from _first_light.report import Report, describe
 from _first_light.setup import Setup
 
-ROOMS = ("system", "shards", "data", "method", "engine", "bench", "report")
-MODULES = ("fasticcl.config", "fasticcl.resolve", "fasticcl.api.training", "fasticcl.cli.main")
+ROOMS = ("system", "shards", "data", "method", "engine", "report")
+MODULES = ("fasticcl.api.training", "fasticcl.cli.main", "fasticcl.bench.training")
 DEMO_MODULES = ("fasticcl.convert.conversion", "fasticcl.convert.layouts.digits", "sklearn")
 PACKAGES = (
     "torch",
