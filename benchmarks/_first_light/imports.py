@@ -12,7 +12,7 @@ from typing import Any
 from _first_light.report import Report, describe
 from _first_light.setup import Setup
 
-ROOMS = ("system", "shards", "data", "method", "engine", "report")
+ROOMS = ("system", "data", "method", "engine", "report")
 MODULES = ("fasticcl.api.training", "fasticcl.cli.main", "fasticcl.bench.training")
 DEMO_MODULES = ("fasticcl.convert.conversion", "fasticcl.convert.layouts.digits", "sklearn")
 PACKAGES = (
@@ -38,7 +38,8 @@ def check(setup: Setup, report: Report) -> None:
     modules = [*MODULES, *training_modules(report)]
     missing = import_all(modules, report)
     report.add("modules", len(modules))
-    report.expect(not missing, f"missing packages: {', '.join(sorted(missing))}")
+    needed = ", ".join(f"{package} (for {module})" for package, module in missing.items())
+    report.expect(not missing, f"missing packages: {needed}")
     demo_missing = import_all(DEMO_MODULES, report)
     report.add("missing_for_the_demo_only", sorted({*demo_missing} - {*missing}))
     report.add("versions", {name: found for name in PACKAGES if (found := installed_version(name))})

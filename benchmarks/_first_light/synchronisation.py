@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -85,34 +85,25 @@ class SyncWatch:
     """
 
     def __init__(self, set_mode: SetMode) -> None:
-        self._set_mode, self._watching = set_mode, False
+        self._set_mode, self._mode = set_mode, "default"
         self.places: Counter[str] = Counter()
         """Lines of this repository that waited."""
 
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Stop at the first operation that waits, and record its place."""
-        self._watching = True
-        self._set_mode("error")
         try:
-            yield
+            with self._debug_mode("error"):
+                yield
         except RuntimeError as error:
             if _MESSAGE not in str(error):
                 raise
             self.places[place(error)] += 1
-        finally:
-            self._watching = False
-            self._set_mode("default")
 
     @contextmanager
-    def warnings(self, then: str = "default") -> Iterator[None]:
-        """Record the places of all operations that wait.
-
-        Args:
-            then: the debug mode afterwards.
-        """
-        watching, self._watching = self._watching, True
-        with warnings.catch_warnings():
+    def warnings(self) -> Iterator[None]:
+        """Record the places of all operations that wait."""
+        with warnings.catch_warnings(), self._debug_mode("warn"):
             warnings.simplefilter("always")
             forward = warnings.showwarning
 
@@ -123,22 +114,24 @@ class SyncWatch:
                     forward(message, *arguments, **options)
 
             warnings.showwarning = show
-            self._set_mode("warn")
-            try:
-                yield
-            finally:
-                self._watching = watching
-                self._set_mode(then)
+            yield
 
     def loading(self, batches: Batches) -> Batches:
-        """Yield batches. An operation of the loader that waits is recorded, without an error.
+        """Yield batches. An operation of the loader that waits in a watched step is recorded.
 
-        The loader would treat an error as an unreadable image.
+        It causes no error, which the loader would treat as an unreadable image.
         """
         while True:
-            if self._watching:
-                with self.warnings(then="error"):
-                    batch = next(batches)
-            else:
+            with nullcontext() if self._mode == "default" else self.warnings():
                 batch = next(batches)
             yield batch
+
+    @contextmanager
+    def _debug_mode(self, mode: str) -> Iterator[None]:
+        before, self._mode = self._mode, mode
+        self._set_mode(mode)
+        try:
+            yield
+        finally:
+            self._mode = before
+            self._set_mode(before)
