@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.bad_samples import BadSamples, undecodable_names
+from fasticcl.data.bad_samples import BadSamples, UnreadableImages, unreadable_rows
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali import graph
+from fasticcl.data.dali.decoding import Decoder
+from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
-from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.resources import available_cores
 
@@ -42,6 +43,7 @@ class Loader:
     Attributes:
         steps: steps per epoch.
         bad_samples: the unreadable images found so far.
+        options: size and resources of the pipelines.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Loader:
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
         batch_size = plan.part.stop - plan.part.start
-        self._options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+        self.options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
@@ -70,7 +72,8 @@ class Loader:
         The pipeline prefetches across the ends of epochs. Close or delete the iterator to stop it.
 
         Raises:
-            TrainingFailed: too many images, or all images of a class, are unreadable.
+            TrainingFailed: too many images, or all images of a class, are unreadable, or DALI failed for
+                another reason.
         """
         kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
@@ -83,7 +86,7 @@ class Loader:
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
         """Return the names of the images of a step in the shards, for both streams."""
-        rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
+        rows = [stream.rows for stream in self.planned(phase, epoch * self.steps + step).streams]
         return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
 
     def _try(
@@ -92,9 +95,10 @@ class Loader:
         """Return the next outputs, or None if the batch has undecodable images, which are then reported."""
         try:
             return pipeline.tensors()
-        except RuntimeError as error:
+        except BatchFailed as error:
             # DALI drops the whole batch and does not always name the image.
-            self.bad_samples.find_undecodable(fed[iteration], error)
+            rows = fed.get(iteration, np.empty(0, np.int64))
+            self.bad_samples.find_undecodable(rows, _decoder(self._options, self.plan.data), error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
@@ -104,7 +108,7 @@ class Loader:
 
         def feed(iteration: int) -> list[Any]:
             while True:
-                planned = self._planned(phase, first + iteration)
+                planned = self.planned(phase, first + iteration)
                 try:
                     values = spec.values(source, planned)
                 except DamagedImages as error:
@@ -113,7 +117,7 @@ class Loader:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
                     return values
 
-        return graph.build(feed, spec, self._options), fed
+        return graph.build(feed, spec, self.options), fed
 
     def _source(self) -> Shards | Cache:
         """Return the source of the images: the shards, or the cache, which the first call fills."""
@@ -124,14 +128,15 @@ class Loader:
             self._cache = Cache(
                 self.shards,
                 self.plan.rows,
-                self._options.threads,
+                self.options.threads,
                 self.bad_samples.report,
                 location=self._cache_location,
-                gpu=self._options.gpu,
+                gpu=self.options.gpu,
             )
         return self._cache
 
-    def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
+    def planned(self, phase: Phase, iteration: int) -> BatchPlan:
+        """Return the plan of an iteration, counted over all epochs, without unreadable images."""
         epoch, step = divmod(iteration, self.steps)
         planned = self.plan.batch(phase, epoch, step)
         if not self.bad_samples:
@@ -172,7 +177,8 @@ def evaluation_batches(
         rank, world_size: each rank yields every ``world_size``-th batch.
 
     Raises:
-        TrainingFailed: an image cannot be read. It is not skipped, because that would change the accuracy.
+        UnreadableImages: an image cannot be read. It is not skipped, because that would change the accuracy.
+        TrainingFailed: DALI failed for another reason.
     """
     source = cache or shards
     spec = GraphSpec.evaluation(data, source)
@@ -192,29 +198,34 @@ def evaluation_batches(
     options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
     pipeline = graph.build(feed, spec, options)
     for batch in batches:
-        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch)))
+        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch), _decoder(options, data)))
 
 
 def _evaluated_tensors(
-    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64]
+    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64], decoder: Decoder
 ) -> list[torch.Tensor]:
     """Return the next outputs, which come from these rows.
 
     Raises:
-        TrainingFailed: an image cannot be read.
+        UnreadableImages: an image cannot be read.
+        TrainingFailed: DALI failed for another reason.
     """
     try:
         return pipeline.tensors()
     except DamagedImages as error:
-        raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
-    except RuntimeError as error:
-        names = undecodable_names(shards, rows)
-        reason = str(error).splitlines()[0]
+        raise UnreadableImages(f"{error}. Convert {shards.folder.parent} again.") from None
+    except BatchFailed as error:
+        names = ", ".join(shards.name(row) for row in unreadable_rows(shards, rows, decoder))
         if not names:
-            raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
-        raise TrainingFailed(
-            f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
+            raise
+        raise UnreadableImages(
+            f"{names} cannot be decoded ({error.reason}). Convert {shards.folder.parent} again."
         ) from None
+
+
+def _decoder(options: PipelineOptions, data: Data) -> Decoder:
+    """Return the decoder of a graph with these options."""
+    return Decoder(options.threads, options.gpu, data.hw_decoder_load)
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
