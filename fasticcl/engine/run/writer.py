@@ -57,8 +57,8 @@ class RunWriter:
         self.metrics = MetricsLog(self.files, self.thread, on_record)
         self._jobs: dict[str, Job] = {}
         """The last write of each checkpoint file."""
-        # A job keeps its snapshot until the next one, because this thread should free it: to free pinned memory,
-        # torch records CUDA events, which no other thread may do while this one captures a graph.
+        # A job keeps its snapshot until the next one, because this thread should free it: torch records CUDA
+        # events to free pinned memory, which no other thread may do while this one captures a graph.
 
     def in_background(self) -> AbstractContextManager[object]:
         """Return a context manager in which a thread of rank 0 writes the files, in the usual order.
