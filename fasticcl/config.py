@@ -229,9 +229,9 @@ class Engine(ConfigSection):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "off", "on", "step", "cuda-graphs", "captured"] = "auto"
-    """torch.compile. on: compile forward passes. step: also losses and centroids. cuda-graphs: as on, replayed
-    as CUDA graphs. captured: one CUDA graph for the whole step on small images, not proven on a GPU yet. auto:
-    on a GPU, the fastest of off, on and step in a short trial. On a CPU off, as compilation takes minutes."""
+    """torch.compile. on: compile forward passes. step: also losses and centroids. cuda-graphs: as on, with
+    CUDA graphs. captured: one CUDA graph for a whole step on small images, not proven on a GPU yet. auto: on
+    a GPU, the fastest of off, on and step in a short trial. On a CPU off, as compilation takes minutes."""
     sync_bn: bool = False
     """Compute batch-normalisation statistics over all ranks instead of separately on each rank."""
     save_every: Interval = "15m"

@@ -49,7 +49,7 @@ class Machine:
 
     @property
     def compiled(self) -> bool:
-        """Return True if forward passes in training are compiled."""
+        """Return True if torch compiles the forward passes in training."""
         return self.mode not in ("off", "captured")
 
     def synchronize(self) -> None:
