@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.bad_samples import BadSamples, undecodable_names
+from fasticcl.data.bad_samples import BadSamples
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali import graph
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
-from fasticcl.errors import TrainingFailed
+from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.resources import available_cores
 
@@ -141,80 +140,6 @@ class Loader:
             for stream in (planned.agnostic, planned.aware)
         )
         return replace(planned, agnostic=agnostic, aware=aware)
-
-
-def evaluation_batches(
-    shards: Shards,
-    data: Data,
-    *,
-    rows: NDArray[np.int64] | None = None,
-    cache: Cache | None = None,
-    batch_size: int,
-    threads: int | None = None,
-    prefetch: int = 3,
-    gpu: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[StreamBatch]:
-    """Yield every image of a split once.
-
-    The graph is that of training, with centre crops instead of random choices.
-
-    Args:
-        shards: the split.
-        data: image size, resize and normalisation settings.
-        rows: rows of the index in the order in which they are yielded, or None for all in index order.
-        cache: the decoded images of the split, or None to read them from the shards.
-        batch_size: images per batch. The last batch may be smaller.
-        threads: threads that decode and resize, or None for one per core.
-        prefetch: number of batches prepared in advance.
-        gpu: device number, or None for the CPU.
-        rank, world_size: each rank yields every ``world_size``-th batch.
-
-    Raises:
-        TrainingFailed: an image cannot be read. It is not skipped, because that would change the accuracy.
-    """
-    source = cache or shards
-    spec = GraphSpec.evaluation(data, source)
-    size = len(shards) if rows is None else len(rows)
-    batches = range(rank, -(-size // batch_size), world_size)
-
-    def rows_of(batch: int) -> NDArray[np.int64]:
-        positions = np.arange(batch * batch_size, min((batch + 1) * batch_size, size))
-        return positions if rows is None else rows[positions]
-
-    def feed(iteration: int) -> list[Any]:
-        if iteration >= len(batches):
-            raise StopIteration
-        stream = evaluation_stream(shards.index, rows_of(batches[iteration]), data)
-        return spec.values(source, BatchPlan(stream, None, None))
-
-    options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
-    pipeline = graph.build(feed, spec, options)
-    for batch in batches:
-        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch)))
-
-
-def _evaluated_tensors(
-    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64]
-) -> list[torch.Tensor]:
-    """Return the next outputs, which come from these rows.
-
-    Raises:
-        TrainingFailed: an image cannot be read.
-    """
-    try:
-        return pipeline.tensors()
-    except DamagedImages as error:
-        raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
-    except RuntimeError as error:
-        names = undecodable_names(shards, rows)
-        reason = str(error).splitlines()[0]
-        if not names:
-            raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
-        raise TrainingFailed(
-            f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
-        ) from None
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:
