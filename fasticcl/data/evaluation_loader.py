@@ -8,14 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.bad_samples import undecodable_names
+from fasticcl.data.bad_samples import UnreadableImages, unreadable_rows
 from fasticcl.data.batch import StreamBatch
 from fasticcl.data.cache import Cache
 from fasticcl.data.dali import graph
+from fasticcl.data.dali.decoding import Decoder
+from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.plan import BatchPlan, evaluation_stream
-from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.resources import available_cores
 
@@ -63,7 +64,9 @@ class EvaluationLoader:
         rows = np.arange(len(shards)) if rows is None else rows
         starts = range(rank * batch_size, len(rows), world_size * batch_size)[:max_batches]
         self._rows = [rows[start : start + batch_size] for start in starts]
-        self._options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+        threads = threads or available_cores()
+        self._options = PipelineOptions(batch_size, threads, prefetch, gpu)
+        self._decoder = Decoder(threads, gpu, data.hw_decoder_load)
         self._kept: tuple[GraphPipeline, list[DamagedImages]] | None = None
 
     def __len__(self) -> int:
@@ -74,7 +77,8 @@ class EvaluationLoader:
         """Yield the batches of this rank.
 
         Raises:
-            TrainingFailed: an image cannot be read. Leaving it out would change the accuracy.
+            UnreadableImages: an image cannot be read. Leaving it out would change the accuracy.
+            TrainingFailed: DALI failed for another reason.
         """
         if not self._rows:
             return
@@ -110,20 +114,22 @@ class EvaluationLoader:
         """Return the next outputs, which come from these rows.
 
         Raises:
-            TrainingFailed: an image cannot be read.
+            UnreadableImages: an image cannot be read.
+            TrainingFailed: DALI failed for another reason.
         """
         folder = self._shards.folder.parent
         try:
             return pipeline.tensors()
         except StopIteration:
-            raise TrainingFailed(f"{damaged[0]}. Convert {folder} again.") from None
-        except RuntimeError as error:
-            names = undecodable_names(self._shards, rows)
-            reason = str(error).splitlines()[0]
+            raise UnreadableImages(f"{damaged[0]}. Convert {folder} again.") from None
+        except BatchFailed as error:
+            names = ", ".join(
+                self._shards.name(row) for row in unreadable_rows(self._shards, rows, self._decoder)
+            )
             if not names:
-                raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
-            raise TrainingFailed(
-                f"{', '.join(names)} cannot be decoded ({reason}). Convert {folder} again."
+                raise
+            raise UnreadableImages(
+                f"{names} cannot be decoded ({error.reason}). Convert {folder} again."
             ) from None
 
 

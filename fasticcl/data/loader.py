@@ -15,6 +15,8 @@ from fasticcl.data.bad_samples import BadSamples
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali import graph
+from fasticcl.data.dali.decoding import Decoder
+from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan
@@ -61,7 +63,9 @@ class Loader:
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
         batch_size = plan.part.stop - plan.part.start
-        self._options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+        threads = threads or available_cores()
+        self._options = PipelineOptions(batch_size, threads, prefetch, gpu)
+        self._decoder = Decoder(threads, gpu, plan.data.hw_decoder_load)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
@@ -69,7 +73,8 @@ class Loader:
         The pipeline prefetches across the ends of epochs. Close or delete the iterator to stop it.
 
         Raises:
-            TrainingFailed: too many images, or all images of a class, are unreadable.
+            TrainingFailed: too many images, or all images of a class, are unreadable, or DALI failed for
+                another reason.
         """
         kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
@@ -91,9 +96,10 @@ class Loader:
         """Return the next outputs, or None if the batch has undecodable images, which are then reported."""
         try:
             return pipeline.tensors()
-        except RuntimeError as error:
+        except BatchFailed as error:
             # DALI drops the whole batch and does not always name the image.
-            self.bad_samples.find_undecodable(fed[iteration], error)
+            rows = fed.get(iteration, np.empty(0, np.int64))
+            self.bad_samples.find_undecodable(rows, self._decoder, error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:

@@ -72,7 +72,7 @@ def joint_decoding() -> dict[str, Any]:
     import numpy as np
     import torchvision  # noqa: F401
 
-    from fasticcl.data.dali.graph import decoded
+    from fasticcl.data.dali.decoding import decoded
 
     return {"colors": square_colors(decoded([np.frombuffer(JPEG, np.uint8)], threads=1)[0].tolist())}
 

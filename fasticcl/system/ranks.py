@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,7 @@ class Ranks:
         self.rank, self.world_size = rank, world_size
         self._control: Any = dist.new_group(backend="gloo") if world_size > 1 else None
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
+        self._owners: WeakKeyDictionary[nn.Module, list[tuple[nn.Module, str]]] = WeakKeyDictionary()
 
     @property
     def is_main(self) -> bool:
@@ -59,16 +61,28 @@ class Ranks:
 
     def average_buffers(self, module: nn.Module) -> None:
         """Average the floating-point buffers (running statistics of batch normalisation) over all ranks."""
+        if self.world_size == 1:
+            return
         # Buffers of a frozen encoder are equal already. The mean of equal numbers can differ by rounding.
-        training = (child for child in module.modules() if child.training)
-        buffers = [b for child in training for b in child.buffers(recurse=False) if b.is_floating_point()]
-        if self.world_size == 1 or not buffers:
+        buffers = [getattr(child, name) for child, name in self._float_buffers(module) if child.training]
+        if not buffers:
             return
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
         dist.all_reduce(flat)
         flat /= self.world_size
-        for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
-            buffer.copy_(mean.view_as(buffer))
+        means = flat.split([buffer.numel() for buffer in buffers])
+        torch._foreach_copy_(buffers, [m.view_as(b) for m, b in zip(means, buffers, strict=True)])
+
+    def _float_buffers(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        """Return the owner and the name of each floating-point buffer. The first call searches the module."""
+        if module not in self._owners:
+            self._owners[module] = [
+                (child, name)
+                for child in module.modules()
+                for name, buffer in child.named_buffers(recurse=False)
+                if buffer.is_floating_point()
+            ]
+        return self._owners[module]
 
     def all_gather_object(self, value: Any) -> list[Any]:
         """Return the objects of all ranks, in the order of the ranks."""

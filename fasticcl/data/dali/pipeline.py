@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from nvidia.dali import Pipeline
 
+from fasticcl.data.dali.errors import DALI_ERRORS, explain
+
 
 @dataclass(frozen=True)
 class PipelineOptions:
@@ -52,12 +54,16 @@ class GraphPipeline(Pipeline):
         """Run the graph and return its outputs, which share DALI's memory, with images as [B, 3, S, S].
 
         Raises:
-            RuntimeError: DALI cannot compute the batch.
+            BatchFailed: DALI cannot compute the batch, perhaps because of an image.
+            TrainingFailed: memory, the GPU or a library is the cause.
             StopIteration: the source of the inputs is exhausted.
         """
-        # On a GPU the outputs are ordered with torch's own work, instead of waiting for them here.
-        outputs = self.run() if self._gpu is None else self.run(torch.cuda.current_stream(self._gpu))
-        return [_as_tensor(output) for output in outputs]
+        try:
+            # On a GPU the outputs are ordered with torch's own work, instead of waiting for them here.
+            outputs = self.run() if self._gpu is None else self.run(torch.cuda.current_stream(self._gpu))
+            return [_as_tensor(output) for output in outputs]
+        except DALI_ERRORS as error:
+            raise explain(error) from error
 
     def __del__(self) -> None:
         if not hasattr(_thread, "creates_pipelines") and not _set_aside(self):
