@@ -27,8 +27,12 @@ class EvaluationLoader:
     The graph is that of training, with centre crops instead of random choices.
 
     With ``repeat``, one pipeline serves all iterations and prefetches across their ends, so the first batches
-    of the next iteration are ready when it begins. MEMORY An iteration that is not run to its end discards
-    the pipeline, and the next iteration builds another one.
+    of the next iteration are ready when it begins. An iteration that is not run to its end discards the
+    pipeline, and the next iteration builds another one.
+
+    Between iterations, ``prefetch`` - 1 batches stay in memory, each with 12·S² bytes per image (154 MB for
+    256 images of 224 pixels). DALI's pools keep the memory of a deleted pipeline for the next one, so
+    deleting the pipeline would free little: on a CPU, the process did not become smaller.
 
     Args:
         shards: the split.

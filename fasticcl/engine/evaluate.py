@@ -1,8 +1,9 @@
 """Accuracy: overall and of the class groups many, medium and few (section 4.2).
 
-**Precision.** On a GPU, the encoder has the precision of training: bfloat16 autocast or float32. The classifier
-gets float32 features and computes float32 logits. Logits rounded to bfloat16, which has 8 significant bits,
-are often equal, and argmax then favours low class indices. On a CPU, evaluation is always in float32.
+**Precision.** On a GPU, the encoder has the precision of training: bfloat16 autocast or float32. The
+classifier gets float32 features and computes float32 logits. Logits rounded to bfloat16, which has 8
+significant bits, are often equal, and argmax then favours low class indices. On a CPU, evaluation always uses
+float32.
 
 **Compilation.** If training on a GPU is compiled, the encoder is compiled too, with the intermediate rounding
 of eager mode. `fasticcl eval` is eager, but it has the same precision, so both report the same accuracies.

@@ -127,7 +127,7 @@ def compiled(monkeypatch):
     sizes, compile = [], torch.compile
 
     def backend(graph, inputs):
-        sizes.append(next(len(value) for value in inputs if value.ndim == 4 and value.shape[1:] == (3, 2, 2)))
+        sizes.append(next(len(value) for value in inputs if not value.requires_grad))
         return graph.forward
 
     def compile_in_python(module, *, dynamic, options):
