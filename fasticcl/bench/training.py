@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from fasticcl.engine.progress import Display
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.stage import Stage
+from fasticcl.system.machine import Mode
 
 PLAN_WARMUP = 20  # batches
 STEP_WARMUP = 2  # steps, of which the first compiles
@@ -42,6 +44,7 @@ PARTS = {
     "metrics": "sums of the losses on the device",
     LOG_LINE: "reading and writing the sums, only every engine.log_every steps",
 }
+_MODES_WITH_PARTS: tuple[Mode, ...] = ("off", "on", "cuda-graphs")
 _MIN_STEPS, _MAX_STEPS, _WARMUP_STEPS = 3, 50, 2
 
 
@@ -136,10 +139,25 @@ def open_loop(workload: Workload, phase: Phase, loader: Loader | None = None) ->
         yield BenchLoop(workload, phase, loader or workload.loader(), Path(project))
 
 
+def parts_mode(mode: Mode) -> Mode:
+    """Return the mode in which the parts of a step are measured: ``mode`` itself, or else ``on``.
+
+    A mode that compiles losses and network together has no parts. The stopwatch would divide its graph, so a
+    different program would be measured.
+    """
+    return mode if mode in _MODES_WITH_PARTS else "on"
+
+
 def measure_parts(
     workload: Workload, phase: Phase, seconds: float, clock: Clock = time.perf_counter
 ) -> dict[str, Measurement]:
-    """Return the milliseconds per step of each of `PARTS`, from 3 to 50 steps in about ``seconds``."""
+    """Return the milliseconds per step of each of `PARTS`, from 3 to 50 steps in about ``seconds``.
+
+    They are measured in the mode that `parts_mode` returns.
+    """
+    mode = parts_mode(workload.machine.mode)
+    if mode != workload.machine.mode:
+        workload = replace(workload, machine=replace(workload.machine, mode=mode))
     loader = workload.loader()
     stopwatch = Stopwatch("backward", workload.machine.synchronize, clock)
     milliseconds: dict[str, list[float]] = defaultdict(list)

@@ -94,11 +94,10 @@ def holdout_batches(config: Config, dataset: Dataset, machine: Machine) -> Evalu
 def evaluation_batch_size(config: Config, machine: Machine) -> int:
     """Return the images per evaluation batch of each rank.
 
-    ``engine.eval_batch_size`` sets it. The automatic size on a CPU is that of training. On a GPU it is four
-    times that of training, but if this exceeds 256 MiB, as many images as fit into 256 MiB (445 of 224 pixels)
-    or the size of training, whichever is larger. This fits where training fits: per image of 224 pixels, a
-    bfloat16 forward pass without gradients needs at most 3.5 MiB (ResNet-18) or 5 MiB (ResNet-50), and a pass
-    with gradients keeps 11 or 42 MiB.
+    ``engine.eval_batch_size`` sets it. On a CPU, the default is the batch size of training. On a GPU, it is
+    four times that size, limited to 256 MiB of images (445 of 224 pixels) but never below the size of
+    training. This fits where training fits: for an image of 224 pixels, a forward pass in bfloat16 needs
+    3.5 MiB (ResNet-18) or 5 MiB (ResNet-50) without gradients, and 11 or 42 MiB with them.
     """
     if config.engine.eval_batch_size is not None:
         return config.engine.eval_batch_size

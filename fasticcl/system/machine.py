@@ -156,7 +156,7 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         raise UserError("engine.compile=step supports only one rank. Use --set engine.compile=on.")
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
-        ranks=Ranks() if alone else join_process_group(use_gpu),
+        ranks=Ranks() if alone else join_process_group(local_rank() if use_gpu else None),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         mode=_choose_mode(engine.compile, use_gpu),
     )

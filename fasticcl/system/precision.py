@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -13,7 +14,8 @@ def float32_convolutions() -> Iterator[None]:
     Code that runs inside must not read the older flag ``torch.backends.cudnn.allow_tf32``. torch raises an
     error if it differs from the setting of an operator.
     """
-    convolutions = torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn  # its type stubs lack `conv`
+    convolutions = cudnn.conv
     previous = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
     try:
