@@ -67,6 +67,7 @@ def build_loader(
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
+        copy_outputs=machine.captures_graphs,
     )
 
 

@@ -51,6 +51,11 @@ class Machine:
         """Return True if forward passes in training are compiled."""
         return self.mode != "off"
 
+    @property
+    def captures_graphs(self) -> bool:
+        """Return True if training captures CUDA graphs, during which no thread may wait for the device."""
+        return self.mode == "cuda-graphs"
+
     def synchronize(self) -> None:
         """Wait for all kernels queued on the device."""
         if self.gpu is not None:
