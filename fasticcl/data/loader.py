@@ -44,6 +44,7 @@ class Loader:
     Attributes:
         steps: steps per epoch.
         bad_samples: the unreadable images found so far.
+        options: size and resources of the pipelines.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Loader:
         self._cache: Cache | None = None
         batch_size = plan.part.stop - plan.part.start
         threads = threads or decoding_threads(gpu is not None)
-        self._options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
+        self.options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
@@ -88,7 +89,7 @@ class Loader:
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
         """Return the names of the images of a step in the shards, for both streams."""
-        rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
+        rows = [stream.rows for stream in self.planned(phase, epoch * self.steps + step).streams]
         return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
 
     def _try(
@@ -110,7 +111,7 @@ class Loader:
 
         def feed(iteration: int) -> list[Any]:
             while True:
-                planned = self._planned(phase, first + iteration)
+                planned = self.planned(phase, first + iteration)
                 try:
                     values = spec.values(source, planned)
                 except DamagedImages as error:
@@ -119,7 +120,7 @@ class Loader:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
                     return values
 
-        return graph.build(feed, spec, self._options), fed
+        return graph.build(feed, spec, self.options), fed
 
     def _source(self) -> Shards | Cache:
         """Return the source of the images: the shards, or the cache, which the first call fills."""
@@ -130,14 +131,15 @@ class Loader:
             self._cache = Cache(
                 self.shards,
                 self.plan.rows,
-                self._options.threads,
+                self.options.threads,
                 self.bad_samples.report,
                 location=self._cache_location,
-                gpu=self._options.gpu,
+                gpu=self.options.gpu,
             )
         return self._cache
 
-    def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
+    def planned(self, phase: Phase, iteration: int) -> BatchPlan:
+        """Return the plan of an iteration, counted over all epochs, without unreadable images."""
         epoch, step = divmod(iteration, self.steps)
         planned = self.plan.batch(phase, epoch, step)
         if not self.bad_samples:

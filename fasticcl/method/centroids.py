@@ -1,5 +1,7 @@
 """Class centroids (equation 1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -77,3 +79,18 @@ class CentroidBank(nn.Module):
         centroids = self.centroids * decay[:, None] + sums
         self.centroids = F.normalize(centroids, dim=1) if self.norm == "l2" else centroids
         self.counts = self.counts + counts
+
+    @contextmanager
+    def static_buffers(self) -> Iterator[None]:
+        """Keep the memory of the buffers, which `update` replaces, within a ``with`` block.
+
+        The new values are copied into the old tensors at the end of the block, which must contain the
+        backward pass.
+        """
+        centroids, counts = self.centroids, self.counts
+        try:
+            yield
+            centroids.copy_(self.centroids)
+            counts.copy_(self.counts)
+        finally:
+            self.centroids, self.counts = centroids, counts

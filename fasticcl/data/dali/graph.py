@@ -16,7 +16,7 @@ from fasticcl.data.dali.decoding import decoder_options
 from fasticcl.data.dali.errors import DALI_ERRORS, explain
 from fasticcl.data.dali.graph_inputs import Feed, GraphSpec, Stream, input_nodes
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.dali.resize import resizer
+from fasticcl.data.dali.resize import LINEAR, resizer
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow and torchvision for grey
 
@@ -79,9 +79,8 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     """Return windows resized, cut and flipped, 8-bit [S, S, 3]."""
     side = spec.data.image_size
     size, cut, flip = stream["size"], stream["cut"], stream["flip"]
-    linear = {"interp_type": types.INTERP_LINEAR, "antialias": True}
     if spec.padded:
-        image = fn.resize(image, size=size, **linear)
+        image = fn.resize(image, size=size, **LINEAR)
         image = fn.slice(image, start=cut, shape=(side, side), axes=[0, 1], out_of_bounds_policy="pad")
         return fn.flip(image, horizontal=flip)
     if options.gpu is None:
@@ -99,7 +98,7 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     return fn.resize_crop_mirror(
         image,
         size=size,
-        **linear,
+        **LINEAR,
         crop=(side, side),
         crop_pos_y=position[0],
         crop_pos_x=position[1],

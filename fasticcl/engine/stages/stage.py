@@ -1,5 +1,6 @@
 """The interface between a training stage and the epoch loop, and the training step."""
 
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import torch
@@ -48,6 +49,10 @@ class Stage(Protocol):
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Begin a training step and return the losses of a batch."""
+        ...
+
+    def static_buffers(self) -> AbstractContextManager[None]:
+        """Return a context in which a step changes all state in place, as CUDA graphs require."""
         ...
 
     def state_dict(self) -> StageState:
