@@ -198,7 +198,7 @@ def evaluation_batches(
         stream = evaluation_stream(shards.index, rows_of(batches[iteration]), data)
         return spec.values(source, BatchPlan(stream, None, None))
 
-    options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+    options = PipelineOptions(batch_size, threads or decoding_threads(gpu is not None), prefetch, gpu)
     pipeline = graph.build(feed, spec, options)
     for batch in batches:
         yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch), _decoder(options, data)))
