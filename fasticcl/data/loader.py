@@ -101,7 +101,7 @@ class Loader:
         except BatchFailed as error:
             # DALI drops the whole batch and does not always name the image.
             rows = fed.get(iteration, np.empty(0, np.int64))
-            self.bad_samples.find_undecodable(rows, _decoder(self._options, self.plan.data), error)
+            self.bad_samples.find_undecodable(rows, _decoder(self.options, self.plan.data), error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:

@@ -107,7 +107,8 @@ class _Phase:
         self.inputs = [torch.empty_like(value, device=owner.device) for value in inputs]
         self.lr = torch.zeros((), device=owner.device)
         self.recorder: Recorder | None = owner.recorder()
-        self.steps, self.names = 0, ()
+        self.steps = 0
+        self.names: tuple[str, ...] = ()
         self.losses: torch.Tensor | None = None
 
     def accepts(self, stage: Stage, inputs: list[torch.Tensor]) -> bool:
