@@ -223,8 +223,7 @@ class Engine(ConfigSection):
     device: Device = "auto"
     """auto, cpu or gpu. auto: the GPU if there is one."""
     workers: Count | None = None
-    """Threads that decode and augment images. None: one per available core, but up to three fewer with a GPU,
-    because other threads need these cores."""
+    """Threads that decode and augment images. None: one per available core, or up to 3 fewer with a GPU."""
     prefetch: Count = 3
     """Batches that the pipeline prepares in advance."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
