@@ -9,6 +9,7 @@ from fasticcl.predict.batches import image_batches
 from fasticcl.predict.inputs import ImageInput
 from fasticcl.predict.predictions import Prediction
 from fasticcl.system.machine import Machine
+from fasticcl.system.precision import float32_convolutions
 from fasticcl.system.resources import decoding_threads
 
 
@@ -21,7 +22,7 @@ def predict(
     batch_size: int,
     threads: int | None,
 ) -> Iterator[Prediction]:
-    """Yield a prediction for every image, in the order of the images.
+    """Yield a prediction for every image, in the order of the images, computed in float32 on every device.
 
     Args:
         model: the network and its description.
@@ -40,8 +41,8 @@ def predict(
         gpu=machine.gpu,
     )
     for batch in batches:
-        with torch.inference_mode():
-            logits = network(batch.x).logits  # float32 on every device, as in evaluation
+        with torch.inference_mode(), float32_convolutions():
+            logits = network(batch.x).logits
             top_logits, top_labels = logits.topk(min(topk, len(classes)), dim=1)
             # Not softmax: after it, torch's threads spin for milliseconds on the cores that decode.
             probabilities = (top_logits - logits.logsumexp(dim=1, keepdim=True)).exp()
