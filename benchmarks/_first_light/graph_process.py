@@ -78,13 +78,15 @@ def capture(setup: Setup, report: Report) -> None:
     """Capture graphs in the mode thread_local while DALI decodes and frees earlier batches."""
     batches = photograph_workload(setup, "resnet18", 64, 224).loader().batches("interpolative")
     x = torch.full((512, 512), 1 / 512, device="cuda")
+    y = x @ x  # creates the handle and the workspace of cuBLAS before the first capture
     torch.cuda.synchronize()
     right = 0
     for number in range(_CAPTURES):
-        next(batches)  # the previous batch is freed in a thread of DALI
+        batch = next(batches)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             y = x
+            del batch  # DALI frees it in a thread of its own, during the capture
             for _ in range(20):
                 y = y @ x
         graph.replay()

@@ -118,7 +118,7 @@ def test_missing_packages_of_the_demo_alone_are_no_failure(finished):
 def test_the_cpu_gives_equal_images_in_every_shape(finished):
     rows, _ = finished
     graph = rows["graph"]["figures"]
-    assert len(graph) == 7 * 4
+    assert len(graph) == 7 * 4 + 3
     for figures in graph.values():
         assert figures == {"mean_levels": 0, "max_levels": 0, "labels_and_lambda_equal": True}
     for figures in rows["held outputs"]["figures"].values():

@@ -12,6 +12,12 @@ from nvidia.dali import Pipeline, fn, types
 from fasticcl.data.dali.errors import DALI_ERRORS, BatchFailed, explain
 from fasticcl.errors import TrainingFailed
 
+_CHUNK = 31
+"""Largest number of images that are decoded together.
+
+DALI 2.4 parses the headers of 32 or more images on several threads. A header that it cannot parse ends the
+batch and frees memory that the other threads still use, which crashes the process.
+"""
 _MAX_REJECTED_BY_GPU = 8
 """Maximum number of images in a batch that only the GPU rejects. With more, the GPU is at fault."""
 
@@ -23,7 +29,9 @@ def decoder_options(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
         gpu: device number, or None for the CPU.
         hw_decoder_load: share of the images that the JPEG engine of a GPU decodes.
     """
-    # The conversion stores every image upright.
+    # The conversion stores every image upright. jpeg_fancy_upsampling and use_fast_idct stay off. A GPU then
+    # repeats chroma samples that a CPU interpolates, which changes pixels by 0.3 to 1.5 of 256 levels on
+    # average. With fancy upsampling, nvImageCodec 0.9 with nvJPEG 12.4 would decode regions on the CPU.
     shared = {"output_type": types.RGB, "adjust_orientation": False}
     if gpu is None:
         return {"device": "cpu", **shared}
@@ -41,24 +49,15 @@ class Decoder:
     hw_decoder_load: float = 0.0
     """Share of the images that the JPEG engine of a GPU decodes."""
 
-    @property
-    def chunk(self) -> int:
-        """The largest number of images that are decoded together.
-
-        DALI 2.4 parses the headers of a larger batch on several threads. A header that it cannot parse ends
-        the batch and frees memory that the other threads still use.
-        """
-        return 4 * (self.threads + 1)
-
-    def batches(self, encoded: Sequence[NDArray[np.uint8]], chunk: int | None = None) -> Iterator[Any]:
-        """Yield DALI batches of at most ``chunk`` decoded RGB images [height, width, 3].
+    def batches(self, encoded: Sequence[NDArray[np.uint8]], size: int) -> Iterator[Any]:
+        """Yield DALI batches of at most ``size`` decoded RGB images [height, width, 3].
 
         Raises:
             BatchFailed: DALI cannot decode the next batch, perhaps because of an image.
             TrainingFailed: memory, the GPU or a library is the cause.
         """
         try:
-            yield from self._batches(encoded, chunk or self.chunk)
+            yield from self._batches(encoded, size)
         except DALI_ERRORS as error:
             raise explain(error) from error
 
@@ -83,7 +82,7 @@ def decoded(encoded: Sequence[NDArray[np.uint8]], threads: int) -> list[NDArray[
         BatchFailed: an image cannot be decoded.
         TrainingFailed: memory or a library is the cause.
     """
-    batches = Decoder(threads).batches(encoded)
+    batches = Decoder(threads).batches(encoded, _CHUNK)
     return [np.array(batch.at(position)) for batch in batches for position in range(len(batch))]
 
 
@@ -96,14 +95,14 @@ def undecodable(encoded: Sequence[NDArray[np.uint8]], decoder: Decoder) -> list[
         TrainingFailed: DALI failed for another reason.
     """
     everything = range(len(encoded))
-    on_cpu = [*_search(encoded, everything, replace(decoder, gpu=None), decoder.chunk)]
+    on_cpu = [*_search(encoded, everything, replace(decoder, gpu=None), _CHUNK)]
     if decoder.gpu is None:
         return on_cpu
     # The GPU decides, because it may accept other images. Its pipelines start slowly, so the images that the
     # CPU rejects are tried one by one, and the others are usually decoded by a single pipeline.
     rejected = [*_search(encoded, on_cpu, decoder, 1)]
     others = [position for position in everything if position not in on_cpu]
-    only_by_gpu = [*islice(_search(encoded, others, decoder, decoder.chunk), _MAX_REJECTED_BY_GPU + 1)]
+    only_by_gpu = [*islice(_search(encoded, others, decoder, _CHUNK), _MAX_REJECTED_BY_GPU + 1)]
     if len(only_by_gpu) > _MAX_REJECTED_BY_GPU:
         raise TrainingFailed(
             f"The GPU cannot decode more than {_MAX_REJECTED_BY_GPU} images of a batch that the CPU decodes. "

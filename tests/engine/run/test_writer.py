@@ -2,12 +2,13 @@
 
 import copy
 import errno
+import json
 import threading
 
 import pytest
 import torch
 
-from fasticcl.engine.run import checkpoint
+from fasticcl.engine.run import checkpoint, writer
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.writer import RunWriter
@@ -15,7 +16,8 @@ from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.errors import UserError
 from fasticcl.resolve import resolve
-from fasticcl.system.machine import choose_machine
+from fasticcl.system.jpeg_engine import JpegEngines
+from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
 from tests.support.small_runs import equal, metrics, resume, same_weights
 
@@ -168,3 +170,18 @@ def test_finished_run_without_checkpoint_cannot_be_resumed(train, tmp_path):
     with pytest.raises(UserError, match=r"is finished and its checkpoint last\.pt is missing"):
         resume(tmp_path)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("engines", "recorded"),
+    [(JpegEngines(8, 1), 8), (JpegEngines(None, reason="status 6"), "unknown: status 6")],
+)
+def test_environment_on_a_gpu_has_the_jpeg_engines(tmp_path, monkeypatch, engines, recorded):
+    monkeypatch.setattr(writer, "query_jpeg_engines", lambda: engines)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100")
+    for device in ("cuda:0", "cpu"):
+        machine = Machine(torch.device(device), bfloat16=False, mode="off")
+        writer.RunWriter(RunFolder(tmp_path, resolve("demo"))).record_environment(machine)
+    on_gpu, on_cpu = map(json.loads, (tmp_path / "environment.jsonl").read_text().splitlines())
+    assert on_gpu["jpeg_engines"] == recorded
+    assert "jpeg_engines" not in on_cpu
