@@ -230,9 +230,8 @@ class Engine(ConfigSection):
     """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "off", "on", "step", "cuda-graphs"] = "auto"
     """torch.compile. on: compile forward passes. step: also compile losses and centroids. cuda-graphs: also
-    replay forward passes as CUDA graphs. auto: on a GPU, off for a short run, on for a longer one, and for a
-    long one the fastest of off, on and step in a short trial. On a CPU, auto means off, because compilation
-    takes minutes."""
+    replay forward passes as CUDA graphs. auto: on a GPU, off for a short run, then on, and for a long run the
+    fastest of off, on and step in a short trial. On a CPU, off, because compilation takes minutes."""
     sync_bn: bool = False
     """Compute batch-normalisation statistics over all ranks instead of separately on each rank."""
     save_every: Interval = "15m"
