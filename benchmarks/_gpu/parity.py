@@ -2,39 +2,48 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache, partial
+from typing import Any
 
 import torch
 
-from _gpu.bench import BOTH, Bench, Figures
+from _gpu.bench import BOTH, Bench, Figures, Row
 from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import CacheLocation
 from fasticcl.data.loader import Loader
-from fasticcl.data.plan import PHASES, Plan
+from fasticcl.data.plan import PHASES, Phase, Plan
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.shards.reader import Shards
 from fasticcl.system.machine import Machine
 
+Vectors = Mapping[str, torch.Tensor]
 
-def graph(bench: Bench) -> Figures:
+
+def graph(bench: Bench) -> list[Row]:
     """Compare images in grey levels from 0 to 255, and all other outputs bit by bit."""
-    shards = Shards(bench.shards, "train")
-    base = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
-    kinds: dict[str, tuple[Data, CacheLocation]] = {
-        "plain": (base, "off"),
-        "jitter": (base.model_copy(update={"color_jitter": (0.4, 0.4, 0.4)}), "off"),
-        "pad": (base.model_copy(update={"crop": "pad"}), "off"),
-        "kept": (base, "device"),
-    }
-    figures: Figures = {}
-    for kind, (data, location) in kinds.items():
+
+    def compare(change: dict[str, Any], location: CacheLocation, phase: Phase) -> Figures:
+        shards = Shards(bench.shards, "train")
+        data = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
+        data = data.model_copy(update=change)
         plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
-        for phase in PHASES:
-            loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, cache_location=location)
-            one, two = (next(loader.batches(phase)) for loader in loaders)
-            figures[f"{kind} {phase}"] = difference(one, two, data)
-    return figures
+        loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, cache_location=location)
+        one, two = (next(loader.batches(phase)) for loader in loaders)
+        return difference(one, two, data)
+
+    kinds: dict[str, tuple[dict[str, Any], CacheLocation]] = {
+        "plain": ({}, "off"),
+        "jitter": ({"color_jitter": (0.4, 0.4, 0.4)}, "off"),
+        "pad": ({"crop": "pad"}, "off"),
+        "cached": ({}, "device"),
+    }
+    return [
+        Row(f"{kind}, {phase}", 2, partial(compare, *settings, phase), "graph")
+        for kind, settings in kinds.items()
+        for phase in PHASES
+    ]
 
 
 def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -> Figures:
@@ -50,43 +59,50 @@ def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -
     return {"mean_levels": float(every.mean()), "max_levels": float(every.max()), "rest_equal": same}
 
 
-def step(bench: Bench) -> Figures:
+def step(bench: Bench) -> list[Row]:
     """Take one step of each phase from the same weights on the same images and compare the results."""
-    workload = bench.workload(*bench.sizes.parity, "engine.precision=float32", "engine.compile=off")
-    cpu, device = torch.device("cpu"), bench.torch_device
+    cpu, device = Machine(torch.device("cpu"), bfloat16=False, mode="off"), bench.torch_device
     machines = {
         "float32": Machine(device, bfloat16=False, mode="off"),
         "bfloat16": Machine(device, bfloat16=True, mode="off"),
         "compiled": Machine(device, bfloat16=True, mode="on"),
         "compiled with losses": Machine(device, bfloat16=True, mode="step"),
     }
-    tf32 = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    figures: Figures = {}
-    try:
-        for phase in BOTH:
-            loader = replace(workload, machine=Machine(cpu, bfloat16=False, mode="off")).loader()
-            batch = next(loader.batches(phase))
-            torch.manual_seed(0)
-            reference = Representation(workload.config, workload.num_classes, Machine(cpu, False, "off"))
-            begun = {name: value.clone() for name, value in reference.network.state_dict().items()}
-            expected = one_step(reference, batch)
-            for name, machine in machines.items():
-                if machine.compiled and (bench.gpu is None or phase == "warmup"):
-                    continue  # compiling takes minutes on a CPU
-                stage = Representation(workload.config, workload.num_classes, machine)
-                stage.network.load_state_dict(begun)
-                figures[f"{name} {phase}"] = compare_steps(expected, one_step(stage, moved(batch, device)))
-    finally:
-        torch.backends.cudnn.allow_tf32 = tf32
-    return figures
+    settings = ("engine.precision=float32", "engine.compile=off")
+    opened = cache(lambda: bench.workload(*bench.sizes.parity, *settings))
+
+    @cache
+    def reference(phase: Phase) -> tuple[Batch | StreamBatch, Vectors, Vectors]:
+        """Return a batch, initial weights, and the results of a step on the CPU."""
+        batch = next(replace(opened(), machine=cpu).loader().batches(phase))
+        torch.manual_seed(0)
+        stage = Representation(opened().config, opened().num_classes, cpu)
+        begun = {name: value.clone() for name, value in stage.network.state_dict().items()}
+        return batch, begun, one_step(stage, batch)
+
+    def compare(machine: Machine, phase: Phase) -> Figures:
+        batch, begun, expected = reference(phase)
+        stage = Representation(opened().config, opened().num_classes, machine)
+        stage.network.load_state_dict(begun)
+        tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        try:
+            return compare_steps(expected, one_step(stage, moved(batch, device)))
+        finally:
+            torch.backends.cudnn.allow_tf32 = tf32
+
+    return [
+        Row(f"{name}, {phase}", 25 if machine.compiled else 5, partial(compare, machine, phase))
+        for phase in BOTH
+        for name, machine in machines.items()
+        if not machine.compiled or (bench.gpu is not None and phase == "interpolative")  # minutes on a CPU
+    ]
 
 
 def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBatch:
     return type(batch)(**{name: value.to(device) for name, value in vars(batch).items()})
 
 
-def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, torch.Tensor]:
+def one_step(stage: Representation, batch: Batch | StreamBatch) -> Vectors:
     """Return the losses of a step, its gradient, and the weights and centroids after it, as vectors."""
     stage.train_mode()
     set_lr(stage.optimizer, 0.1)
@@ -99,7 +115,7 @@ def one_step(stage: Representation, batch: Batch | StreamBatch) -> dict[str, tor
     return {name: value.detach().cpu().double() for name, value in {**losses, **vectors}.items()}
 
 
-def compare_steps(expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor]) -> Figures:
+def compare_steps(expected: Vectors, actual: Vectors) -> Figures:
     """Return the relative distance of each quantity from that of the CPU."""
     relative = {}
     for name, value in expected.items():

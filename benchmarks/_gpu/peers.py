@@ -1,47 +1,79 @@
 """Loader and step compared with implementations in plain torch and torchvision."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
-from _gpu.bench import NO_JITTER, Bench, Figures
-from _gpu.torch_baseline import AHEAD, EagerStep, two_samplers
-from fasticcl.bench.measure import Task, interleaved_throughput
+import torch
+
+from _gpu.bench import NO_JITTER, Bench, Figures, Row
+from _gpu.networks import ratio, to_figures
+from _gpu.torch_baseline import AHEAD, EagerStep, plain_step, two_samplers
+from fasticcl.bench.measure import Task, Timing
+from fasticcl.bench.suite import ignore_status
 from fasticcl.bench.synthetic_images import write_files
-from fasticcl.bench.training import loader_task, loader_warmup, step_task
-from fasticcl.data.batch import Batch, synthetic_batch
+from fasticcl.bench.training import STEP_WARMUP, loader_task, loader_warmup, step_task
+from fasticcl.bench.workload import Workload
+from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
 
 
-def peers(bench: Bench) -> Figures:
-    """Measure fasticcl and the peers in interleaved runs: loaders, then steps."""
-    sizes, device = bench.sizes, bench.torch_device
-    write_files(bench.images, bench.folder / "files")
-    common = (bench.folder / "files/train", sizes.batch_size, sizes.workers, sizes.side, device)
-    sources = {
-        "pillow": two_samplers(*common, encoded=False),
-        "decode_jpeg": two_samplers(*common, encoded=True),
-    }
-    workload = bench.workload("imagenet-lt", sizes.eager, sizes.batch_size, NO_JITTER)
-    loaders: dict[str, Task] = {"ours": loader_task(workload, "interpolative")}
-    loaders |= {name: forever(source) for name, source in sources.items()}
-    queue = {"ours": loader_warmup(workload.config)} | dict.fromkeys(sources, AHEAD * sizes.workers + 2)
-    batch = synthetic_batch("interpolative", sizes.batch_size, sizes.side, workload.num_classes, device)
-    assert isinstance(batch, Batch)
-    eager = EagerStep(sizes.eager, workload.num_classes, device)
-    steps: dict[str, Task] = {"ours": step_task(workload, "interpolative"), "eager": repeated(eager, batch)}
-    figures: Figures = {}
-    for title, tasks, before in (("loader", loaders, queue), ("step", steps, dict.fromkeys(steps, 2))):
-        rates = interleaved_throughput(
-            {name: after_pause(task, sizes.pause) for name, task in tasks.items()},
-            repeats=sizes.repeats,
-            seconds=sizes.seconds,
-            warmup=before,
-            synchronize=workload.machine.synchronize,
-        )
-        figures[title] = {name: each.to_dict() for name, each in rates.items()}
-        for name in [name for name in rates if name != "ours"]:
-            pairs = zip(rates["ours"].runs, rates[name].runs, strict=True)
-            figures[title][f"ours / {name}"] = [ours / other for ours, other in pairs]
-    return figures
+def bare(bench: Bench) -> list[Row]:
+    """Measure a bare step of torchvision's network: one forward pass, cross-entropy, backward pass, SGD."""
+
+    def measure() -> Figures:
+        workload = subject(bench)
+        classes, device = workload.num_classes, workload.machine.device
+        batch = synthetic_batch("warmup", bench.sizes.batch_size, bench.sizes.side, classes, device)
+        step = plain_step(workload.config.method.encoder, classes, device, bench.sizes.compiled)
+        return compare(bench, workload, {"bare": repeated(step, batch)}, {"bare": STEP_WARMUP})
+
+    return [Row("step", 40, measure)]
+
+
+def peers(bench: Bench) -> list[Row]:
+    """Measure fasticcl and a peer in interleaved runs: two loaders, then the step of research code."""
+
+    @cache
+    def files() -> Path:
+        write_files(bench.images, bench.folder / "files")
+        return bench.folder / "files/train"
+
+    def loader(name: str, encoded: bool) -> Figures:
+        sizes, workload = bench.sizes, subject(bench)
+        device = bench.torch_device
+        source = two_samplers(files(), sizes.batch_size, sizes.workers, sizes.side, device, encoded)
+        tasks = {"ours": loader_task(workload, "interpolative"), name: forever(source)}
+        queues = {"ours": loader_warmup(workload.config), name: AHEAD * sizes.workers + 2}
+        return compare(bench, workload, tasks, queues)
+
+    def step() -> Figures:
+        sizes, workload, device = bench.sizes, subject(bench), bench.torch_device
+        batch = synthetic_batch("interpolative", sizes.batch_size, sizes.side, workload.num_classes, device)
+        eager = EagerStep(workload.config.method.encoder, workload.num_classes, device)
+        tasks = {"ours": step_task(workload, "interpolative"), "research code": repeated(eager, batch)}
+        return compare(bench, workload, tasks, dict.fromkeys(tasks, STEP_WARMUP))
+
+    return [
+        Row("loader and decode_jpeg", 25, partial(loader, "decode_jpeg", True)),
+        Row("loader and Pillow", 28, partial(loader, "Pillow", False)),
+        Row("step and research code", 35, step),
+    ]
+
+
+def subject(bench: Bench) -> Workload:
+    return bench.workload("imagenet-lt", bench.sizes.peers, bench.sizes.batch_size, NO_JITTER)
+
+
+def compare(bench: Bench, workload: Workload, tasks: dict[str, Task], warmup: dict[str, int]) -> Figures:
+    """Return the rates of interleaved runs, and our rate divided by that of each other system."""
+    paused = {name: after_pause(task, bench.sizes.pause) for name, task in tasks.items()}
+    timing = Timing(bench.sizes.peer_repeats, bench.sizes.seconds, ignore_status)
+    rates = timing(paused, warmup, workload.machine.synchronize)
+    others = [name for name in rates if name != "ours"] if "ours" in rates else []
+    ratios = {f"ours / {name}": ratio(rates["ours"], rates[name]) for name in others}
+    return {**to_figures(rates), **ratios, "settings": workload.settings()}
 
 
 def forever(source: Iterator[Batch]) -> Task:
@@ -54,7 +86,7 @@ def forever(source: Iterator[Batch]) -> Task:
     return start
 
 
-def repeated(step: EagerStep, batch: Batch) -> Task:
+def repeated(step: Callable[[Any], object], batch: Batch | StreamBatch) -> Task:
     def start() -> Iterator[int]:
         while True:
             step(batch)
@@ -64,8 +96,12 @@ def repeated(step: EagerStep, batch: Batch) -> Task:
 
 
 def after_pause(task: Task, seconds: float) -> Task:
+    """Return a task that starts when the previous system is idle and its GPU memory is free."""
+
     def start() -> Iterator[int]:
         time.sleep(seconds)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # two sets of activations would not fit
         yield from task()
 
     return start

@@ -4,23 +4,48 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement."""
+
+    name: str
+    seconds: float
+    """Estimated duration on an H100."""
+    measure: Callable[[], Figures]
+    kind: str = ""
+    """The last row of the same part and kind gives the estimate of the next. Empty: no row is similar."""
 
 
 class Rows:
     """Appends rows to a file of JSON lines and checks the deadline of the benchmark.
 
     Args:
-        file: the file. An existing file is replaced.
+        file: the file.
         budget: seconds after which no row starts.
         clock: returns the time in seconds.
+        began: the time at which another process started this benchmark. Its rows are kept. None: now, and an
+            existing file is replaced.
     """
 
-    def __init__(self, file: Path, budget: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        file: Path,
+        budget: float,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+    ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.clock, self.began, self.budget = clock, clock(), budget
-        self._file = open(file, "w", encoding="utf-8")  # noqa: SIM115  open until the process ends
+        self.file, self.clock, self.budget = file, clock, budget
+        self.began = clock() if began is None else began
+        if began is None:
+            file.write_bytes(b"")
 
     @property
     def elapsed(self) -> float:
@@ -34,17 +59,21 @@ class Rows:
     def write(self, part: str, row: str, figures: Mapping[str, Any]) -> None:
         """Append a row, and return when it is on disk."""
         line = {"part": part, "row": row, "at": round(self.elapsed, 1), **figures}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        content = self.file.read_bytes()
+        # A killed process may have left an incomplete line.
+        start = "" if not content or content.endswith(b"\n") else "\n"
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(f"{start}{json.dumps(line)}\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file, without an incomplete last line."""
+    """Return the rows of a file, without lines that a killed process left incomplete."""
     rows = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
-            break
+            continue
     return rows

@@ -1,7 +1,7 @@
-"""Loaders and training step in plain torch and torchvision, as baselines for `gpu.py`."""
+"""Loaders and training steps in plain torch and torchvision, as baselines for `gpu.py`."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from fasticcl.data.batch import Batch
+from fasticcl.data.batch import Batch, StreamBatch
 
 LISTED = 50  # repetitions of each image in an epoch, so the end of an epoch hardly costs time
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -155,3 +155,26 @@ class EagerStep:
     def _forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.encoder(images)
         return self.classifier(features), F.normalize(self.projection(features), dim=1)
+
+
+def plain_step(
+    encoder: str, num_classes: int, device: torch.device, compiled: bool
+) -> Callable[[StreamBatch], None]:
+    """Return a step of a torchvision classifier in bfloat16 and channels_last, without a wait for the device.
+
+    It is a bound for the step of any method with this network.
+    """
+    model = torchvision.models.get_model(encoder, weights=None, num_classes=num_classes)
+    model = model.to(device).to(memory_format=torch.channels_last).train()
+    forward = torch.compile(model) if compiled else model
+    fused = device.type == "cuda"
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=fused)
+
+    def step(batch: StreamBatch) -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = forward(batch.x)
+        F.cross_entropy(logits.float(), batch.y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step

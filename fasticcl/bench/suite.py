@@ -14,6 +14,7 @@ from fasticcl.bench.workload import Workload, open_workload
 from fasticcl.data.plan import PHASES, Phase
 from fasticcl.errors import UserError, nearest
 from fasticcl.system.hardware import hardware
+from fasticcl.system.machine import MODES
 
 BENCHMARKS = ("plan", "loader", "step", "train", "convert", "all")
 QUIET = 0.5  # load average above which other work disturbs the measurement
@@ -157,6 +158,12 @@ def _result(
             "the parts come from a second pass that waits for the device after each part, so they add up to "
             f"more than an unmodified step. A log line is written only every {every} steps"
         )
+        mode = training.parts_mode(workload.machine.mode)
+        if mode != workload.machine.mode:
+            notes.append(
+                f"the parts are measured in the mode {mode} ({MODES[mode]}), because the mode "
+                f"{workload.machine.mode} compiles the whole step"
+            )
         notes += [f"{name}: {training.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
     return Result(
         workload.settings(),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from fasticcl.data.dali import graph
+from fasticcl.data.dali.decoding import Decoder, undecodable
+from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.data.plan import Phase, Plan, StreamPlan
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import DamagedImages, Shards
@@ -68,24 +69,25 @@ class BadSamples:
                 f"Convert {self.shards.folder.parent} again, or raise data.max_bad_samples."
             )
 
-    def find_undecodable(self, rows: NDArray[np.integer], error: RuntimeError) -> None:
+    def find_undecodable(self, rows: NDArray[np.integer], decoder: Decoder, error: BatchFailed) -> None:
         """Report the images of a failed batch that cannot be decoded.
 
         Args:
             rows: rows of the images that were fed.
-            error: the error that DALI raised.
+            decoder: the decoder of the pipeline that failed.
+            error: the error of the batch.
 
         Raises:
-            TrainingFailed: all images can be decoded and the batch failed for another reason, or more
-                images than ``max_bad_samples`` are unreadable.
+            BatchFailed: ``error``, if all images can be decoded.
+            TrainingFailed: more images than ``max_bad_samples`` are unreadable, or DALI failed for another
+                reason than an image.
         """
         # Another rank may have reported some of them after the batch was fed.
-        undecodable = [
-            row for row in np.unique(rows).tolist() if row in self._rows or not _decodes(self.shards, row)
-        ]
-        if not undecodable:
-            raise TrainingFailed(f"A batch could not be decoded: {str(error).splitlines()[0]}") from error
-        self.report(undecodable, "cannot be decoded")
+        known = np.intersect1d(rows, self.rows)
+        found = unreadable_rows(self.shards, np.setdiff1d(rows, known), decoder)
+        if not found and not len(known):
+            raise error
+        self.report(found, "cannot be decoded")
 
     def substitute_in(self, stream: StreamPlan, phase: Phase, epoch: int, step: int) -> StreamPlan:
         """Return the plan of a stream with substitutes for all images known to be unreadable.
@@ -111,13 +113,20 @@ class BadSamples:
         return next(image for image in substitutes if int(image.rows[0]) not in self._rows)
 
 
-def undecodable_names(shards: Shards, rows: NDArray[np.integer]) -> list[str]:
-    """Return the names of the images that cannot be decoded."""
-    return [shards.name(row) for row in rows.tolist() if not _decodes(shards, row)]
+class UnreadableImages(TrainingFailed):
+    """Images that cannot be read and that have no substitute, because they are evaluated."""
 
 
-def _decodes(shards: Shards, row: int) -> bool:
+def unreadable_rows(shards: Shards, rows: NDArray[np.integer], decoder: Decoder) -> list[int]:
+    """Return the rows of the images that are damaged or cannot be decoded, sorted.
+
+    Raises:
+        TrainingFailed: DALI failed for another reason than an image.
+    """
+    rows = np.unique(rows)
     try:
-        return graph.decodes(shards.read(np.array([row]))[0])
-    except DamagedImages:  # damaged after it was fed
-        return False
+        images = shards.graph_input(rows)
+    except DamagedImages as error:  # damaged after they were fed
+        others = np.setdiff1d(rows, error.rows)
+        return sorted([*error.rows, *unreadable_rows(shards, others, decoder)])
+    return rows[undecodable(images, decoder)].tolist()

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fasticcl.data.dali import graph
-from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.data.bad_samples import UnreadableImages
+from fasticcl.data.dali.decoding import Decoder, decoded, undecodable
+from fasticcl.data.dali.errors import BatchFailed
+from fasticcl.errors import UserError
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.rank_environment import local_world_size
-from fasticcl.system.resources import available_cores, memory_left
+from fasticcl.system.resources import decoding_threads, memory_left
 
 CacheLocation = Literal["off", "host", "device"]
 """Memory that caches decoded images: none, host memory or device memory."""
@@ -95,14 +97,16 @@ def evaluation_cache(shards: Shards, location: CacheLocation = "host", gpu: int 
     """Return a cache of all images of an evaluated split.
 
     Raises:
-        TrainingFailed: an image cannot be read.
+        UnreadableImages: an image cannot be read.
+        TrainingFailed: DALI failed for another reason.
     """
 
     def fail(rows: list[int], reason: str) -> None:
         names = ", ".join(shards.name(row) for row in rows)
-        raise TrainingFailed(f"{names}: {reason}. Convert {shards.folder.parent} again.")
+        raise UnreadableImages(f"{names}: {reason}. Convert {shards.folder.parent} again.")
 
-    return Cache(shards, np.arange(len(shards)), available_cores(), fail, location=location, gpu=gpu)
+    threads = decoding_threads(gpu is not None)
+    return Cache(shards, np.arange(len(shards)), threads, fail, location=location, gpu=gpu)
 
 
 def _decoded(
@@ -110,15 +114,14 @@ def _decoded(
 ) -> list[tuple[int, NDArray[np.uint8]]]:
     """Return rows and their decoded images, without the unreadable ones."""
     try:
-        images = shards.read(rows)
+        images = shards.graph_input(rows)
     except DamagedImages as error:
         bad, reason = error.rows, error.reason
     else:
         try:
-            return [*zip(rows.tolist(), graph.decoded(images, threads), strict=True)]
-        except RuntimeError:
-            bad = [row for row, image in zip(rows.tolist(), images, strict=True) if not graph.decodes(image)]
-            reason = "cannot be decoded"
+            return [*zip(rows.tolist(), decoded(images, threads), strict=True)]
+        except BatchFailed:
+            bad, reason = rows[undecodable(images, Decoder(threads))].tolist(), "cannot be decoded"
             if not bad:
                 raise
     report_bad(bad, reason)

@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.bad_samples import BadSamples, undecodable_names
+from fasticcl.data.bad_samples import BadSamples
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali import graph
+from fasticcl.data.dali.decoding import Decoder
+from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
-from fasticcl.errors import TrainingFailed
+from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import available_cores, decoding_threads
 
 
 class Loader:
@@ -35,13 +36,15 @@ class Loader:
             they are decoded in every epoch.
         warn: called once per unreadable image with a message that names it.
         max_steps: maximum number of steps per epoch, or None for no limit.
-        threads: threads that decode and augment, or None for one per core.
+        threads: threads that decode and augment, or None for the number of `decoding_threads`.
         prefetch: number of batches prepared in advance.
         gpu: device number, or None for the CPU.
+        copy_outputs: True if training captures CUDA graphs, see `PipelineOptions`.
 
     Attributes:
         steps: steps per epoch.
         bad_samples: the unreadable images found so far.
+        options: size and resources of the pipelines.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Loader:
         threads: int | None = None,
         prefetch: int = 3,
         gpu: int | None = None,
+        copy_outputs: bool = False,
     ) -> None:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, max_steps or plan.steps_per_epoch)
@@ -62,7 +66,9 @@ class Loader:
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
         batch_size = plan.part.stop - plan.part.start
-        self._options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+        threads = threads or decoding_threads(gpu is not None)
+        self.options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
+        self._decoder = Decoder(threads, gpu, plan.data.hw_decoder_load)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
@@ -70,7 +76,8 @@ class Loader:
         The pipeline prefetches across the ends of epochs. Close or delete the iterator to stop it.
 
         Raises:
-            TrainingFailed: too many images, or all images of a class, are unreadable.
+            TrainingFailed: too many images, or all images of a class, are unreadable, or DALI failed for
+                another reason.
         """
         kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
@@ -83,7 +90,7 @@ class Loader:
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
         """Return the names of the images of a step in the shards, for both streams."""
-        rows = [stream.rows for stream in self._planned(phase, epoch * self.steps + step).streams]
+        rows = [stream.rows for stream in self.planned(phase, epoch * self.steps + step).streams]
         return [self.shards.name(row) for row in np.concatenate(rows).tolist()]
 
     def _try(
@@ -92,9 +99,10 @@ class Loader:
         """Return the next outputs, or None if the batch has undecodable images, which are then reported."""
         try:
             return pipeline.tensors()
-        except RuntimeError as error:
+        except BatchFailed as error:
             # DALI drops the whole batch and does not always name the image.
-            self.bad_samples.find_undecodable(fed[iteration], error)
+            rows = fed.get(iteration, np.empty(0, np.int64))
+            self.bad_samples.find_undecodable(rows, self._decoder, error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
@@ -104,7 +112,7 @@ class Loader:
 
         def feed(iteration: int) -> list[Any]:
             while True:
-                planned = self._planned(phase, first + iteration)
+                planned = self.planned(phase, first + iteration)
                 try:
                     values = spec.values(source, planned)
                 except DamagedImages as error:
@@ -113,7 +121,7 @@ class Loader:
                     fed[first + iteration] = np.concatenate([stream.rows for stream in planned.streams])
                     return values
 
-        return graph.build(feed, spec, self._options), fed
+        return graph.build(feed, spec, self.options), fed
 
     def _source(self) -> Shards | Cache:
         """Return the source of the images: the shards, or the cache, which the first call fills."""
@@ -124,14 +132,15 @@ class Loader:
             self._cache = Cache(
                 self.shards,
                 self.plan.rows,
-                self._options.threads,
+                self.options.threads,
                 self.bad_samples.report,
                 location=self._cache_location,
-                gpu=self._options.gpu,
+                gpu=self.options.gpu,
             )
         return self._cache
 
-    def _planned(self, phase: Phase, iteration: int) -> BatchPlan:
+    def planned(self, phase: Phase, iteration: int) -> BatchPlan:
+        """Return the plan of an iteration, counted over all epochs, without unreadable images."""
         epoch, step = divmod(iteration, self.steps)
         planned = self.plan.batch(phase, epoch, step)
         if not self.bad_samples:
@@ -141,80 +150,6 @@ class Loader:
             for stream in (planned.agnostic, planned.aware)
         )
         return replace(planned, agnostic=agnostic, aware=aware)
-
-
-def evaluation_batches(
-    shards: Shards,
-    data: Data,
-    *,
-    rows: NDArray[np.int64] | None = None,
-    cache: Cache | None = None,
-    batch_size: int,
-    threads: int | None = None,
-    prefetch: int = 3,
-    gpu: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[StreamBatch]:
-    """Yield every image of a split once.
-
-    The graph is that of training, with centre crops instead of random choices.
-
-    Args:
-        shards: the split.
-        data: image size, resize and normalisation settings.
-        rows: rows of the index in the order in which they are yielded, or None for all in index order.
-        cache: the decoded images of the split, or None to read them from the shards.
-        batch_size: images per batch. The last batch may be smaller.
-        threads: threads that decode and resize, or None for one per core.
-        prefetch: number of batches prepared in advance.
-        gpu: device number, or None for the CPU.
-        rank, world_size: each rank yields every ``world_size``-th batch.
-
-    Raises:
-        TrainingFailed: an image cannot be read. It is not skipped, because that would change the accuracy.
-    """
-    source = cache or shards
-    spec = GraphSpec.evaluation(data, source)
-    size = len(shards) if rows is None else len(rows)
-    batches = range(rank, -(-size // batch_size), world_size)
-
-    def rows_of(batch: int) -> NDArray[np.int64]:
-        positions = np.arange(batch * batch_size, min((batch + 1) * batch_size, size))
-        return positions if rows is None else rows[positions]
-
-    def feed(iteration: int) -> list[Any]:
-        if iteration >= len(batches):
-            raise StopIteration
-        stream = evaluation_stream(shards.index, rows_of(batches[iteration]), data)
-        return spec.values(source, BatchPlan(stream, None, None))
-
-    options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
-    pipeline = graph.build(feed, spec, options)
-    for batch in batches:
-        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch)))
-
-
-def _evaluated_tensors(
-    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64]
-) -> list[torch.Tensor]:
-    """Return the next outputs, which come from these rows.
-
-    Raises:
-        TrainingFailed: an image cannot be read.
-    """
-    try:
-        return pipeline.tensors()
-    except DamagedImages as error:
-        raise TrainingFailed(f"{error}. Convert {shards.folder.parent} again.") from None
-    except RuntimeError as error:
-        names = undecodable_names(shards, rows)
-        reason = str(error).splitlines()[0]
-        if not names:
-            raise TrainingFailed(f"A batch could not be decoded: {reason}") from error
-        raise TrainingFailed(
-            f"{', '.join(names)} cannot be decoded ({reason}). Convert {shards.folder.parent} again."
-        ) from None
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:

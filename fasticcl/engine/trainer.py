@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
+from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resume_line
 from fasticcl.engine.compile_trial import ModeChoice, RemainingSteps, choose_mode
@@ -112,8 +114,14 @@ class PreparedRun:
 
     def evaluate(self, stage: Stage) -> Metrics:
         """Return the accuracies of a stage's network."""
-        batches = evaluation_split_batches(self.config, self.dataset, self.machine)
-        return evaluate(stage.network, batches, self.dataset.train.counts, self.machine)
+        # A few batches of ``fast_dev_run`` do not justify compilation.
+        machine = replace(self.machine, mode="off") if self.config.engine.fast_dev_run else self.machine
+        return evaluate(stage.network, self.evaluation_batches, self.dataset.train.counts, machine)
+
+    @cached_property
+    def evaluation_batches(self) -> EvaluationLoader:
+        """Return this rank's batches of the evaluated split, from one pipeline for all evaluations."""
+        return evaluation_split_batches(self.config, self.dataset, self.machine, repeat=True)
 
 
 def _prepare(
@@ -159,7 +167,7 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
     display = Display(console, steps, done)
     loop = Loop(loader, prepared.evaluate, run, display)
-    with closing(prepared.loggers), loop.stop, display:
+    with closing(prepared.loggers), loop.stop, run.in_background(), display:
         final = _train_stages(loop, prepared.representation, checkpoint)
         run.ranks.flush_delayed_max()
     final.network.projection = None

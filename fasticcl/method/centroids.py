@@ -1,5 +1,7 @@
 """Class centroids (equation 1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -11,6 +13,8 @@ CentroidNorm = Literal["none", "l2", "bias_corrected"]
 
 class CentroidBank(nn.Module):
     """Exponential moving averages of the embeddings of each class, initialised with zeros.
+
+    Ranks that apply the same updates on the same kind of processor have bit-identical centroids.
 
     Args:
         num_classes: K.
@@ -60,12 +64,33 @@ class CentroidBank(nn.Module):
             z: [B, d_z] embeddings of class-agnostic images of the global batch.
             y: [B] classes, int64.
         """
-        z = z.detach().to(self.centroids.dtype)
         same = y[:, None] == y[None, :]
         later = torch.triu(same, diagonal=1).sum(dim=1)  # number of later embeddings of the same class
-        weights = (1 - self.momentum) * self.momentum ** later.to(z.dtype)
-        counts = torch.zeros_like(self.counts).index_add_(0, y, torch.ones_like(y))
-        decay = self.momentum ** counts.to(z.dtype)
-        centroids = (self.centroids * decay[:, None]).index_add_(0, y, weights[:, None] * z)
+        weights = (1 - self.momentum) * self.momentum ** later.double()
+        # A matrix product adds in the same order on every rank. index_add_ on a GPU does not, because it is
+        # atomic. Neither autocast nor TF32 applies to float64.
+        sums = (same.double() @ (weights[:, None] * z.detach())).to(self.centroids.dtype)
+        # The last embedding of a class writes the row of the class. The others write an additional row.
+        num_classes = len(self.centroids)
+        rows = torch.where(later == 0, y, num_classes)
+        sums = sums.new_zeros(num_classes + 1, sums.shape[1]).index_copy_(0, rows, sums)[:-1]
+        counts = self.counts.new_zeros(num_classes + 1).index_copy_(0, rows, same.sum(dim=1))[:-1]
+        decay = self.momentum ** counts.to(sums.dtype)
+        centroids = self.centroids * decay[:, None] + sums
         self.centroids = F.normalize(centroids, dim=1) if self.norm == "l2" else centroids
         self.counts = self.counts + counts
+
+    @contextmanager
+    def static_buffers(self) -> Iterator[None]:
+        """Keep the memory of the buffers, which `update` replaces, within a ``with`` block.
+
+        The new values are copied into the old tensors at the end of the block, which must contain the
+        backward pass.
+        """
+        centroids, counts = self.centroids, self.counts
+        try:
+            yield
+            centroids.copy_(self.centroids)
+            counts.copy_(self.counts)
+        finally:
+            self.centroids, self.counts = centroids, counts

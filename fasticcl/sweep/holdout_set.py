@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fasticcl.config import Config
-from fasticcl.data.dali import graph
+from fasticcl.data.bad_samples import UnreadableImages, unreadable_rows
+from fasticcl.data.dali.decoding import Decoder
 from fasticcl.engine.dataset import Dataset
 from fasticcl.engine.evaluate import balanced_accuracy, count_correct
 from fasticcl.engine.loaders import holdout_batches
-from fasticcl.errors import TrainingFailed
-from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.machine import Machine
+from fasticcl.system.resources import decoding_threads
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class HoldoutSet:
             warn: called with one sentence for each newly found unreadable image.
 
         Raises:
-            TrainingFailed: more than ``data.max_bad_samples`` images are unreadable.
+            TrainingFailed: more than ``data.max_bad_samples`` images are unreadable, or DALI failed for
+                another reason than an image.
         """
         rows = np.setdiff1d(dataset.holdout_rows, [*bad_rows])
         holdout = cls(config, replace(dataset, holdout_rows=rows), machine)
@@ -56,8 +57,10 @@ class HoldoutSet:
         try:
             for _ in holdout_batches(config, holdout.dataset, machine):
                 pass
-        except TrainingFailed:
-            bad = [row for row in rows.tolist() if not _is_readable(dataset.train, row)]
+        except UnreadableImages:
+            threads = config.engine.workers or decoding_threads(machine.gpu is not None)
+            decoder = Decoder(threads, machine.gpu, config.data.hw_decoder_load)
+            bad = unreadable_rows(dataset.train, rows, decoder)
             if not 0 < len(bad) <= config.data.max_bad_samples:
                 raise
             for row in bad:
@@ -82,10 +85,3 @@ class HoldoutSet:
         batches = holdout_batches(self.config, self.dataset, self.machine)
         right, seen = count_correct(encoder, classifiers, batches, self.dataset.num_classes, self.machine)
         return [balanced_accuracy(counts, seen) for counts in right]
-
-
-def _is_readable(shards: Shards, row: int) -> bool:
-    try:
-        return graph.decodes(shards.graph_input(np.array([row]))[0])
-    except DamagedImages:
-        return False

@@ -21,13 +21,14 @@ _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "b
 # The default of torch, which a user can set with TORCHDYNAMO_SUPPRESS_ERRORS.
 _SUPPRESS_ERRORS = bool(os.environ.get("TORCHDYNAMO_SUPPRESS_ERRORS"))
 
-Mode = Literal["off", "on", "step", "cuda-graphs"]
+Mode = Literal["off", "on", "step", "cuda-graphs", "captured"]
 """Compilation of a training step. The values are those of ``engine.compile``."""
 MODES: dict[Mode, str] = {
     "off": "eager",
     "on": "compiled",
     "step": "compiled with losses and centroids",
     "cuda-graphs": "compiled with CUDA graphs",
+    "captured": "captured as one CUDA graph",
 }
 """Description of each mode."""
 
@@ -53,8 +54,13 @@ class Machine:
 
     @property
     def compiled(self) -> bool:
-        """Return True if forward passes in training are compiled."""
-        return self.mode != "off"
+        """Return True if torch compiles the forward passes in training."""
+        return self.mode not in ("off", "captured")
+
+    @property
+    def captures_graphs(self) -> bool:
+        """Return True if training captures CUDA graphs, during which no thread may wait for the device."""
+        return self.mode == "cuda-graphs"
 
     def synchronize(self) -> None:
         """Wait for all kernels queued on the device."""
@@ -80,7 +86,7 @@ class Machine:
 
     def compile_forward(self, module: torch.nn.Module) -> Callable[..., Any]:
         """Return the module, compiled if the mode compiles forward passes."""
-        if self.mode in ("off", "step"):
+        if not self.compiled or self.mode == "step":
             return module
         # Inductor captures graphs in the mode "thread_local", which does not affect the threads of DALI.
         return self._compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
@@ -129,7 +135,12 @@ class Machine:
         )
         precision = "bfloat16" if self.bfloat16 else "float32"
         ranks = f"{self.ranks.world_size} ranks of " if self.ranks.world_size > 1 else ""
-        return f"{ranks}{name}, {precision}, {MODES[self.mode]}, torch {torch.__version__}"
+        mode = (
+            "eager, images prepared by torch"
+            if self.gpu is None and self.mode == "captured"
+            else MODES[self.mode]
+        )
+        return f"{ranks}{name}, {precision}, {mode}, torch {torch.__version__}"
 
 
 def _choose_mode(requested: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
@@ -142,7 +153,8 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
     """Return the machine for a configuration.
 
     The mode ``auto`` means compiled on a GPU, unless `fasticcl.engine.compile_trial.choose_mode` chooses
-    another mode for a training run, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``.
+    another mode for a training run, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``, and
+    ``captured`` means eager steps on images that torch prepares.
 
     Args:
         engine: device, precision and mode.
@@ -165,11 +177,13 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         )
     if use_gpu:
         torch.cuda.set_device(local_rank())
-    if engine.compile == "step" and not alone and world_size() > 1:
-        raise UserError("engine.compile=step supports only one rank. Use --set engine.compile=on.")
+    if engine.compile in ("step", "captured") and not alone and world_size() > 1:
+        raise UserError(
+            f"engine.compile={engine.compile} supports only one rank. Use --set engine.compile=on."
+        )
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
-        ranks=Ranks() if alone else join_process_group(use_gpu),
+        ranks=Ranks() if alone else join_process_group(local_rank() if use_gpu else None),
         bfloat16=engine.precision == "bfloat16" or (engine.precision == "auto" and use_gpu),
         mode=_choose_mode(engine.compile, use_gpu),
     )

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.system import rank_environment
 
 _TIMEOUT = timedelta(minutes=10)  # the other ranks wait while rank 0 writes a checkpoint to a slow disk
+_ended_together = False  # True if all ranks have left the last `report_lost_rank` block in the same way
 
 
 class Ranks:
@@ -34,6 +36,7 @@ class Ranks:
         self.rank, self.world_size = rank, world_size
         self._control: Any = dist.new_group(backend="gloo") if world_size > 1 else None
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
+        self._owners: WeakKeyDictionary[nn.Module, list[tuple[nn.Module, str]]] = WeakKeyDictionary()
 
     @property
     def is_main(self) -> bool:
@@ -59,16 +62,28 @@ class Ranks:
 
     def average_buffers(self, module: nn.Module) -> None:
         """Average the floating-point buffers (running statistics of batch normalisation) over all ranks."""
+        if self.world_size == 1:
+            return
         # Buffers of a frozen encoder are equal already. The mean of equal numbers can differ by rounding.
-        training = (child for child in module.modules() if child.training)
-        buffers = [b for child in training for b in child.buffers(recurse=False) if b.is_floating_point()]
-        if self.world_size == 1 or not buffers:
+        buffers = [getattr(child, name) for child, name in self._float_buffers(module) if child.training]
+        if not buffers:
             return
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
         dist.all_reduce(flat)
         flat /= self.world_size
-        for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
-            buffer.copy_(mean.view_as(buffer))
+        means = flat.split([buffer.numel() for buffer in buffers])
+        torch._foreach_copy_(buffers, [m.view_as(b) for m, b in zip(means, buffers, strict=True)])
+
+    def _float_buffers(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        """Return the owner and the name of each floating-point buffer. The first call searches the module."""
+        if module not in self._owners:
+            self._owners[module] = [
+                (child, name)
+                for child in module.modules()
+                for name, buffer in child.named_buffers(recurse=False)
+                if buffer.is_floating_point()
+            ]
+        return self._owners[module]
 
     def all_gather_object(self, value: Any) -> list[Any]:
         """Return the objects of all ranks, in the order of the ranks."""
@@ -103,11 +118,19 @@ class Ranks:
     def report_lost_rank(self) -> Iterator[None]:
         """Convert the failure of another rank into TrainingFailed within a ``with`` block.
 
+        The outcome also decides whether NCCL is shut down when the process exits, see `_leave`.
+
         Raises:
             TrainingFailed: another rank has exited.
         """
+        global _ended_together
+        _ended_together = False
         try:
             yield
+            _ended_together = True
+        except Stopped:  # all ranks stop after the same step
+            _ended_together = True
+            raise
         except RuntimeError as error:
             if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
@@ -142,11 +165,11 @@ class Ranks:
         return values.tolist()
 
 
-def join_process_group(gpu: bool) -> Ranks:
+def join_process_group(gpu: int | None) -> Ranks:
     """Initialise the process group of the ranks that ``torchrun`` launched and return this rank.
 
     Args:
-        gpu: if True, tensors are on GPUs and the backend is NCCL. Otherwise it is gloo.
+        gpu: number of this rank's GPU, whose tensors NCCL exchanges. None means tensors on CPUs, and gloo.
 
     Raises:
         UserError: WORLD_SIZE is set without RANK.
@@ -161,12 +184,28 @@ def join_process_group(gpu: bool) -> Ranks:
         )
     if not dist.is_initialized():
         store, rank, _ = next(dist.rendezvous("env://", timeout=_TIMEOUT))
-        backend = "nccl" if gpu else "gloo"
         store = _fresh_store(store, rank, world_size)
-        dist.init_process_group(backend, timeout=_TIMEOUT, store=store, rank=rank, world_size=world_size)
-        if not gpu:  # threads of gloo abort a process that exits while they run
-            atexit.register(dist.destroy_process_group)
+        dist.init_process_group(
+            "gloo" if gpu is None else "nccl",
+            timeout=_TIMEOUT,
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            # NCCL connects at once, and its errors appear here instead of in the first step.
+            device_id=None if gpu is None else torch.device("cuda", gpu),
+        )
+        atexit.register(_leave, is_nccl=gpu is not None)
     return Ranks(dist.get_rank(), world_size)
+
+
+def _leave(is_nccl: bool) -> None:
+    """Destroy the process group when the process exits.
+
+    The threads of gloo abort a process that exits while they run. NCCL waits for the other ranks, forever if
+    one of them has failed, so after a failure the operating system releases its resources.
+    """
+    if dist.is_initialized() and (_ended_together or not is_nccl):
+        dist.destroy_process_group()
 
 
 def _fresh_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:

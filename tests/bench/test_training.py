@@ -1,10 +1,13 @@
 """Training throughput in every phase, and the time of each part of a step."""
 
 import pytest
+import torch
 
 import fasticcl
-from fasticcl.bench.training import PARTS
+from fasticcl.bench.training import PARTS, parts_mode
 from fasticcl.data.plan import PHASES
+from fasticcl.method.network import Network
+from fasticcl.system.machine import MODES
 
 
 def test_every_part_of_a_step_takes_time(full_result):
@@ -24,3 +27,18 @@ def test_training_is_measured_in_every_phase_of_a_preset(dataset, phase, tiny):
     assert result.settings["dataset"] == dataset
     assert result.settings["classes"] == 10
     assert result.parts["forward"].min > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_parts_are_measured_in_a_mode_that_has_them(mode):
+    assert parts_mode(mode) == {"off": "off", "cuda-graphs": "cuda-graphs"}.get(mode, "on")
+
+
+def test_parts_of_a_compiled_step_are_measured_with_a_compiled_network_only(monkeypatch, tiny):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda part, **_: compiled.append(part) or part)
+    result = fasticcl.benchmark("train", set={"engine.compile": "step"}, **tiny)
+    assert [isinstance(part, Network) for part in compiled] == [False, False, True]  # step, then its parts
+    assert result.settings["mode"] == MODES["step"]
+    assert set(result.parts) == set(PARTS)
+    assert any("measured in the mode on (compiled)" in note for note in result.notes)

@@ -1,94 +1,149 @@
-"""All parts of benchmarks/gpu.py with tiny sizes on the CPU."""
+"""benchmarks/gpu.py with tiny sizes on the CPU."""
 
+import importlib
 import json
+import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.py"
-# GPU machines may have neither simplejpeg nor scikit-learn.
-BLOCK_IMPORTS = "import sys, runpy; sys.modules.update(simplejpeg=None, sklearn=None); del sys.argv[0]; "
-RUN = (
-    BLOCK_IMPORTS
-    + "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
-)
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = BENCHMARKS / "gpu.py"
+ROWS = {
+    "resnet50": 5,
+    "bare": 1,
+    "resnet32": 5,
+    "modes": 2,
+    "peers": 3,
+    "decode": 2,
+    "corrupt": 1,
+    "graph": 12,
+    "step": 4,
+    "resnext50": 5,
+}
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def start(tmp_path_factory):
+    """Start the benchmark without simplejpeg and scikit-learn, which GPU machines may not have."""
+    missing = tmp_path_factory.mktemp("missing")
+    for module in ("simplejpeg", "sklearn"):
+        (missing / f"{module}.py").write_text("raise ImportError")
+    paths = [str(missing), os.environ.get("PYTHONPATH", "")]
+
+    def call(*arguments):
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "TMPDIR": str(missing),
+        }
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, env=environment, **output)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, start):
     """The results and the Markdown page of the benchmark."""
     out = tmp_path_factory.mktemp("gpu")
-    command = [sys.executable, "-c", RUN, str(SCRIPT), "--device", "cpu", "--small", "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    process = start("--device", "cpu", "--small", "--out", out)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     return json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
 
 
-def test_every_part_runs_and_has_a_table(report):
+def rows_of(result, part):
+    return {line["row"]: line for line in result["rows"] if line["part"] == part}
+
+
+def test_every_part_has_all_rows_and_a_table(report):
     result, page = report
     assert result["left_out"] == []
     assert result["failed"] == {}
-    for part in ("graph", "step", "corrupt", "training", "decode", "peers", "modes"):
-        assert result["seconds"][part] >= 0
-        assert f"## {part}\n" in page
+    parts = [line["part"] for line in result["rows"]]
+    assert {part: parts.count(part) for part in parts} == ROWS
+    assert [*dict.fromkeys(parts)] == [*ROWS]  # what matters most comes first
+    assert all(f"## {part}\n" in page for part in ROWS)
 
 
 def test_the_same_backend_gives_equal_images_and_steps(report):
-    for kind in report[0]["graph"].values():
-        assert kind == {"mean_levels": 0, "max_levels": 0, "rest_equal": True}
-    steps = report[0]["step"]
+    for line in rows_of(report[0], "graph").values():
+        assert (line["mean_levels"], line["max_levels"], line["rest_equal"]) == (0, 0, True)
+    steps = rows_of(report[0], "step")
     for phase in ("warmup", "interpolative"):
-        assert set(steps[f"float32 {phase}"].values()) == {0}
-        rounded = steps[f"bfloat16 {phase}"]
+        exact, rounded = steps[f"float32, {phase}"], steps[f"bfloat16, {phase}"]
+        assert exact["gradient"] == exact["weights"] == exact["loss"] == 0
         assert 0 < rounded["gradient"] < 0.5  # the same computation in another precision
         assert rounded["loss"] < 0.05
 
 
 def test_damaged_images_are_found_and_replaced_within_their_class(report):
-    corrupt = report[0]["corrupt"]
-    assert corrupt["found"] == corrupt["planted"] == [1, 3, 5, 8]
-    assert corrupt["named"] == 4
-    assert corrupt["labels_as_planned"] is True
+    line = rows_of(report[0], "corrupt")["two epochs"]
+    assert line["found"] == line["damaged"] == [1, 3, 5, 8]
+    assert line["decoded without an error"] == line["intact but reported"] == []
+    assert line["warnings"] == 4
+    assert line["labels as planned, pixels finite"] is True
 
 
-def test_rates_and_times_are_positive_and_ordered(report):
-    assert set(report[0]["modes"]) == {"resnet18", "resnet8"}
-    assert all(mode["eager, ms a step"] > 0 for mode in report[0]["modes"].values())
-    for training in report[0]["training"].values():
-        assert all(rate["median"] > 0 for rate in training["images_per_second"].values())
-    for decode in report[0]["decode"].values():
-        assert 0 < decode["batch_ms_p50"] <= decode["batch_ms_p99"]
-        assert decode["images_per_second"] > 0
-    peers = report[0]["peers"]
-    assert set(peers["loader"]) == {"ours", "pillow", "decode_jpeg", "ours / pillow", "ours / decode_jpeg"}
-    assert set(peers["step"]) == {"ours", "eager", "ours / eager"}
-    ours, pillow = (peers["loader"][name]["runs"][0] for name in ("ours", "pillow"))
-    assert peers["loader"]["ours / pillow"] == [pytest.approx(ours / pillow, rel=1e-4)]
+def test_rates_times_and_ratios_are_consistent(report):
+    for part in ("resnet50", "resnet32", "resnext50"):
+        for phase in ("warmup", "interpolative"):
+            line = rows_of(report[0], part)[f"end to end, {phase}"]
+            loader, step, train = (
+                line[f"{name}, images/s"]["runs"] for name in ("loader", "step", "end to end")
+            )
+            assert line["end to end / step"]["runs"] == [pytest.approx(train[0] / step[0], rel=1e-4)]
+            assert line["loader / step"]["runs"] == [pytest.approx(loader[0] / step[0], rel=1e-4)]
+    assert rows_of(report[0], "modes")["eager"]["this mode, ms/step"] > 0
+    captured = rows_of(report[0], "modes")["captured as one CUDA graph, end to end"]
+    assert captured["captured / default"]["median"] > 0
+    for line in rows_of(report[0], "decode").values():
+        assert 0 < line["batch p50, ms"] <= line["batch p99, ms"] <= line["batch max, ms"]
+    peer = rows_of(report[0], "peers")["step and research code"]
+    ours, research = (peer[f"{name}, images/s"]["median"] for name in ("ours", "research code"))
+    assert peer["ours / research code"]["median"] == pytest.approx(ours / research, rel=1e-4)
 
 
-def test_a_missing_gpu_is_an_error(tmp_path, monkeypatch):
+def test_a_killed_run_keeps_its_rows_and_can_be_summarized(start, tmp_path):
+    process, file = (
+        start("--device", "cpu", "--small", "--only", "graph", "--out", tmp_path),
+        tmp_path / "gpu.jsonl",
+    )
+    while process.poll() is None and (not file.exists() or file.read_text().count("\n") < 4):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()  # ends when the measuring process, which has inherited the pipe, has ended, too
+    kept = [json.loads(line)["row"] for line in file.read_text().splitlines() if line.endswith("}")][1:]
+    assert 3 <= len(kept) < 12
+    summary = start("--summarize", file)
+    output, _ = summary.communicate()
+    assert summary.returncode == 0, output
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert [line["row"] for line in result["rows"]] == kept
+    assert len(result["left_out"]) == 12 - len(kept)
+    assert "graph: cached, rebalance" in result["left_out"]
+    assert "- graph: cached, rebalance\n" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_missing_gpu_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(tmp_path)])
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    supervisor, worker = (importlib.import_module(f"_gpu.{name}") for name in ("supervisor", "worker"))
+    task = supervisor.Task(tmp_path / "gpu.jsonl", tmp_path, "gpu", False, (), None, 1.0, 0.0)
     with pytest.raises(SystemExit, match=r"^torch finds no GPU\. Add --device cpu --small\.$"):
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        worker.work(task)
 
 
-def test_a_failed_part_is_reported_and_the_others_continue(tmp_path, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise RuntimeError("the decoder is missing")
-
-    monkeypatch.setattr("fasticcl.data.loader.graph.build", fail)
-    # It would affect the process of the tests.
-    monkeypatch.setattr("fasticcl.system.allocator.keep_freed_memory", lambda: True)
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    arguments = ["--device", "cpu", "--small", "--only", "graph", "corrupt", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-    with pytest.raises(SystemExit) as exit:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert exit.value.code == 1
-    failed = json.loads((tmp_path / "gpu.json").read_text())["failed"]
-    assert failed == dict.fromkeys(["graph", "corrupt"], "RuntimeError: the decoder is missing")
-    assert "Failed: corrupt: RuntimeError: the decoder is missing" in capsys.readouterr().out
+def test_the_plan_is_printed_with_estimates(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--dry-run", "--cifar", "shards"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    output = capsys.readouterr().out
+    parts = [line.split()[4].removesuffix(":") for line in output.splitlines()]
+    assert [*dict.fromkeys(parts)] == [*[*ROWS][:5], "cifar", *[*ROWS][5:]]
+    assert output.startswith("   60 s    60 s  resnet50: step, interpolative\n")

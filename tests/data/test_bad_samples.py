@@ -1,6 +1,7 @@
 """Substitutes of images that were damaged after the conversion. All other images stay the same."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import torch
 from PIL import Image
 
 from fasticcl.config import Data
-from fasticcl.data.loader import Loader, evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.engine.dataset import open_dataset
 from fasticcl.errors import TrainingFailed
@@ -26,6 +28,7 @@ from tests.support.damaged_shards import (
     change_image,
     flip_bit,
     for_each_damage,
+    make_undecodable,
     write_noisy_shards,
     write_shards,
 )
@@ -316,14 +319,50 @@ def test_unreadable_evaluation_image_is_reported_by_name(plain, damage, row):
     assert "\n" not in sentence
 
 
-def test_evaluation_that_fails_for_another_reason_names_no_image(plain, monkeypatch):
-    def out_of_memory(*_):
-        raise RuntimeError("allocation failed\nand many more lines")
+def failing_run(message):
+    """Return a replacement of `Pipeline.run` that fails."""
 
-    monkeypatch.setattr("fasticcl.data.dali.pipeline.GraphPipeline.run", out_of_memory)
-    data = Data(dataset="folder", dir=plain, **PLAIN)
-    with pytest.raises(TrainingFailed, match=r"^A batch could not be decoded: allocation failed$"):
-        list(evaluation_batches(Shards(plain, "val"), data, batch_size=2))
+    def run(*_):
+        raise RuntimeError(f"Critical error in pipeline:\nencountered:\n\n{message}\nC++ context: [a.h:9]")
+
+    return run
+
+
+def evaluate(folder):
+    data = Data(dataset="folder", dir=folder, **PLAIN)
+    return list(evaluation_batches(Shards(folder, "val"), data, batch_size=2))
+
+
+@pytest.mark.parametrize("read", [evaluate, lambda folder: first_batches(open_loader(folder), "warmup")])
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (
+            "Can't allocate 9 bytes on device 0.",
+            "Out of memory in DALI: Can't allocate 9 bytes on device 0. Use",
+        ),
+        (
+            "CUDA runtime API error cudaErrorX (7)",
+            "The GPU or its driver failed in DALI: CUDA runtime API error",
+        ),
+        ("dlopen libnvimgcodec.so failed!", "DALI cannot use one of its libraries: dlopen libnvimgcodec.so"),
+    ],
+)
+def test_failures_of_the_machine_are_not_searched_for_images(plain, monkeypatch, read, message, sentence):
+    monkeypatch.setattr("fasticcl.data.dali.pipeline.GraphPipeline.run", failing_run(message))
+    monkeypatch.setattr("fasticcl.data.bad_samples.undecodable", None)  # must not be called
+    make_undecodable(plain, 0, split="val")
+    with pytest.raises(TrainingFailed, match=f"^{re.escape(sentence)}"):
+        read(plain)
+
+
+@pytest.mark.parametrize("read", [evaluate, lambda folder: first_batches(open_loader(folder), "warmup")])
+def test_unknown_failure_without_a_bad_image_names_no_image(plain, monkeypatch, read):
+    monkeypatch.setattr("fasticcl.data.dali.pipeline.GraphPipeline.run", failing_run("new text"))
+    with pytest.raises(
+        TrainingFailed, match=r"^DALI cannot compute a batch: new text\. Run `fasticcl doctor`"
+    ):
+        read(plain)
 
 
 def test_plan_of_a_substitute_is_deterministic():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.losses import centroid_contrastive
@@ -143,6 +144,49 @@ def test_update_records_no_gradient_and_centroids_stay_float32():
     bank.update(embeddings([0, 1]).bfloat16().requires_grad_(), torch.tensor([0, 1]))
     assert not bank.value.requires_grad
     assert bank.value.dtype == torch.float32
+
+
+class FloatSums(TorchDispatchMode):
+    """Record matrix products and the operators that add floats in no fixed order on a GPU."""
+
+    ATOMIC = ("index_add", "scatter_add", "scatter_reduce", "index_reduce", "index_put", "put", "bincount")
+
+    def __init__(self):
+        super().__init__()
+        self.atomic, self.products = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        floats = [each for each in args if isinstance(each, torch.Tensor) and each.is_floating_point()]
+        if floats and name.strip("_").startswith(self.ATOMIC):
+            self.atomic.append(name)
+        if name in ("mm", "addmm", "bmm"):
+            self.products.append({each.dtype for each in floats})
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm", ["none", "l2", "bias_corrected"])
+def test_update_adds_embeddings_in_a_fixed_order_and_in_float64(norm):
+    """On a GPU, atomic additions differ between ranks, and autocast and TF32 round float32 products."""
+    bank = CentroidBank(CLASSES, DIM, norm=norm)
+    z, y = embeddings([0, 1, 1, 3]), torch.tensor([0, 1, 1, 3])
+    with FloatSums() as sums, torch.autocast("cpu", torch.bfloat16):
+        bank.update(z, y)
+        assert (sums.atomic, sums.products) == ([], [{torch.float64}])
+        torch.zeros(CLASSES, DIM).index_add_(0, y, z)  # the mode sees such an operator
+        torch.zeros(CLASSES, DIM).scatter_add_(0, y[:, None].expand(-1, DIM), z)
+    assert sums.atomic == ["index_add_", "scatter_add_"]
+
+
+@pytest.mark.parametrize("norm", ["none", "l2", "bias_corrected"])
+def test_update_is_traced_as_one_graph_and_gives_the_same_bits(norm):
+    compiled, eager = (CentroidBank(CLASSES, DIM, norm=norm) for _ in range(2))
+    update = torch.compile(compiled.update, backend="aot_eager", fullgraph=True)
+    for z, y in with_embeddings([[0, 1, 1, 3], [3, 3, 2, 3]]):
+        update(z, torch.tensor(y))
+        eager.update(z, torch.tensor(y))
+    assert torch.equal(compiled.value, eager.value)
+    assert torch.equal(compiled.counts, eager.counts)
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, float("nan")])

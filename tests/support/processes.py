@@ -146,7 +146,7 @@ def on_ranks(log, world_size, function, *arguments, **options):
 
 def _tensors_on_rank(function):
     # As tensors, they would be sent through shared memory, which disappears with the process.
-    results = function(join_process_group(gpu=False))
+    results = function(join_process_group(gpu=None))
     return {name: torch.as_tensor(value).numpy() for name, value in results.items()}
 
 

@@ -1,14 +1,20 @@
 """Collective operations and training steps of two ranks with the gloo backend."""
 
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
 import torch
 from torch import nn
 
 from fasticcl.data.batch import Batch
 from fasticcl.engine.stages.representation import Representation
+from fasticcl.errors import Stopped, TrainingFailed
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.resolve import resolve
+from fasticcl.system import ranks as ranks_module
 from fasticcl.system.machine import choose_machine
-from fasticcl.system.ranks import Ranks
+from fasticcl.system.ranks import Ranks, join_process_group
 from tests.support.processes import tensors_on_ranks
 
 WORLD_SIZE = 2
@@ -49,6 +55,85 @@ def test_a_single_process_needs_no_communication():
     assert single.delayed_max(15, 1) == [15, 1]
     assert single.flush_delayed_max() is None
     assert single.is_main
+
+
+def test_buffers_of_a_single_process_are_not_searched(monkeypatch):
+    monkeypatch.setattr(nn.Module, "modules", lambda _: pytest.fail("searched"))
+    Ranks().average_buffers(nn.BatchNorm2d(4))
+
+
+def average_while_buffers_change(ranks):
+    module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval())
+    for step in (0.0, 4.0):
+        for norm in module[1:]:
+            norm.running_var = torch.full((2,), step + ranks.rank)  # a new tensor
+        ranks.average_buffers(module)
+    return {"trained": module[1].running_var, "frozen": module[2].running_var}
+
+
+def test_current_buffers_of_trained_modules_are_averaged(tmp_path):
+    results = tensors_on_ranks(tmp_path / "log", WORLD_SIZE, average_while_buffers_change)
+    for rank, result in enumerate(results):
+        assert result["trained"].tolist() == [4.5] * 2
+        assert result["frozen"].tolist() == [4.0 + rank] * 2
+
+
+@pytest.fixture
+def process_group(monkeypatch):
+    """Record how a process group is initialised and destroyed, without one."""
+    seen = SimpleNamespace(options={}, at_exit=[], destroyed=0)
+
+    def destroy():
+        seen.destroyed += 1
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    dist = ranks_module.dist
+    joined = iter([False])
+    monkeypatch.setattr(dist, "is_initialized", lambda: next(joined, True))
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([(None, 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda name, **o: seen.options.update(o, backend=name))
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "new_group", lambda **_: None)
+    monkeypatch.setattr(dist, "destroy_process_group", destroy)
+    monkeypatch.setattr(ranks_module, "_fresh_store", lambda store, *_: store)
+    monkeypatch.setattr(ranks_module, "_ended_together", False)
+    monkeypatch.setattr(
+        ranks_module.atexit, "register", lambda call, **o: seen.at_exit.append(lambda: call(**o))
+    )
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("gpu", "backend", "device"), [(None, "gloo", None), (1, "nccl", torch.device("cuda", 1))]
+)
+def test_each_rank_joins_with_its_own_gpu(process_group, gpu, backend, device):
+    assert join_process_group(gpu).rank == 1
+    assert process_group.options["backend"] == backend
+    assert process_group.options["device_id"] == device
+
+
+@pytest.mark.parametrize(
+    ("outcome", "gpu", "destroyed"),
+    [
+        (None, 0, 1),
+        (Stopped(15, "fasticcl train"), 0, 1),
+        (TrainingFailed("a loss is not finite"), 0, 0),
+        (KeyboardInterrupt(), 0, 0),
+        (TrainingFailed("a loss is not finite"), None, 1),
+    ],
+    ids=str,
+)
+def test_nccl_is_shut_down_only_if_all_ranks_ended_together(process_group, outcome, gpu, destroyed):
+    ranks = join_process_group(gpu)
+    with ranks.report_lost_rank():
+        pass  # an earlier block that succeeded
+    with suppress(BaseException), ranks.report_lost_rank():
+        if outcome:
+            raise outcome
+    assert process_group.destroyed == 0
+    process_group.at_exit[0]()
+    assert process_group.destroyed == destroyed
 
 
 def mixed_batch(rows):

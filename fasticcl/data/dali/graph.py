@@ -7,17 +7,16 @@ The graph contains no random operator. All random values of an image are inputs,
 its label and λ. They stay together for any number of prefetched batches.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from nvidia.dali import Pipeline, fn, math, types
+from nvidia.dali import fn, math, types
 
 from fasticcl.config import Data
+from fasticcl.data.dali.decoding import decoder_options
+from fasticcl.data.dali.errors import DALI_ERRORS, explain
 from fasticcl.data.dali.graph_inputs import Feed, GraphSpec, Stream, input_nodes
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.dali.resize import resizer
+from fasticcl.data.dali.resize import LINEAR, resizer
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow and torchvision for grey
 
@@ -33,7 +32,17 @@ def build(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipelin
         feed: source of the inputs.
         spec: the operators and the inputs.
         options: batch size, threads, prefetch and device.
+
+    Raises:
+        TrainingFailed: DALI cannot create the pipeline.
     """
+    try:
+        return _built(feed, spec, options)
+    except DALI_ERRORS as error:
+        raise explain(error) from error
+
+
+def _built(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeline:
     gpu = options.gpu
     pipeline = GraphPipeline(options)
     with pipeline:
@@ -57,60 +66,21 @@ def _augment(stream: Stream, spec: GraphSpec, options: PipelineOptions) -> Any:
     return jitter_colors(image, stream, options.gpu) if spec.jitter else image
 
 
-def decoded(encoded: Sequence[NDArray[np.uint8]], threads: int) -> list[NDArray[np.uint8]]:
-    """Decode images [size] to RGB [height, width, 3], with the operator of the graph on a CPU.
-
-    Raises:
-        RuntimeError: an image cannot be decoded.
-    """
-    # DALI 2.4 parses the headers of a larger batch on several threads. A header that it cannot parse ends
-    # the batch and frees memory that the other threads still use.
-    limit = 4 * (threads + 1)
-    chunks = [encoded[first : first + limit] for first in range(0, len(encoded), limit)]
-    pipeline = Pipeline(batch_size=limit, num_threads=threads, device_id=None, prefetch_queue_depth=1)
-    with pipeline:
-        files = fn.external_source(source=iter(chunks), batch=True, dtype=types.UINT8, ndim=1)
-        pipeline.set_outputs(fn.decoders.image(files, output_type=types.RGB, adjust_orientation=False))
-    pipeline.build()
-    images: list[NDArray[np.uint8]] = []
-    for chunk in chunks:
-        (batch,) = pipeline.run()
-        images += [np.array(batch.at(position)) for position in range(len(chunk))]
-    return images
-
-
-def decodes(encoded: NDArray[np.uint8]) -> bool:
-    """Return True if an encoded image [size] can be decoded."""
-    try:
-        decoded([encoded], threads=1)
-    except RuntimeError:
-        return False
-    return True
-
-
 def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
     """Return the decoded windows of a stream's images, 8-bit [H, W, 3]."""
     window = {"start": stream.get("start"), "shape": stream.get("shape"), "axes": [0, 1]}
     if "pixels" in stream:
         pixels = _to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu)
         return fn.slice(pixels, **window) if "start" in stream else pixels
-    mixed = {"device": "mixed", "hw_decoder_load": data.hw_decoder_load}
-    return fn.decoders.image_slice(
-        stream["encoded"],
-        **window,
-        output_type=types.RGB,
-        adjust_orientation=False,  # the conversion stores every image upright
-        **({"device": "cpu"} if gpu is None else mixed),
-    )
+    return fn.decoders.image_slice(stream["encoded"], **window, **decoder_options(gpu, data.hw_decoder_load))
 
 
 def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions) -> Any:
     """Return windows resized, cut and flipped, 8-bit [S, S, 3]."""
     side = spec.data.image_size
     size, cut, flip = stream["size"], stream["cut"], stream["flip"]
-    linear = {"interp_type": types.INTERP_LINEAR, "antialias": True}
     if spec.padded:
-        image = fn.resize(image, size=size, **linear)
+        image = fn.resize(image, size=size, **LINEAR)
         image = fn.slice(image, start=cut, shape=(side, side), axes=[0, 1], out_of_bounds_policy="pad")
         return fn.flip(image, horizontal=flip)
     if options.gpu is None:
@@ -128,7 +98,7 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     return fn.resize_crop_mirror(
         image,
         size=size,
-        **linear,
+        **LINEAR,
         crop=(side, side),
         crop_pos_y=position[0],
         crop_pos_x=position[1],

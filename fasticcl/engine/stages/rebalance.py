@@ -1,6 +1,7 @@
 """The rebalancing stage: class-aware images and a teacher from the representation stage (section 3.6)."""
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -91,6 +92,10 @@ class Rebalancing:
         teacher = student if teacher is None else teacher
         total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
+
+    def static_buffers(self) -> AbstractContextManager[None]:
+        """Return an empty context, because a step changes all state in place."""
+        return nullcontext()
 
     def state_dict(self) -> StageState:
         """Return the weights of student and teacher and the state of the optimizer."""

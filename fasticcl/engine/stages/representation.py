@@ -1,5 +1,7 @@
 """The representation stage: uniform branch, interpolative branch, centroids (sections 3.1 to 3.5)."""
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -126,6 +128,10 @@ class Representation:
         # reuse weights that were cast without gradient (torch issue 112583).
         with self.machine.autocast():
             return self.forward(images)
+
+    def static_buffers(self) -> AbstractContextManager[None]:
+        """Return a context in which a step changes the centroids in place."""
+        return self.bank.static_buffers()
 
     def state_dict(self) -> StageState:
         """Return the weights, the centroids and the state of the optimizer."""

@@ -1,5 +1,7 @@
 """The interface between a training stage and the epoch loop, and the training step."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import torch
@@ -13,6 +15,10 @@ STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
 
 Losses = dict[str, torch.Tensor]
 """Scalar losses by name. ``loss`` is the minimised total."""
+
+
+Learn = Callable[["Stage", Any], Losses]
+"""Takes a training step on a batch and returns its losses, as `learn` does."""
 
 
 class StageState(TypedDict):
@@ -48,6 +54,10 @@ class Stage(Protocol):
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Begin a training step and return the losses of a batch."""
+        ...
+
+    def static_buffers(self) -> AbstractContextManager[None]:
+        """Return a context in which a step changes all state in place, as CUDA graphs require."""
         ...
 
     def state_dict(self) -> StageState:

@@ -1,0 +1,55 @@
+"""Check 8: CUDA graphs beside live DALI, in processes of their own, because they may crash."""
+
+import json
+import subprocess
+import sys
+import time
+
+from _first_light.report import Report
+from _first_light.setup import Setup
+from _first_light.supervisor import exit_reason
+
+_LIMIT = 60.0  # seconds of both processes, which run at the same time
+
+
+def check(setup: Setup, report: Report) -> None:
+    """Train in the mode cuda-graphs, and capture graphs with torch alone, while DALI decodes."""
+    deadline = time.monotonic() + _LIMIT * setup.patience
+    processes = {"loop": Experiment("loop", setup)}
+    if setup.gpu is None:
+        report.skip("capture", "CUDA graphs need a GPU")
+    else:
+        processes["capture"] = Experiment("capture", setup)
+    for name, process in processes.items():
+        with report.part(name):
+            process.finish(deadline - time.monotonic(), report)
+
+
+class Experiment:
+    """A process of `_first_light.graph_process`.
+
+    Args:
+        name: the experiment.
+        setup: device and scratch folder.
+    """
+
+    def __init__(self, name: str, setup: Setup) -> None:
+        self._name, self._result = name, setup.folder / f"{name}.json"
+        self._result.unlink(missing_ok=True)
+        module = [sys.executable, "-m", "_first_light.graph_process"]
+        self._process = subprocess.Popen([*module, name, str(self._result), *setup.arguments()])
+
+    def finish(self, seconds: float, report: Report) -> None:
+        """Wait for the end of the process, and report its figures, its failures and how it ended."""
+        try:
+            code: int | None = self._process.wait(max(seconds, 0))
+            reason = exit_reason(code) if code else ""
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code, reason = None, f"stopped after {_LIMIT:.0f} s"
+        written = self._result.exists()
+        state = json.loads(self._result.read_text(encoding="utf-8")) if written else {}
+        report.add(self._name, {**state.get("figures", {}), "exit_code": code})
+        failures = [*state.get("failures", []), *([reason] if reason else [])]
+        for failure in failures:
+            report.expect(False, f"{self._name}: {failure}")

@@ -1,0 +1,100 @@
+"""The process of check 8: ``python -m _first_light.graph_process EXPERIMENT FILE …``.
+
+It writes its figures and failures to FILE after every change, so they outlive a crash.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from _first_light.report import Report, describe
+from _first_light.setup import Setup, parse
+from _first_light.workloads import photograph_workload, start
+from fasticcl.bench.training import open_loop
+from fasticcl.system.machine import Mode
+
+_TOLERANCE = 0.2  # largest difference of a loss, as a share of the spread of the losses over the steps
+_CAPTURES = 20
+
+
+def main(arguments: list[str]) -> int:
+    experiment, file, *rest = arguments
+
+    def write(state: Mapping[str, Any]) -> None:
+        unfinished = Path(file).with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(unfinished, file)
+
+    report = Report(write)
+    setup = parse(rest)
+    try:
+        start(setup)
+        {"loop": train, "capture": capture}[experiment](setup, report)
+    except Exception as error:
+        report.expect(False, describe(error))
+        raise
+    return 1 if report.failures else 0
+
+
+def train(setup: Setup, report: Report) -> None:
+    """Compare the losses of the real loop with a real loader in the mode cuda-graphs and eager."""
+    torch.backends.cudnn.allow_tf32 = False  # so the modes differ only by float32 rounding
+    compared: Mode = "off" if setup.gpu is None else "cuda-graphs"
+    expected = losses(setup, "off")
+    report.add("eager", summary(expected))
+    actual = losses(setup, compared)
+    difference = float((expected - actual).abs().nan_to_num(nan=torch.inf).max())
+    report.add(compared, {**summary(actual), "largest_difference": difference})
+    limit = _TOLERANCE * float(expected.std())
+    report.expect(difference <= limit, f"losses differ from eager by {difference:.3g}, more than {limit:.3g}")
+
+
+def losses(setup: Setup, mode: Mode) -> torch.Tensor:
+    """Return the loss of every step. The weights hardly change, so each loss depends on its batch alone."""
+    torch.manual_seed(0)
+    size, side, steps = (4, 32, 4) if setup.small else (32, 64, 50)
+    settings = ("engine.precision=float32", f"engine.compile={mode}")
+    workload = photograph_workload(setup, "resnet8", size, side, *settings)
+    loader = workload.loader()
+    sums = []
+    with open_loop(workload, "interpolative", loader) as loop:
+        taken = loop.steps(loader.batches("interpolative"))
+        for _ in range(steps):
+            next(taken)
+            sums.append(loop.stats.sums["loss"].clone())
+    return torch.stack(sums).double().cpu().diff(prepend=torch.zeros(1, dtype=torch.float64))
+
+
+def summary(values: torch.Tensor) -> dict[str, Any]:
+    return {"steps": len(values), "mean_loss": float(values.mean()), "spread": float(values.std())}
+
+
+def capture(setup: Setup, report: Report) -> None:
+    """Capture graphs in the mode thread_local while DALI decodes and frees earlier batches."""
+    batches = photograph_workload(setup, "resnet18", 64, 224).loader().batches("interpolative")
+    x = torch.full((512, 512), 1 / 512, device="cuda")
+    y = x @ x  # creates the handle and the workspace of cuBLAS before the first capture
+    torch.cuda.synchronize()
+    right = 0
+    for number in range(_CAPTURES):
+        batch = next(batches)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            y = x
+            del batch  # DALI frees it in a thread of its own, during the capture
+            for _ in range(20):
+                y = y @ x
+        graph.replay()
+        right += bool(torch.allclose(y, x))
+        report.add("captures", number + 1)
+        report.add("right_results", right)
+    report.expect(right == _CAPTURES, f"{_CAPTURES - right} of {_CAPTURES} graphs computed a wrong result")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,302 @@
+"""benchmarks/first_light.py with tiny sizes on the CPU: rows, order, failures, time limits and kills."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = BENCHMARKS / "first_light.py"
+NAMES = [
+    "imports",
+    "decoding",
+    "graph",
+    "held outputs",
+    "synchronisation",
+    "loader",
+    "resnet50",
+    "cuda graphs",
+    "resume",
+]
+FAKE_CHECKS = """
+import os, time
+from _first_light.report import Skipped
+
+def passes(setup, report):
+    report.add("process", os.getpid())
+
+def raises(setup, report):
+    report.add("before", 1)
+    with report.part("first"):
+        raise ValueError("one\\ntwo")
+    report.add("after", 2)
+    raise RuntimeError("Critical error in pipeline:\\nAn operator encountered:\\nno decoder\\nmore")
+
+def skips(setup, report):
+    raise Skipped("no reason")
+
+def hangs(setup, report):
+    with report.part("the second part"):
+        report.add("before", 1)
+        time.sleep(1000)
+
+def crashes(setup, report):
+    report.add("before", 1)
+    os.abort()
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """The environment of the script, without simplejpeg and scikit-learn as on a bare GPU machine."""
+    blocked = tmp_path_factory.mktemp("blocked")
+    for name in ("simplejpeg", "sklearn"):
+        text = f'raise ModuleNotFoundError("No module named {name}", name="{name}")\n'
+        (blocked / f"{name}.py").write_text(text)
+    return {**os.environ, "PYTHONPATH": str(blocked), "TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
+
+
+def command(out, *options):
+    return [sys.executable, str(SCRIPT), "--device", "cpu", "--small", "--out", str(out), *options]
+
+
+def read_rows(out):
+    file = out / "first_light.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, environment):
+    """The rows of all checks by name, and the output."""
+    out = tmp_path_factory.mktemp("first_light")
+    options = {"env": environment, "capture_output": True, "text": True, "check": False}
+    process = subprocess.run(command(out, "--budget", "1000"), **options)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return {row["row"]: row for row in read_rows(out)}, process.stdout
+
+
+def test_every_check_has_one_line_in_order(finished):
+    rows, output = finished
+    assert [*rows] == NAMES
+    assert [row["check"] for row in rows.values()] == [*range(1, 10)]
+    for row in rows.values():
+        assert row["result"] == "ok"
+        assert row["seconds"] >= 0
+    printed = [json.loads(line)["row"] for line in output.splitlines() if line.startswith("{")]
+    assert printed == NAMES
+    table = output.splitlines()[-9:]
+    assert [line.split()[0] for line in table] == [*"123456789"]
+    assert all(" ok " in line for line in table)
+
+
+def test_parts_that_need_a_gpu_are_skipped_with_a_reason(finished):
+    skipped = {name: row.get("skipped", {}) for name, row in finished[0].items()}
+    assert [name for name in NAMES if skipped[name]] == [
+        "imports",
+        "decoding",
+        "synchronisation",
+        "loader",
+        "cuda graphs",
+    ]
+    assert skipped["synchronisation"]["cuda-graphs"] == "compiling takes minutes on a CPU"
+    assert skipped["cuda graphs"] == {"capture": "CUDA graphs need a GPU"}
+
+
+def test_missing_packages_of_the_demo_alone_are_no_failure(finished):
+    figures = finished[0]["imports"]["figures"]
+    assert figures["missing_for_the_demo_only"] == ["simplejpeg", "sklearn"]
+    assert figures["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert figures["modules"] > 50
+
+
+def test_the_cpu_gives_equal_images_in_every_shape(finished):
+    rows, _ = finished
+    graph = rows["graph"]["figures"]
+    assert len(graph) == 7 * 4 + 3
+    for figures in graph.values():
+        assert figures == {"mean_levels": 0, "max_levels": 0, "labels_and_lambda_equal": True}
+    for figures in rows["held outputs"]["figures"].values():
+        assert figures["held"] == figures["read in stream order"] == {"levels": 0, "rest_equal": True}
+    assert rows["decoding"]["figures"]["the CPU against Pillow"]["4:2:0"]["mean_levels"] < 1
+
+
+def test_steps_rates_and_runs_are_reported(finished):
+    rows, _ = finished
+    waits = rows["synchronisation"]["figures"]
+    assert [*waits] == ["off warmup", "off interpolative", "off rebalance"]
+    assert all(each["waits"] == {} for each in waits.values())
+    assert all(each["images_per_second"] > 0 for each in rows["loader"]["figures"].values())
+    assert rows["resnet50"]["figures"]["interpolative"]["ms_per_step"] > 0
+    loop = rows["cuda graphs"]["figures"]["loop"]
+    assert loop["exit_code"] == 0
+    assert loop["off"]["largest_difference"] == 0
+    assert loop["eager"]["spread"] > 0
+    resume = rows["resume"]["figures"]
+    assert resume["images"].startswith("synthetic, because of ")
+    assert 0 < resume["records_when_stopped"] < resume["resumed"]["records"]
+    assert resume["resumed"]["bit_equal"] is True
+
+
+def test_a_kill_loses_no_finished_line_and_leaves_no_process(tmp_path, environment):
+    environment = {**environment, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command(tmp_path, "--only", "1", "2", "9"),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(read_rows(tmp_path)) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert [row["row"] for row in read_rows(tmp_path)] == ["imports", "decoding"]
+    while running(tmp_path):  # limited by the timeout of every test
+        time.sleep(0.05)
+
+
+def running(folder):
+    """Return the processes that name a folder in their command line."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if any(os.fsencode(folder) in word for word in words):
+            found.append(words)
+    return found
+
+
+@pytest.fixture
+def run_fakes(tmp_path, monkeypatch):
+    """Return a function that runs fake checks with their limits, and returns their rows."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    (tmp_path / "fakes.py").write_text(FAKE_CHECKS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    from _first_light import supervisor
+    from _first_light.checks import Check
+    from _first_light.setup import Setup
+    from _gpu.rows import Rows
+
+    def run(limit=1000.0, *names, budget=1000.0):
+        checks = [Check(n, name, f"fakes:{name}", limit, least=1) for n, name in enumerate(names, 1)]
+        rows = Rows(tmp_path / "first_light.jsonl", budget)
+        finished = supervisor.run_checks(checks, Setup("gpu", True, tmp_path), rows)
+        print(supervisor.summary(finished))  # noqa: T201  read by a test
+        return read_rows(tmp_path)
+
+    return run
+
+
+def test_a_check_that_raises_is_reported_and_the_others_run(run_fakes, capsys):
+    first, raised, skipped, last = run_fakes(1000, "passes", "raises", "skips", "passes")
+    assert raised["result"] == "failed"
+    assert raised["error"].startswith("first: ValueError: one")
+    assert raised["further_errors"][0].startswith("RuntimeError: no decoder")
+    assert raised["figures"] == {"before": 1, "after": 2}
+    assert (skipped["result"], skipped["reason"]) == ("skipped", "no reason")
+    assert first["result"] == last["result"] == "ok"
+    assert first["figures"]["process"] != last["figures"]["process"]  # an error may have broken its device
+    table = capsys.readouterr().out.splitlines()[-4:]
+    assert table[1].startswith("2 raises")
+    assert table[1].endswith("(and 1 more)")
+    assert table[2].endswith("no reason")
+
+
+def test_a_check_over_its_limit_or_a_crash_is_reported(run_fakes):
+    hung, crashed, last = run_fakes(3, "hangs", "crashes", "passes")
+    assert (hung["result"], hung["error"]) == ("failed", "stopped after 3 s, in the second part")
+    assert (crashed["result"], crashed["error"]) == ("failed", "the process was killed by SIGABRT")
+    assert hung["figures"] == crashed["figures"] == {"before": 1}
+    assert last["result"] == "ok"
+
+
+def test_no_check_starts_after_the_budget(run_fakes):
+    (row,) = run_fakes(1000, "passes", budget=0.5)
+    assert row["result"] == "skipped"
+    assert row["reason"] == "only 0 s are left"
+
+
+def test_a_failed_check_sets_the_exit_code(tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    script = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--only", "2"]
+    process = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    (row,) = read_rows(tmp_path)
+    assert row["error"].startswith("RuntimeError: torch finds no GPU. Add --device cpu --small.")
+
+
+@pytest.fixture
+def loop(tmp_path, monkeypatch):
+    """The module of check 5, and the training loop of one phase."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from _first_light import synchronisation
+    from _first_light.setup import Setup
+    from _first_light.workloads import square_workload
+
+    from fasticcl.bench.training import open_loop
+
+    workload = square_workload(Setup("cpu", True, tmp_path), "resnet8", 4, "engine.compile=off")
+    with open_loop(workload, "warmup") as opened:
+        yield synchronisation, opened, workload.loader().batches("warmup")
+
+
+class FakeDebugMode:
+    """Raises or warns like torch on a GPU, according to the debug mode."""
+
+    def __init__(self):
+        self.mode, self.modes = "default", []
+
+    def set(self, mode):
+        self.mode = mode
+        self.modes.append(mode)
+
+    def wait_for_the_gpu(self):
+        if self.mode == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        if self.mode == "warn":
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
+
+
+def test_the_first_wait_of_a_step_is_found_and_then_all(loop, monkeypatch):
+    synchronisation, opened, batches = loop
+    debug = FakeDebugMode()
+
+    def waiting(function):
+        def call(*arguments, **options):
+            debug.wait_for_the_gpu()
+            return function(*arguments, **options)
+
+        return call
+
+    assert synchronisation.watched_steps(opened, batches, 4, debug.set) == {}
+    assert debug.mode == "default"
+    monkeypatch.setattr(opened.stage.optimizer, "step", waiting(opened.stage.optimizer.step))
+    monkeypatch.setattr(opened.stats, "add", waiting(opened.stats.add))
+    places = synchronisation.watched_steps(opened, batches, 4, debug.set)
+    counts = {place.partition(":")[0]: count for place, count in places.items()}
+    assert counts == {"fasticcl/engine/stages/stage.py": 4, "fasticcl/engine/loop.py": 3}
+    assert debug.mode == "default"
+
+
+def test_a_wait_of_the_loader_does_not_look_like_a_bad_image(loop, monkeypatch):
+    synchronisation, opened, batches = loop
+    debug = FakeDebugMode()
+    import fasticcl.data.cache as cache
+
+    original = cache.Cache.graph_input
+
+    def waiting(self, rows):
+        debug.wait_for_the_gpu()
+        return original(self, rows)
+
+    monkeypatch.setattr(cache.Cache, "graph_input", waiting)
+    places = synchronisation.watched_steps(opened, batches, 4, debug.set)
+    assert {place.partition(":")[0] for place in places} == {"fasticcl/data/dali/graph_inputs.py"}

@@ -1,0 +1,47 @@
+"""Batches of images in device memory, compared with the batches of the DALI loader."""
+
+import shutil
+from itertools import islice
+
+import pytest
+import torch
+
+from fasticcl.config import Data
+from fasticcl.data.device_loader import DeviceLoader
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import PHASES, Plan
+from fasticcl.shards.reader import Shards
+from tests.support.damaged_shards import flip_bit
+
+
+def open_loader(folder, warnings, lambda_per="batch"):
+    shards = Shards(folder, "train")
+    data = Data(dataset="demo", dir=folder, image_size=16, crop="pad", crop_padding=2, lambda_per=lambda_per)
+    plan = Plan(shards.index, shards.counts, data, batch_size=24, seed=4)
+    return Loader(shards, plan, threads=2, warn=warnings.append, max_steps=2)
+
+
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_batches_are_bit_identical_to_those_of_the_graph(tiny_shards, phase, lambda_per):
+    expected = open_loader(tiny_shards, [], lambda_per).batches(phase, 1, 1)
+    loader = DeviceLoader(open_loader(tiny_shards, [], lambda_per))
+    for one, packed in zip(islice(expected, 4), loader.batches(phase, 1, 1), strict=False):
+        other = loader.images.batch(packed.values)
+        assert type(one) is type(other)
+        assert all(torch.equal(value, vars(other)[name]) for name, value in vars(one).items())
+        assert packed.images == one.images
+
+
+def test_damaged_images_are_replaced_by_the_same_images(tiny_shards, tmp_path):
+    folder = shutil.copytree(tiny_shards, tmp_path / "shards")
+    damaged = [0, 1, 20, 40]
+    flip_bit(folder, *damaged)
+    warnings = []
+    loader = DeviceLoader(open_loader(folder, warnings))
+    expected = open_loader(folder, []).batches("interpolative")
+    for one, packed in zip(islice(expected, 4), loader.batches("interpolative"), strict=False):
+        assert loader.bad_samples.rows == damaged  # before the first batch
+        other = loader.images.batch(packed.values)
+        assert all(torch.equal(value, vars(other)[name]) for name, value in vars(one).items())
+    assert len(warnings) == len(damaged)

@@ -1,0 +1,146 @@
+"""Captured training steps, with a recorder that behaves like a CUDA graph on a CPU."""
+
+import copy
+
+import pytest
+import torch
+
+from fasticcl.data.batch import synthetic_batch
+from fasticcl.engine.captured_step import CapturedStep
+from fasticcl.engine.optim import set_lr
+from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.stage import learn
+from fasticcl.resolve import resolve
+from fasticcl.system.machine import choose_machine
+
+CPU, CLASSES = torch.device("cpu"), 5
+
+
+class Replayed:
+    """Records a step without its effects. A replay repeats it on the tensors that it used while recording."""
+
+    recorded = replays = 0
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def tensors(self):
+        """Return all tensors that a step changes. A graph knows them by their address."""
+        buffers = self.stage.optimizer.state.values()
+        momenta = [state["momentum_buffer"] for state in buffers]
+        bank = [*self.stage.bank.buffers()] if hasattr(self.stage, "bank") else []
+        return [*self.stage.network.state_dict().values(), *momenta, *bank]
+
+    def warm_up(self, function):
+        return function()
+
+    def record(self, function):
+        Replayed.recorded += 1
+        self.function, self.addresses = function, self.tensors()
+        before = [tensor.clone() for tensor in self.addresses]
+        self.output = function()
+        for tensor, value in zip(self.addresses, before, strict=True):
+            tensor.data.copy_(value)
+        return self.output
+
+    def replay(self):
+        Replayed.replays += 1
+        rate = self.stage.optimizer.param_groups[0]["lr"]
+        set_lr(self.stage.optimizer, float("nan"))  # a graph reads no Python numbers
+        self.output.copy_(self.function())
+        set_lr(self.stage.optimizer, rate)
+        assert [t.data_ptr() for t in self.tensors()] == [t.data_ptr() for t in self.addresses]
+
+
+@pytest.fixture(autouse=True)
+def _counts():
+    Replayed.recorded = Replayed.replays = 0
+
+
+def make_stages(*assignments):
+    torch.manual_seed(0)
+    small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
+    config = resolve("demo", assignments=[*small, *assignments])
+    machine = choose_machine(config.engine)
+    first = Representation(config, CLASSES, machine)
+    return first, lambda: Rebalancing(config, copy.deepcopy(first.network), machine)
+
+
+def batches(phase, count, size=6):
+    """Return batches of different images that all have the same shape."""
+    each = synthetic_batch(phase, size * count, 16, CLASSES, CPU)
+    parts = zip(*(value.split(size) for value in vars(each).values()), strict=True)
+    return [type(each)(*part) for part in parts]
+
+
+def run(stage, given, step):
+    """Take steps whose learning rate changes, and return the losses and the final state."""
+    stage.train_mode()
+    losses = []
+    for number, batch in enumerate(given):
+        set_lr(stage.optimizer, 0.1 / (1 + number))
+        losses.append(step(stage, batch))
+    return losses, copy.deepcopy(stage.state_dict())
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [(), ("method.uniform_weight=0",), ("method.centroid_norm=bias_corrected", "method.bn_mode=split")],
+    ids=str,
+)
+@pytest.mark.parametrize("phase", ["warmup", "interpolative"])
+def test_captured_steps_equal_ordinary_steps(phase, assignments):
+    given, (stage, _), (other, _) = batches(phase, 8), make_stages(*assignments), make_stages(*assignments)
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stage)
+    )
+    assert same(run(stage, given, captured), run(other, given, learn))
+    assert (Replayed.recorded, Replayed.replays) == (1, 5)
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "tuned"])
+def test_captured_rebalancing_steps_equal_ordinary_steps(encoder):
+    given = batches("rebalance", 6)
+    stage, other = (make_stages(f"rebalance.encoder={encoder}")[1]() for _ in range(2))
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stage)
+    )
+    assert same(run(stage, given, captured), run(other, given, learn))
+    assert (Replayed.recorded, Replayed.replays) == (1, 3)
+
+
+def test_a_failed_capture_is_reported_and_training_goes_on():
+    class Failing(Replayed):
+        def record(self, function):
+            function()
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    given, warnings = batches("interpolative", 6), []
+    stage = make_stages()[0]
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, warnings.append, lambda: Failing(stage)
+    )
+    losses, _ = run(stage, given, captured)
+    assert all(loss["loss"].isfinite() for loss in losses)
+    assert len(warnings) == 1
+    assert warnings[0].endswith("runs eagerly: operation not permitted when stream is capturing")
+
+
+def test_every_phase_has_a_graph_of_its_own():
+    warmup, interpolative = batches("warmup", 5), batches("interpolative", 5)
+    stage, other = make_stages()[0], make_stages()[0]
+    kinds = {len(vars(given[0])): type(given[0]) for given in (warmup, interpolative)}
+    captured = CapturedStep(
+        lambda *inputs: kinds[len(inputs)](*inputs), CPU, pytest.fail, lambda: Replayed(stage)
+    )
+    assert same(run(stage, warmup + interpolative, captured), run(other, warmup + interpolative, learn))
+    assert (Replayed.recorded, Replayed.replays) == (2, 4)
