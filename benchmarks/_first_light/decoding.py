@@ -91,4 +91,6 @@ def compare(
         figures[kind] = {"mean_levels": round(float(levels.mean()), 3), "max_levels": int(levels.max())}
         mean, limit = figures[kind]["mean_levels"], _LIMITS[kind]
         report.expect(mean <= limit, f"{title}: {kind} differs by {mean} levels, more than {limit}")
+    largest = max((each["mean_levels"] for each in figures.values()), default=0)
+    report.note = f"{title}: at most {largest} levels"
     report.add(title, figures)

@@ -58,6 +58,8 @@ def check(setup: Setup, report: Report) -> None:
                 report.expect(not places, f"{name}: a step waits for the GPU in {waits}")
         torch.compiler.reset()
         gc.collect()  # compiled modules contain reference cycles
+    waits = sum(sum(figures["waits"].values()) for figures in report.figures.values())
+    report.note = f"{waits} waits in {len(report.figures)} combinations of mode and phase"
 
 
 def watched_steps(loop: BenchLoop, batches: Batches, steps: int, set_mode: SetMode) -> dict[str, int]:
