@@ -28,7 +28,7 @@ from peers._photo_crops import CLASSES, write_jpegs
 from fasticcl.config import Engine
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import folder as layout
-from fasticcl.data.loader import evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.engine.run.weights import Description, Model
 from fasticcl.method.network import Output
 from fasticcl.predict.inputs import find_images

@@ -13,7 +13,8 @@ from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation, evaluation_cache
 from fasticcl.data.device_loader import DeviceLoader
-from fasticcl.data.loader import Loader, evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.shards.reader import Shards
 

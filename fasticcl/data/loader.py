@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
-from fasticcl.data.bad_samples import BadSamples, UnreadableImages, unreadable_rows
+from fasticcl.data.bad_samples import BadSamples
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali import graph
@@ -19,9 +19,9 @@ from fasticcl.data.dali.decoding import Decoder
 from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
-from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan, evaluation_stream
+from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import available_cores, decoding_threads
 
 
 class Loader:
@@ -36,9 +36,10 @@ class Loader:
             they are decoded in every epoch.
         warn: called once per unreadable image with a message that names it.
         max_steps: maximum number of steps per epoch, or None for no limit.
-        threads: threads that decode and augment, or None for one per core.
+        threads: threads that decode and augment, or None for the number of `decoding_threads`.
         prefetch: number of batches prepared in advance.
         gpu: device number, or None for the CPU.
+        copy_outputs: True if training captures CUDA graphs, see `PipelineOptions`.
 
     Attributes:
         steps: steps per epoch.
@@ -57,6 +58,7 @@ class Loader:
         threads: int | None = None,
         prefetch: int = 3,
         gpu: int | None = None,
+        copy_outputs: bool = False,
     ) -> None:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, max_steps or plan.steps_per_epoch)
@@ -64,7 +66,9 @@ class Loader:
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
         batch_size = plan.part.stop - plan.part.start
-        self.options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
+        threads = threads or decoding_threads(gpu is not None)
+        self.options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
+        self._decoder = Decoder(threads, gpu, plan.data.hw_decoder_load)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
         """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
@@ -98,7 +102,7 @@ class Loader:
         except BatchFailed as error:
             # DALI drops the whole batch and does not always name the image.
             rows = fed.get(iteration, np.empty(0, np.int64))
-            self.bad_samples.find_undecodable(rows, _decoder(self.options, self.plan.data), error)
+            self.bad_samples.find_undecodable(rows, self._decoder, error)
             return None
 
     def _pipeline(self, phase: Phase, first: int) -> tuple[GraphPipeline, dict[int, NDArray[np.integer]]]:
@@ -146,86 +150,6 @@ class Loader:
             for stream in (planned.agnostic, planned.aware)
         )
         return replace(planned, agnostic=agnostic, aware=aware)
-
-
-def evaluation_batches(
-    shards: Shards,
-    data: Data,
-    *,
-    rows: NDArray[np.int64] | None = None,
-    cache: Cache | None = None,
-    batch_size: int,
-    threads: int | None = None,
-    prefetch: int = 3,
-    gpu: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[StreamBatch]:
-    """Yield every image of a split once.
-
-    The graph is that of training, with centre crops instead of random choices.
-
-    Args:
-        shards: the split.
-        data: image size, resize and normalisation settings.
-        rows: rows of the index in the order in which they are yielded, or None for all in index order.
-        cache: the decoded images of the split, or None to read them from the shards.
-        batch_size: images per batch. The last batch may be smaller.
-        threads: threads that decode and resize, or None for one per core.
-        prefetch: number of batches prepared in advance.
-        gpu: device number, or None for the CPU.
-        rank, world_size: each rank yields every ``world_size``-th batch.
-
-    Raises:
-        UnreadableImages: an image cannot be read. It is not skipped, because that would change the accuracy.
-        TrainingFailed: DALI failed for another reason.
-    """
-    source = cache or shards
-    spec = GraphSpec.evaluation(data, source)
-    size = len(shards) if rows is None else len(rows)
-    batches = range(rank, -(-size // batch_size), world_size)
-
-    def rows_of(batch: int) -> NDArray[np.int64]:
-        positions = np.arange(batch * batch_size, min((batch + 1) * batch_size, size))
-        return positions if rows is None else rows[positions]
-
-    def feed(iteration: int) -> list[Any]:
-        if iteration >= len(batches):
-            raise StopIteration
-        stream = evaluation_stream(shards.index, rows_of(batches[iteration]), data)
-        return spec.values(source, BatchPlan(stream, None, None))
-
-    options = PipelineOptions(batch_size, threads or available_cores(), prefetch, gpu)
-    pipeline = graph.build(feed, spec, options)
-    for batch in batches:
-        yield StreamBatch(*_evaluated_tensors(pipeline, shards, rows_of(batch), _decoder(options, data)))
-
-
-def _evaluated_tensors(
-    pipeline: GraphPipeline, shards: Shards, rows: NDArray[np.int64], decoder: Decoder
-) -> list[torch.Tensor]:
-    """Return the next outputs, which come from these rows.
-
-    Raises:
-        UnreadableImages: an image cannot be read.
-        TrainingFailed: DALI failed for another reason.
-    """
-    try:
-        return pipeline.tensors()
-    except DamagedImages as error:
-        raise UnreadableImages(f"{error}. Convert {shards.folder.parent} again.") from None
-    except BatchFailed as error:
-        names = ", ".join(shards.name(row) for row in unreadable_rows(shards, rows, decoder))
-        if not names:
-            raise
-        raise UnreadableImages(
-            f"{names} cannot be decoded ({error.reason}). Convert {shards.folder.parent} again."
-        ) from None
-
-
-def _decoder(options: PipelineOptions, data: Data) -> Decoder:
-    """Return the decoder of a graph with these options."""
-    return Decoder(options.threads, options.gpu, data.hw_decoder_load)
 
 
 def draw_stream(shards: Shards, stream: StreamPlan, data: Data) -> StreamBatch:

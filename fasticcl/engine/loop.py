@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.device_images import PackedBatch
+from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.epoch_stats import EpochStats
 from fasticcl.engine.evaluate import Metrics
@@ -11,9 +13,11 @@ from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.writer import RunWriter
-from fasticcl.engine.stages.stage import Stage, learn
+from fasticcl.engine.stages.stage import Learn, Stage, learn
 from fasticcl.errors import Stopped, TrainingFailed
 from fasticcl.system.signals import StopRequest
+
+AnyBatch = Batch | StreamBatch | PackedBatch
 
 
 class SaveClock:
@@ -54,12 +58,19 @@ class Loop:
         evaluate: returns the accuracies of a stage's network.
         run: writes records and checkpoints. Its configuration sets their intervals.
         display: shows the progress.
+        learn: takes a training step on a batch of the loader.
     """
 
     def __init__(
-        self, loader: Loader, evaluate: Callable[[Stage], Metrics], run: RunWriter, display: Display
+        self,
+        loader: Loader | DeviceLoader,
+        evaluate: Callable[[Stage], Metrics],
+        run: RunWriter,
+        display: Display,
+        learn: Learn = learn,
     ) -> None:
         self.loader, self.evaluate, self.run, self.display = loader, evaluate, run, display
+        self.learn = learn
         self.ranks, self.steps = run.ranks, loader.steps
         engine = run.folder.config.engine
         self.clock, self.log_every = SaveClock(engine.save_every), engine.log_every
@@ -101,12 +112,12 @@ class Loop:
             self._finish_epoch(stage, epoch, stats)
             stats, first_step = EpochStats(self.ranks, device), 0
 
-    def take_step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], stats: EpochStats) -> None:
+    def take_step(self, stage: Stage, batches: Iterator[AnyBatch], stats: EpochStats) -> None:
         """Train on the next batch, without waiting for the device."""
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
-        losses = learn(stage, batch)
+        losses = self.learn(stage, batch)
         self.ranks.average_buffers(stage.network)
         stats.add(losses, batch.images, waited)
         self.display.step()

@@ -1,7 +1,7 @@
 """Final accuracies of a run, from its records or re-evaluated from the saved weights."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -67,10 +67,8 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
         UserError: the run or its shards are missing, or the run is not finished.
     """
     saved = open_saved_run(folder, device=device, workers=workers)
-    counts = saved.dataset.train.counts
-    rows = {
-        name: evaluate(network, saved.batches(), counts, saved.machine) for name, network in saved.networks()
-    }
+    counts, batches = saved.dataset.train.counts, saved.batches()
+    rows = {name: evaluate(network, batches, counts, saved.machine) for name, network in saved.networks()}
     return Report(folder, rows, saved.best_epoch, saved.dataset.evaluated.split)
 
 
@@ -97,8 +95,8 @@ class SavedRun:
             yield name, network
 
     def batches(self) -> Iterable[StreamBatch]:
-        """Return this rank's batches of the evaluated split."""
-        return evaluation_split_batches(self.config, self.dataset, self.machine)
+        """Return this rank's batches of the evaluated split, which can be iterated for every network."""
+        return evaluation_split_batches(self.config, self.dataset, self.machine, repeat=True)
 
 
 def open_saved_run(
@@ -119,7 +117,8 @@ def open_saved_run(
     config = validate({**values, "engine": values["engine"] | changed})
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} is not finished. {run.how_to_finish}")
-    machine = choose_machine(config.engine, alone)
+    # Compiling takes longer than evaluating once. It would not change the accuracies.
+    machine = replace(choose_machine(config.engine, alone), mode="off")
     dataset = open_dataset(config, machine.gpu, require_cache=False)
     last, _ = run.checkpoint(dataset.train.manifest.source_sha256) or (None, None)
     best = BestEpoch.load(folder / BEST)

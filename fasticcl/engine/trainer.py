@@ -4,12 +4,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
+from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resume_line
 from fasticcl.engine.compile_trial import ModeTrial, try_modes, wants_trial
@@ -99,8 +101,14 @@ class PreparedRun:
 
     def evaluate(self, stage: Stage) -> Metrics:
         """Return the accuracies of a stage's network."""
-        batches = evaluation_split_batches(self.config, self.dataset, self.machine)
-        return evaluate(stage.network, batches, self.dataset.train.counts, self.machine)
+        # A few batches of ``fast_dev_run`` do not justify compilation.
+        machine = replace(self.machine, mode="off") if self.config.engine.fast_dev_run else self.machine
+        return evaluate(stage.network, self.evaluation_batches, self.dataset.train.counts, machine)
+
+    @cached_property
+    def evaluation_batches(self) -> EvaluationLoader:
+        """Return this rank's batches of the evaluated split, from one pipeline for all evaluations."""
+        return evaluation_split_batches(self.config, self.dataset, self.machine, repeat=True)
 
 
 def _prepare(config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None]) -> PreparedRun:

@@ -9,7 +9,8 @@ from fasticcl.predict.batches import image_batches
 from fasticcl.predict.inputs import ImageInput
 from fasticcl.predict.predictions import Prediction
 from fasticcl.system.machine import Machine
-from fasticcl.system.resources import available_cores
+from fasticcl.system.precision import float32_convolutions
+from fasticcl.system.resources import decoding_threads
 
 
 def predict(
@@ -21,7 +22,7 @@ def predict(
     batch_size: int,
     threads: int | None,
 ) -> Iterator[Prediction]:
-    """Yield a prediction for every image, in the order of the images.
+    """Yield a prediction for every image, in the order of the images, computed in float32 on every device.
 
     Args:
         model: the network and its description.
@@ -29,19 +30,19 @@ def predict(
         machine: the device on which the network runs.
         topk: number of classes per image, at most the number of classes of the model.
         batch_size: number of images per batch.
-        threads: number of threads that decode, or None for one per core.
+        threads: number of threads that decode, or None for the number of `decoding_threads`.
     """
     network, classes = machine.to_device(model.network), model.description.classes
     batches = image_batches(
         images,
         model.description.data,
         batch_size=batch_size,
-        threads=threads or available_cores(),
+        threads=threads or decoding_threads(machine.gpu is not None),
         gpu=machine.gpu,
     )
     for batch in batches:
-        with torch.inference_mode():
-            logits = network(batch.x).logits  # float32 on every device, as in evaluation
+        with torch.inference_mode(), float32_convolutions():
+            logits = network(batch.x).logits
             top_logits, top_labels = logits.topk(min(topk, len(classes)), dim=1)
             # Not softmax: after it, torch's threads spin for milliseconds on the cores that decode.
             probabilities = (top_logits - logits.logsumexp(dim=1, keepdim=True)).exp()

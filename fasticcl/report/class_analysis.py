@@ -136,8 +136,9 @@ def _predict(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]], dict[str, list[float]]]:
     """Return the labels [N] and, by name of the weights, predicted classes [N] and weight norms [K]."""
     labels, predicted, norms = np.empty(0, np.int64), {}, {}
+    batches = saved.batches()
     for name, network in saved.networks():
-        pairs = [torch.stack(pair).cpu() for pair in predictions(network, saved.batches())]
+        pairs = [torch.stack(pair).cpu() for pair in predictions(network, batches, saved.machine)]
         labels, predicted[name] = torch.cat(pairs, dim=1).numpy()
         norms[name] = network.classifier.weight.detach().norm(dim=1).tolist()
     return labels, predicted, norms

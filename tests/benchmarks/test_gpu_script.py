@@ -37,7 +37,10 @@ def start(tmp_path_factory):
 
     def call(*arguments):
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "TMPDIR": str(missing),
+        }
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=environment, **output)
 

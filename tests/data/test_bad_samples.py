@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from fasticcl.config import Data
-from fasticcl.data.loader import Loader, evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
 from fasticcl.engine.dataset import open_dataset
 from fasticcl.errors import TrainingFailed

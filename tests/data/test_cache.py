@@ -12,7 +12,8 @@ from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
 from fasticcl.data import cache
 from fasticcl.data.cache import evaluation_cache
-from fasticcl.data.loader import Loader, evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import Shards

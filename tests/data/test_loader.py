@@ -1,19 +1,15 @@
-"""The loader: batches that follow the plan, and every evaluated image once."""
+"""The loader: batches that follow the plan."""
 
-import io
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import functional as F
 
-from fasticcl.config import Data
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
-from fasticcl.data.loader import Loader, draw_stream, evaluation_batches
-from fasticcl.shards.reader import Shards
+from fasticcl.data.loader import Loader, draw_stream
 from tests.support.images import encode
 from tests.support.planned_images import PHOTOS, SMALL, denormalise, expected_image, open_plan
 
@@ -25,17 +21,6 @@ def test_rebalancing_yields_the_class_aware_stream(photo_shards):
     assert batch.y.tolist() == planned.labels.tolist()
     expected = expected_image(shards, planned, 5, data)
     assert (denormalise(batch.x, data)[5] - expected).abs().mean() < 1 / 255
-
-
-def test_evaluation_yields_each_image_once_resized_and_centre_cropped(photo_shards):
-    shards, data = Shards(photo_shards, "val"), Data(**PHOTOS)
-    batches = list(evaluation_batches(shards, data, batch_size=2))
-    assert [len(batch.y) for batch in batches] == [2, 2, 1]
-    assert torch.cat([batch.y for batch in batches]).tolist() == shards.index["label"].tolist()
-    for row, image in enumerate(torch.cat([batch.x for batch in batches])):
-        original = Image.open(io.BytesIO(shards.read(np.array([row]))[0].tobytes())).convert("RGB")
-        expected = F.to_tensor(F.center_crop(F.resize(original, 112), 96))
-        assert (denormalise(image, data) - expected).abs().mean() < 1 / 255
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
@@ -79,17 +64,6 @@ def test_batches_continue_from_a_step_across_the_end_of_an_epoch(photo_shards):
         assert batch.y.tolist() == stream.labels.tolist()
     names = [shards.name(row) for row in expected[1].rows.tolist()]
     assert loader.names("warmup", 4, 0) == names
-
-
-def test_evaluated_rows_are_divided_among_the_ranks_batch_by_batch(photo_shards):
-    shards, rows = Shards(photo_shards, "train"), np.array([20, 0, 13, 5, 7, 12, 1])
-    options = {"rows": rows, "batch_size": 2, "threads": 1}
-    whole = list(evaluation_batches(shards, Data(**PHOTOS), **options))
-    assert torch.cat([batch.y for batch in whole]).tolist() == shards.index["label"][rows].tolist()
-    for rank in range(3):
-        part = list(evaluation_batches(shards, Data(**PHOTOS), **options, rank=rank, world_size=3))
-        assert len(part) == len(whole[rank::3])
-        assert all(torch.equal(one.x, other.x) for one, other in zip(part, whole[rank::3], strict=True))
 
 
 def test_a_drawn_stream_has_the_images_of_training(photo_shards):

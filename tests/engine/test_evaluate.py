@@ -7,7 +7,7 @@ import torch
 from fasticcl.config import Engine
 from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.evaluate import accuracies, balanced_accuracy, count_correct, evaluate
-from fasticcl.system.machine import choose_machine
+from fasticcl.system.machine import Machine, choose_machine
 
 TRAIN = np.array([500, 101, 100, 20, 19, 2])  # many, many, medium, medium, few, few
 
@@ -67,3 +67,95 @@ def test_each_of_several_classifiers_is_counted_on_its_own():
 def test_balanced_accuracy_is_the_mean_over_classes_with_images():
     assert balanced_accuracy(np.array([9, 0, 1, 0]), np.array([10, 1, 2, 0])) == pytest.approx(100 * 1.4 / 3)
     assert balanced_accuracy(np.array([0, 0]), np.array([0, 0])) is None
+
+
+class Recorder(torch.nn.Module):
+    """Encoder with one convolution, which records its inputs and the precision of its forward passes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 6, 2)
+        self.seen = []
+
+    def forward(self, images):
+        features = self.conv(images).flatten(1)
+        self.seen.append((len(images), features.dtype, torch.backends.cudnn.conv.fp32_precision))
+        return features
+
+
+class Classifier(torch.nn.Identity):
+    def forward(self, features):
+        self.features = features
+        assert not torch.is_autocast_enabled("cpu")
+        return features
+
+
+def random_batches(*sizes):
+    generator = torch.Generator().manual_seed(1)
+    drawn = [(torch.randn(size, 2, 2, 3, generator=generator), torch.arange(size) % 6) for size in sizes]
+    return [StreamBatch(x.permute(0, 3, 1, 2), y) for x, y in drawn]
+
+
+def simulated_gpu(monkeypatch, **settings):
+    """Return a machine that evaluates as on a GPU, but with tensors on the CPU."""
+    monkeypatch.setattr(Machine, "gpu", 0)
+    return Machine(torch.device("cpu"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bfloat16", "dtype", "convolutions"),
+    [
+        (False, False, torch.float32, "tf32"),  # a CPU has no TF32
+        (False, True, torch.float32, "tf32"),
+        (True, True, torch.bfloat16, "tf32"),
+        (True, False, torch.float32, "ieee"),
+    ],
+)
+def test_encoder_has_the_precision_of_training_only_on_a_gpu(monkeypatch, gpu, bfloat16, dtype, convolutions):
+    settings = {"bfloat16": bfloat16, "mode": "off"}
+    machine = simulated_gpu(monkeypatch, **settings) if gpu else Machine(torch.device("cpu"), **settings)
+    encoder, classifier = Recorder(), Classifier()
+    count_correct(encoder, [classifier], random_batches(4), 6, machine)
+    assert encoder.seen == [(4, dtype, convolutions)]
+    assert classifier.features.dtype == torch.float32
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The sizes of the batches for which code was compiled, without the slow code generation."""
+    sizes, compile = [], torch.compile
+
+    def backend(graph, inputs):
+        sizes.append(next(len(value) for value in inputs if not value.requires_grad))
+        return graph.forward
+
+    def compile_in_python(module, *, dynamic, options):
+        assert (dynamic, options) == (False, {"emulate_precision_casts": True})
+        return compile(module, dynamic=dynamic, backend=backend)
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", compile_in_python)
+    return sizes
+
+
+@pytest.mark.parametrize("mode", ["on", "step", "cuda-graphs"])
+def test_encoder_is_compiled_once_for_all_batches_and_evaluations(monkeypatch, compiled, mode):
+    encoder, batches = (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 6, 2), torch.nn.Flatten()),
+        random_batches(5, 5, 2),
+    )
+    encoder.to(memory_format=torch.channels_last)
+    eager, machine = (simulated_gpu(monkeypatch, bfloat16=True, mode=used) for used in ("off", mode))
+    expected = count_correct(encoder, [torch.nn.Identity()], batches, 6, eager)
+    assert compiled == []
+    for _ in range(2):
+        found = count_correct(encoder, [torch.nn.Identity()], batches, 6, machine)
+        assert [counts.tolist() for counts in found] == [counts.tolist() for counts in expected]
+    assert compiled == [5]
+
+
+def test_a_cpu_does_not_compile_evaluations(compiled):
+    machine = Machine(torch.device("cpu"), bfloat16=True, mode="on")
+    count_correct(Recorder(), [torch.nn.Identity()], random_batches(5), 6, machine)
+    assert compiled == []

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from fasticcl.data.dali import graph
 from fasticcl.engine.dataset import open_dataset
-from fasticcl.engine.loaders import build_loader, evaluation_split_batches, holdout_batches
+from fasticcl.engine.loaders import (
+    build_loader,
+    evaluation_batch_size,
+    evaluation_split_batches,
+    holdout_batches,
+)
 from fasticcl.errors import UserError
 from fasticcl.resolve import resolve
-from fasticcl.system.machine import Machine
+from fasticcl.system.machine import MODES, Machine
 from tests.support.small_runs import TINY_COUNTS
 
 IMAGES = sum(TINY_COUNTS)
@@ -29,9 +35,9 @@ def opened(tiny_shards):
     return open_run
 
 
-def machine(rank=0, world_size=1):
+def machine(rank=0, world_size=1, mode="off"):
     ranks = SimpleNamespace(rank=rank, world_size=world_size)
-    return Machine(torch.device("cpu"), bfloat16=False, mode="off", ranks=ranks)
+    return Machine(torch.device("cpu"), bfloat16=False, mode=mode, ranks=ranks)
 
 
 def labels(batches):
@@ -88,3 +94,41 @@ def test_fast_dev_run_takes_three_steps_and_three_evaluation_batches(opened):
     config, dataset = opened(5, "engine.fast_dev_run=true")
     assert build_loader(config, dataset, machine()).steps == 3
     assert [len(batch) for batch in labels(evaluation_split_batches(config, dataset, machine()))] == [5] * 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_outputs_of_dali_are_copied_only_beside_cuda_graphs(opened, monkeypatch, mode):
+    built = []
+    monkeypatch.setattr(graph, "build", lambda *arguments: built.append(arguments[-1]))
+    build_loader(*opened(), machine(mode=mode))._pipeline("warmup", 0)
+    evaluation_split_batches(*opened(), machine(mode=mode))._pipeline()
+    assert [options.copy_outputs for options in built] == [mode == "cuda-graphs"] * 2
+
+
+@pytest.mark.parametrize(
+    ("gpu", "world_size", "settings", "size"),
+    [
+        (None, 1, [], 256),
+        (None, 3, [], 86),
+        (None, 1, ["engine.eval_batch_size=7"], 7),
+        (0, 1, [], 445),  # 256 MiB
+        (0, 1, ["optim.batch_size=64"], 256),
+        (0, 4, [], 256),
+        (0, 1, ["optim.batch_size=512"], 512),
+        (0, 1, ["optim.batch_size=512", "data.image_size=32", "data.eval_resize=0"], 2048),
+        (0, 1, ["engine.eval_batch_size=7"], 7),
+    ],
+)
+def test_evaluation_batches_are_larger_than_those_of_training_on_a_gpu(
+    monkeypatch, gpu, world_size, settings, size
+):
+    monkeypatch.setattr(Machine, "gpu", gpu)
+    config = resolve("imagenet-lt", assignments=settings)
+    assert evaluation_batch_size(config, machine(0, world_size)) == size
+
+
+def test_evaluation_batch_size_is_a_setting_of_the_run(opened):
+    config, dataset = opened(20, "engine.eval_batch_size=25")
+    assert [len(batch) for batch in labels(evaluation_split_batches(config, dataset, machine()))] == [25, 5]
+    assert "eval_batch_size = 25" in config.to_toml()
+    assert "eval_batch_size" not in opened(20)[0].to_toml()  # as in runs that are older than the setting

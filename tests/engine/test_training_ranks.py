@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import fasticcl
-from fasticcl.data.loader import evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.data.plan import Plan
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.run.writer import RunWriter

@@ -12,7 +12,7 @@ from torchvision.transforms import functional as vision
 import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
-from fasticcl.data.loader import evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards

@@ -15,7 +15,7 @@ import webdataset
 from nvidia.dali import Pipeline, fn
 
 import fasticcl
-from fasticcl.data.loader import evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.shards.reader import INDEX_DTYPE, Shards
 

@@ -12,7 +12,8 @@ from torchvision.transforms import functional as F
 from fasticcl.config import Data
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
-from fasticcl.data.loader import Loader, evaluation_batches
+from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.data.loader import Loader
 from fasticcl.data.plan import BatchPlan, Plan
 from fasticcl.shards.reader import Shards
 from tests.support.images import encode, noise
