@@ -111,7 +111,7 @@ def test_parts_that_need_a_gpu_are_skipped_with_a_reason(finished):
         "cuda graphs",
     ]
     assert skipped["synchronisation"]["cuda-graphs"] == "compiling takes minutes on a CPU"
-    assert skipped["cuda graphs"] == {"capture": "CUDA graphs need a GPU"}
+    assert skipped["cuda graphs"] == dict.fromkeys(["loop", "capture"], "CUDA graphs need a GPU")
 
 
 def test_missing_packages_of_the_demo_alone_are_no_failure(finished):
@@ -135,14 +135,16 @@ def test_the_cpu_gives_equal_images_in_every_shape(finished):
 def test_steps_rates_and_runs_are_reported(finished):
     rows, _ = finished
     waits = rows["synchronisation"]["figures"]
-    assert [*waits] == ["off warmup", "off interpolative", "off rebalance"]
+    phases = ("warmup", "interpolative", "rebalance")
+    assert [*waits] == [f"{mode} {phase}" for mode in ("off", "captured") for phase in phases]
     assert all(each["waits"] == {} for each in waits.values())
+    assert all(waits[f"off {phase}"] == waits[f"captured {phase}"] for phase in phases)
     assert all(each["images_per_second"] > 0 for each in rows["loader"]["figures"].values())
     assert rows["resnet50"]["figures"]["interpolative"]["ms_per_step"] > 0
-    loop = rows["cuda graphs"]["figures"]["loop"]
-    assert loop["exit_code"] == 0
-    assert loop["off"]["largest_difference"] == 0
-    assert loop["eager"]["spread"] > 0
+    captured = rows["cuda graphs"]["figures"]["captured"]
+    assert captured["exit_code"] == 0
+    assert captured["compared"]["largest_difference"] == 0
+    assert captured["eager"]["spread"] > 0
     resume = rows["resume"]["figures"]
     assert resume["images"].startswith("synthetic, because of ")
     assert 0 < resume["records_when_stopped"] < resume["resumed"]["records"]
@@ -291,9 +293,11 @@ def test_a_crash_is_reported_with_its_signal_and_the_figures_so_far(modules, mon
     )
     report = modules.report.Report()
     setup = SimpleNamespace(gpu=None, folder=tmp_path, patience=1, arguments=lambda: [])
+    for name in ("photographs", "squares"):
+        monkeypatch.setattr(modules.cuda_graphs, name, lambda _: tmp_path)
     modules.cuda_graphs.check(setup, report)
-    assert report.failures == ["loop: the process was killed by SIGSEGV"]
-    assert report.figures == {"loop": {"eager": 1, "exit_code": -11}}
+    assert report.failures == ["captured: the process was killed by SIGSEGV"]
+    assert report.figures == {"captured": {"eager": 1, "exit_code": -11}}
 
 
 def test_resumed_run_is_compared_exactly_or_within_tolerances(modules, tmp_path):
