@@ -222,17 +222,17 @@ class Engine(ConfigSection):
     device: Device = "auto"
     """auto, cpu or gpu. auto: the GPU if there is one."""
     workers: Count | None = None
-    """Threads that decode and augment images. None: one per available core."""
+    """Threads that decode and augment images. None: one per available core, or up to 3 fewer with a GPU."""
     prefetch: Count = 3
     """Batches that the pipeline prepares in advance."""
     eval_batch_size: Count | None = None
     """Images per evaluation batch on each rank. None: as in training. On a GPU up to four times as many."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
-    compile: Literal["auto", "off", "on", "step", "cuda-graphs"] = "auto"
-    """torch.compile. on: compile forward passes. step: also compile losses and centroids. cuda-graphs: also
-    replay forward passes as CUDA graphs. auto: on a GPU, run a short trial and use the fastest of off, on and
-    step. On a CPU, auto means off, because compilation takes minutes."""
+    compile: Literal["auto", "off", "on", "step", "cuda-graphs", "captured"] = "auto"
+    """torch.compile. on: compile forward passes. step: also losses and centroids. cuda-graphs: as on, with
+    CUDA graphs. captured: one CUDA graph for a whole step on small images, not proven on a GPU yet. auto: on
+    a GPU, the fastest of off, on and step in a short trial. On a CPU off, as compilation takes minutes."""
     sync_bn: bool = False
     """Compute batch-normalisation statistics over all ranks instead of separately on each rank."""
     save_every: Interval = "15m"

@@ -20,14 +20,17 @@ from fasticcl.bench.measure import Clock, Measurement, Stopwatch, Task
 from fasticcl.bench.workload import Workload
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
+from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
+from fasticcl.engine.captured_step import CapturedStep, captured_training
 from fasticcl.engine.epoch_stats import EpochStats
-from fasticcl.engine.loop import Loop
+from fasticcl.engine.loop import AnyBatch, Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.writer import RunWriter
-from fasticcl.engine.stages.stage import Stage
+from fasticcl.engine.stages.stage import Learn, Stage, learn
+from fasticcl.errors import TrainingFailed
 from fasticcl.system.machine import Mode
 
 PLAN_WARMUP = 20  # batches
@@ -80,21 +83,29 @@ def step_task(workload: Workload, phase: Phase) -> Task:
     config, device = workload.config, workload.machine.device
     size, side = config.optim.batch_size, config.data.image_size
     batch = synthetic_batch(phase, size, side, workload.num_classes, device)
+    captured = workload.machine.mode == "captured" and workload.machine.gpu is not None
 
     def start() -> Iterator[int]:
-        with open_loop(workload, phase) as loop:
+        step = CapturedStep(type(batch), device, _fail) if captured else learn
+        with open_loop(workload, phase, learn=step) as loop:
             for _ in loop.steps(itertools.repeat(batch)):
                 yield batch.images
 
     return start
 
 
+def _fail(message: str) -> None:
+    raise TrainingFailed(message)
+
+
 def training_task(workload: Workload, phase: Phase) -> Task:
     """Return a task that trains end to end: a new pipeline, training steps and log lines."""
 
     def start() -> Iterator[int]:
-        loader, before = workload.loader(), 0
-        with open_loop(workload, phase, loader) as loop:
+        loader, step, before = workload.loader(), learn, 0
+        if workload.machine.mode == "captured":
+            loader, step = captured_training(loader, workload.machine, _fail)
+        with open_loop(workload, phase, loader, step) as loop:
             for _ in loop.steps(loader.batches(phase), log=True):
                 yield loop.stats.images - before
                 before = loop.stats.images
@@ -105,7 +116,9 @@ def training_task(workload: Workload, phase: Phase) -> Task:
 class BenchLoop:
     """The engine's training loop of one phase, without evaluation and checkpoints."""
 
-    def __init__(self, workload: Workload, phase: Phase, loader: Loader, project: Path) -> None:
+    def __init__(
+        self, workload: Workload, phase: Phase, loader: Loader | DeviceLoader, learn: Learn, project: Path
+    ) -> None:
         config = workload.config
         engine = config.engine.model_copy(update={"project": project})
         self.stage: Stage = workload.stage(phase)
@@ -117,9 +130,10 @@ class BenchLoop:
             lambda _: {},  # no evaluation
             RunWriter(folder, ranks=self.ranks),
             Display(Console(quiet=True), {"interpolative": loader.steps}),
+            learn,
         )
 
-    def steps(self, batches: Iterator[Batch | StreamBatch], log: bool = False) -> Iterator[int]:
+    def steps(self, batches: Iterator[AnyBatch], log: bool = False) -> Iterator[int]:
         """Take training steps indefinitely and yield their count. If ``log`` is True, write log lines."""
         while True:
             self.loop.take_step(self.stage, batches, self.stats)
@@ -133,10 +147,12 @@ class BenchLoop:
 
 
 @contextmanager
-def open_loop(workload: Workload, phase: Phase, loader: Loader | None = None) -> Iterator[BenchLoop]:
+def open_loop(
+    workload: Workload, phase: Phase, loader: Loader | DeviceLoader | None = None, learn: Learn = learn
+) -> Iterator[BenchLoop]:
     """Yield a loop with a temporary run folder."""
     with tempfile.TemporaryDirectory(prefix="fasticcl-bench-") as project:
-        yield BenchLoop(workload, phase, loader or workload.loader(), Path(project))
+        yield BenchLoop(workload, phase, loader or workload.loader(), learn, Path(project))
 
 
 def parts_mode(mode: Mode) -> Mode:

@@ -11,13 +11,44 @@ from typing import Protocol
 import torch
 
 from fasticcl.data.batch import Batch, StreamBatch
-from fasticcl.data.device_images import PackedBatch
-from fasticcl.engine.stages.stage import Losses, Stage, learn
+from fasticcl.data.device_images import PackedBatch, obstacle
+from fasticcl.data.device_loader import DeviceLoader
+from fasticcl.data.loader import Loader
+from fasticcl.engine.stages.stage import Learn, Losses, Stage, learn
+from fasticcl.errors import UserError
+from fasticcl.system.machine import Machine
 
 _WARMUP = 3  # steps before the capture, in which libraries choose their kernels and allocate their workspaces
 
 Prepare = Callable[..., Batch | StreamBatch]
 """Computes the batch from the tensors that change from step to step."""
+
+
+def captured_training(
+    loader: Loader, machine: Machine, warn: Callable[[str], None]
+) -> tuple[DeviceLoader, Learn]:
+    """Return the loader and the training step of the mode ``captured``.
+
+    On a CPU, the step is not captured, but its images are prepared in the same way.
+
+    Args:
+        loader: draws the batches.
+        machine: device of the images and the network.
+        warn: called with a message if a step cannot be captured.
+
+    Raises:
+        UserError: the images are not small, or their augmentation needs DALI.
+    """
+    if reason := obstacle(loader.plan.data, loader.shards, machine.gpu):
+        raise UserError(f"engine.compile=captured cannot be used: {reason}. Use --set engine.compile=auto.")
+    device_loader = DeviceLoader(loader)
+
+    def prepare(values: torch.Tensor) -> Batch | StreamBatch:
+        return device_loader.images.batch(values)
+
+    if machine.gpu is None:
+        return device_loader, lambda stage, packed: learn(stage, prepare(packed.values))
+    return device_loader, CapturedStep(prepare, machine.device, warn)
 
 
 class Recorder(Protocol):

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.device_images import PackedBatch
+from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.epoch_stats import EpochStats
 from fasticcl.engine.evaluate import Metrics
@@ -11,9 +13,11 @@ from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.writer import RunWriter
-from fasticcl.engine.stages.stage import Stage, learn
+from fasticcl.engine.stages.stage import Learn, Stage, learn
 from fasticcl.errors import Stopped, TrainingFailed
 from fasticcl.system.signals import StopRequest
+
+AnyBatch = Batch | StreamBatch | PackedBatch
 
 
 class SaveClock:
@@ -54,12 +58,19 @@ class Loop:
         evaluate: returns the accuracies of a stage's network.
         run: writes records and checkpoints. Its configuration sets their intervals.
         display: shows the progress.
+        learn: takes a training step on a batch of the loader.
     """
 
     def __init__(
-        self, loader: Loader, evaluate: Callable[[Stage], Metrics], run: RunWriter, display: Display
+        self,
+        loader: Loader | DeviceLoader,
+        evaluate: Callable[[Stage], Metrics],
+        run: RunWriter,
+        display: Display,
+        learn: Learn = learn,
     ) -> None:
         self.loader, self.evaluate, self.run, self.display = loader, evaluate, run, display
+        self.learn = learn
         self.ranks, self.steps = run.ranks, loader.steps
         engine = run.folder.config.engine
         self.clock, self.log_every = SaveClock(engine.save_every), engine.log_every
@@ -93,20 +104,22 @@ class Loop:
                     self.log(stage, epoch, step + 1, stats)
                 due = self.clock.due() and self.ranks.is_main  # the clock of rank 0 decides for all
                 signum, due = self.ranks.delayed_max(self.stop.signum or 0, due)
-                saved = (signum or due) and self._save(stage, epoch, step + 1, stats)
+                if signum or due:
+                    self._save(stage, epoch, step + 1, stats)
                 if signum:
-                    raise self._stopped(signum, bool(saved))
+                    raise self._stopped(signum)
             if signum := (self.ranks.flush_delayed_max() or [0])[0]:  # received during the last step
-                raise self._stopped(signum, self._save(stage, epoch, self.steps, stats))
+                self._save(stage, epoch, self.steps, stats)
+                raise self._stopped(signum)
             self._finish_epoch(stage, epoch, stats)
             stats, first_step = EpochStats(self.ranks, device), 0
 
-    def take_step(self, stage: Stage, batches: Iterator[Batch | StreamBatch], stats: EpochStats) -> None:
+    def take_step(self, stage: Stage, batches: Iterator[AnyBatch], stats: EpochStats) -> None:
         """Train on the next batch, without waiting for the device."""
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
-        losses = learn(stage, batch)
+        losses = self.learn(stage, batch)
         self.ranks.average_buffers(stage.network)
         stats.add(losses, batch.images, waited)
         self.display.step()
@@ -148,14 +161,14 @@ class Loop:
             f"The last checkpoint is from before that step. Continue from it with: {self._command}"
         )
 
-    def _save(self, stage: Stage, epoch: int, step: int, stats: EpochStats) -> bool:
+    def _save(self, stage: Stage, epoch: int, step: int, stats: EpochStats) -> None:
         self._check(stage, epoch, stats)  # do not replace a good checkpoint with a bad one
         self._check_weights(stage)
         self._share_bad_samples()
-        return self.run.save(stage, epoch, step, stats.partial(), self.loader.bad_samples.rows)
+        self.run.save(stage, epoch, step, stats.partial(), self.loader.bad_samples.rows)
 
-    def _stopped(self, signum: int, saved: bool) -> Stopped | TrainingFailed:
-        if saved:
+    def _stopped(self, signum: int) -> Stopped | TrainingFailed:
+        if self.run.wait_until_saved():
             return Stopped(signum, self._command)
         return TrainingFailed(
             "Stopped, but the state could not be saved. Free some space, then continue from the last "

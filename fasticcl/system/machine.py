@@ -18,13 +18,14 @@ _IS_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParalle
 _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "broadcast_buffers": False}
 
 
-Mode = Literal["off", "on", "step", "cuda-graphs"]
+Mode = Literal["off", "on", "step", "cuda-graphs", "captured"]
 """Compilation of a training step. The values are those of ``engine.compile``."""
 MODES: dict[Mode, str] = {
     "off": "eager",
     "on": "compiled",
     "step": "compiled with losses and centroids",
     "cuda-graphs": "compiled with CUDA graphs",
+    "captured": "captured as one CUDA graph",
 }
 """Description of each mode."""
 
@@ -48,8 +49,13 @@ class Machine:
 
     @property
     def compiled(self) -> bool:
-        """Return True if forward passes in training are compiled."""
-        return self.mode != "off"
+        """Return True if torch compiles the forward passes in training."""
+        return self.mode not in ("off", "captured")
+
+    @property
+    def captures_graphs(self) -> bool:
+        """Return True if training captures CUDA graphs, during which no thread may wait for the device."""
+        return self.mode == "cuda-graphs"
 
     def synchronize(self) -> None:
         """Wait for all kernels queued on the device."""
@@ -75,7 +81,7 @@ class Machine:
 
     def compile_forward(self, module: torch.nn.Module) -> Callable[..., Any]:
         """Return the module, compiled if the mode compiles forward passes."""
-        if self.mode in ("off", "step"):
+        if not self.compiled or self.mode == "step":
             return module
         # Inductor captures graphs in the mode "thread_local", which does not affect the threads of DALI.
         return torch.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
@@ -116,7 +122,12 @@ class Machine:
         )
         precision = "bfloat16" if self.bfloat16 else "float32"
         ranks = f"{self.ranks.world_size} ranks of " if self.ranks.world_size > 1 else ""
-        return f"{ranks}{name}, {precision}, {MODES[self.mode]}, torch {torch.__version__}"
+        mode = (
+            "eager, images prepared by torch"
+            if self.gpu is None and self.mode == "captured"
+            else MODES[self.mode]
+        )
+        return f"{ranks}{name}, {precision}, {mode}, torch {torch.__version__}"
 
 
 def _choose_mode(requested: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
@@ -129,7 +140,8 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
     """Return the machine for a configuration.
 
     The mode ``auto`` means compiled on a GPU, unless a trial (`fasticcl.engine.compile_trial`) finds a faster
-    mode, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``.
+    mode, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``, and ``captured``
+    means eager steps on images that torch prepares.
 
     Args:
         engine: device, precision and mode.
@@ -152,8 +164,10 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         )
     if use_gpu:
         torch.cuda.set_device(local_rank())
-    if engine.compile == "step" and not alone and world_size() > 1:
-        raise UserError("engine.compile=step supports only one rank. Use --set engine.compile=on.")
+    if engine.compile in ("step", "captured") and not alone and world_size() > 1:
+        raise UserError(
+            f"engine.compile={engine.compile} supports only one rank. Use --set engine.compile=on."
+        )
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),
         ranks=Ranks() if alone else join_process_group(local_rank() if use_gpu else None),

@@ -41,6 +41,8 @@ def eager(**settings):
         (0, {"precision": "bfloat16", "compile": "step"}, ("cpu", True, "step")),
         (1, {"compile": "cuda-graphs"}, ("cuda:0", True, "cuda-graphs")),
         (0, {"compile": "cuda-graphs"}, ("cpu", False, "on")),
+        (1, {"compile": "captured"}, ("cuda:0", True, "captured")),
+        (0, {"compile": "captured"}, ("cpu", False, "captured")),
     ],
     ids=str,
 )
@@ -49,7 +51,7 @@ def test_device_precision_and_mode_follow_the_hardware_and_the_settings(gpus, co
     chosen = choose_machine(Engine(**settings))
     assert (str(chosen.device), chosen.bfloat16, chosen.mode) == expected
     assert chosen.gpu == (0 if expected[0] == "cuda:0" else None)
-    assert chosen.compiled == (expected[2] != "off")
+    assert chosen.compiled == (expected[2] not in ("off", "captured"))
 
 
 def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
@@ -99,6 +101,7 @@ def test_only_the_parts_that_the_mode_names_are_compiled(monkeypatch, mode):
         compiled
         == {
             "off": [],
+            "captured": [],
             "on": [(module, {"mode": "default"})],
             "step": [(len, {})],
             "cuda-graphs": [(module, {"mode": "reduce-overhead"})],

@@ -1,5 +1,6 @@
 """The interface between a training stage and the epoch loop, and the training step."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -14,6 +15,10 @@ STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
 
 Losses = dict[str, torch.Tensor]
 """Scalar losses by name. ``loss`` is the minimised total."""
+
+
+Learn = Callable[["Stage", Any], Losses]
+"""Takes a training step on a batch and returns its losses, as `learn` does."""
 
 
 class StageState(TypedDict):
