@@ -116,6 +116,8 @@ class Machine:
             module: the module.
             find_unused_parameters: True if some parameters may get no gradient in a step.
         """
+        # A compiled module is compiled during the forward pass of DistributedDataParallel, where torch splits
+        # its graph at the gradient buckets, so gradients are exchanged during the backward pass.
         forward = self.compile_forward(module)
         if self.ranks.world_size == 1:
             return forward
