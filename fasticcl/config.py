@@ -222,7 +222,7 @@ class Engine(ConfigSection):
     device: Device = "auto"
     """auto, cpu or gpu. auto: the GPU if there is one."""
     workers: Count | None = None
-    """Threads that decode and augment images. None: one per available core."""
+    """Threads that decode and augment images. None: one per available core, or up to 3 fewer with a GPU."""
     prefetch: Count = 3
     """Batches that the pipeline prepares in advance."""
     eval_batch_size: Count | None = None

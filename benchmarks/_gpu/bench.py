@@ -31,6 +31,8 @@ class Sizes:
     side: int
     networks: Mapping[str, tuple[str, str, int]]
     """Preset, encoder and batch size of each part that trains a network."""
+    peers: str
+    """A torchvision network."""
     parity: tuple[str, str, int]
     loads: tuple[float, ...]
     threads: tuple[int, ...]
@@ -60,6 +62,7 @@ FULL = Sizes(
         "resnet32": ("cifar100-lt", "resnet32", 128),
         "resnext50": ("imagenet-lt", "resnext50_32x4d", 256),
     },
+    peers="resnet50",
     parity=("imagenet-lt", "resnet18", 32),
     loads=(0.65, 0.0, 0.9),
     threads=tuple(sorted({max(1, CORES - 2), max(1, CORES // 2)}, reverse=True)),
@@ -78,10 +81,11 @@ SMALL = Sizes(
     batch_size=4,
     side=32,
     networks={
-        "resnet50": ("imagenet-lt", "resnet18", 2),
+        "resnet50": ("imagenet-lt", "resnet8", 2),
         "resnet32": ("cifar100-lt", "resnet8", 4),
         "resnext50": ("imagenet-lt", "resnet8", 2),
     },
+    peers="resnet18",
     parity=("cifar100-lt", "resnet8", 4),
     loads=(0.65,),
     threads=(2, 1),

@@ -7,7 +7,7 @@ from _gpu.bench import BOTH, CORES, Bench, Figures, Row
 from fasticcl.bench.advice import advise
 from fasticcl.bench.measure import Measurement, Timing
 from fasticcl.bench.suite import ignore_status, measure_phase, situation
-from fasticcl.bench.training import measure_parts
+from fasticcl.bench.training import measure_parts, training_task
 from fasticcl.bench.workload import Workload
 from fasticcl.data.plan import Phase
 from fasticcl.engine.compile_trial import try_modes
@@ -15,6 +15,8 @@ from fasticcl.system.machine import MODES, Mode
 
 _SECONDS = {"resnet50": (60, 15, 27), "resnet32": (30, 10, 20), "resnext50": (65, 15, 27)}
 """Estimated seconds of the first step row, which compiles, of the second, and of an end-to-end row."""
+
+_CAPTURE_WARMUP = 6  # steps, of which the fourth is captured
 
 
 def training(bench: Bench, part: str) -> list[Row]:
@@ -68,7 +70,10 @@ def ratio(one: Measurement, other: Measurement) -> Figures:
 
 
 def modes(bench: Bench) -> list[Row]:
-    """Compare a step of ResNet-32 in each mode with the eager step: its time and its loss."""
+    """Compare a step of ResNet-32 in each mode with the eager step: its time and its loss.
+
+    The mode ``captured`` also replaces the loader, so it is compared end to end with the default mode.
+    """
     subject = bench.sizes.networks["resnet32"]
 
     def compare(mode: Mode) -> Figures:
@@ -79,5 +84,15 @@ def modes(bench: Bench) -> list[Row]:
             return {"failed": "; ".join(trial.failures.values())}
         return {"eager, ms/step": trial.milliseconds["off"], "this mode, ms/step": trial.milliseconds[mode]}
 
+    def captured() -> Figures:
+        workloads = {"default": bench.workload(*subject)}
+        workloads["captured"] = bench.workload(*subject, "engine.compile=captured")
+        tasks = {name: training_task(workload, "interpolative") for name, workload in workloads.items()}
+        timing = Timing(bench.sizes.repeats, bench.sizes.seconds, ignore_status)
+        warmup = dict.fromkeys(tasks, _CAPTURE_WARMUP)
+        rates = timing(tasks, warmup, workloads["default"].machine.synchronize)
+        return {**to_figures(rates), "captured / default": ratio(rates["captured"], rates["default"])}
+
     seconds = {"on": 10}  # the rows of ResNet-32 have compiled this mode
-    return [Row(MODES[mode], seconds.get(mode, 25), partial(compare, mode)) for mode in bench.sizes.modes]
+    rows = [Row(MODES[mode], seconds.get(mode, 25), partial(compare, mode)) for mode in bench.sizes.modes]
+    return [*rows, Row("captured as one CUDA graph, end to end", 25, captured)]

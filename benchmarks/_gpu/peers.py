@@ -63,8 +63,7 @@ def peers(bench: Bench) -> list[Row]:
 
 
 def subject(bench: Bench) -> Workload:
-    preset, encoder, _ = bench.sizes.networks["resnet50"]
-    return bench.workload(preset, encoder, bench.sizes.batch_size, NO_JITTER)
+    return bench.workload("imagenet-lt", bench.sizes.peers, bench.sizes.batch_size, NO_JITTER)
 
 
 def compare(bench: Bench, workload: Workload, tasks: dict[str, Task], warmup: dict[str, int]) -> Figures:

@@ -44,7 +44,7 @@ def title(line: Figures) -> str:
 
 
 def markdown(result: Figures) -> str:
-    """Return a table for each part, the failed rows, the rows left out, and the targets."""
+    """Return a table for each part, the rows that failed or were left out, and the targets."""
     lines = ["# fasticcl on one device", "", ", ".join(f"{k} {v}" for k, v in result["hardware"].items())]
     lines += ["", "Rates are `median (minimum to maximum)` of the runs."]
     measured = [line for line in result["rows"] if not line.keys() & {"failed", "left_out"}]
@@ -53,7 +53,7 @@ def markdown(result: Figures) -> str:
         lines += ["", f"## {part}", "", *table(rows)]
     lines += ["", *(f"Failed: {row}: {reason}" for row, reason in result["failed"].items())]
     if result["left_out"]:
-        lines += ["", "Left out, no time left:", *(f"- {row}" for row in result["left_out"])]
+        lines += ["", "Not measured:", *(f"- {row}" for row in result["left_out"])]
     lines += [
         "",
         "## Targets",
@@ -86,16 +86,16 @@ def spread(measured: Mapping[str, Any]) -> str:
 
 
 def table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """Yield the lines of Markdown tables. A row whose columns differ from the previous one starts a table."""
-    columns: list[str] | None = None
+    """Yield the lines of Markdown tables, one for each set of columns."""
+    tables: dict[tuple[str, ...], list[str]] = {}
     for name, values in rows:
-        if list(values) != columns:
-            if columns is not None:
-                yield ""
-            columns = list(values)
-            yield f"| | {' | '.join(columns)} |"
-            yield f"|---|{'---:|' * len(columns)}"
-        yield f"| {name} | {' | '.join(map(cell, values.values()))} |"
+        line = f"| {name} | {' | '.join(map(cell, values.values()))} |"
+        tables.setdefault(tuple(values), []).append(line)
+    for number, (columns, lines) in enumerate(tables.items()):
+        yield from [""] * (number > 0)
+        yield f"| | {' | '.join(columns)} |"
+        yield f"|---|{'---:|' * len(columns)}"
+        yield from lines
 
 
 def cell(value: Any) -> str:

@@ -22,7 +22,7 @@ RESTART = 75
 _POLL = 0.1  # seconds
 _EXIT = 10.0  # seconds after which a killed process that waits for the driver is left alone
 _START = 120.0  # seconds until the first line
-_PATIENCE = 60.0  # seconds that a row may take in addition to twice its estimated duration
+_PATIENCE = 90.0  # seconds that a row may take in addition to twice its estimated duration
 _WORTH_STARTING = 20.0  # seconds, about what a new worker needs for imports
 
 

@@ -108,7 +108,7 @@ def measure(
         if "failed" in figures and not works():
             os._exit(RESTART)  # a broken CUDA context may block an ordinary exit
         del row
-        release()
+        release(part_ends=not plan or plan[0][0] != part)
 
 
 def device_works() -> bool:
@@ -120,9 +120,11 @@ def device_works() -> bool:
     return True
 
 
-def release() -> None:
-    """Free the GPU memory of models that are no longer used."""
+def release(part_ends: bool) -> None:
+    """Free the GPU memory of models that are no longer used, and their compiled code at the end of a part."""
     if torch.cuda.is_available():
+        if part_ends:
+            torch.compiler.reset()  # after eight models of a class, torch.compile would fall back to eager
         gc.collect()  # compiled modules and DALI pipelines contain reference cycles
         torch.cuda.empty_cache()
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fasticcl.bench.measure import format_figure
+from fasticcl.system.resources import decoding_threads
 
 Bottleneck = Literal["loader", "step", "both"]
 _CONTENTION = 0.85  # below this share of the slower part, loader and step compete for a resource
@@ -65,8 +66,9 @@ def advise(situation: Situation) -> Advice:
 
 def _loader(situation: Situation) -> str:
     changes = []
-    if situation.workers < situation.cores:
-        changes.append(f"raise --workers to {situation.cores}")
+    threads = decoding_threads(situation.gpu, situation.cores)
+    if situation.workers < threads:
+        changes.append(f"raise --workers to {threads}")
     target = max(_SHORT_SIDE, situation.image_size)
     if situation.short_side > _WORTH_SHRINKING * target:
         changes.append(f"convert again with --short-side {target} (now {situation.short_side} pixels)")

@@ -25,7 +25,7 @@ from fasticcl.method.network import Network
 from fasticcl.resolve import as_layer, preset_names, resolve
 from fasticcl.shards.manifest import Manifest
 from fasticcl.system.machine import MODES, Machine, choose_machine
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import available_cores, decoding_threads
 
 # Number of classes K of the real datasets. Classifier and centroids have this size even on synthetic images.
 _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
@@ -54,7 +54,7 @@ class Workload:
     @property
     def threads(self) -> int:
         """Number of decoding threads."""
-        return self.config.engine.workers or available_cores()
+        return self.config.engine.workers or decoding_threads(self.machine.gpu is not None)
 
     def in_training_mode(self, show_status: Callable[[str], None]) -> "Workload":
         """Return the workload in the execution mode that training chooses, after a trial if necessary."""

@@ -113,7 +113,7 @@ def _measure(what: str, file: Path | None, options: dict[str, Any]) -> None:
 
     if file and not file.parent.is_dir():
         raise UserError(f"There is no folder {file.parent} for --json. Create it first.")
-    keep_freed_memory()  # as in training
+    keep_freed_memory(options.get("device"))  # as in training
     console = persistent_console()
     result = diagnostics.benchmark(what, **options, console=Console(stderr=True))
     for table in tables(result):

@@ -42,7 +42,7 @@ def predict(
     The output of an unreadable image contains the error. The number of unreadable images is printed on
     standard error, and the exit code is 1 if no image could be read.
     """
-    keep_freed_memory()
+    keep_freed_memory(options.get("device"))
     predictions = models.predict(**options)
     with open_output(output) as file:
         count, errors = write_predictions(predictions, file, format)

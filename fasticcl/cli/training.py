@@ -62,7 +62,7 @@ def train(
     if print_config:
         typer.echo(configure(**options).to_toml(), nl=False)
         return
-    keep_freed_memory()
+    keep_freed_memory(options.get("device"))
     report = training.train(**options, resume=resume, console=console)
     console.print(tables.accuracy_table(report))
     print_lines(console, tables.after_training(report))

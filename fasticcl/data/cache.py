@@ -14,7 +14,7 @@ from fasticcl.data.dali.errors import BatchFailed
 from fasticcl.errors import UserError
 from fasticcl.shards.reader import DamagedImages, Shards
 from fasticcl.system.rank_environment import local_world_size
-from fasticcl.system.resources import available_cores, memory_left
+from fasticcl.system.resources import decoding_threads, memory_left
 
 CacheLocation = Literal["off", "host", "device"]
 """Memory that caches decoded images: none, host memory or device memory."""
@@ -105,7 +105,8 @@ def evaluation_cache(shards: Shards, location: CacheLocation = "host", gpu: int 
         names = ", ".join(shards.name(row) for row in rows)
         raise UnreadableImages(f"{names}: {reason}. Convert {shards.folder.parent} again.")
 
-    return Cache(shards, np.arange(len(shards)), available_cores(), fail, location=location, gpu=gpu)
+    threads = decoding_threads(gpu is not None)
+    return Cache(shards, np.arange(len(shards)), threads, fail, location=location, gpu=gpu)
 
 
 def _decoded(

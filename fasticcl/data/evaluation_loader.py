@@ -18,7 +18,7 @@ from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.plan import BatchPlan, evaluation_stream
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import decoding_threads
 
 
 class EvaluationLoader:
@@ -42,9 +42,10 @@ class EvaluationLoader:
         batch_size: images per batch. The last batch may be smaller.
         max_batches: maximum number of batches of this rank, or None for no limit.
         repeat: if True, keep the pipeline for the next iteration.
-        threads: threads that decode and resize, or None for one per core.
+        threads: threads that decode and resize, or None for the number of `decoding_threads`.
         prefetch: number of batches prepared in advance.
         gpu: device number, or None for the CPU.
+        copy_outputs: True if training captures CUDA graphs, see `PipelineOptions`.
         rank, world_size: each rank yields every ``world_size``-th batch.
     """
 
@@ -61,6 +62,7 @@ class EvaluationLoader:
         threads: int | None = None,
         prefetch: int = 3,
         gpu: int | None = None,
+        copy_outputs: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -68,8 +70,8 @@ class EvaluationLoader:
         rows = np.arange(len(shards)) if rows is None else rows
         starts = range(rank * batch_size, len(rows), world_size * batch_size)[:max_batches]
         self._rows = [rows[start : start + batch_size] for start in starts]
-        threads = threads or available_cores()
-        self._options = PipelineOptions(batch_size, threads, prefetch, gpu)
+        threads = threads or decoding_threads(gpu is not None)
+        self._options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
         self._decoder = Decoder(threads, gpu, data.hw_decoder_load)
         self._kept: tuple[GraphPipeline, list[DamagedImages]] | None = None
 

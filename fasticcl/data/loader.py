@@ -21,7 +21,7 @@ from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.plan import BatchPlan, Phase, Plan, StreamPlan
 from fasticcl.shards.reader import DamagedImages, Shards
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import available_cores, decoding_threads
 
 
 class Loader:
@@ -36,9 +36,10 @@ class Loader:
             they are decoded in every epoch.
         warn: called once per unreadable image with a message that names it.
         max_steps: maximum number of steps per epoch, or None for no limit.
-        threads: threads that decode and augment, or None for one per core.
+        threads: threads that decode and augment, or None for the number of `decoding_threads`.
         prefetch: number of batches prepared in advance.
         gpu: device number, or None for the CPU.
+        copy_outputs: True if training captures CUDA graphs, see `PipelineOptions`.
 
     Attributes:
         steps: steps per epoch.
@@ -57,6 +58,7 @@ class Loader:
         threads: int | None = None,
         prefetch: int = 3,
         gpu: int | None = None,
+        copy_outputs: bool = False,
     ) -> None:
         self.shards, self.plan = shards, plan
         self.steps = min(plan.steps_per_epoch, max_steps or plan.steps_per_epoch)
@@ -64,8 +66,8 @@ class Loader:
         self._cache_location: CacheLocation = cache_location
         self._cache: Cache | None = None
         batch_size = plan.part.stop - plan.part.start
-        threads = threads or available_cores()
-        self.options = PipelineOptions(batch_size, threads, prefetch, gpu)
+        threads = threads or decoding_threads(gpu is not None)
+        self.options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
         self._decoder = Decoder(threads, gpu, plan.data.hw_decoder_load)
 
     def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:

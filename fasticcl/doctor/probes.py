@@ -3,17 +3,14 @@
 ``python -m fasticcl.doctor.probes NAME…`` writes one line of JSON after each probe.
 """
 
-import ctypes
 import json
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import distributions
 from typing import Any
 
-from fasticcl.doctor.reference_image import JPEG, square_colors
+from fasticcl.doctor.reference_image import JPEG, SIDE, square_colors
 
-_HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE of nvjpeg.h
-_NO_ENGINE = (7, 9)  # NVJPEG_STATUS_ARCH_MISMATCH and NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED
+_BATCH = 8  # images, of which DALI gives some to the JPEG engine and some to the cores of a GPU
 
 
 def torch() -> dict[str, Any]:
@@ -78,39 +75,36 @@ def joint_decoding() -> dict[str, Any]:
 
 
 def jpeg_engine() -> dict[str, Any]:
-    """Query nvJPEG, which is installed with DALI, for the hardware JPEG decoders of the first GPU."""
-    nvjpeg = ctypes.CDLL(_library_path("libnvjpeg.so"))
-    handle, engines, cores = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
-    status = nvjpeg.nvjpegCreateEx(_HARDWARE, None, None, 0, ctypes.byref(handle))
-    if status in _NO_ENGINE:
-        return {"engines": 0, "cores": 0}
-    status = status or nvjpeg.nvjpegGetHardwareDecoderInfo(handle, ctypes.byref(engines), ctypes.byref(cores))
-    if status:
-        raise RuntimeError(f"nvJPEG returned status {status}")
-    return {"engines": engines.value, "cores": cores.value}
+    """Query nvJPEG for the hardware JPEG decoders of the first GPU."""
+    from fasticcl.system.jpeg_engine import query_jpeg_engines
+
+    engines = query_jpeg_engines()
+    if engines.count is None:
+        raise RuntimeError(engines.reason)
+    return {"engines": engines.count, "cores": engines.cores}
 
 
 def _decode_with_dali(device: str) -> list[list[int]]:
+    """Decode a batch of regions, as in training, which a GPU decodes on other paths than a whole image."""
     import numpy as np
     from nvidia.dali import Pipeline, fn, types
 
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=0 if device == "mixed" else None)
-    with pipeline:
-        encoded = fn.external_source(source=lambda: [np.frombuffer(JPEG, np.uint8)], dtype=types.UINT8)
-        pipeline.set_outputs(fn.decoders.image(encoded, device=device, output_type=types.RGB))
-    pipeline.build()
-    (images,) = pipeline.run()
-    return square_colors(np.array((images.as_cpu() if device == "mixed" else images).at(0)).tolist())
+    from fasticcl.data.dali.errors import DALI_ERRORS, error_reason
 
-
-def _library_path(name: str) -> str:
-    """Return the path of a shared library from one of the installed NVIDIA packages."""
-    for package in distributions():
-        if (package.metadata["Name"] or "").startswith("nvidia-"):
-            for file in package.files or ():
-                if file.name.startswith(name):
-                    return str(package.locate_file(file))
-    raise FileNotFoundError(f"no installed package contains {name}")
+    pipeline = Pipeline(batch_size=_BATCH, num_threads=2, device_id=0 if device == "mixed" else None)
+    try:
+        with pipeline:
+            batch = [np.frombuffer(JPEG, np.uint8)] * _BATCH
+            encoded = fn.external_source(source=lambda: batch, dtype=types.UINT8, ndim=1)
+            window = {"start": [0, 0], "shape": [SIDE, SIDE], "axes": [0, 1]}
+            images = fn.decoders.image_slice(encoded, device=device, output_type=types.RGB, **window)
+            pipeline.set_outputs(images)
+        pipeline.build()
+        (images,) = pipeline.run()
+        decoded = images.as_cpu() if device == "mixed" else images
+    except DALI_ERRORS as error:
+        raise RuntimeError(error_reason(error)) from error
+    return square_colors(np.array(decoded.at(_BATCH - 1)).tolist())
 
 
 PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {

@@ -14,12 +14,12 @@ JPEG = base64.b64decode(
     "xAAYAQEAAwEAAAAAAAAAAAAAAAAABwgJA//EABQRAQAAAAAAAAAAAAAAAAAAAAD/2gAMAwEAAhEDEQA/AJEAiJfMABRQHVjuAAnQ"
     "Dk2IAAUUB1Y7gAOfAGjaXQAGywClKSAAGNIC6yNwAGywClKSAAH/2Q=="
 )
-_SIDE = 64
+SIDE = 64
 
 
 def square_colors(pixels: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
     """Return the RGB at the centre of every square of a decoded image, given as nested lists [64, 64, 3]."""
-    centres = (_SIDE // 4, 3 * _SIDE // 4)
+    centres = (SIDE // 4, 3 * SIDE // 4)
     return [list(pixels[row][column]) for row in centres for column in centres]
 
 

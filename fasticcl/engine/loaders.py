@@ -68,6 +68,7 @@ def build_loader(
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
+        copy_outputs=machine.captures_graphs,
     )
 
 
@@ -118,6 +119,7 @@ def _evaluation_loader(config: Config, shards: Shards, machine: Machine, **optio
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
+        copy_outputs=machine.captures_graphs,
         rank=machine.ranks.rank,
         world_size=machine.ranks.world_size,
     )

@@ -104,11 +104,13 @@ class Loop:
                     self.log(stage, epoch, step + 1, stats)
                 due = self.clock.due() and self.ranks.is_main  # the clock of rank 0 decides for all
                 signum, due = self.ranks.delayed_max(self.stop.signum or 0, due)
-                saved = (signum or due) and self._save(stage, epoch, step + 1, stats)
+                if signum or due:
+                    self._save(stage, epoch, step + 1, stats)
                 if signum:
-                    raise self._stopped(signum, bool(saved))
+                    raise self._stopped(signum)
             if signum := (self.ranks.flush_delayed_max() or [0])[0]:  # received during the last step
-                raise self._stopped(signum, self._save(stage, epoch, self.steps, stats))
+                self._save(stage, epoch, self.steps, stats)
+                raise self._stopped(signum)
             self._finish_epoch(stage, epoch, stats)
             stats, first_step = EpochStats(self.ranks, device), 0
 
@@ -159,14 +161,14 @@ class Loop:
             f"The last checkpoint is from before that step. Continue from it with: {self._command}"
         )
 
-    def _save(self, stage: Stage, epoch: int, step: int, stats: EpochStats) -> bool:
+    def _save(self, stage: Stage, epoch: int, step: int, stats: EpochStats) -> None:
         self._check(stage, epoch, stats)  # do not replace a good checkpoint with a bad one
         self._check_weights(stage)
         self._share_bad_samples()
-        return self.run.save(stage, epoch, step, stats.partial(), self.loader.bad_samples.rows)
+        self.run.save(stage, epoch, step, stats.partial(), self.loader.bad_samples.rows)
 
-    def _stopped(self, signum: int, saved: bool) -> Stopped | TrainingFailed:
-        if saved:
+    def _stopped(self, signum: int) -> Stopped | TrainingFailed:
+        if self.run.wait_until_saved():
             return Stopped(signum, self._command)
         return TrainingFailed(
             "Stopped, but the state could not be saved. Free some space, then continue from the last "

@@ -146,7 +146,7 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
     display = Display(console, steps, done)
     loop = Loop(loader, prepared.evaluate, run, display)
-    with closing(prepared.loggers), loop.stop, display:
+    with closing(prepared.loggers), loop.stop, run.in_background(), display:
         final = _train_stages(loop, prepared.representation, checkpoint)
         run.ranks.flush_delayed_max()
     final.network.projection = None

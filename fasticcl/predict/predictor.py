@@ -10,7 +10,7 @@ from fasticcl.predict.inputs import ImageInput
 from fasticcl.predict.predictions import Prediction
 from fasticcl.system.machine import Machine
 from fasticcl.system.precision import float32_convolutions
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import decoding_threads
 
 
 def predict(
@@ -30,14 +30,14 @@ def predict(
         machine: the device on which the network runs.
         topk: number of classes per image, at most the number of classes of the model.
         batch_size: number of images per batch.
-        threads: number of threads that decode, or None for one per core.
+        threads: number of threads that decode, or None for the number of `decoding_threads`.
     """
     network, classes = machine.to_device(model.network), model.description.classes
     batches = image_batches(
         images,
         model.description.data,
         batch_size=batch_size,
-        threads=threads or available_cores(),
+        threads=threads or decoding_threads(machine.gpu is not None),
         gpu=machine.gpu,
     )
     for batch in batches:

@@ -14,7 +14,7 @@ from fasticcl.engine.dataset import Dataset
 from fasticcl.engine.evaluate import balanced_accuracy, count_correct
 from fasticcl.engine.loaders import holdout_batches
 from fasticcl.system.machine import Machine
-from fasticcl.system.resources import available_cores
+from fasticcl.system.resources import decoding_threads
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class HoldoutSet:
             for _ in holdout_batches(config, holdout.dataset, machine):
                 pass
         except UnreadableImages:
-            threads = config.engine.workers or available_cores()
+            threads = config.engine.workers or decoding_threads(machine.gpu is not None)
             decoder = Decoder(threads, machine.gpu, config.data.hw_decoder_load)
             bad = unreadable_rows(dataset.train, rows, decoder)
             if not 0 < len(bad) <= config.data.max_bad_samples:

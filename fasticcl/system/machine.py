@@ -52,6 +52,11 @@ class Machine:
         """Return True if torch compiles the forward passes in training."""
         return self.mode not in ("off", "captured")
 
+    @property
+    def captures_graphs(self) -> bool:
+        """Return True if training captures CUDA graphs, during which no thread may wait for the device."""
+        return self.mode == "cuda-graphs"
+
     def synchronize(self) -> None:
         """Wait for all kernels queued on the device."""
         if self.gpu is not None:

@@ -13,12 +13,28 @@ from pathlib import Path
 from fasticcl.system.rank_environment import local_world_size
 
 _ROOT = Path("/")
+_BUSY_THREADS = 3  # with a GPU, in addition to those that decode
 _NO_MEMORY_LIMIT = 2**60  # version 1 reports a number near 2^63 if there is no limit
 
 
 def available_cores() -> int:
     """Return the number of cores for this rank: the usable cores divided by the ranks on this machine."""
     return max(1, usable_cores() // local_world_size())
+
+
+def decoding_threads(gpu: bool, cores: int | None = None) -> int:
+    """Return the default number of threads that decode and augment images.
+
+    On a CPU this is one thread per core. With a GPU, up to three cores stay free, because three other threads
+    are always busy: the training thread, the thread of autograd, and a thread of DALI that releases outputs
+    and waits for the GPU, which by default is a busy wait.
+
+    Args:
+        gpu: True if images are augmented on a GPU.
+        cores: number of cores, or None for `available_cores`.
+    """
+    cores = cores or available_cores()
+    return max(cores - _BUSY_THREADS, math.ceil(cores / 2)) if gpu else cores
 
 
 def usable_cores() -> int:

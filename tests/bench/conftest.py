@@ -33,5 +33,5 @@ def full_result():
 def fasticcl_command(run_cli, monkeypatch, tmp_path):
     """The fixture `run_cli` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda: True)
+    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda _: True)
     return run_cli

@@ -11,7 +11,7 @@ ON_GPU = Situation(
     step=2500,
     whole=2450,
     gpu=True,
-    workers=16,
+    workers=13,
     cores=16,
     short_side=375,
     image_size=224,
@@ -52,7 +52,7 @@ def test_on_a_cpu_the_bottleneck_is_the_slower_part(figures, binds):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"loader": 1500, "workers": 4}, "Raise --workers to 16"),
+        ({"loader": 1500, "workers": 4}, "Raise --workers to 13"),
         ({"loader": 1500}, "--short-side 256 (now 375 pixels)"),
         ({"loader": 1500}, "data.hw_decoder_load (now 0.65)"),
         ({"compiled": False}, "engine.compile=on"),
@@ -71,7 +71,7 @@ def test_the_advice_names_the_settings_to_change(changes, text):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"loader": 1500}, "--workers"),  # already one per core
+        ({"loader": 1500}, "--workers"),  # already as many as useful
         ({"loader": 1500, "short_side": 256}, "--short-side"),  # already small
         ({}, "engine.compile"),
         ({"gpu": False, "loader": 1500}, "hw_decoder_load"),

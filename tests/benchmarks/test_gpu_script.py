@@ -17,7 +17,7 @@ ROWS = {
     "resnet50": 5,
     "bare": 1,
     "resnet32": 5,
-    "modes": 1,
+    "modes": 2,
     "peers": 3,
     "decode": 2,
     "corrupt": 1,
@@ -37,7 +37,10 @@ def start(tmp_path_factory):
 
     def call(*arguments):
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "TMPDIR": str(missing),
+        }
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=environment, **output)
 
@@ -97,6 +100,8 @@ def test_rates_times_and_ratios_are_consistent(report):
             assert line["end to end / step"]["runs"] == [pytest.approx(train[0] / step[0], rel=1e-4)]
             assert line["loader / step"]["runs"] == [pytest.approx(loader[0] / step[0], rel=1e-4)]
     assert rows_of(report[0], "modes")["eager"]["this mode, ms/step"] > 0
+    captured = rows_of(report[0], "modes")["captured as one CUDA graph, end to end"]
+    assert captured["captured / default"]["median"] > 0
     for line in rows_of(report[0], "decode").values():
         assert 0 < line["batch p50, ms"] <= line["batch p99, ms"] <= line["batch max, ms"]
     peer = rows_of(report[0], "peers")["step and research code"]

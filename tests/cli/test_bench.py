@@ -15,7 +15,7 @@ SMALL = (
 @pytest.fixture(autouse=True)
 def default_allocator(monkeypatch):
     """Leave the allocator of the process of the tests unchanged."""
-    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda: True)
+    monkeypatch.setattr("fasticcl.cli.bench.keep_freed_memory", lambda _: True)
 
 
 @pytest.mark.parametrize(

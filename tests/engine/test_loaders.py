@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fasticcl.data.dali import graph
 from fasticcl.engine.dataset import open_dataset
 from fasticcl.engine.loaders import (
     build_loader,
@@ -16,7 +17,7 @@ from fasticcl.engine.loaders import (
 )
 from fasticcl.errors import UserError
 from fasticcl.resolve import resolve
-from fasticcl.system.machine import Machine
+from fasticcl.system.machine import MODES, Machine
 from tests.support.small_runs import TINY_COUNTS
 
 IMAGES = sum(TINY_COUNTS)
@@ -34,9 +35,9 @@ def opened(tiny_shards):
     return open_run
 
 
-def machine(rank=0, world_size=1):
+def machine(rank=0, world_size=1, mode="off"):
     ranks = SimpleNamespace(rank=rank, world_size=world_size)
-    return Machine(torch.device("cpu"), bfloat16=False, mode="off", ranks=ranks)
+    return Machine(torch.device("cpu"), bfloat16=False, mode=mode, ranks=ranks)
 
 
 def labels(batches):
@@ -93,6 +94,15 @@ def test_fast_dev_run_takes_three_steps_and_three_evaluation_batches(opened):
     config, dataset = opened(5, "engine.fast_dev_run=true")
     assert build_loader(config, dataset, machine()).steps == 3
     assert [len(batch) for batch in labels(evaluation_split_batches(config, dataset, machine()))] == [5] * 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_outputs_of_dali_are_copied_only_beside_cuda_graphs(opened, monkeypatch, mode):
+    built = []
+    monkeypatch.setattr(graph, "build", lambda *arguments: built.append(arguments[-1]))
+    build_loader(*opened(), machine(mode=mode))._pipeline("warmup", 0)
+    evaluation_split_batches(*opened(), machine(mode=mode))._pipeline()
+    assert [options.copy_outputs for options in built] == [mode == "cuda-graphs"] * 2
 
 
 @pytest.mark.parametrize(

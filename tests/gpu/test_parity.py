@@ -11,19 +11,23 @@ from fasticcl.shards.reader import Shards
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 
+# Mean difference in levels from 0 to 255. A GPU enlarges chroma without interpolation (0.3 to 1.5 levels,
+# see `decoder_options`), and resizes with rounding of its own. Jitter amplifies both up to 1.4 · 1.4 times. A
+# shift by one pixel changes about 8 levels.
 @pytest.mark.parametrize("location", ["off", "host", "device"])
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("jitter", [(0.0, 0.0, 0.0), (0.4, 0.4, 0.4)])
-def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter, location):
+@pytest.mark.parametrize(("jitter", "levels"), [((0.0, 0.0, 0.0), 2), ((0.4, 0.4, 0.4), 4)])
+def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter, levels, location):
     shards = Shards(photo_shards, "train")
     data = Data(dataset="folder", dir=photo_shards, color_jitter=jitter)
     plan = Plan(shards.index, shards.counts, data, batch_size=8, seed=0)
     loaders = Loader(shards, plan), Loader(shards, plan, gpu=0, cache_location=location)
     one, two = (vars(next(loader.batches(phase))) for loader in loaders)
+    std = 255 * torch.tensor(data.std)[:, None, None]
     for name, value in one.items():
         other = two[name].cpu()
-        if value.ndim == 4:  # chroma interpolation differs by a level or two, without a shift
-            assert (value - other).abs().mean() < 0.03, name
+        if value.ndim == 4:
+            assert ((value - other) * std).abs().mean() < levels, name
         else:
             assert torch.equal(value, other), name
 

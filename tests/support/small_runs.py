@@ -119,13 +119,17 @@ class PowerCut(BaseException):
 
 
 def record_steps(monkeypatch, after=None):
-    """Return a list that records each step as (stage, step), and call ``after(count)`` after each."""
+    """Return a list that records each step as (stage, step), and call ``after(count)`` after each.
+
+    The files of earlier steps are written before the call.
+    """
     steps, take_step = [], Loop.take_step
 
     def recorded(self, stage, batches, stats):
         take_step(self, stage, batches, stats)
         steps.append((stage.name, stats.steps - 1))
         if after:
+            self.run.thread.wait(self.run.thread.submit(lambda: None))
             after(len(steps))
 
     monkeypatch.setattr(Loop, "take_step", recorded)

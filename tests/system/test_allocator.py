@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from fasticcl.system import allocator
 
@@ -49,3 +51,13 @@ def test_freed_memory_is_used_again_without_page_faults():
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
     assert allocator.keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(("device", "calls"), [(None, 0), ("auto", 0), ("gpu", 0), ("cpu", 4)])
+def test_allocator_is_left_alone_if_batches_are_on_a_gpu(monkeypatch, device, calls):
+    options = []
+    libc = SimpleNamespace(mallopt=lambda *option: options.append(option) or 1)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: libc)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert allocator.keep_freed_memory(device) == bool(calls)
+    assert len(options) == calls

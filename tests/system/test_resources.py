@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fasticcl.system import resources
-from fasticcl.system.resources import cpu_quota, memory_left, memory_limit
+from fasticcl.system.resources import cpu_quota, decoding_threads, memory_left, memory_limit
 
 
 def system_root(folder, groups, **files):
@@ -101,3 +101,12 @@ def test_available_cores_are_limited_by_the_quota_and_shared_by_ranks(monkeypatc
 )
 def test_memory_left_is_the_minimum_over_all_groups(tmp_path, groups, files, left):
     assert memory_left(system_root(tmp_path, groups, **files)) == left
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_cpu", "on_gpu"), [(1, 1, 1), (2, 2, 1), (4, 4, 2), (8, 8, 5), (16, 16, 13), (64, 64, 61)]
+)
+def test_cores_stay_free_for_other_busy_threads_with_a_gpu(monkeypatch, cores, on_cpu, on_gpu):
+    monkeypatch.setattr(resources, "available_cores", lambda: cores)
+    assert (decoding_threads(gpu=False), decoding_threads(gpu=True)) == (on_cpu, on_gpu)
+    assert decoding_threads(gpu=True, cores=16) == 13

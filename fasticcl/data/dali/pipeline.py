@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from nvidia.dali import Pipeline
+from nvidia.dali.backend import TensorGPU
+from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from fasticcl.data.dali.errors import DALI_ERRORS, explain
 
@@ -24,6 +26,10 @@ class PipelineOptions:
     """Number of batches prepared in advance."""
     gpu: int | None
     """Device number, or None for the CPU backend."""
+    copy_outputs: bool = False
+    """If True, outputs are copied into torch's memory instead of sharing DALI's. CUDA graphs need this: after
+    torch has freed a shared output, a thread of DALI calls cudaDeviceSynchronize before it reuses the memory,
+    which invalidates a graph that is being captured. Unproven: this has not run on a GPU yet."""
 
 
 class GraphPipeline(Pipeline):
@@ -49,9 +55,12 @@ class GraphPipeline(Pipeline):
             prefetch_queue_depth=options.prefetch,
         )
         self._gpu = options.gpu
+        self._to_torch = _copied if options.copy_outputs else _shared
 
     def tensors(self) -> list[torch.Tensor]:
-        """Run the graph and return its outputs, which share DALI's memory, with images as [B, 3, S, S].
+        """Run the graph and return its outputs with images as [B, 3, S, S].
+
+        The outputs share DALI's memory unless the options say otherwise.
 
         Raises:
             BatchFailed: DALI cannot compute the batch, perhaps because of an image.
@@ -61,7 +70,7 @@ class GraphPipeline(Pipeline):
         try:
             # On a GPU the outputs are ordered with torch's own work, instead of waiting for them here.
             outputs = self.run() if self._gpu is None else self.run(torch.cuda.current_stream(self._gpu))
-            return [_as_tensor(output) for output in outputs]
+            return [_channels_first(self._to_torch(output.as_tensor())) for output in outputs]
         except DALI_ERRORS as error:
             raise explain(error) from error
 
@@ -109,6 +118,17 @@ def _shut_down_deleted() -> None:
 atexit.register(_shut_down_deleted)
 
 
-def _as_tensor(output: Any) -> torch.Tensor:
-    tensor = torch.from_dlpack(output.as_tensor())
+def _shared(output: Any) -> torch.Tensor:
+    return torch.from_dlpack(output)
+
+
+def _copied(output: Any) -> torch.Tensor:
+    on_gpu = isinstance(output, TensorGPU)
+    device = torch.device("cuda", output.device_id()) if on_gpu else torch.device("cpu")
+    copy = torch.empty(output.shape(), dtype=to_torch_type[output.dtype], device=device)
+    # The copy runs on torch's stream, and DALI makes its own stream wait for it before it reuses the output.
+    return feed_ndarray(output, copy, cuda_stream=torch.cuda.current_stream(device) if on_gpu else None)
+
+
+def _channels_first(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

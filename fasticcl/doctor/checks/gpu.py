@@ -78,7 +78,8 @@ def jpeg_engine(facts: Facts) -> Finding | None:
         return Finding("JPEG engine", "warning", f"nvJPEG cannot be queried: {result.error}", advice)
     engines, cores = result.values["engines"], result.values["cores"]
     if not engines:
-        return Finding("JPEG engine", "ok", "none, DALI decodes on CPU and GPU cores")
+        text = "none, DALI decodes on CPU and GPU cores (a container needs the driver capability video)"
+        return Finding("JPEG engine", "ok", text)
     text = f"{engines} with {cores} cores each (data.hw_decoder_load sets its share of the images)"
     return Finding("JPEG engine", "ok", text)
 

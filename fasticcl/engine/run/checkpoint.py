@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, BinaryIO, TypedDict, cast
 
 import torch
 
@@ -64,7 +64,9 @@ class Checkpoint:
         """Weights from before rebalancing, or None during the representation stage."""
         return self.state.get("teacher")
 
-    def save(self, path: Path, previous: Path | None = None) -> None:
+    def save(
+        self, path: Path, previous: Path | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Write the checkpoint with `save_checkpoint`."""
         content = {
             "stage": self.stage,
@@ -77,7 +79,7 @@ class Checkpoint:
             "unwritten": self.unwritten,
             **self.state,
         }
-        save_checkpoint(path, content, previous)
+        save_checkpoint(path, content, previous, check)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -106,9 +108,9 @@ class BestEpoch:
     record: Record
     """Record of the epoch."""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
         """Write the file with `save_checkpoint`."""
-        save_checkpoint(path, {"network": self.network, "record": self.record})
+        save_checkpoint(path, {"network": self.network, "record": self.record}, None, check)
 
     @classmethod
     def load(cls, path: Path) -> "BestEpoch":
@@ -139,20 +141,40 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Checkpoint, 
     return None
 
 
-def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:
+class _CheckedFile:
+    """A binary file that calls a function before every write."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+
+    def write(self, content: bytes) -> int:
+        self._check()
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def save_checkpoint(
+    path: Path,
+    content: dict[str, Any],
+    previous: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Write a checkpoint file atomically: a reader sees the old file or the new one.
 
     Args:
         path: the file.
         content: tensors and plain values.
         previous: new path of the file that is replaced, or None to delete it.
+        check: called before every write. The file is abandoned if it raises an exception.
 
     Raises:
         OSError: the file cannot be written. The old one is unchanged.
     """
     with replacing(path, previous) as file:
         try:
-            torch.save({"format": FORMAT, **content}, file)
+            torch.save({"format": FORMAT, **content}, cast("BinaryIO", _CheckedFile(file, check)))
         except RuntimeError as error:  # torch's zip writer hides a full disk and Ctrl-C
             raise (error.__context__ or error) from None
 

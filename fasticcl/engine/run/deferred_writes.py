@@ -10,6 +10,8 @@ Write = Callable[[Path], None]
 class DeferredWrites:
     """Writes the files of a folder and retries failed writes later. Each failure is reported once.
 
+    Only one thread may use it at a time.
+
     Args:
         folder: folder of the files.
         enabled: if False, nothing is written and every write counts as successful, as on all ranks but one.

@@ -15,6 +15,7 @@ from pathlib import Path
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.deferred_writes import DeferredWrites
+from fasticcl.engine.run.writer_thread import WriterThread
 from fasticcl.engine.stages.stage import STAGES
 from fasticcl.files import write_file
 
@@ -28,24 +29,34 @@ class MetricsLog:
 
     Args:
         files: writes the files.
+        thread: runs all writes.
         on_record: called on rank 0 with every record, after NaN and inf are replaced by None.
     """
 
-    def __init__(self, files: DeferredWrites, on_record: Callable[[Record], None] = lambda _: None) -> None:
-        self.files, self._on_record = files, on_record
+    def __init__(
+        self,
+        files: DeferredWrites,
+        thread: WriterThread,
+        on_record: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        self.files, self._thread, self._on_record = files, thread, on_record
         self.epochs: list[Record] = []
         """One record per finished epoch."""
         self.unwritten = ""
-        """Lines that have not been written yet."""
+        """Lines that could not be written yet. Only the writer thread uses it."""
 
     def log(self, record: Record) -> None:
         """Append a line to ``metrics.jsonl``, with null for NaN and inf, which JSON cannot represent."""
         if not self.files.enabled:
             return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self.unwritten += json.dumps(clean) + "\n"
-        self.files.write(METRICS_LOG, self._append_unwritten)
+        line = json.dumps(clean) + "\n"
+        self._thread.submit(lambda: self._write_line(line))
         self._on_record(clean)
+
+    def _write_line(self, line: str) -> None:
+        self.unwritten += line
+        self.files.write(METRICS_LOG, self._append_unwritten)
 
     def _append_unwritten(self, path: Path) -> None:
         append(path, self.unwritten)
@@ -62,7 +73,8 @@ class MetricsLog:
         writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(self.epochs)
-        self.files.write(RESULTS, lambda path: write_file(path, table.getvalue().encode()))
+        content = table.getvalue().encode()
+        self._thread.submit(lambda: self.files.write(RESULTS, lambda path: write_file(path, content)))
 
     def best(self, stage: str) -> Record | None:
         """Return the record of a stage with the highest overall accuracy. The earliest wins a tie."""
@@ -73,7 +85,7 @@ class MetricsLog:
         return next((e for e in reversed(self.epochs) if e["stage"] == stage), None)
 
     def sync(self) -> None:
-        """Sync the log to the disk, unless lines are still queued."""
+        """Sync the log to the disk, unless lines could not be written."""
         if METRICS_LOG not in self.files.pending:
             self.files.try_write(METRICS_LOG, _fsync)
 

@@ -4,7 +4,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +16,14 @@ from fasticcl.engine.run.deferred_writes import DeferredWrites
 from fasticcl.engine.run.folder import CENTROIDS, ENVIRONMENT, WEIGHTS, RunFolder
 from fasticcl.engine.run.lock import lock_run
 from fasticcl.engine.run.metrics_log import MetricsLog, append
+from fasticcl.engine.run.snapshot import Snapshot
 from fasticcl.engine.run.weights import Description, pack_weights
+from fasticcl.engine.run.writer_thread import Job, WriterThread
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import remove_unfinished, write_file
 from fasticcl.method.network import Network
+from fasticcl.system.jpeg_engine import query_jpeg_engines
 from fasticcl.system.machine import Machine
 from fasticcl.system.ranks import Ranks
 from fasticcl.version import __version__, package_version
@@ -50,8 +53,20 @@ class RunWriter:
         on_record: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self.folder, self.data_sha256, self.ranks, self.warn = folder, data_sha256, ranks or Ranks(), warn
-        self.files = DeferredWrites(folder.path, self.ranks.is_main, warn)
-        self.metrics = MetricsLog(self.files, on_record)
+        self.thread = WriterThread(warn)
+        self.files = DeferredWrites(folder.path, self.ranks.is_main, self.thread.warn)
+        self.metrics = MetricsLog(self.files, self.thread, on_record)
+        self._jobs: dict[str, Job] = {}
+        """The last write of each checkpoint file."""
+        # A job keeps its snapshot until the next one, because this thread should free it: torch records CUDA
+        # events to free pinned memory, which no other thread may do while this one captures a graph.
+
+    def in_background(self) -> AbstractContextManager[object]:
+        """Return a context manager in which a thread of rank 0 writes the files, in the usual order.
+
+        Leaving it waits for all writes, or abandons them on Ctrl-C.
+        """
+        return self.thread if self.ranks.is_main else nullcontext()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -101,6 +116,7 @@ class RunWriter:
             "python": platform.python_version(),
             **{name: package_version(name) for name in PACKAGES},
             "machine": machine.describe(),
+            **({} if machine.gpu is None else {"jpeg_engines": query_jpeg_engines().describe()}),
             "ranks": machine.ranks.world_size,
             "data": self.data_sha256[:12],
         }
@@ -109,8 +125,10 @@ class RunWriter:
 
     def save(
         self, stage: Stage, epoch: int, step: int, partial: EpochSums, bad_rows: Sequence[int] = ()
-    ) -> bool:
-        """Write ``last.pt`` and return True on success. The old file becomes ``previous.pt``.
+    ) -> None:
+        """Copy the state and write it to ``last.pt``. The old file becomes ``previous.pt``.
+
+        In `in_background`, this waits only until the previous ``last.pt`` is written.
 
         Args:
             stage: the current stage.
@@ -118,43 +136,70 @@ class RunWriter:
             partial: statistics of the current epoch.
             bad_rows: rows of training images that could not be read.
         """
-        checkpoint = Checkpoint(
-            stage=stage.name,
-            epoch=epoch,
-            step=step,
-            data_sha256=self.data_sha256,
-            state=stage.state_dict(),
-            partial=partial,
-            bad_rows=[*bad_rows],
-            epochs=self.metrics.epochs,
-            unwritten="" if self.files.flush() else self.metrics.unwritten,
-        )
-        self.metrics.sync()  # the lines that a checkpoint covers must reach the disk before it does
-        previous = self.folder.path / PREVIOUS
-        return self.files.try_write(LAST, lambda path: checkpoint.save(path, previous))
-
-    def save_best(self, network: Network, record: Record) -> None:
-        """Write ``best.pt`` with the weights of the best epoch so far."""
         if not self.ranks.is_main:
             return
-        # Clones, because the write may be deferred.
-        best = BestEpoch({name: value.clone() for name, value in network.state_dict().items()}, record)
-        self.files.write(BEST, best.save)
+        self._wait(LAST)
+        snapshot = Snapshot((stage.state_dict(), partial, [*bad_rows], self.metrics.epochs))
+        name, previous = stage.name, self.folder.path / PREVIOUS
+
+        def write() -> None:
+            state, sums, rows, epochs = snapshot.value()
+            checkpoint = Checkpoint(
+                stage=name,
+                epoch=epoch,
+                step=step,
+                data_sha256=self.data_sha256,
+                state=state,
+                partial=sums,
+                bad_rows=rows,
+                epochs=epochs,
+                unwritten="" if self.files.flush() else self.metrics.unwritten,
+            )
+            self.metrics.sync()  # the lines that a checkpoint covers must reach the disk before it does
+            self.files.try_write(LAST, lambda path: checkpoint.save(path, previous, self.thread.check))
+
+        self._jobs[LAST] = self.thread.submit(write)
+
+    def wait_until_saved(self) -> bool:
+        """Wait until the last `save` has ended and return True if it has written ``last.pt``."""
+        self._wait(LAST)
+        return LAST not in self.files.failing
+
+    def save_best(self, network: Network, record: Record) -> None:
+        """Copy the weights of the best epoch so far and write them to ``best.pt``."""
+        if not self.ranks.is_main:
+            return
+        self._wait(BEST)
+        snapshot = Snapshot((network.state_dict(), record))
+
+        def write() -> None:
+            best = BestEpoch(*snapshot.value())
+            self.files.write(BEST, lambda path: best.save(path, self.thread.check))
+
+        self._jobs[BEST] = self.thread.submit(write)
+
+    def _wait(self, name: str) -> None:
+        """Wait for the last write of a checkpoint file and free its snapshot."""
+        if job := self._jobs.pop(name, None):
+            self.thread.wait(job)
 
     def save_centroids(self, centroids: torch.Tensor) -> None:
         """Write the final centroids [K, D] of the representation stage to ``centroids.npy``."""
         content = io.BytesIO()
         np.save(content, centroids.cpu().numpy())
-        self.files.write(CENTROIDS, lambda path: write_file(path, content.getvalue()))
+        array = content.getvalue()
+        self.thread.submit(lambda: self.files.write(CENTROIDS, lambda path: write_file(path, array)))
 
     def write_failed_step(self, names: list[str]) -> Path:
         """Write the names of a failed step's images to ``failed_step.txt`` and return its path."""
         lines = "".join(name + "\n" for name in names).encode()
-        self.files.try_write(_FAILED_STEP, lambda path: write_file(path, lines))
+        self.thread.submit(lambda: self.files.try_write(_FAILED_STEP, lambda path: write_file(path, lines)))
         return self.folder.path / _FAILED_STEP
 
     def finish(self, network: Network, description: Description) -> None:
         """Write encoder, classifier and description to ``model.safetensors``, which finishes the run.
+
+        This is called outside of `in_background`, when all other writes have ended.
 
         Raises:
             TrainingFailed: the file cannot be written. The checkpoint contains all data to write it later.

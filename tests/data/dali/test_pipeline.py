@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from nvidia.dali import fn, types
+
+from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 
 # Drops a running pipeline inside a reference cycle and runs the garbage collector in one of its own threads:
 # the thread that resizes a batch, or one of the threads that resize an image.
@@ -97,3 +101,48 @@ def test_pipeline_is_kept_alive_if_dali_renames_private_attributes(missing, kept
     process = subprocess.run(command, capture_output=True, text=True, timeout=90)
     expected = f"{kept_alive} {1 - kept_alive} [7, 7]\n"
     assert (process.returncode, process.stdout, process.stderr) == (0, expected, "")
+
+
+def build(copy_outputs):
+    options = PipelineOptions(batch_size=2, threads=1, prefetch=1, gpu=None, copy_outputs=copy_outputs)
+    pipeline = GraphPipeline(options)
+    with pipeline:
+        outputs = fn.external_source(
+            lambda i: [torch.full((2, 4, 4, 3), float(i)).numpy(), torch.tensor([i, i]).numpy()],
+            num_outputs=2,
+            dtype=[types.FLOAT, types.INT64],
+        )
+        pipeline.set_outputs(*outputs)
+    pipeline.build()
+    return pipeline
+
+
+@pytest.mark.parametrize("copy_outputs", [False, True])
+def test_outputs_are_shared_or_copied_as_the_options_say(monkeypatch, copy_outputs):
+    """A tensor from DLPack returns its memory to DALI when it is freed, which CUDA graphs do not allow."""
+    shared, share = [], torch.from_dlpack
+    monkeypatch.setattr(torch, "from_dlpack", lambda each: shared.append(each) or share(each))
+    pipeline = build(copy_outputs)
+    batches = [pipeline.tensors() for _ in range(4)]
+    assert len(shared) == (0 if copy_outputs else 8)
+    for number, (images, labels) in enumerate(batches):
+        assert images.shape == (2, 3, 4, 4)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert (images == number).all()
+        assert labels.tolist() == [number] * 2
+        assert labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("copy_outputs", [False, True])
+def test_copied_outputs_are_in_the_memory_of_torch(monkeypatch, copy_outputs):
+    pipeline, address = build(copy_outputs), []
+    run = pipeline.run
+
+    def watched(*arguments):
+        outputs = run(*arguments)
+        address.append(outputs[0].as_tensor().data_ptr())
+        return outputs
+
+    monkeypatch.setattr(pipeline, "run", watched)
+    (images, _), (kept,) = pipeline.tensors(), address
+    assert (images.data_ptr() == kept) == (not copy_outputs)

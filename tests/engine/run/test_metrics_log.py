@@ -8,6 +8,7 @@ import pytest
 from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.run.deferred_writes import DeferredWrites
 from fasticcl.engine.run.metrics_log import MetricsLog
+from fasticcl.engine.run.writer_thread import WriterThread
 
 
 def record(epoch, step, **values):
@@ -16,7 +17,7 @@ def record(epoch, step, **values):
 
 @pytest.fixture
 def log(tmp_path):
-    return MetricsLog(DeferredWrites(tmp_path))
+    return MetricsLog(DeferredWrites(tmp_path), WriterThread())
 
 
 def records(folder):
