@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,10 +11,12 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
+from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resume_line
-from fasticcl.engine.compile_trial import ModeTrial, try_modes, wants_trial
+from fasticcl.engine.captured_step import captured_training
+from fasticcl.engine.compile_trial import ModeChoice, RemainingSteps, choose_mode
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
@@ -28,9 +30,10 @@ from fasticcl.engine.run.weights import Description
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.engine.stages.stage import Stage
+from fasticcl.engine.stages.stage import Learn, Stage, learn
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.system import rank_environment
+from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.machine import Machine, choose_machine
 
 
@@ -67,21 +70,29 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
     dataset = open_dataset(config, machine.gpu, is_new)
     import_loggers(config.engine.logger)
     warn = _warner(ranks.rank, console)
-    prepared = None if folder and folder.finished else _prepare(config, dataset, machine, warn)
-    # The folder is created last, so invalid input does not leave an empty run behind.
-    folder = folder or RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config)
-    log = prepared.loggers.log if prepared else lambda _: None
-    run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
-    with run.locked():
-        checkpoint = None if is_new else run.resume()
-        _check_same_position(run, checkpoint)
-        if prepared:
-            prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
-            run.record_environment(prepared.machine)
-            print_lines(console, _opening(prepared, run, checkpoint, is_new))
-            _fit(prepared, run, checkpoint, console)
-        else:
-            print_lines(console, [f"run      {folder.path} is already finished"])
+
+    def open_run(folder: RunFolder) -> RunWriter:
+        run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn)
+        stack.enter_context(run.locked())
+        return run
+
+    with ExitStack() as stack:
+        run, checkpoint = None, None
+        if folder:  # the remaining steps of a resumed run determine its compile mode
+            run = open_run(folder)
+            checkpoint = run.resume()
+            _check_same_position(run, checkpoint)
+            if folder.finished:
+                print_lines(console, [f"run      {folder.path} is already finished"])
+                return report_of(run, dataset.evaluated.split)
+        prepared = _prepare(config, dataset, machine, warn, checkpoint)
+        # The folder is created last, so invalid input does not leave an empty run behind.
+        run = run or open_run(RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config))
+        run.metrics.on_record = prepared.loggers.log
+        prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
+        run.record_environment(prepared.machine)
+        print_lines(console, _opening(prepared, run, checkpoint, is_new))
+        _fit(prepared, run, checkpoint, console)
         return report_of(run, dataset.evaluated.split)
 
 
@@ -93,11 +104,13 @@ class PreparedRun:
     """Shortened with ``fast_dev_run``."""
     dataset: Dataset
     machine: Machine
-    loader: Loader
+    loader: Loader | DeviceLoader
+    learn: Learn
+    """Takes a training step on a batch of the loader."""
     loggers: Loggers
     representation: Representation
-    trial: ModeTrial | None
-    """The measured compile modes, if they were tried."""
+    choice: ModeChoice
+    """The compile mode and the reason for it."""
 
     def evaluate(self, stage: Stage) -> Metrics:
         """Return the accuracies of a stage's network."""
@@ -111,19 +124,29 @@ class PreparedRun:
         return evaluation_split_batches(self.config, self.dataset, self.machine, repeat=True)
 
 
-def _prepare(config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None]) -> PreparedRun:
+def _prepare(
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    warn: Callable[[str], None],
+    checkpoint: Checkpoint | None,
+) -> PreparedRun:
     shortened = config.shortened() if config.engine.fast_dev_run else config
-    loader = build_loader(shortened, dataset, machine, warn)
+    loader, step = build_loader(shortened, dataset, machine, warn), learn
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
-    trial = None
-    if wants_trial(config, machine):
-        trial = machine.ranks.run_on_main(lambda: try_modes(config, dataset.num_classes, machine))
-        machine = replace(machine, mode=trial.fastest)
+    remaining = RemainingSteps.of(shortened, loader.steps, checkpoint)
+    choice = choose_mode(config, dataset.num_classes, machine, remaining)
+    machine = choice.apply(machine)
+    problem = use_persistent_cache() if machine.compiled and machine.gpu is not None else ""
+    if problem and machine.ranks.is_main:
+        warn(f"warning  compiled code is not kept for later runs: {problem}")
+    if machine.mode == "captured":
+        loader, step = captured_training(loader, machine, warn)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     loggers = Loggers(shortened, loader.steps)
-    return PreparedRun(shortened, dataset, machine, loader, loggers, representation, trial)
+    return PreparedRun(shortened, dataset, machine, loader, step, loggers, representation, choice)
 
 
 def _opening(
@@ -132,8 +155,8 @@ def _opening(
     """Yield the lines that are printed before the first step."""
     config, steps = prepared.config, prepared.loader.steps
     yield from banner(config, prepared.dataset, prepared.representation.network, prepared.machine, steps)
-    if prepared.trial:
-        yield f"mode     {prepared.trial.describe()}"
+    if prepared.choice.description:
+        yield f"mode     {prepared.choice.description}"
     yield f"run      {run.folder.path}"
     if not is_new:
         yield resume_line(config, checkpoint, steps)
@@ -145,7 +168,7 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
     done = _start_loggers(prepared, run, checkpoint)
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
     display = Display(console, steps, done)
-    loop = Loop(loader, prepared.evaluate, run, display)
+    loop = Loop(loader, prepared.evaluate, run, display, prepared.learn)
     with closing(prepared.loggers), loop.stop, run.in_background(), display:
         final = _train_stages(loop, prepared.representation, checkpoint)
         run.ranks.flush_delayed_max()
