@@ -13,6 +13,7 @@ from _first_light.report import Report
 from _first_light.setup import Setup
 from _first_light.workloads import start
 from fasticcl.bench.synthetic_images import random_image
+from fasticcl.system.jpeg_engine import query_jpeg_engines
 
 _LOADS = (0.0, 0.65)  # shares of the hardware JPEG engine: none, and the default of data.hw_decoder_load
 # Mean differences in levels from 0 to 255. The GPU enlarges subsampled chroma without interpolation.
@@ -29,10 +30,13 @@ def check(setup: Setup, report: Report) -> None:
     if setup.gpu is None:
         report.skip("mixed decoder", "it needs a GPU")
         return
+    engines = query_jpeg_engines()
+    report.add("jpeg_engines", {"found": engines.describe(), "cores_of_each": engines.cores})
     for load in _LOADS:
         with report.part(f"hardware load {load:g}"):
             decoded = decode(images, "mixed", load)
             compare(images, expected, decoded, f"the GPU with hardware load {load:g}", report)
+    report.note += f", JPEG engines: {engines.describe()}"
 
 
 def encode_kinds(width: int, height: int) -> dict[str, bytes]:
@@ -91,4 +95,6 @@ def compare(
         figures[kind] = {"mean_levels": round(float(levels.mean()), 3), "max_levels": int(levels.max())}
         mean, limit = figures[kind]["mean_levels"], _LIMITS[kind]
         report.expect(mean <= limit, f"{title}: {kind} differs by {mean} levels, more than {limit}")
+    largest = max((each["mean_levels"] for each in figures.values()), default=0)
+    report.note = f"{title}: at most {largest} levels"
     report.add(title, figures)

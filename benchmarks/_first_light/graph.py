@@ -41,6 +41,9 @@ def check(setup: Setup, report: Report) -> None:
         with report.part(f"{name} evaluation"):
             compare(f"{name} evaluation", evaluated(setup, data, location), data, report)
     without_dali(setup, report)
+    means = {name: figures["mean_levels"] for name, figures in report.figures.items()}
+    largest = max(means, key=means.__getitem__, default="")
+    report.note = f"at most {means.get(largest, 0):.2f} levels ({largest})"
 
 
 def without_dali(setup: Setup, report: Report) -> None:

@@ -6,7 +6,7 @@ It writes its figures and failures to FILE after every change, so they outlive a
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import torch
 
 from _first_light.report import Report, describe
 from _first_light.setup import Setup, parse
-from _first_light.workloads import photograph_workload, start
-from fasticcl.bench.training import open_loop
+from _first_light.workloads import open_training, photograph_workload, square_workload, start
 from fasticcl.system.machine import Mode
 
 _TOLERANCE = 0.2  # largest difference of a loss, as a share of the spread of the losses over the steps
@@ -34,37 +33,57 @@ def main(arguments: list[str]) -> int:
     setup = parse(rest)
     try:
         start(setup)
-        {"loop": train, "capture": capture}[experiment](setup, report)
+        EXPERIMENTS[experiment](setup, report)
     except Exception as error:
         report.expect(False, describe(error))
         raise
     return 1 if report.failures else 0
 
 
-def train(setup: Setup, report: Report) -> None:
-    """Compare the losses of the real loop with a real loader in the mode cuda-graphs and eager."""
+def train_compiled(setup: Setup, report: Report) -> None:
+    """Train in the mode cuda-graphs on photographs, which DALI decodes meanwhile."""
+    train(setup, "cuda-graphs", report)
+
+
+def train_captured(setup: Setup, report: Report) -> None:
+    """Train in the mode captured on small images, while another loader runs DALI."""
+    train(setup, "captured", report)
+
+
+def train(setup: Setup, mode: Mode, report: Report) -> None:
+    """Compare the losses of the real loop with a real loader in a mode with the losses of eager steps."""
     torch.backends.cudnn.allow_tf32 = False  # so the modes differ only by float32 rounding
-    compared: Mode = "off" if setup.gpu is None else "cuda-graphs"
-    expected = losses(setup, "off")
+    small = mode == "captured"
+    expected = losses(setup, "off", small)
     report.add("eager", summary(expected))
-    actual = losses(setup, compared)
+    actual = losses(setup, mode, small)
     difference = float((expected - actual).abs().nan_to_num(nan=torch.inf).max())
-    report.add(compared, {**summary(actual), "largest_difference": difference})
+    report.add("compared", {"mode": mode, **summary(actual), "largest_difference": difference})
     limit = _TOLERANCE * float(expected.std())
     report.expect(difference <= limit, f"losses differ from eager by {difference:.3g}, more than {limit:.3g}")
 
 
-def losses(setup: Setup, mode: Mode) -> torch.Tensor:
-    """Return the loss of every step. The weights hardly change, so each loss depends on its batch alone."""
+def losses(setup: Setup, mode: Mode, small: bool) -> torch.Tensor:
+    """Return the loss of every step. The weights hardly change, so each loss depends on its batch alone.
+
+    Args:
+        setup: device and sizes.
+        mode: the mode.
+        small: if True, train on small images and keep another pipeline of DALI running.
+    """
     torch.manual_seed(0)
     size, side, steps = (4, 32, 4) if setup.small else (32, 64, 50)
-    settings = ("engine.precision=float32", f"engine.compile={mode}")
-    workload = photograph_workload(setup, "resnet8", size, side, *settings)
-    loader = workload.loader()
+    precision = "engine.precision=float32"
+    photographs = photograph_workload(setup, "resnet8", size, side, precision, f"engine.compile={mode}")
+    squares = square_workload(setup, "resnet8", size, precision, f"engine.compile={mode}")
+    workload = squares if small else photographs
+    decoded = photographs.loader().batches("interpolative") if small else None
     sums = []
-    with open_loop(workload, "interpolative", loader) as loop:
-        taken = loop.steps(loader.batches("interpolative"))
+    with open_training(workload, "interpolative") as (loop, batches):
+        taken = loop.steps(batches)
         for _ in range(steps):
+            if decoded:
+                next(decoded)
             next(taken)
             sums.append(loop.stats.sums["loss"].clone())
     return torch.stack(sums).double().cpu().diff(prepend=torch.zeros(1, dtype=torch.float64))
@@ -94,6 +113,13 @@ def capture(setup: Setup, report: Report) -> None:
         report.add("captures", number + 1)
         report.add("right_results", right)
     report.expect(right == _CAPTURES, f"{_CAPTURES - right} of {_CAPTURES} graphs computed a wrong result")
+
+
+EXPERIMENTS: Mapping[str, Callable[[Setup, Report], None]] = {
+    "loop": train_compiled,
+    "captured": train_captured,
+    "capture": capture,
+}
 
 
 if __name__ == "__main__":

@@ -24,22 +24,26 @@ _LIMIT = 3.0  # largest mean difference of an image, in levels. A reused buffer 
 def check(setup: Setup, report: Report) -> None:
     """Hold batches of every source of images, and compare them with those of an idle device."""
     start(setup)
+    side = 32 if setup.small else 224
+    data = Data(dataset="folder", dir=photographs(setup), image_size=side, eval_resize=side)
     for location in ("off", "host", "device"):
         with report.part(f"photographs, cache {location}"):
-            side = 32 if setup.small else 224
-            data = Data(dataset="folder", dir=photographs(setup), image_size=side, eval_resize=side)
             hold(f"photographs, cache {location}", setup, data, location, report)
+    with report.part("photographs, outputs copied"):
+        hold("photographs, outputs copied", setup, data, "off", report, copy_outputs=True)
     with report.part("small images, cache device"):
         data = Data(dataset="folder", dir=squares(setup), image_size=32, eval_resize=0, crop="pad")
         hold("small images, cache device", setup, data, "device", report)
 
 
-def hold(name: str, setup: Setup, data: Data, location: CacheLocation, report: Report) -> None:
+def hold(
+    name: str, setup: Setup, data: Data, location: CacheLocation, report: Report, copy_outputs: bool = False
+) -> None:
     """Compare held batches, and copies queued behind other work, with copies made on an idle device."""
     expected = [copied(batch) for batch in idle(setup, batches(setup, data, location))]
     held, queued = [], []
     busy = None if setup.gpu is None else torch.ones(_SIDE, _SIDE, device=f"cuda:{setup.gpu}")
-    source = batches(setup, data, location)
+    source = batches(setup, data, location, copy_outputs)
     for number in range(_HELD + _LATER):
         if busy is not None:
             queue_work(busy)
@@ -69,10 +73,13 @@ def queue_work(matrix: torch.Tensor) -> None:
         matrix = matrix @ matrix / _SIDE
 
 
-def batches(setup: Setup, data: Data, location: CacheLocation) -> Iterator[Batch | StreamBatch]:
+def batches(
+    setup: Setup, data: Data, location: CacheLocation, copy_outputs: bool = False
+) -> Iterator[Batch | StreamBatch]:
     shards = Shards(data.dir, "train")
     plan = Plan(shards.index, shards.counts, data, batch_size=4 if setup.small else 64, seed=0)
-    return Loader(shards, plan, gpu=setup.gpu, cache_location=location).batches("interpolative")
+    loader = Loader(shards, plan, gpu=setup.gpu, cache_location=location, copy_outputs=copy_outputs)
+    return loader.batches("interpolative")
 
 
 def idle(setup: Setup, source: Iterator[Batch | StreamBatch]) -> Iterator[Batch | StreamBatch]:

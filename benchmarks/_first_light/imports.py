@@ -106,4 +106,5 @@ def describe_gpu(gpu: int, report: Report) -> None:
         "architectures": torch.cuda.get_arch_list(),
     }
     report.add("gpu", figures)
+    report.note = f"{figures['name']}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     report.expect(torch.ones(2, device=f"cuda:{gpu}").sum().item() == 2, "the GPU computes 1 + 1 wrongly")

@@ -24,6 +24,9 @@ def check(setup: Setup, report: Report) -> None:
             with report.part(name):
                 workload = photograph_workload(setup, "resnet18", batch_size, side, *settings)
                 report.add(name, {"images_per_second": round(throughput(workload, count), 1)})
+    rates = {name: figures["images_per_second"] for name, figures in report.figures.items()}
+    fastest = max(rates, key=rates.__getitem__, default="")
+    report.note = f"up to {rates.get(fastest, 0):,.0f} images/s ({fastest})"
 
 
 def throughput(workload: Workload, count: int) -> float:

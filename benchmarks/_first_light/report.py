@@ -27,6 +27,8 @@ class Report:
         self.figures: dict[str, Any] = {}
         self.failures: list[str] = []
         self.skipped: dict[str, str] = {}
+        self.note = ""
+        """Headline figures for the summary."""
         self._send, self._part = send, ""
 
     def add(self, name: str, value: Any) -> None:
@@ -66,6 +68,7 @@ class Report:
             "skipped": {**self.skipped},
             "figures": {**self.figures},
             "part": self._part,
+            "note": self.note,
         }
 
 

@@ -150,6 +150,8 @@ def compare(whole: Path, resumed: Path, exact: bool, report: Report) -> None:
     equal = one == two and weights[0] == weights[1]
     figures = {"records": len(one), "largest_relative_loss_difference": loss}
     report.add("resumed", {**figures, "largest_accuracy_difference": accuracy, "bit_equal": equal})
+    differences = f"losses differ by {loss:.1%}, accuracies by {accuracy:.1f} points"
+    report.note = "bit-equal" if equal else differences
     if exact:
         report.expect(equal, "the resumed run is not bit-equal to the undisturbed run")
     report.expect(loss <= _LOSS_TOLERANCE, f"a loss differs by {loss:.1%}")

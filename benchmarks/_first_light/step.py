@@ -28,6 +28,8 @@ def check(setup: Setup, report: Report) -> None:
     for phase in _PHASES:
         with report.part(phase):
             report.add(phase, measure(workload, phase, steps))
+    measured = [phase for phase in _PHASES if phase in report.figures]
+    report.note = ", ".join(f"{phase} {report.figures[phase]['ms_per_step']} ms" for phase in measured)
 
 
 def measure(workload: Workload, phase: Phase, steps: int) -> Mapping[str, Any]:

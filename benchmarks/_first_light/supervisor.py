@@ -129,8 +129,9 @@ def row_of(check: Check, state: Mapping[str, Any], seconds: float) -> dict[str, 
         row |= {"further_errors": failures[1:]} if failures[1:] else {}
     if reason := state.get("reason"):
         row["reason"] = reason
-    if skipped := state.get("skipped"):
-        row["skipped"] = skipped
+    for optional in ("note", "skipped"):
+        if state.get(optional):
+            row[optional] = state[optional]
     return {**row, "figures": state.get("figures", {})}
 
 
@@ -160,7 +161,7 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a table of the results."""
     lines = ["", f"{'check':<20} {'result':<8} {'s':>6}"]
     for row in rows:
-        note = row.get("error") or row.get("reason") or ""
+        note = row.get("error") or row.get("reason") or row.get("note") or ""
         more = len(row.get("further_errors", ()))
         note += f" (and {more} more)" if more else ""
         name = f"{row['check']} {row['name']}"

@@ -16,17 +16,18 @@ import torch
 
 from _first_light.report import Report, innermost, place
 from _first_light.setup import Setup
-from _first_light.workloads import square_workload, start
-from fasticcl.bench.training import BenchLoop, open_loop
-from fasticcl.data.batch import Batch, StreamBatch
+from _first_light.workloads import open_training, square_workload, start
+from fasticcl.bench.training import BenchLoop
 from fasticcl.data.plan import PHASES
+from fasticcl.engine.loop import AnyBatch
 from fasticcl.system.machine import MODES
 
-Batches = Iterator[Batch | StreamBatch]
+Batches = Iterator[AnyBatch]
 SetMode = Callable[[str], None]
 """Sets torch's synchronisation debug mode to default, warn or error."""
 
 _MESSAGE = "called a synchronizing CUDA operation"  # of torch's warnings and errors
+_ON_CPU = ("off", "captured")  # the modes that compile nothing
 _SETTLE = 6  # steps that compile, record CUDA graphs and fill the caches of the allocators
 _TOLERANCE = 0.05  # relative difference of the mean losses of two modes, which round bfloat16 differently
 _LISTED = 3  # steps that list the other synchronisations after the first was found
@@ -39,15 +40,14 @@ def check(setup: Setup, report: Report) -> None:
     steps = 3 if setup.small else 20
     eager: dict[str, float] = {}
     for mode in MODES:
-        if mode != "off" and setup.gpu is None:
+        if mode not in _ON_CPU and setup.gpu is None:
             report.skip(mode, "compiling takes minutes on a CPU")
             continue
         workload = square_workload(setup, "resnet8", 8 if setup.small else 64, f"engine.compile={mode}")
         torch.manual_seed(0)  # the same weights in all modes
         for phase in PHASES:
             name = f"{mode} {phase}"
-            with report.part(name), open_loop(workload, phase) as loop:
-                batches = workload.loader().batches(phase)
+            with report.part(name), open_training(workload, phase) as (loop, batches):
                 places = watched_steps(loop, batches, steps, set_mode)
                 loss = loop.stats.record()["train/loss"]
                 report.add(name, {"steps": steps, "loss": loss, "waits": places})
@@ -58,6 +58,8 @@ def check(setup: Setup, report: Report) -> None:
                 report.expect(not places, f"{name}: a step waits for the GPU in {waits}")
         torch.compiler.reset()
         gc.collect()  # compiled modules contain reference cycles
+    waits = sum(sum(figures["waits"].values()) for figures in report.figures.values())
+    report.note = f"{waits} waits in {len(report.figures)} combinations of mode and phase"
 
 
 def watched_steps(loop: BenchLoop, batches: Batches, steps: int, set_mode: SetMode) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Images, shards and workloads that the checks share."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,35 @@ import torch
 
 from _first_light.setup import Setup
 from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, generate_images, write_shards
+from fasticcl.bench.training import BenchLoop, open_loop
 from fasticcl.bench.workload import Workload, open_workload
+from fasticcl.data.plan import Phase
+from fasticcl.engine.captured_step import captured_training
+from fasticcl.engine.loop import AnyBatch
+from fasticcl.engine.stages.stage import learn
 from fasticcl.system.allocator import keep_freed_memory
 from fasticcl.system.resources import available_cores
 
 IMAGENET_CLASSES = 1000
 _CLASSES = 8  # of the synthetic images
+
+
+@contextmanager
+def open_training(workload: Workload, phase: Phase) -> Iterator[tuple[BenchLoop, Iterator[AnyBatch]]]:
+    """Yield the training loop of a workload and its batches, as in training in the mode of the workload.
+
+    Raises:
+        RuntimeError: a step cannot be captured in the mode ``captured``.
+    """
+    loader, step = workload.loader(), learn
+    if workload.machine.mode == "captured":
+        loader, step = captured_training(loader, workload.machine, _fail)
+    with open_loop(workload, phase, loader, step) as loop:
+        yield loop, loader.batches(phase)
+
+
+def _fail(message: str) -> None:
+    raise RuntimeError(message)
 
 
 def start(setup: Setup) -> None:

@@ -78,7 +78,10 @@ class Cache:
         if not self._uniform:
             return [self._image(self._pixels, row) for row in rows.tolist()]
         with torch.cuda.stream(self.cuda_stream):
-            indices = torch.from_numpy(rows.astype(np.int64)).to(self._pixels.device)
+            indices = torch.from_numpy(rows.astype(np.int64))
+            if self.cuda_stream is not None:
+                indices = indices.pin_memory()  # from pageable memory, the copy would wait for the stream
+            indices = indices.to(self._pixels.device, non_blocking=True)
             return self._pixels.view(-1, *self._shapes[0], 3).index_select(0, indices)
 
     def _fill(self, rows: NDArray[np.integer], images: list[tuple[int, NDArray[np.uint8]]]) -> None:

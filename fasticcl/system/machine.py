@@ -60,7 +60,7 @@ class Machine:
     @property
     def captures_graphs(self) -> bool:
         """Return True if training captures CUDA graphs, during which no thread may wait for the device."""
-        return self.mode == "cuda-graphs"
+        return self.mode in ("cuda-graphs", "captured")
 
     def synchronize(self) -> None:
         """Wait for all kernels queued on the device."""
@@ -89,16 +89,17 @@ class Machine:
         if not self.compiled or self.mode == "step":
             return module
         # Inductor captures graphs in the mode "thread_local", which does not affect the threads of DALI.
-        return self._compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
+        return self.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
 
     def compile_losses(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that computes the losses of a stage, compiled in the mode ``step``.
 
         CUDA graphs cannot be used here, because they would overwrite the centroids that the next step needs.
         """
-        return self._compile(compute) if self.mode == "step" else compute
+        return self.compile(compute) if self.mode == "step" else compute
 
-    def _compile(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def compile(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """Return a function or module compiled by torch, whose code for a GPU is kept for later runs."""
         # Only code for a GPU, because inductor compiles code for a CPU with -march=native, and machines with
         # other CPUs may share the home folder.
         if self.gpu is not None:
@@ -115,6 +116,8 @@ class Machine:
             module: the module.
             find_unused_parameters: True if some parameters may get no gradient in a step.
         """
+        # A compiled module is compiled during the forward pass of DistributedDataParallel, where torch splits
+        # its graph at the gradient buckets, so gradients are exchanged during the backward pass.
         forward = self.compile_forward(module)
         if self.ranks.world_size == 1:
             return forward

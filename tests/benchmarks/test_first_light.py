@@ -1,5 +1,6 @@
 """benchmarks/first_light.py with tiny sizes on the CPU: rows, order, failures, time limits and kills."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,9 +8,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from fasticcl.config import Data
+from fasticcl.data.batch import StreamBatch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPT = BENCHMARKS / "first_light.py"
@@ -105,7 +111,7 @@ def test_parts_that_need_a_gpu_are_skipped_with_a_reason(finished):
         "cuda graphs",
     ]
     assert skipped["synchronisation"]["cuda-graphs"] == "compiling takes minutes on a CPU"
-    assert skipped["cuda graphs"] == {"capture": "CUDA graphs need a GPU"}
+    assert skipped["cuda graphs"] == dict.fromkeys(["loop", "capture"], "CUDA graphs need a GPU")
 
 
 def test_missing_packages_of_the_demo_alone_are_no_failure(finished):
@@ -129,14 +135,16 @@ def test_the_cpu_gives_equal_images_in_every_shape(finished):
 def test_steps_rates_and_runs_are_reported(finished):
     rows, _ = finished
     waits = rows["synchronisation"]["figures"]
-    assert [*waits] == ["off warmup", "off interpolative", "off rebalance"]
+    phases = ("warmup", "interpolative", "rebalance")
+    assert [*waits] == [f"{mode} {phase}" for mode in ("off", "captured") for phase in phases]
     assert all(each["waits"] == {} for each in waits.values())
+    assert all(waits[f"off {phase}"] == waits[f"captured {phase}"] for phase in phases)
     assert all(each["images_per_second"] > 0 for each in rows["loader"]["figures"].values())
     assert rows["resnet50"]["figures"]["interpolative"]["ms_per_step"] > 0
-    loop = rows["cuda graphs"]["figures"]["loop"]
-    assert loop["exit_code"] == 0
-    assert loop["off"]["largest_difference"] == 0
-    assert loop["eager"]["spread"] > 0
+    captured = rows["cuda graphs"]["figures"]["captured"]
+    assert captured["exit_code"] == 0
+    assert captured["compared"]["largest_difference"] == 0
+    assert captured["eager"]["spread"] > 0
     resume = rows["resume"]["figures"]
     assert resume["images"].startswith("synthetic, because of ")
     assert 0 < resume["records_when_stopped"] < resume["resumed"]["records"]
@@ -231,6 +239,84 @@ def test_a_failed_check_sets_the_exit_code(tmp_path):
     assert process.returncode == 1
     (row,) = read_rows(tmp_path)
     assert row["error"].startswith("RuntimeError: torch finds no GPU. Add --device cpu --small.")
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """The modules of the checks by name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    names = ("cuda_graphs", "decoding", "graph", "held_outputs", "imports", "report", "resume")
+    return SimpleNamespace(**{name: importlib.import_module(f"_first_light.{name}") for name in names})
+
+
+def test_a_missing_package_is_named_with_the_module_that_needs_it(modules):
+    report = modules.report.Report()
+    missing = modules.imports.import_all(["json", "missing_package.module", "missing_package"], report)
+    assert missing == {"missing_package": "missing_package.module"}
+    assert report.failures == []
+
+
+def test_other_images_shapes_and_labels_are_failures(modules):
+    report = modules.report.Report()
+    black, grey = (np.full((4, 5, 3), value, np.uint8) for value in (0, 3))
+    images = {"4:4:4": b"", "4:2:0": b"", "grey": b""}
+    modules.decoding.compare(images, [black] * 3, [grey, grey, grey[1:]], "GPU", report)
+    assert report.failures == [
+        "GPU: 4:4:4 differs by 3.0 levels, more than 2.0",
+        "GPU: grey has the shape (3, 5, 3), not (4, 5, 3)",
+    ]
+    data = Data(dataset="folder", dir=Path(), std=(1, 1, 1))
+    batch = StreamBatch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]))
+    other = StreamBatch(torch.full((2, 3, 4, 4), 4 / 255), torch.tensor([0, 2]))
+    report = modules.report.Report()
+    modules.graph.compare("plain", iter([(batch, batch), (batch, other)]), data, report)
+    assert report.failures == [
+        "plain: the images differ by 4.00 levels, more than 3.0",
+        "plain: the labels or λ differ",
+    ]
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_one_overwritten_image_of_a_held_batch_is_found(modules, value):
+    held = [torch.zeros(8, 3, 4, 4), torch.arange(8)]
+    overwritten = [held[0].index_fill(0, torch.tensor([5]), value), held[1]]
+    found = modules.held_outputs.worst([held, held], [held, overwritten], torch.full((3, 1, 1), 10.0))
+    assert found == {"levels": 10.0 if value == 1 else np.inf, "rest_equal": True}
+    assert not modules.held_outputs.worst([held], [[held[0], held[1] + 1]], torch.ones(3, 1, 1))["rest_equal"]
+
+
+def test_a_crash_is_reported_with_its_signal_and_the_figures_so_far(modules, monkeypatch, tmp_path):
+    popen = subprocess.Popen
+    write = 'echo \'{"figures": {"eager": 1}, "failures": []}\' > "$0"; kill -SEGV $$'
+    monkeypatch.setattr(
+        modules.cuda_graphs.subprocess, "Popen", lambda command: popen(["sh", "-c", write, command[4]])
+    )
+    report = modules.report.Report()
+    setup = SimpleNamespace(gpu=None, folder=tmp_path, patience=1, arguments=lambda: [])
+    for name in ("photographs", "squares"):
+        monkeypatch.setattr(modules.cuda_graphs, name, lambda _: tmp_path)
+    modules.cuda_graphs.check(setup, report)
+    assert report.failures == ["captured: the process was killed by SIGSEGV"]
+    assert report.figures == {"captured": {"eager": 1, "exit_code": -11}}
+
+
+def test_resumed_run_is_compared_exactly_or_within_tolerances(modules, tmp_path):
+    records = [{"stage": "representation", "epoch": 1, "step": step, "train/loss": 2.0} for step in (1, 2)]
+    for name, loss, accuracy in (("whole", 2.0, 50.0), ("near", 2.1, 52.0), ("far", 2.5, 60.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+        last = {**records[1], "train/loss": loss, "val/top1": accuracy, "time/data_wait_pct": loss}
+        lines = [json.dumps(record) + "\n" for record in (*records, last)]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(lines) + '{"cut')
+
+    def failures(name, exact):
+        report = modules.report.Report()
+        modules.resume.compare(tmp_path / "whole", tmp_path / name, exact, report)
+        return report.failures
+
+    assert failures("whole", exact=True) == failures("near", exact=False) == []
+    assert failures("near", exact=True) == ["the resumed run is not bit-equal to the undisturbed run"]
+    assert failures("far", exact=False) == ["a loss differs by 25.0%", "an accuracy differs by 10.0 points"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Batches from the cache of decoded images, compared with those from the files."""
 
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
@@ -82,6 +83,22 @@ def test_cached_evaluation_batches_are_bit_identical_to_those_from_the_files(fol
     ]
     assert [len(batch.y) for batch in batches[0]] == [4, 4, 1]
     assert same(*batches)
+
+
+def test_rows_are_copied_to_a_gpu_from_pinned_memory_without_waiting(tmp_path, monkeypatch):
+    squares = [encode(noise(np.random.default_rng(seed), 16, 16), "PNG") for seed in range(5)]
+    items = [Item(content, number % 2, f"{number}.png") for number, content in enumerate(squares)]
+    convert(Source("folder", ["a", "b"], {"train": items}), tmp_path)
+    images = cache.Cache(Shards(tmp_path, "train"), np.arange(5), 1, print, location="device")
+    expected = images.graph_input(np.array([2, 0]))
+    pinned, copies = [], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, _, **options: copies.append(options) or tensor)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    images.cuda_stream = "stream"
+    assert torch.equal(images.graph_input(np.array([2, 0])), expected)
+    assert [tensor.tolist() for tensor in pinned] == [[2, 0]]
+    assert copies == [{"non_blocking": True}]
 
 
 @pytest.mark.parametrize("location", ["host", "device"])

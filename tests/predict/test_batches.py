@@ -5,9 +5,11 @@ import weakref
 from collections import Counter
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fasticcl.engine.run.weights import load_model
+from fasticcl.errors import TrainingFailed
 from fasticcl.predict import batches
 from fasticcl.predict.batches import image_batches
 from fasticcl.predict.inputs import ImageInput
@@ -63,3 +65,15 @@ def test_longest_accepted_strip_stays_within_the_pixel_limit(digit_run):
     inputs = [ImageInput("strip", lambda content=content: content) for content in contents]
     (batch,) = image_batches(inputs, data, batch_size=2, threads=1, gpu=None)
     assert [error is None for error in batch.errors] == [True, False]
+
+
+def test_exhausted_memory_is_an_error_with_the_next_action(digit_run, monkeypatch):
+    def run(*_):
+        raise RuntimeError(
+            "Critical error in pipeline:\nencountered:\n\nCan't allocate 9 bytes on device 0.\n"
+        )
+
+    monkeypatch.setattr("fasticcl.data.dali.pipeline.GraphPipeline.run", run)
+    data, image = load_model(digit_run).description.data, ImageInput("photo", lambda: PHOTO)
+    with pytest.raises(TrainingFailed, match=r"^Out of memory in DALI: Can't allocate .* --batch-size"):
+        next(image_batches([image], data, batch_size=1, threads=1, gpu=None))

@@ -8,7 +8,9 @@ import pytest
 import fasticcl
 from fasticcl.data.holdout import draw_holdout_rows
 from fasticcl.data.plan import Plan
-from fasticcl.errors import UserError
+from fasticcl.engine.dataset import Dataset
+from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
 from fasticcl.sweep import holdout_set
 from tests.support.small_runs import TINY_COUNTS, ConsoleOutput, metrics, train_tiny
@@ -84,3 +86,15 @@ def test_an_image_found_unreadable_in_training_is_left_out_silently(corrupt_shar
     sweep = fasticcl.sweep(run, over=GAMMAS, holdout=0.3, console=sweeping.console)
     assert sweep.holdout.images == len(HOLDOUT_ROWS) - 1
     assert sweeping.warnings() == []
+
+
+def test_failure_of_the_machine_is_not_searched_for_unreadable_images(monkeypatch):
+    def out_of_memory(*_):
+        raise TrainingFailed("Out of memory in DALI")
+        yield
+
+    monkeypatch.setattr(holdout_set, "holdout_batches", out_of_memory)
+    monkeypatch.setattr(holdout_set, "unreadable_rows", None)  # must not be called
+    dataset = Dataset(None, None, "off", None, holdout_rows=np.arange(3))
+    with pytest.raises(TrainingFailed, match="Out of memory in DALI"):
+        holdout_set.HoldoutSet.readable(resolve("demo"), dataset, None, [], warn=print)

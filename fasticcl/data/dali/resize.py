@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, types
 from torch.nn import functional
 
+from fasticcl.data.dali.errors import DALI_ERRORS, explain
+
 LINEAR = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 """Options of DALI's resizing operators in the graph."""
 
@@ -65,13 +67,20 @@ def resized_square(
 
 
 def resized_by_dali(images: Sequence[NDArray[np.uint8]], side: int, threads: int) -> Images:
-    """Return RGB images [side, side, 3] from images [height, width, 3], resized as before a padded crop."""
+    """Return RGB images [side, side, 3] from images [height, width, 3], resized as before a padded crop.
+
+    Raises:
+        TrainingFailed: DALI failed, for example because memory is exhausted.
+    """
     pipeline = Pipeline(batch_size=len(images), num_threads=threads, device_id=None, prefetch_queue_depth=1)
-    with pipeline:
-        pixels = fn.external_source(
-            source=iter([images]), batch=True, dtype=types.UINT8, ndim=3, layout="HWC"
-        )
-        pipeline.set_outputs(fn.resize(pixels, size=(side, side), **LINEAR))
-    pipeline.build()
-    (batch,) = pipeline.run()
+    try:
+        with pipeline:
+            pixels = fn.external_source(
+                source=iter([images]), batch=True, dtype=types.UINT8, ndim=3, layout="HWC"
+            )
+            pipeline.set_outputs(fn.resize(pixels, size=(side, side), **LINEAR))
+        pipeline.build()
+        (batch,) = pipeline.run()
+    except DALI_ERRORS as error:
+        raise explain(error) from error
     return [np.array(batch.at(position)) for position in range(len(images))]

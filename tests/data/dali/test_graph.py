@@ -12,9 +12,13 @@ from torchvision.transforms import functional as F
 from fasticcl.config import Data
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
+from fasticcl.data.dali import graph
+from fasticcl.data.dali.graph_inputs import GraphSpec
+from fasticcl.data.dali.pipeline import PipelineOptions
 from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import BatchPlan, Plan
+from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import Shards
 from tests.support.images import encode, noise
 from tests.support.planned_images import PHOTOS, SMALL, denormalise, expected_image, open_plan
@@ -95,3 +99,12 @@ def test_small_images_are_evaluated_unchanged(small_shards):
     for row in range(7):
         original = Image.open(io.BytesIO(shards.read(np.array([row]))[0].tobytes()))
         assert (denormalise(batch.x[row], data) - F.to_tensor(original)).abs().max() < 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the error of a machine without a GPU")
+def test_pipeline_that_cannot_be_created_fails_with_the_reason(photo_shards):
+    spec = GraphSpec.prediction(Data(dataset="folder", dir=photo_shards))
+    with pytest.raises(
+        TrainingFailed, match=r"^The GPU or its driver failed in DALI: .*Run `fasticcl doctor`"
+    ):
+        graph.build(lambda _: [], spec, PipelineOptions(1, 1, 1, gpu=0))

@@ -13,9 +13,10 @@ from fasticcl.config import Data
 from fasticcl.data.dali import graph
 from fasticcl.data.dali.graph_inputs import GraphSpec
 from fasticcl.data.dali.pipeline import PipelineOptions
-from fasticcl.data.dali.resize import resizer
+from fasticcl.data.dali.resize import resized_by_dali, resizer
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
+from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import Shards
 from tests.support.images import noise
 
@@ -96,6 +97,7 @@ from pathlib import Path
 from fasticcl.config import Data
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
+from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import Shards
 shards = Shards(Path({str(photo_shards)!r}), "train")
 plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=8, seed=0)
@@ -104,3 +106,12 @@ next(batches)
 """
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_failed_pipeline_is_explained(monkeypatch):
+    def run(*_):
+        raise RuntimeError("Critical error in pipeline:\nencountered:\n\nstd::bad_alloc\n")
+
+    monkeypatch.setattr(Pipeline, "run", run)
+    with pytest.raises(TrainingFailed, match=r"^Out of memory in DALI: std::bad_alloc\. Use"):
+        resized_by_dali([np.zeros((8, 8, 3), np.uint8)], side=4, threads=1)
