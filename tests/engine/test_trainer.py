@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
+from fasticcl.data.dali import graph
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
@@ -345,3 +346,15 @@ def test_corrupt_evaluation_image_stops_the_run(photo_source, tmp_path):
     name = r"^val/shard-000000\.tar:512 000000000_val0\.jpg"
     with pytest.raises(TrainingFailed, match=f"{name}: damaged since the conversion. Convert .* again"):
         train_with_corrupt_image(photo_source, tmp_path, "val")
+
+
+def test_all_evaluations_of_a_run_share_one_pipeline(train, monkeypatch):
+    specs, build = [], graph.build
+    monkeypatch.setattr(
+        graph, "build", lambda feed, spec, options: specs.append(spec) or build(feed, spec, options)
+    )
+    report = train()
+    # Training builds one pipeline for each of its three phases.
+    assert len(specs) == 4
+    fasticcl.evaluate(report.run)  # three networks
+    assert len(specs) == 5

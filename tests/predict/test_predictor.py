@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.transforms import functional as vision
 
@@ -15,6 +16,7 @@ from fasticcl.convert.source import Item, Source
 from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import UserError
+from fasticcl.method.network import Network
 from fasticcl.shards.reader import Shards
 from tests.support.images import encode, photographs
 
@@ -211,3 +213,15 @@ def test_invalid_arguments_raise_before_iteration(digit_run, tmp_path, monkeypat
     arguments = {"model": digit_run, "images": photo} | change
     with pytest.raises(UserError, match=message):
         fasticcl.predict(**arguments)
+
+
+def test_convolutions_do_not_use_tf32(digit_run, photo_files, monkeypatch):
+    precisions, forward = [], Network.forward
+
+    def recorded(self, images):
+        precisions.append(torch.backends.cudnn.conv.fp32_precision)
+        return forward(self, images)
+
+    monkeypatch.setattr(Network, "forward", recorded)
+    predict(digit_run, photo_files)
+    assert set(precisions) == {"ieee"}
