@@ -232,7 +232,7 @@ class Engine(ConfigSection):
     compile: Literal["auto", "off", "on", "step", "cuda-graphs", "captured"] = "auto"
     """torch.compile. on: compile forward passes. step: also losses and centroids. cuda-graphs: as on, with
     CUDA graphs. captured: one CUDA graph for a whole step on small images, not proven on a GPU yet. auto: on
-    a GPU, the fastest of off, on and step in a short trial. On a CPU off, as compilation takes minutes."""
+    a GPU, off for a short run, on for a longer one, else the fastest of off, on and step. On a CPU, off."""
     sync_bn: bool = False
     """Compute batch-normalisation statistics over all ranks instead of separately on each rank."""
     save_every: Interval = "15m"

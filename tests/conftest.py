@@ -1,26 +1,49 @@
-"""The command line in this process, and shards and a run that are created once per session."""
+"""The command line in this process, and shards and a run that are created once per session.
+
+Fixtures import the packages of the conversion, so that tests/gpu is collected on a machine without them.
+"""
 
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import fasticcl
 from fasticcl.cli.main import main
-from fasticcl.convert.conversion import convert
-from fasticcl.convert.layouts import digits
-from fasticcl.convert.source import Item, Source
-from tests.support.images import photographs
-from tests.support.small_runs import TINY_COUNTS
 
 # The test networks are too small to benefit from a second thread.
 torch.set_num_threads(1)
 # Processes started in the background by a shell ignore SIGINT, and so would their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def require(*packages: str) -> None:
+    """Skip the test if a package is not installed."""
+    for package in packages:
+        pytest.importorskip(package)
+
+
+@pytest.fixture(scope="session")
+def convert() -> Callable[..., Any]:
+    """The conversion of a source into shards."""
+    require("isal", "simplejpeg")
+    from fasticcl.convert.conversion import convert
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def digits(convert: Callable[..., Any]) -> Any:  # noqa: ARG001  skips without the packages of a conversion
+    """The source of the demo data."""
+    require("sklearn")
+    from fasticcl.convert.layouts import digits
+
+    return digits.read()
 
 
 @pytest.fixture
@@ -38,16 +61,20 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(scope="session")
-def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digit_shards(convert: Callable, digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo data."""
     folder = tmp_path_factory.mktemp("digits")
-    convert(digits.read(), folder, shard_size=100)
+    convert(digits, folder, shard_size=100)
     return folder
 
 
 @pytest.fixture(scope="session")
-def photo_source() -> Source:
+def photo_source() -> Any:
     """Photographs of about 500×375 pixels: 12, 6 and 3 training images, and 5 validation images."""
+    require("isal", "simplejpeg", "sklearn")
+    from fasticcl.convert.source import Item, Source
+    from tests.support.images import photographs
+
     labels = [0] * 12 + [1] * 6 + [2] * 3
     contents = photographs(len(labels) + 5, seed=1)
     train = [
@@ -59,23 +86,24 @@ def photo_source() -> Source:
 
 
 @pytest.fixture(scope="session")
-def photo_shards(photo_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photo_shards(convert: Callable, photo_source: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     convert(photo_source, folder, shard_size=8)
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_shards(convert: Callable, digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Part of the demo data: 10 classes of 14 to 1 training images, 60 in all, and 30 test images."""
-    source = digits.read()
+    from tests.support.small_runs import TINY_COUNTS
+
     counts = {"train": TINY_COUNTS, "test": [3] * 10}
     splits = {}
-    for split, items in source.splits.items():
+    for split, items in digits.splits.items():
         of_class = [[item for item in items if item.label == label] for label in range(10)]
         splits[split] = [item for k, images in enumerate(of_class) for item in images[: counts[split][k]]]
     folder = tmp_path_factory.mktemp("tiny")
-    convert(replace(source, splits=splits), folder, shard_size=25)
+    convert(replace(digits, splits=splits), folder, shard_size=25)
     return folder
 
 

@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -46,3 +47,30 @@ def test_all_public_names_exist_and_are_listed():
 def test_errors_have_one_base_class():
     for error in (fasticcl.UserError, fasticcl.TrainingFailed, fasticcl.ExportFailed, fasticcl.Stopped):
         assert issubclass(error, fasticcl.FasticclError)
+
+
+COLLECT = """
+import sys, pytest
+for package in ("isal", "simplejpeg", "sklearn"):
+    sys.modules[package] = None
+sys.exit(pytest.main(["tests/gpu", "--collect-only", "-q", "-p", "no:cacheprovider"]))
+"""
+
+
+def test_gpu_tests_are_collected_without_the_packages_of_the_conversion():
+    done = subprocess.run([sys.executable, "-c", COLLECT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "test_parity.py" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nvidia-dali-cuda120 is no longer shipped with CUDA runtime. You need to install it separately.",
+        "nvidia-dali-cuda130 is no longer shipped with CUDA runtime. You need to install it separately.",
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled.",
+    ],
+)
+def test_advice_of_libraries_on_a_gpu_fails_no_test(text):
+    """The texts are from nvidia/dali/backend.py and, in torch 2.11, torch/_inductor/compile_fx.py."""
+    warnings.warn(text, Warning if "dali" in text else UserWarning, stacklevel=1)

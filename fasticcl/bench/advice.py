@@ -27,7 +27,7 @@ class Situation:
     """Median short side of the stored images, in pixels."""
     image_size: int
     compiled: bool
-    """True if the step is compiled, or if a trial found compilation slower."""
+    """True if the step is compiled, or if ``engine.compile=auto`` found that it does not pay."""
     bfloat16: bool
     batch_size: int
     hw_decoder_load: float

@@ -13,7 +13,7 @@ from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, gene
 from fasticcl.config import Config
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
-from fasticcl.engine.compile_trial import try_modes, wants_trial
+from fasticcl.engine.compile_trial import RemainingSteps, choose_mode, is_automatic
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
@@ -57,13 +57,18 @@ class Workload:
         return self.config.engine.workers or decoding_threads(self.machine.gpu is not None)
 
     def in_training_mode(self, show_status: Callable[[str], None]) -> "Workload":
-        """Return the workload in the execution mode that training chooses, after a trial if necessary."""
-        if not wants_trial(self.config, self.machine):
+        """Return the workload in the execution mode that training chooses, after a trial if necessary.
+
+        The number of steps of a run is unknown with synthetic images, so the run is assumed to be long.
+        """
+        if not is_automatic(self.config, self.machine):
             return self
-        show_status("trying execution modes")
-        trial = try_modes(self.config, self.num_classes, self.machine)
-        machine = replace(self.machine, mode=trial.fastest)
-        return replace(self, machine=machine, notes=(*self.notes, f"mode: {trial.describe()}"))
+        show_status("choosing the execution mode")
+        steps = None if self.generated else RemainingSteps.of(self.config, self.loader().steps)
+        choice = choose_mode(self.config, self.num_classes, self.machine, steps)
+        return replace(
+            self, machine=choice.apply(self.machine), notes=(*self.notes, f"mode: {choice.description}")
+        )
 
     def loader(self) -> Loader:
         """Return a new loader."""

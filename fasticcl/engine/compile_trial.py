@@ -1,7 +1,8 @@
-"""A short trial before training that finds the fastest compile mode on this machine.
+"""The choice of the compile mode of a run: by its length, or in a short trial of all modes.
 
 The trial builds a separate stage for each mode and takes a few steps on one synthetic batch. It does not
-change the weights, batch statistics, optimizer or random numbers of the run.
+change the weights, batch statistics, optimizer or random numbers of the run. The run compiles the chosen mode
+again, but from the caches of torch on disk, so it only traces the code.
 """
 
 import gc
@@ -16,6 +17,7 @@ import torch
 from fasticcl.config import Config
 from fasticcl.data.batch import synthetic_batch
 from fasticcl.engine.optim import set_lr
+from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
@@ -24,6 +26,15 @@ from fasticcl.system.ranks import Ranks
 
 Step = Callable[[], torch.Tensor]
 """Takes a training step and returns its loss."""
+
+# These are estimates from reading the code. None of them has been measured on a GPU.
+_MIN_STEP_SECONDS = 6e-3  # a small network is limited by kernel launches (ResNet-32: 5 to 7 ms)
+_SECONDS_PER_PIXEL = 1e-8  # of one stream: ResNet-50 takes about 0.13 s for two streams of 256 × 224² pixels
+# If nothing is cached, compilation takes 15 s (ResNet-32) to 60 s (ResNet-50). It saves a third (ResNet-32)
+# to an eighth (ResNet-50) of a step. A run of this length repays it for small networks or with a warm cache.
+_COMPILATION_PAYS_AFTER = 90.0  # seconds of training
+# A trial compiles a second mode, which takes another one to three minutes. The best mode may save a tenth.
+_TRIAL_PAYS_AFTER = 1200.0  # seconds of training
 
 # CUDA graphs are opt-in until they have been tested with DALI on a GPU.
 DEFAULT_MODES: tuple[Mode, ...] = ("off", "on", "step")
@@ -56,12 +67,98 @@ class ModeTrial:
         return f"{MODES[self.fastest]}{time}" + (f" ({'; '.join(others)})" if others else "")
 
 
-def wants_trial(config: Config, machine: Machine) -> bool:
-    """Return True if a trial chooses the mode: ``engine.compile`` is ``auto`` and the device is a GPU.
+@dataclass(frozen=True)
+class RemainingSteps:
+    """Steps of each stage that a run has not taken yet."""
+
+    representation: int
+    rebalancing: int
+
+    @classmethod
+    def of(cls, config: Config, steps: int, checkpoint: Checkpoint | None = None) -> "RemainingSteps":
+        """Count the steps of a new run, or those after a checkpoint.
+
+        Args:
+            config: the effective configuration.
+            steps: steps per epoch.
+            checkpoint: the checkpoint from which the run continues, or None for a new run.
+        """
+        all_steps = cls(config.optim.epochs * steps, config.rebalance.epochs * steps)
+        if checkpoint is None:
+            return all_steps
+        done = checkpoint.epoch * steps + checkpoint.step
+        if checkpoint.stage == "representation":
+            return cls(all_steps.representation - done, all_steps.rebalancing)
+        return cls(0, all_steps.rebalancing - done)
+
+
+@dataclass(frozen=True)
+class ModeChoice:
+    """The mode of a run."""
+
+    mode: Mode
+    description: str = ""
+    """The mode and the reason for it, or empty if it was not chosen automatically."""
+    tried: bool = False
+    """True if the mode has worked in a trial."""
+
+    def apply(self, machine: Machine) -> Machine:
+        """Return the machine with this mode. If compilation fails without a trial, training runs eagerly."""
+        untried = bool(self.description) and not self.tried
+        return replace(machine, mode=self.mode, eager_if_uncompilable=untried)
+
+
+def is_automatic(config: Config, machine: Machine) -> bool:
+    """Return True if `choose_mode` chooses the mode: ``engine.compile`` is ``auto`` and the device is a GPU.
 
     On a CPU, compiling takes minutes and gains little.
     """
     return config.engine.compile == "auto" and machine.gpu is not None
+
+
+def step_seconds(config: Config, ranks: int) -> float:
+    """Return a rough estimate of the time of an eager training step on a GPU."""
+    pixels = config.optim.batch_size // ranks * config.data.image_size**2
+    return max(_MIN_STEP_SECONDS, pixels * _SECONDS_PER_PIXEL)
+
+
+def choose_mode(
+    config: Config, num_classes: int, machine: Machine, steps: RemainingSteps | None
+) -> ModeChoice:
+    """Return the mode of a run, which rank 0 chooses for all ranks.
+
+    Args:
+        config: the configuration of the run.
+        num_classes: K.
+        machine: the machine, with the mode that ``engine.compile`` names.
+        steps: the remaining steps of the run, or None for a run that is long enough for a trial.
+    """
+    if not is_automatic(config, machine):
+        return ModeChoice(machine.mode)
+    return machine.ranks.run_on_main(lambda: _choose(config, num_classes, machine, steps))
+
+
+def _choose(config: Config, num_classes: int, machine: Machine, steps: RemainingSteps | None) -> ModeChoice:
+    if config.engine.fast_dev_run:
+        return _untried("off", "no trial with --fast-dev-run")
+    if steps is not None:
+        ranks, size = machine.ranks.world_size, config.data.image_size
+        seconds = step_seconds(config, ranks)
+        images = f"with {config.optim.batch_size // ranks} images of {size}×{size} pixels"
+        total = steps.representation + steps.rebalancing
+        if total * seconds < _COMPILATION_PAYS_AFTER:
+            return _untried("off", f"the remaining {total:,} steps {images} would not repay compilation")
+        if steps.representation == 0:
+            return _untried("on", "no trial, which measures the representation stage, because it is finished")
+        if steps.representation * seconds < _TRIAL_PAYS_AFTER:
+            text = f"the remaining {steps.representation:,} steps of the representation stage {images}"
+            return _untried("on", f"no trial, because {text} would not repay one")
+    trial = try_modes(config, num_classes, machine)
+    return ModeChoice(trial.fastest, trial.describe(), tried=True)
+
+
+def _untried(mode: Mode, reason: str) -> ModeChoice:
+    return ModeChoice(mode, f"{MODES[mode]} (engine.compile=auto: {reason})")
 
 
 def modes_for(ranks: Ranks) -> tuple[Mode, ...]:

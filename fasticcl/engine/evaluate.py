@@ -100,7 +100,7 @@ def _feature_extractor(encoder: nn.Module, machine: Machine) -> Callable[[torch.
     """Return a function that maps images [B, 3, S, S] to float32 features [B, d_g]."""
     if machine.gpu is None:
         return encoder
-    compiled = _compile(encoder) if machine.compiled else encoder
+    compiled = _compile(encoder, machine) if machine.compiled else encoder
 
     def features(images: torch.Tensor) -> torch.Tensor:
         with machine.autocast() if machine.bfloat16 else float32_convolutions():
@@ -109,12 +109,12 @@ def _feature_extractor(encoder: nn.Module, machine: Machine) -> Callable[[torch.
     return features
 
 
-def _compile(encoder: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _compile(encoder: nn.Module, machine: Machine) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the compiled encoder. Smaller batches than the first are padded, to compile only once.
 
     torch reuses the compiled code in later evaluations of the same encoder. CUDA graphs are not used.
     """
-    forward = torch.compile(encoder, dynamic=False, options={"emulate_precision_casts": True})
+    forward = machine.compile(encoder, dynamic=False, options={"emulate_precision_casts": True})
     size = 0
 
     def features(images: torch.Tensor) -> torch.Tensor:

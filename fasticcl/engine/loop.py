@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 
+import torch
+
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.device_images import PackedBatch
 from fasticcl.data.device_loader import DeviceLoader
@@ -154,7 +156,8 @@ class Loop:
 
     def _check_weights(self, stage: Stage) -> None:
         """Raise TrainingFailed if a weight is not finite, which affects the loss only in the next step."""
-        if all(bool(value.isfinite().all()) for value in stage.network.parameters()):
+        finite = [value.isfinite().all() for value in stage.network.parameters()]
+        if torch.stack(finite).all():  # the only wait for the device
             return
         raise TrainingFailed(
             f"The weights are not finite after the last step of the {stage.name} stage. Lower --lr. "

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from fasticcl.console import print_lines
 from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resume_line
-from fasticcl.engine.compile_trial import ModeTrial, try_modes, wants_trial
+from fasticcl.engine.compile_trial import ModeChoice, RemainingSteps, choose_mode
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
@@ -22,7 +22,7 @@ from fasticcl.engine.loggers import Loggers, import_loggers
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.results import Report, report_of
-from fasticcl.engine.run.checkpoint import Checkpoint
+from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import Description
 from fasticcl.engine.run.writer import RunWriter
@@ -31,6 +31,7 @@ from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.system import rank_environment
+from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.machine import Machine, choose_machine
 
 
@@ -67,21 +68,33 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
     dataset = open_dataset(config, machine.gpu, is_new)
     import_loggers(config.engine.logger)
     warn = _warner(ranks.rank, console)
-    prepared = None if folder and folder.finished else _prepare(config, dataset, machine, warn)
-    # The folder is created last, so invalid input does not leave an empty run behind.
-    folder = folder or RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config)
-    log = prepared.loggers.log if prepared else lambda _: None
-    run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
-    with run.locked():
-        checkpoint = None if is_new else run.resume()
-        _check_same_position(run, checkpoint)
-        if prepared:
-            prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
-            run.record_environment(prepared.machine)
-            print_lines(console, _opening(prepared, run, checkpoint, is_new))
-            _fit(prepared, run, checkpoint, console)
-        else:
-            print_lines(console, [f"run      {folder.path} is already finished"])
+    prepared: PreparedRun | None = None
+
+    def open_run(folder: RunFolder) -> RunWriter:
+        def log(record: Record) -> None:
+            if prepared:
+                prepared.loggers.log(record)
+
+        run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
+        stack.enter_context(run.locked())
+        return run
+
+    with ExitStack() as stack:
+        run, checkpoint = None, None
+        if folder:  # the remaining steps of a resumed run determine its compile mode
+            run = open_run(folder)
+            checkpoint = run.resume()
+            _check_same_position(run, checkpoint)
+            if folder.finished:
+                print_lines(console, [f"run      {folder.path} is already finished"])
+                return report_of(run, dataset.evaluated.split)
+        prepared = _prepare(config, dataset, machine, warn, checkpoint)
+        # The folder is created last, so invalid input does not leave an empty run behind.
+        run = run or open_run(RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config))
+        prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
+        run.record_environment(prepared.machine)
+        print_lines(console, _opening(prepared, run, checkpoint, is_new))
+        _fit(prepared, run, checkpoint, console)
         return report_of(run, dataset.evaluated.split)
 
 
@@ -96,8 +109,8 @@ class PreparedRun:
     loader: Loader
     loggers: Loggers
     representation: Representation
-    trial: ModeTrial | None
-    """The measured compile modes, if they were tried."""
+    choice: ModeChoice
+    """The compile mode and the reason for it."""
 
     def evaluate(self, stage: Stage) -> Metrics:
         """Return the accuracies of a stage's network."""
@@ -111,19 +124,27 @@ class PreparedRun:
         return evaluation_split_batches(self.config, self.dataset, self.machine, repeat=True)
 
 
-def _prepare(config: Config, dataset: Dataset, machine: Machine, warn: Callable[[str], None]) -> PreparedRun:
+def _prepare(
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    warn: Callable[[str], None],
+    checkpoint: Checkpoint | None,
+) -> PreparedRun:
     shortened = config.shortened() if config.engine.fast_dev_run else config
     loader = build_loader(shortened, dataset, machine, warn)
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
-    trial = None
-    if wants_trial(config, machine):
-        trial = machine.ranks.run_on_main(lambda: try_modes(config, dataset.num_classes, machine))
-        machine = replace(machine, mode=trial.fastest)
+    remaining = RemainingSteps.of(shortened, loader.steps, checkpoint)
+    choice = choose_mode(config, dataset.num_classes, machine, remaining)
+    machine = choice.apply(machine)
+    problem = use_persistent_cache() if machine.compiled and machine.gpu is not None else ""
+    if problem and machine.ranks.is_main:
+        warn(f"warning  compiled code is not kept for later runs: {problem}")
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     loggers = Loggers(shortened, loader.steps)
-    return PreparedRun(shortened, dataset, machine, loader, loggers, representation, trial)
+    return PreparedRun(shortened, dataset, machine, loader, loggers, representation, choice)
 
 
 def _opening(
@@ -132,8 +153,8 @@ def _opening(
     """Yield the lines that are printed before the first step."""
     config, steps = prepared.config, prepared.loader.steps
     yield from banner(config, prepared.dataset, prepared.representation.network, prepared.machine, steps)
-    if prepared.trial:
-        yield f"mode     {prepared.trial.describe()}"
+    if prepared.choice.description:
+        yield f"mode     {prepared.choice.description}"
     yield f"run      {run.folder.path}"
     if not is_new:
         yield resume_line(config, checkpoint, steps)

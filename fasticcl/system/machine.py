@@ -1,6 +1,7 @@
 """Device, precision, compilation and ranks of a run."""
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,13 +11,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fasticcl.config import Engine
 from fasticcl.errors import UserError
+from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.rank_environment import local_rank, world_size
 from fasticcl.system.ranks import Ranks, join_process_group
 
 # Ranks.average_buffers averages running statistics after the step. torch renamed this option after 2.11.
 _IS_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _IS_RENAMED else "broadcast_buffers": False}
-
+# The default of torch, which a user can set with TORCHDYNAMO_SUPPRESS_ERRORS.
+_SUPPRESS_ERRORS = bool(os.environ.get("TORCHDYNAMO_SUPPRESS_ERRORS"))
 
 Mode = Literal["off", "on", "step", "cuda-graphs", "captured"]
 """Compilation of a training step. The values are those of ``engine.compile``."""
@@ -41,6 +44,8 @@ class Machine:
     """Compilation of a training step, a key of `MODES`."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
+    eager_if_uncompilable: bool = False
+    """If True, code that torch cannot compile runs eagerly, with a warning of torch, instead of failing."""
 
     @property
     def gpu(self) -> int | None:
@@ -84,14 +89,23 @@ class Machine:
         if not self.compiled or self.mode == "step":
             return module
         # Inductor captures graphs in the mode "thread_local", which does not affect the threads of DALI.
-        return torch.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
+        return self.compile(module, mode="reduce-overhead" if self.mode == "cuda-graphs" else "default")
 
     def compile_losses(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that computes the losses of a stage, compiled in the mode ``step``.
 
         CUDA graphs cannot be used here, because they would overwrite the centroids that the next step needs.
         """
-        return torch.compile(compute) if self.mode == "step" else compute
+        return self.compile(compute) if self.mode == "step" else compute
+
+    def compile(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """Return a function or module compiled by torch, whose code for a GPU is kept for later runs."""
+        # Only code for a GPU, because inductor compiles code for a CPU with -march=native, and machines with
+        # other CPUs may share the home folder.
+        if self.gpu is not None:
+            use_persistent_cache()
+        torch._dynamo.config.suppress_errors = self.eager_if_uncompilable or _SUPPRESS_ERRORS
+        return torch.compile(function, **options)
 
     def wrap_for_training(
         self, module: torch.nn.Module, find_unused_parameters: bool = False
@@ -102,6 +116,8 @@ class Machine:
             module: the module.
             find_unused_parameters: True if some parameters may get no gradient in a step.
         """
+        # A compiled module is compiled during the forward pass of DistributedDataParallel, where torch splits
+        # its graph at the gradient buckets, so gradients are exchanged during the backward pass.
         forward = self.compile_forward(module)
         if self.ranks.world_size == 1:
             return forward
@@ -139,9 +155,9 @@ def _choose_mode(requested: Literal["auto"] | Mode, use_gpu: bool) -> Mode:
 def choose_machine(engine: Engine, alone: bool = False) -> Machine:
     """Return the machine for a configuration.
 
-    The mode ``auto`` means compiled on a GPU, unless a trial (`fasticcl.engine.compile_trial`) finds a faster
-    mode, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``, and ``captured``
-    means eager steps on images that torch prepares.
+    The mode ``auto`` means compiled on a GPU, unless `fasticcl.engine.compile_trial.choose_mode` chooses
+    another mode for a training run, and eager on a CPU. On a CPU, ``cuda-graphs`` means ``on``, and
+    ``captured`` means eager steps on images that torch prepares.
 
     Args:
         engine: device, precision and mode.

@@ -1,17 +1,26 @@
-"""Tests of the compile-mode trial: its choice, its description, and that it does not change the run."""
+"""Tests of the compile mode: its choice by length or trial, and that a trial does not change the run."""
 
 import itertools
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from fasticcl.bench import workload as bench
 from fasticcl.bench.workload import open_workload
+from fasticcl.data.batch import synthetic_batch
 from fasticcl.engine import compile_trial, trainer
+from fasticcl.engine.compile_trial import RemainingSteps
+from fasticcl.engine.run.checkpoint import Checkpoint
+from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
 from fasticcl.resolve import resolve
-from fasticcl.system.machine import Machine
+from fasticcl.system.machine import MODES, Machine
+from fasticcl.system.rank_environment import local_rank
 from tests.support.processes import on_ranks
 from tests.support.small_runs import ConsoleOutput, differences, train_tiny
 
@@ -108,13 +117,65 @@ def test_bad_input_is_not_a_failing_mode():
         Modes(off=UserError("There is no encoder 'x'.")).run_trial()
 
 
-def test_trial_requires_a_gpu_and_the_auto_mode():
-    gpu = Machine(torch.device("cuda", 0), bfloat16=True, mode="on")
-    config = resolve("demo")
-    assert compile_trial.wants_trial(config, gpu)
-    assert not compile_trial.wants_trial(config, CPU)
-    for mode in ("off", "on", "step", "cuda-graphs"):
-        assert not compile_trial.wants_trial(resolve("demo", assignments=[f"engine.compile={mode}"]), gpu)
+STEPS = {"demo": 12, "cifar100-lt": 84, "imagenet-lt": 452, "inat2018": 854}  # per epoch
+GPU = Machine(torch.device("cuda", 0), bfloat16=True, mode="on")
+TRIED = compile_trial.ModeTrial({"off": 3.0, "on": 2.0, "step": 1.0})
+
+
+def chosen(monkeypatch, dataset, checkpoint=None, machine=GPU, **assignments):
+    """Return the choice for a run on a GPU, with a simulated trial that ``step`` wins."""
+    monkeypatch.setattr(compile_trial, "try_modes", lambda *_: TRIED)
+    config = resolve(dataset, assignments=[f"{name}={value}" for name, value in assignments.items()])
+    steps = RemainingSteps.of(config, STEPS[dataset], checkpoint)
+    return compile_trial.choose_mode(config, 10, machine, steps)
+
+
+def at(stage, epoch, step=0):
+    return Checkpoint(stage, epoch, step, "", {"network": {}, "optimizer": {}})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "checkpoint", "settings", "mode", "reason"),
+    [
+        ("demo", None, {}, "off", "720 steps with 32 images of 16×16 pixels would not repay compilation"),
+        ("cifar100-lt", None, {}, "on", "16,800 steps of the representation stage with 128 images of 32×32"),
+        ("imagenet-lt", None, {}, "step", TRIED.describe()),
+        ("inat2018", None, {}, "step", TRIED.describe()),
+        ("inat2018", None, {"engine.fast_dev_run": "true"}, "off", "no trial with --fast-dev-run"),
+        ("imagenet-lt", at("representation", 1), {}, "step", TRIED.describe()),
+        ("imagenet-lt", at("representation", 89, 52), {}, "on", "the remaining 400 steps of the rep"),
+        ("imagenet-lt", at("rebalancing", 0), {}, "on", "the representation stage, because it is finished"),
+        ("imagenet-lt", at("rebalancing", 9), {}, "off", "the remaining 452 steps with 256 images"),
+    ],
+)
+def test_automatic_mode_depends_on_the_rest_of_the_run(
+    monkeypatch, dataset, checkpoint, settings, mode, reason
+):
+    choice = chosen(monkeypatch, dataset, checkpoint, **settings)
+    assert choice.mode == mode
+    assert reason in choice.description
+    assert choice.description.startswith(MODES[mode])
+    # Only a trial proves that a mode can be compiled.
+    assert choice.apply(GPU) == replace(GPU, mode=mode, eager_if_uncompilable=mode != "step")
+
+
+def test_images_of_a_step_are_those_of_one_rank(monkeypatch):
+    ranks = SimpleNamespace(world_size=16, run_on_main=lambda decide: decide())
+    choice = chosen(monkeypatch, "imagenet-lt", machine=replace(GPU, ranks=ranks), **{"optim.epochs": 60})
+    assert choice.mode == "on"
+    assert "with 16 images" in choice.description
+
+
+@pytest.mark.parametrize("dataset", STEPS)
+def test_a_requested_mode_and_a_cpu_have_no_trial_and_no_reason(monkeypatch, dataset):
+    for mode in MODES:
+        machine = replace(GPU, mode=mode)
+        choice = chosen(monkeypatch, dataset, machine=machine, **{"engine.compile": mode})
+        assert choice.apply(machine) == machine
+        assert choice.description == ""
+    choice = chosen(monkeypatch, dataset, machine=CPU)
+    assert choice.apply(CPU) == CPU
+    assert choice.description == ""
 
 
 @pytest.fixture
@@ -127,8 +188,9 @@ def tried(monkeypatch):
         return results[-1]
 
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    monkeypatch.setattr(trainer, "wants_trial", lambda *_: True)
-    monkeypatch.setattr(trainer, "try_modes", keep)
+    monkeypatch.setattr(compile_trial, "is_automatic", lambda *_: True)
+    monkeypatch.setattr(compile_trial, "step_seconds", lambda *_: 1000.0)
+    monkeypatch.setattr(compile_trial, "try_modes", keep)
     return results
 
 
@@ -136,7 +198,7 @@ def tried(monkeypatch):
 def test_trial_does_not_change_the_run(tried, monkeypatch, tiny_shards, tmp_path, method):
     output = ConsoleOutput()
     with_trial = train_tiny(tiny_shards, tmp_path, name="with", method=method, console=output.console).run
-    monkeypatch.setattr(trainer, "wants_trial", lambda *_: False)
+    monkeypatch.setattr(compile_trial, "is_automatic", lambda *_: False)
     without = train_tiny(tiny_shards, tmp_path, name="without", method=method).run
     assert [*tried[0].milliseconds] == ["off", "on", "step"]
     assert tried[0].failures == {}
@@ -147,9 +209,9 @@ def test_trial_does_not_change_the_run(tried, monkeypatch, tiny_shards, tmp_path
 def test_training_uses_the_fastest_mode(monkeypatch, tiny_shards, tmp_path):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module, **mode: compiled.append(mode) or module)
-    monkeypatch.setattr(trainer, "wants_trial", lambda *_: True)
     for mode, expected in (("off", []), ("on", ["default"] * 3), ("cuda-graphs", ["reduce-overhead"] * 3)):
-        monkeypatch.setattr(trainer, "try_modes", lambda *_, mode=mode: compile_trial.ModeTrial({mode: 1.0}))
+        choice = compile_trial.ModeChoice(mode, "reason")
+        monkeypatch.setattr(trainer, "choose_mode", lambda *_, choice=choice: choice)
         compiled.clear()
         train_tiny(tiny_shards, tmp_path, name=mode)
         assert [each["mode"] for each in compiled] == expected  # network, classifier and frozen encoder
@@ -165,8 +227,10 @@ def tries(shards, project):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch, "compile", lambda module, **_: compiled.append(1) or module)
-        patched.setattr(trainer, "wants_trial", lambda *_: True)
-        patched.setattr(trainer, "try_modes", won)
+        patched.setattr(compile_trial, "is_automatic", lambda *_: True)
+        # Only rank 0 decides, so the estimate of another rank must not matter.
+        patched.setattr(compile_trial, "step_seconds", lambda *_: 1000.0 * (local_rank() == 0))
+        patched.setattr(compile_trial, "try_modes", won)
         train_tiny(shards, project, {"engine.sync_bn": True})
     return [[*each.milliseconds] for each in calls], len(compiled)
 
@@ -180,8 +244,63 @@ def test_only_rank_0_tries_modes_and_shares_the_result(tiny_shards, tmp_path):
 def test_bench_uses_the_mode_that_training_would_choose(monkeypatch, tiny_shards, tmp_path):
     workload = open_workload(tmp_path, "demo", data=tiny_shards, assignments=["method.encoder=resnet8"])
     assert workload.in_training_mode(print) is workload
-    monkeypatch.setattr(bench, "wants_trial", lambda *_: True)
-    monkeypatch.setattr(bench, "try_modes", lambda *_: compile_trial.ModeTrial({"off": 2.0, "on": 1.0}))
+    monkeypatch.setattr(bench, "is_automatic", lambda *_: True)
+    monkeypatch.setattr(compile_trial, "is_automatic", lambda *_: True)
     measured = workload.in_training_mode(lambda _: None)
-    assert measured.machine.mode == "on"
-    assert measured.notes[-1] == "mode: compiled: 1.0 ms per step (eager 2.0)"
+    assert measured.machine.mode == "off"
+    assert measured.notes[-1].startswith("mode: eager (engine.compile=auto: the remaining 60 steps")
+    monkeypatch.setattr(compile_trial, "try_modes", lambda *_: TRIED)
+    long = replace(workload, generated=SimpleNamespace()).in_training_mode(lambda _: None)
+    assert long.machine.mode == "step"
+    assert long.notes[-1] == f"mode: {TRIED.describe()}"
+
+
+class Small(torch.nn.Sequential):
+    """A network that inductor compiles in a few seconds."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1))
+        self.append(torch.nn.Flatten())
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A configuration without centroids, whose encoder is `Small`."""
+    monkeypatch.setattr("fasticcl.method.network.build_encoder", lambda _: (Small(), 4))
+    torch.compiler.reset()
+    yield resolve("demo", method="ce", assignments=["optim.batch_size=4", "data.image_size=8"])
+    torch.compiler.reset()
+
+
+def take_step(config, machine):
+    """Take a training step in a new stage and return its loss."""
+    torch.manual_seed(0)
+    stage = Representation(config, 3, machine)
+    return learn(stage, synthetic_batch("warmup", 4, 8, 3, machine.device))["loss"].item()
+
+
+def test_run_reuses_the_compiled_code_of_the_trial(monkeypatch, tmp_path, small):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # no worker process
+    counters.clear()
+    trial = compile_trial.try_modes(small, 3, CPU, ("off", "on"))
+    assert trial.failures == {}
+    assert counters["inductor"]["fxgraph_cache_miss"] == 2  # forward and backward
+    counters.clear()
+    take_step(small, replace(CPU, mode="on"))
+    assert counters["aot_autograd"]["autograd_cache_hit"] == 1
+    assert counters["inductor"]["fxgraph_cache_hit"] == 2
+    assert counters["inductor"]["fxgraph_cache_miss"] == 0
+
+
+def test_training_is_eager_if_compilation_fails_without_a_trial(monkeypatch, small):
+    def fail(*_):
+        raise RuntimeError("Failed to find C compiler")
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compile_(module, backend=fail))
+    untried = compile_trial.ModeChoice("on", "compiled (engine.compile=auto: no trial)").apply(CPU)
+    assert take_step(small, untried) == take_step(small, CPU)
+    torch.compiler.reset()
+    with pytest.raises(Exception, match="Failed to find C compiler"):
+        take_step(small, compile_trial.ModeChoice("on").apply(CPU))

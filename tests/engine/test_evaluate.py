@@ -122,7 +122,7 @@ def test_encoder_has_the_precision_of_training_only_on_a_gpu(monkeypatch, gpu, b
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def compiled(monkeypatch, tmp_path):
     """The sizes of the batches for which code was compiled, without the slow code generation."""
     sizes, compile = [], torch.compile
 
@@ -135,6 +135,7 @@ def compiled(monkeypatch):
         return compile(module, dynamic=dynamic, backend=backend)
 
     torch.compiler.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch, "compile", compile_in_python)
     return sizes
 

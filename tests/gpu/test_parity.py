@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from fasticcl.config import Data
-from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
-from fasticcl.shards.reader import Shards
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -18,6 +16,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("jitter", "levels"), [((0.0, 0.0, 0.0), 2), ((0.4, 0.4, 0.4), 4)])
 def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter, levels, location):
+    from fasticcl.data.loader import Loader  # needs isal, and without it the fixture skips the test
+    from fasticcl.shards.reader import Shards
+
     shards = Shards(photo_shards, "train")
     data = Data(dataset="folder", dir=photo_shards, color_jitter=jitter)
     plan = Plan(shards.index, shards.counts, data, batch_size=8, seed=0)
@@ -34,6 +35,9 @@ def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter,
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_images_cached_on_a_busy_gpu_equal_images_cached_on_the_host(digit_shards, phase):
+    from fasticcl.data.loader import Loader
+    from fasticcl.shards.reader import Shards
+
     shards = Shards(digit_shards, "train")
     data = Data(dataset="demo", dir=digit_shards, image_size=32, crop="pad")
     plan = Plan(shards.index, shards.counts, data, batch_size=64, seed=0)

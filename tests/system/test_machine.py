@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from fasticcl.config import Engine
 from fasticcl.errors import UserError
@@ -128,3 +129,34 @@ def test_description_names_device_precision_and_mode():
     text = eager(bfloat16=True, mode="step", ranks=SimpleNamespace(world_size=2)).describe()
     assert text.startswith("2 ranks of CPU, ")
     assert ", bfloat16, compiled with losses and centroids, " in text
+
+
+@pytest.fixture
+def process_group():
+    """A process group with one rank."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_compiled_graph_of_several_ranks_is_split_at_the_gradient_buckets(monkeypatch):
+    """Otherwise, gradients would be exchanged only after the whole backward pass."""
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compile(module, backend=count))
+    module = torch.nn.Sequential(
+        *[torch.nn.Linear(2000, 2000) for _ in range(3)]
+    )  # 16 MB each, buckets of 25
+    ranks = SimpleNamespace(world_size=2)
+    forward = eager(mode="on", ranks=ranks).wrap_for_training(module)
+    output = forward(torch.ones(1, 2000))
+    output.sum().backward()
+    assert len(graphs) == 2
+    torch.testing.assert_close(output, module(torch.ones(1, 2000)))
+    assert all(parameter.grad is not None for parameter in module.parameters())
