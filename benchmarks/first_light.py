@@ -8,14 +8,15 @@ current folder). Each check appends one line when it ends, with its result (ok, 
 seconds and its figures. A kill loses no finished line. The exit code is 1 if a check failed.
 
     1  imports           all modules that training needs, versions, GPU, cores, memory
-    2  decoding          DALI decodes JPEGs on the GPU as on the CPU
+    2  decoding          DALI decodes JPEGs on the GPU as on the CPU, and the number of JPEG engines
     3  graph             images of the DALI graph on the GPU compared with those on the CPU: plain, jitter,
-                         pad, host cache and device cache, three phases, evaluation
+                         pad, host cache, device cache and small images, three phases, evaluation
     4  held outputs      batches stay unchanged while the GPU is busy
     5  synchronisation   no step of the training loop waits for the GPU, in any mode and phase
     6  loader            throughput of the loader alone, by threads and hardware decoder load
     7  resnet50          time and peak memory of a training step of ResNet-50 with batch 256
-    8  cuda graphs       CUDA graphs beside live DALI, in processes of their own, because they may crash
+    8  cuda graphs       the modes captured and cuda-graphs, and graphs captured by torch, beside live DALI,
+                         in processes of their own, because they may crash
     9  resume            training stopped by SIGTERM and resumed, compared with an undisturbed run
 
 All checks generate their own images. simplejpeg and scikit-learn are used only by check 9, if they are there.

@@ -3,41 +3,24 @@
 The docstring of a setting is also the help text of the option that sets it, see `fasticcl.options`."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-FolderName = Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
-Triple = tuple[float, float, float]
-Device = Literal["auto", "cpu", "gpu"]
-Cache = Literal["auto", "host", "device", "off"]
-LoggerName = Literal["tensorboard", "wandb"]
-
-
-def _interval(value: object) -> object:
-    text = str(value) if type(value) is int else value
-    if not (isinstance(text, str) and re.fullmatch(r"[1-9][0-9]*m?", text)):
-        raise ValueError(f"engine.save_every must be a number of steps (500) or minutes (15m), got {value!r}")
-    return text
-
-
-Interval = Annotated[str, BeforeValidator(_interval)]
-
-
-def _split_names(value: object) -> object:
-    """Return the names in one comma-separated string or in several. The name "none" is dropped."""
-    texts = [value] if isinstance(value, str) else value
-    if not (isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)):
-        return value
-    names = [name.strip() for text in texts for name in text.split(",")]
-    return tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
+from fasticcl.setting_types import (
+    Cache,
+    Count,
+    Device,
+    Folder,
+    FolderName,
+    Fraction,
+    Interval,
+    LoggerNames,
+    Positive,
+    Triple,
+    Weight,
+)
 
 
 class ConfigSection(BaseModel):
@@ -98,6 +81,9 @@ class Data(ConfigSection):
     A value below 1 is a fraction of the class, a value of 1 or more is a number of images."""
     hw_decoder_load: Fraction = 0.65
     """Fraction of a batch that the hardware JPEG decoder of a GPU decodes. Ignored if there is none."""
+    decode_regions: bool = True
+    """Decode only the crop window of an image. False decodes whole images and then cuts them, which takes
+    longer. Use it if GPU decoding crashes, because nvImageCodec 0.9 may fail on regions (its issue 55)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Data":
@@ -239,7 +225,7 @@ class Engine(ConfigSection):
     """Steps (500) or minutes (15m) between checkpoints, in addition to one at the end of each epoch."""
     log_every: Count = 20
     """Steps between lines of metrics.jsonl."""
-    logger: Annotated[tuple[LoggerName, ...], BeforeValidator(_split_names)] = ()
+    logger: LoggerNames = ()
     """Loggers that receive the scalars in addition to metrics.jsonl: tensorboard, wandb or both."""
     report: bool = True
     """Write report.html at the end of the run."""

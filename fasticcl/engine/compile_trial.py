@@ -16,6 +16,7 @@ import torch
 
 from fasticcl.config import Config
 from fasticcl.data.batch import synthetic_batch
+from fasticcl.engine.captured_step import CapturedStep
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.stages.representation import Representation
@@ -188,10 +189,15 @@ def try_modes(
         stage.train_mode()
         set_lr(stage.optimizer, _LR)
         batch = synthetic_batch(phase, size, config.data.image_size, num_classes, machine.device)
-        return lambda: learn(stage, batch)["loss"].detach()
+        step = CapturedStep(type(batch), machine.device, _fail) if mode == "captured" else learn
+        return lambda: step(stage, batch)["loss"].detach()
 
     with torch.random.fork_rng(devices=[] if machine.gpu is None else [machine.gpu]):
         return time_modes(modes or modes_for(machine.ranks), start, machine)
+
+
+def _fail(message: str) -> None:
+    raise RuntimeError(message)
 
 
 def _release(machine: Machine) -> None:

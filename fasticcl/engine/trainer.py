@@ -11,9 +11,11 @@ from rich.console import Console
 
 from fasticcl.config import Config
 from fasticcl.console import print_lines
+from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.banner import banner, phase_epochs, resume_line
+from fasticcl.engine.captured_step import captured_training
 from fasticcl.engine.compile_trial import ModeChoice, RemainingSteps, choose_mode
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import Metrics, evaluate
@@ -22,13 +24,13 @@ from fasticcl.engine.loggers import Loggers, import_loggers
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.results import Report, report_of
-from fasticcl.engine.run.checkpoint import Checkpoint, Record
+from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import Description
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.engine.stages.stage import Stage
+from fasticcl.engine.stages.stage import Learn, Stage, learn
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.system import rank_environment
 from fasticcl.system.compile_cache import use_persistent_cache
@@ -68,14 +70,9 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
     dataset = open_dataset(config, machine.gpu, is_new)
     import_loggers(config.engine.logger)
     warn = _warner(ranks.rank, console)
-    prepared: PreparedRun | None = None
 
     def open_run(folder: RunFolder) -> RunWriter:
-        def log(record: Record) -> None:
-            if prepared:
-                prepared.loggers.log(record)
-
-        run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn, log)
+        run = RunWriter(folder, dataset.train.manifest.source_sha256, ranks, warn)
         stack.enter_context(run.locked())
         return run
 
@@ -91,6 +88,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
         prepared = _prepare(config, dataset, machine, warn, checkpoint)
         # The folder is created last, so invalid input does not leave an empty run behind.
         run = run or open_run(RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config))
+        run.metrics.on_record = prepared.loggers.log
         prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
         run.record_environment(prepared.machine)
         print_lines(console, _opening(prepared, run, checkpoint, is_new))
@@ -106,7 +104,9 @@ class PreparedRun:
     """Shortened with ``fast_dev_run``."""
     dataset: Dataset
     machine: Machine
-    loader: Loader
+    loader: Loader | DeviceLoader
+    learn: Learn
+    """Takes a training step on a batch of the loader."""
     loggers: Loggers
     representation: Representation
     choice: ModeChoice
@@ -132,7 +132,7 @@ def _prepare(
     checkpoint: Checkpoint | None,
 ) -> PreparedRun:
     shortened = config.shortened() if config.engine.fast_dev_run else config
-    loader = build_loader(shortened, dataset, machine, warn)
+    loader, step = build_loader(shortened, dataset, machine, warn), learn
     torch.manual_seed(config.engine.seed)
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True
@@ -142,9 +142,11 @@ def _prepare(
     problem = use_persistent_cache() if machine.compiled and machine.gpu is not None else ""
     if problem and machine.ranks.is_main:
         warn(f"warning  compiled code is not kept for later runs: {problem}")
+    if machine.mode == "captured":
+        loader, step = captured_training(loader, machine, warn)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
     loggers = Loggers(shortened, loader.steps)
-    return PreparedRun(shortened, dataset, machine, loader, loggers, representation, choice)
+    return PreparedRun(shortened, dataset, machine, loader, step, loggers, representation, choice)
 
 
 def _opening(
@@ -166,7 +168,7 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
     done = _start_loggers(prepared, run, checkpoint)
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
     display = Display(console, steps, done)
-    loop = Loop(loader, prepared.evaluate, run, display)
+    loop = Loop(loader, prepared.evaluate, run, display, prepared.learn)
     with closing(prepared.loggers), loop.stop, run.in_background(), display:
         final = _train_stages(loop, prepared.representation, checkpoint)
         run.ranks.flush_delayed_max()

@@ -25,7 +25,8 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation with the statistics of the global batch over all ranks.
 
-    ``torch.nn.SyncBatchNorm`` supports GPUs only and is faster there, see `sync_batch_norm`.
+    ``torch.nn.SyncBatchNorm`` supports GPUs only, and the host waits for the device in each of its layers
+    (torch issue 78656). This module has twice as many collective operations, but the host does not wait.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -73,20 +74,9 @@ def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
     return _AllReduce.apply(tensor)
 
 
-Replacement = type[SplitBatchNorm2d] | type[SyncBatchNorm2d] | type[nn.SyncBatchNorm]
-
-
-def sync_batch_norm(gpu: bool) -> Replacement:
-    """Return the batch normalisation over all ranks for a device.
-
-    torch's has fused kernels and needs one collective operation per pass instead of two, but no CPU version.
-    In training, the host waits for the device in each of its layers (torch issue 78656).
-    Unproven: it has not run in this package on several GPUs yet.
-    """
-    return nn.SyncBatchNorm if gpu else SyncBatchNorm2d
-
-
-def replace_batch_norm(module: nn.Module, replacement: Replacement) -> nn.Module:
+def replace_batch_norm(
+    module: nn.Module, replacement: type[SplitBatchNorm2d] | type[SyncBatchNorm2d]
+) -> nn.Module:
     """Replace every ``torch.nn.BatchNorm2d`` in a module with another class, in place, and return the module.
 
     The new modules use the parameters and buffers of the old ones, so ``state_dict`` keys and the order of
@@ -99,7 +89,7 @@ def replace_batch_norm(module: nn.Module, replacement: Replacement) -> nn.Module
     return module
 
 
-def _rebuild(old: nn.BatchNorm2d, replacement: Replacement) -> nn.Module:
+def _rebuild(old: nn.BatchNorm2d, replacement: type[SplitBatchNorm2d] | type[SyncBatchNorm2d]) -> nn.Module:
     new = replacement(
         old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, device="meta"
     )

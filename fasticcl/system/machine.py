@@ -60,7 +60,7 @@ class Machine:
     @property
     def captures_graphs(self) -> bool:
         """Return True if training captures CUDA graphs, during which no thread may wait for the device."""
-        return self.mode == "cuda-graphs"
+        return self.mode in ("cuda-graphs", "captured")
 
     def synchronize(self) -> None:
         """Wait for all kernels queued on the device."""

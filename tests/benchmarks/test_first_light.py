@@ -193,8 +193,12 @@ def run_fakes(tmp_path, monkeypatch):
     from _first_light.setup import Setup
     from _gpu.rows import Rows
 
-    def run(limit=1000.0, *names, budget=1000.0):
-        checks = [Check(n, name, f"fakes:{name}", limit, least=1) for n, name in enumerate(names, 1)]
+    def run(*names, budget=1000.0):
+        limits = [6.0 if name == "hangs" else 1000.0 for name in names]
+        checks = [
+            Check(number, name, f"fakes:{name}", limit, least=1)
+            for number, (name, limit) in enumerate(zip(names, limits, strict=True), 1)
+        ]
         rows = Rows(tmp_path / "first_light.jsonl", budget)
         finished = supervisor.run_checks(checks, Setup("gpu", True, tmp_path), rows)
         print(supervisor.summary(finished))  # noqa: T201  read by a test
@@ -204,7 +208,7 @@ def run_fakes(tmp_path, monkeypatch):
 
 
 def test_a_check_that_raises_is_reported_and_the_others_run(run_fakes, capsys):
-    first, raised, skipped, last = run_fakes(1000, "passes", "raises", "skips", "passes")
+    first, raised, skipped, last = run_fakes("passes", "raises", "skips", "passes")
     assert raised["result"] == "failed"
     assert raised["error"].startswith("first: ValueError: one")
     assert raised["further_errors"][0].startswith("RuntimeError: no decoder")
@@ -219,15 +223,15 @@ def test_a_check_that_raises_is_reported_and_the_others_run(run_fakes, capsys):
 
 
 def test_a_check_over_its_limit_or_a_crash_is_reported(run_fakes):
-    hung, crashed, last = run_fakes(3, "hangs", "crashes", "passes")
-    assert (hung["result"], hung["error"]) == ("failed", "stopped after 3 s, in the second part")
+    hung, crashed, last = run_fakes("hangs", "crashes", "passes")
+    assert (hung["result"], hung["error"]) == ("failed", "stopped after 6 s, in the second part")
     assert (crashed["result"], crashed["error"]) == ("failed", "the process was killed by SIGABRT")
     assert hung["figures"] == crashed["figures"] == {"before": 1}
     assert last["result"] == "ok"
 
 
 def test_no_check_starts_after_the_budget(run_fakes):
-    (row,) = run_fakes(1000, "passes", budget=0.5)
+    (row,) = run_fakes("passes", budget=0.5)
     assert row["result"] == "skipped"
     assert row["reason"] == "only 0 s are left"
 

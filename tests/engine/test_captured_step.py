@@ -1,6 +1,8 @@
 """Captured training steps, with a recorder that behaves like a CUDA graph on a CPU."""
 
 import copy
+import os
+import signal
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
+from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
+from tests.support.small_runs import metrics, record_steps, resume, same_weights, train_tiny
 
 CPU, CLASSES = torch.device("cpu"), 5
 
@@ -144,3 +148,31 @@ def test_every_phase_has_a_graph_of_its_own():
     )
     assert same(run(stage, warmup + interpolative, captured), run(other, warmup + interpolative, learn))
     assert (Replayed.recorded, Replayed.replays) == (2, 4)
+
+
+def test_a_run_on_a_cpu_is_bit_identical_to_a_run_with_the_graph(tiny_shards, tmp_path):
+    for mode in ("off", "captured"):
+        train_tiny(tiny_shards, tmp_path, {"engine.compile": mode, "rebalance.encoder": "tuned"}, name=mode)
+    assert metrics(tmp_path / "demo/captured") == metrics(tmp_path / "demo/off")
+    assert same_weights(tmp_path / "demo/captured", tmp_path / "demo/off")
+
+
+def test_a_stopped_and_resumed_run_is_bit_identical(tiny_shards, tmp_path, monkeypatch):
+    settings = {"engine.compile": "captured", "data.cache": "off"}
+    train_tiny(tiny_shards, tmp_path, settings, name="whole")
+    with monkeypatch.context() as patched:
+        record_steps(patched, lambda count: os.kill(os.getpid(), signal.SIGTERM) if count == 5 else None)
+        with pytest.raises(Stopped):
+            train_tiny(tiny_shards, tmp_path, settings, name="stopped")
+    resume(tmp_path, "stopped")
+    assert metrics(tmp_path / "demo/stopped") == metrics(tmp_path / "demo/whole")
+    assert same_weights(tmp_path / "demo/stopped", tmp_path / "demo/whole")
+
+
+def test_images_that_need_dali_are_an_error(tiny_shards, tmp_path):
+    settings = {"engine.compile": "captured", "data.crop": "random_resized"}
+    with pytest.raises(
+        UserError, match=r"captured cannot be used: data\.crop is random_resized, not pad\. Use"
+    ):
+        train_tiny(tiny_shards, tmp_path, settings)
+    assert not [*tmp_path.iterdir()]

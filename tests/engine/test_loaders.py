@@ -102,7 +102,7 @@ def test_outputs_of_dali_are_copied_only_beside_cuda_graphs(opened, monkeypatch,
     monkeypatch.setattr(graph, "build", lambda *arguments: built.append(arguments[-1]))
     build_loader(*opened(), machine(mode=mode))._pipeline("warmup", 0)
     evaluation_split_batches(*opened(), machine(mode=mode))._pipeline()
-    assert [options.copy_outputs for options in built] == [mode == "cuda-graphs"] * 2
+    assert [options.copy_outputs for options in built] == [mode in ("cuda-graphs", "captured")] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Evaluation of finished runs: the saved weights give the accuracies of the report."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 import fasticcl
+from fasticcl.engine import results
 from fasticcl.errors import UserError
+from fasticcl.system.machine import Machine
 
 
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
@@ -26,3 +31,9 @@ def test_unfinished_run_cannot_be_evaluated(train):
         UserError, match=r"is not finished\. Continue it with: fasticcl train demo .*--name run --resume"
     ):
         fasticcl.evaluate(report.run)
+
+
+def test_saved_runs_are_evaluated_in_the_precision_of_training_without_compilation(digit_run, monkeypatch):
+    trained = Machine(torch.device("cpu"), bfloat16=True, mode="step")
+    monkeypatch.setattr(results, "choose_machine", lambda *_: trained)
+    assert results.open_saved_run(digit_run).machine == replace(trained, mode="off")

@@ -7,18 +7,23 @@ import shutil
 import signal
 import tomllib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
 from fasticcl.data.dali import graph
+from fasticcl.engine import trainer
+from fasticcl.engine.dataset import open_dataset
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
+from fasticcl.system.machine import Machine
 from tests.support.images import encode, noise, photographs
 from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, train_demo
 
@@ -358,3 +363,14 @@ def test_all_evaluations_of_a_run_share_one_pipeline(train, monkeypatch):
     assert len(specs) == 4
     fasticcl.evaluate(report.run)  # three networks
     assert len(specs) == 5
+
+
+def test_only_a_full_run_compiles_its_evaluations(tiny_shards, monkeypatch):
+    modes = []
+    monkeypatch.setattr(trainer, "evaluate", lambda *arguments: modes.append(arguments[-1].mode))
+    for fast_dev_run in (False, True):
+        settings = {"data": {"dir": tiny_shards}, "engine": {"fast_dev_run": fast_dev_run}}
+        config, machine = resolve("demo", options=settings), Machine(torch.device("cpu"), False, "on")
+        prepared = trainer.PreparedRun(config, open_dataset(config), machine, *[None] * 4)
+        prepared.evaluate(SimpleNamespace(network=None))
+    assert modes == ["on", "off"]

@@ -7,12 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fasticcl.method.batch_norm import (
-    SplitBatchNorm2d,
-    SyncBatchNorm2d,
-    replace_batch_norm,
-    sync_batch_norm,
-)
+from fasticcl.method.batch_norm import SplitBatchNorm2d, SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.network import Network
 from tests.support.processes import tensors_on_ranks
 
@@ -133,11 +128,7 @@ def test_sync_batch_norm_supports_momentum_0_and_none(momentum, weights):
     torch.testing.assert_close(layer.running_mean, expected)
 
 
-def test_torch_synchronises_batch_norm_on_gpus_only():
-    assert (sync_batch_norm(gpu=True), sync_batch_norm(gpu=False)) == (nn.SyncBatchNorm, SyncBatchNorm2d)
-
-
-@pytest.mark.parametrize("replacement", [SplitBatchNorm2d, SyncBatchNorm2d, nn.SyncBatchNorm])
+@pytest.mark.parametrize("replacement", [SplitBatchNorm2d, SyncBatchNorm2d])
 def test_replacement_keeps_tensors_options_mode_and_parameter_order(replacement):
     network = Network("resnet8", num_classes=5).double().eval()
     network.encoder.bn.eps, network.encoder.bn.momentum = 1e-3, 0.2
@@ -148,7 +139,7 @@ def test_replacement_keeps_tensors_options_mode_and_parameter_order(replacement)
     replaced = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     assert [*replaced] == [*tensors]
     assert all(replaced[name] is tensor for name, tensor in tensors.items())
-    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {type(layer) for layer in layers} == {replacement}
     assert not any(layer.training for layer in layers)
     assert (network.encoder.bn.eps, network.encoder.bn.momentum) == (1e-3, 0.2)

@@ -72,7 +72,10 @@ def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
     if "pixels" in stream:
         pixels = _to_device(fn.reinterpret(stream["pixels"], layout="HWC"), gpu)
         return fn.slice(pixels, **window) if "start" in stream else pixels
-    return fn.decoders.image_slice(stream["encoded"], **window, **decoder_options(gpu, data.hw_decoder_load))
+    options = decoder_options(gpu, data.hw_decoder_load)
+    if data.decode_regions:
+        return fn.decoders.image_slice(stream["encoded"], **window, **options)
+    return fn.slice(fn.decoders.image(stream["encoded"], **options), **window)
 
 
 def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions) -> Any:

@@ -30,16 +30,12 @@ class MetricsLog:
     Args:
         files: writes the files.
         thread: runs all writes.
-        on_record: called on rank 0 with every record, after NaN and inf are replaced by None.
     """
 
-    def __init__(
-        self,
-        files: DeferredWrites,
-        thread: WriterThread,
-        on_record: Callable[[Record], None] = lambda _: None,
-    ) -> None:
-        self.files, self._thread, self._on_record = files, thread, on_record
+    def __init__(self, files: DeferredWrites, thread: WriterThread) -> None:
+        self.files, self._thread = files, thread
+        self.on_record: Callable[[Record], None] = lambda _: None
+        """Called on rank 0 with every record, after NaN and inf are replaced by None."""
         self.epochs: list[Record] = []
         """One record per finished epoch."""
         self.unwritten = ""
@@ -52,7 +48,7 @@ class MetricsLog:
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         line = json.dumps(clean) + "\n"
         self._thread.submit(lambda: self._write_line(line))
-        self._on_record(clean)
+        self.on_record(clean)
 
     def _write_line(self, line: str) -> None:
         self.unwritten += line

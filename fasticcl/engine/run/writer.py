@@ -41,7 +41,6 @@ class RunWriter:
         data_sha256: checksum of the training data, which every checkpoint records.
         ranks: the processes that train together. Only rank 0 writes.
         warn: called with messages about files that cannot be read or written.
-        on_record: called on rank 0 with every record that is logged.
     """
 
     def __init__(
@@ -50,12 +49,11 @@ class RunWriter:
         data_sha256: str = "",
         ranks: Ranks | None = None,
         warn: Callable[[str], None] = lambda _: None,
-        on_record: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self.folder, self.data_sha256, self.ranks, self.warn = folder, data_sha256, ranks or Ranks(), warn
         self.thread = WriterThread(warn)
         self.files = DeferredWrites(folder.path, self.ranks.is_main, self.thread.warn)
-        self.metrics = MetricsLog(self.files, self.thread, on_record)
+        self.metrics = MetricsLog(self.files, self.thread)
         self._jobs: dict[str, Job] = {}
         """The last write of each checkpoint file."""
         # A job keeps its snapshot until the next one, because this thread should free it: torch records CUDA

@@ -12,7 +12,7 @@ from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, representation_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
-from fasticcl.method.batch_norm import replace_batch_norm, sync_batch_norm
+from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.class_losses import ClassificationLoss
 from fasticcl.method.network import Network, Output
@@ -49,7 +49,7 @@ class Representation:
             num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
         ).to(machine.device)
         if config.engine.sync_bn:
-            replace_batch_norm(self.network, sync_batch_norm(machine.gpu is not None))
+            replace_batch_norm(self.network, SyncBatchNorm2d)
         # The classifier gets no gradient if equation 8 contains neither ω_u nor L_ce^it.
         may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
         self.forward = machine.wrap_for_training(self.network, may_be_unused)

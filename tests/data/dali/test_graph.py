@@ -62,6 +62,14 @@ def test_images_are_not_shifted(photo_shards):
         assert errors[(0, 0)] < 0.5 * min(others)
 
 
+def test_whole_images_that_are_decoded_and_cut_equal_decoded_regions(photo_shards):
+    batches = []
+    for decode_regions in (True, False):
+        shards, _, plan = open_plan(photo_shards, decode_regions=decode_regions, **PHOTOS)
+        batches.append(next(Loader(shards, plan).batches("warmup")))
+    assert torch.equal(batches[0].x, batches[1].x)
+
+
 def test_small_images_are_padded_and_shifted_exactly(small_shards):
     shards, data, plan = open_plan(small_shards, batch_size=20, **SMALL)
     batch = next(Loader(shards, plan).batches("warmup"))
