@@ -75,6 +75,7 @@ class RunWriter:
         """
         with ExitStack() as lock:
             self.ranks.run_on_main(lambda: lock.enter_context(lock_run(self.folder.path)))
+            lock.callback(self.thread.stop)  # the lock is held as long as the thread writes
             yield
 
     def resume(self) -> Checkpoint | None:
