@@ -17,7 +17,7 @@ from fasticcl.engine.loop import Loop
 from fasticcl.engine.run import metrics_log
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from tests.support.processes import Child, call_main
-from tests.support.small_runs import TINY, differences, resume, train_tiny
+from tests.support.small_runs import TINY, differences, resume, train_tiny, wait_for_writes
 
 OPTIONS = ["--epochs", 3, "--batch-size", 20, "--device", "cpu"]
 SETTINGS = {**TINY, "method.encoder": "resnet8", "method.warmup_epochs": 1, "rebalance.epochs": 1}
@@ -126,7 +126,7 @@ def test_run_killed_between_any_two_writes_ends_bit_identically(tiny_shards, und
 
 
 def run_with_signals(signals, after, arguments):
-    """Run a command line that sends itself signals after a number of steps."""
+    """Run a command line that sends itself signals after a number of steps, whose files are written."""
     step, taken = Loop.take_step, 0
 
     def counted(self, *rest):
@@ -134,6 +134,7 @@ def run_with_signals(signals, after, arguments):
         step(self, *rest)
         taken += 1
         if taken == after:
+            wait_for_writes(self.run)
             for signum in signals:
                 os.kill(os.getpid(), signum)
                 time.sleep(0)  # let the interpreter handle it

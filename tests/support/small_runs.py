@@ -118,6 +118,11 @@ class PowerCut(BaseException):
     """A simulated power failure: an exception that no code handles."""
 
 
+def wait_for_writes(run):
+    """Wait until the thread of a `RunWriter` has written all files so far."""
+    run.thread.wait(run.thread.submit(lambda: None))
+
+
 def record_steps(monkeypatch, after=None):
     """Return a list that records each step as (stage, step), and call ``after(count)`` after each.
 
@@ -129,7 +134,7 @@ def record_steps(monkeypatch, after=None):
         take_step(self, stage, batches, stats)
         steps.append((stage.name, stats.steps - 1))
         if after:
-            self.run.thread.wait(self.run.thread.submit(lambda: None))
+            wait_for_writes(self.run)
             after(len(steps))
 
     monkeypatch.setattr(Loop, "take_step", recorded)
