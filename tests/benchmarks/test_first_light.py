@@ -323,8 +323,8 @@ def test_other_images_shapes_and_labels_are_failures(modules):
     images = {"4:4:4": b"", "4:2:0": b"", "grey": b""}
     modules.decoding.compare(images, [black] * 3, [grey, grey, grey[1:]], "GPU", report)
     assert report.failures == [
-        "GPU: 4:4:4 differs by 3.0 levels, more than 2.0",
         "GPU: grey has the shape (3, 5, 3), not (4, 5, 3)",
+        "GPU: 4:4:4 differs by 3.0 levels, more than 2.0",
     ]
     data = Data(dataset="folder", dir=Path(), std=(1, 1, 1))
     batch = StreamBatch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]))
