@@ -151,7 +151,7 @@ def test_a_failed_capture_restores_the_stream_and_a_capture_begins_without_garba
     calls = []
 
     class Graph:
-        def __init__(self, graph, stream, capture_error_mode):
+        def __init__(self, _, capture_error_mode, **__):
             calls.append(capture_error_mode)
 
         def __enter__(self):
