@@ -1,6 +1,7 @@
 """First light on a GPU: nine checks, in under four minutes, of all that has never run on one.
 
     python benchmarks/first_light.py [--out DIR] [--only N ...] [--budget 230]
+    python benchmarks/first_light.py --only N --whole-images   repeat a check without decoding regions
     python benchmarks/first_light.py --device cpu --small      every check as far as a CPU can run it
 
 The result is ``first_light.jsonl`` in DIR (default: the folder in the environment variable OUT, or the
@@ -8,7 +9,8 @@ current folder). Each check appends one line when it ends, with its result (ok, 
 seconds and its figures. A kill loses no finished line. The exit code is 1 if a check failed.
 
     1  imports           all modules that training needs, versions, GPU, cores, memory
-    2  decoding          DALI decodes JPEGs on the GPU as on the CPU, and the number of JPEG engines
+    2  decoding          DALI decodes JPEGs on the GPU as on the CPU, the number of JPEG engines, and regions
+                         of images. If regions fail or crash, all later checks decode whole images
     3  graph             images of the DALI graph on the GPU compared with those on the CPU: plain, jitter,
                          pad, host cache, device cache and small images, three phases, evaluation
     4  held outputs      batches stay unchanged while the GPU is busy
@@ -39,7 +41,8 @@ def main() -> None:
     rows = Rows(options.out / "first_light.jsonl", options.budget)
     checks = [check for check in CHECKS if check.number in options.only]
     with tempfile.TemporaryDirectory(prefix="fasticcl-first-light-") as folder:
-        finished = run_checks(checks, Setup(options.device, options.small, Path(folder)), rows)
+        setup = Setup(options.device, options.small, Path(folder), not options.whole_images)
+        finished = run_checks(checks, setup, rows)
     print(summary(finished))
     sys.exit(1 if any(row["result"] == "failed" for row in finished) else 0)
 
@@ -51,6 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder (default %(default)s)"
     )
+    parser.add_argument("--whole-images", action="store_true", help="decode no regions of images")
     numbers = [check.number for check in CHECKS]
     parser.add_argument("--only", nargs="+", type=int, choices=numbers, default=numbers, metavar="N")
     parser.add_argument(

@@ -4,6 +4,8 @@
     python benchmarks/gpu.py --dry-run                    the rows with their estimated durations
     python benchmarks/gpu.py --summarize DIR/gpu.jsonl    gpu.json and gpu.md from the lines of a killed run
     python benchmarks/gpu.py --device cpu --small         every part at tiny sizes, without a GPU
+    python benchmarks/gpu.py --whole-images               if first_light.py reports that regions fail: decode
+                                                          whole images and then cut them
 
 Each row is a line of ``gpu.jsonl`` in DIR (default: the folder in the environment variable OUT, or the
 current folder), on disk before the next row starts. ``gpu.json`` and ``gpu.md`` are written from it at the
@@ -68,6 +70,7 @@ def main() -> None:
         cifar=options.cifar,
         budget=options.budget,
         began=float(began),
+        whole_images=options.whole_images,
     )
     if options.dry_run:
         from _gpu.worker import describe_plan
@@ -110,6 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder (default %(default)s)"
     )
+    parser.add_argument("--whole-images", action="store_true", help="decode no regions of images")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     parser.add_argument(
         "--cifar", type=Path, metavar="DIR", help="shards of CIFAR-100-LT, imbalance ratio 100"

@@ -80,6 +80,7 @@ def check(setup: Setup, report: Report) -> None:
     options = ["--data", str(shards(setup, report)), "--device", setup.device]
     options += ["--epochs", str(_EPOCHS)]
     settings = ["engine.compile=off", "engine.report=false", "engine.log_every=1", "rebalance.epochs=2"]
+    settings += setup.assignments
     settings += ["method.encoder=resnet8"] if setup.small else []
     options += [word for setting in settings for word in ("--set", setting)]
     trainings = [Training(setup, name, options) for name in ("whole", "stopped")]

@@ -42,6 +42,8 @@ class Task:
     """Seconds until the benchmark ends."""
     began: float
     """Start of the benchmark on the clock `time.monotonic`, which all processes of a machine share."""
+    whole_images: bool = False
+    """If True, no regions of images are decoded."""
 
 
 def supervise(command: Sequence[str], task: Task) -> None:

@@ -110,10 +110,8 @@ def test_rates_times_and_ratios_are_consistent(report):
 
 
 def test_a_killed_run_keeps_its_rows_and_can_be_summarized(start, tmp_path):
-    process, file = (
-        start("--device", "cpu", "--small", "--only", "graph", "--out", tmp_path),
-        tmp_path / "gpu.jsonl",
-    )
+    options = ("--whole-images", "--only", "graph", "--out", tmp_path)
+    process, file = start("--device", "cpu", "--small", *options), tmp_path / "gpu.jsonl"
     while process.poll() is None and (not file.exists() or file.read_text().count("\n") < 4):
         time.sleep(0.01)
     process.kill()
@@ -126,6 +124,7 @@ def test_a_killed_run_keeps_its_rows_and_can_be_summarized(start, tmp_path):
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert [line["row"] for line in result["rows"]] == kept
     assert len(result["left_out"]) == 12 - len(kept)
+    assert result["whole_images"] is True
     assert "graph: cached, rebalance" in result["left_out"]
     assert "- graph: cached, rebalance\n" in (tmp_path / "gpu.md").read_text()
 
