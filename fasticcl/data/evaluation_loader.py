@@ -27,8 +27,8 @@ class EvaluationLoader:
     The graph is that of training, with centre crops instead of random choices.
 
     With ``repeat``, one pipeline serves all iterations and prefetches across their ends, so the first batches
-    of the next iteration are ready when it begins. If an iteration stops early, its pipeline is discarded, and
-    the next iteration builds a new one.
+    of the next iteration are ready when it begins. If an iteration stops early, its pipeline is
+    discarded, and the next iteration builds a new one.
 
     Between iterations, ``prefetch`` - 1 batches stay in memory, each with 12·S² bytes per image (154 MB for
     256 images of 224 pixels). DALI's pools keep the memory of a deleted pipeline for the next one, so
