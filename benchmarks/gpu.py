@@ -30,7 +30,7 @@ A row starts if its estimated duration ends before the budget (seconds). Rows ru
 crashes, hangs, or its CUDA context breaks, the row has failed and a new process continues with the next one.
 At the end of the budget, the row in progress is stopped. The exit code is 1 if a row has failed.
 
-All compiled rows share inductor's cache folder (TORCHINDUCTOR_CACHE_DIR, by default a folder of the user in
+All compiled rows share inductor's cache folder (TORCHINDUCTOR_CACHE_DIR, by default the user's folder in
 /tmp), so code that an earlier row or command compiled is reused.
 
 It needs torch, torchvision, DALI, NumPy, Pillow, isal, pydantic, rich, typer and safetensors, but neither
@@ -126,7 +126,12 @@ def parse() -> argparse.Namespace:
         "--summarize", type=Path, metavar="FILE", help="write gpu.json and gpu.md of a gpu.jsonl"
     )
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # start of the benchmark, folder
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.cifar and not options.cifar.is_dir():
+        parser.error(f"--cifar: {options.cifar} is not a folder.")
+    if [*options.only] == ["cifar"] and not options.cifar:
+        parser.error("--only cifar: name the shards of CIFAR-100-LT with --cifar DIR.")
+    return options
 
 
 if __name__ == "__main__":

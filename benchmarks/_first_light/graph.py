@@ -18,7 +18,7 @@ from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.shards.reader import Shards
 
-_BATCHES = 2  # the second shows whether buffers and inputs move on
+_BATCHES = 2  # the second reveals buffers and inputs that do not change
 # Mean difference in levels from 0 to 255. Decoding and resizing on a GPU round differently. On a CPU, chroma
 # that is enlarged without interpolation differs by up to 1.2 levels, and a shift by one pixel by 8.
 _LIMIT = 3.0

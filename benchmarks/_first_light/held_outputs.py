@@ -81,7 +81,7 @@ def batches(
 
 
 def idle(setup: Setup, source: Iterator[Batch | StreamBatch]) -> Iterator[Batch | StreamBatch]:
-    """Yield the first batches, each when all queued work is done."""
+    """Yield the first batches, each after all queued work has finished."""
     for _ in range(_HELD + _LATER):
         batch = next(source)
         synchronize(setup)

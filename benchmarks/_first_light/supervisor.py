@@ -27,7 +27,7 @@ from _first_light.report import ROOT
 from _first_light.setup import Setup
 
 PART = "first light"
-_POLL = 0.5  # seconds between two looks at whether the worker still runs
+_POLL = 0.5  # seconds after which the worker is checked for its end
 
 
 class Worker:
@@ -99,7 +99,10 @@ class Worker:
 
 
 def run_checks(checks: Iterable[Check], setup: Setup, rows: Rows) -> list[dict[str, Any]]:
-    """Run checks one after the other and return their rows. Each is on disk before the next check starts."""
+    """Run checks one after the other, print a table of the results and return the rows.
+
+    Each row is on disk before the next check starts. The table is also printed if a signal ends the checks.
+    """
     worker, finished = None, []
     try:
         for check in checks:
@@ -124,6 +127,7 @@ def run_checks(checks: Iterable[Check], setup: Setup, rows: Rows) -> list[dict[s
     finally:
         if worker:
             worker.close()
+        print(summary(finished), flush=True)
     return finished
 
 

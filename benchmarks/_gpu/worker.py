@@ -130,9 +130,11 @@ def release(part_ends: bool) -> None:
 
 
 def describe_plan(task: Task) -> str:
-    """Return the rows with their estimated durations, and their sums."""
+    """Return the rows with their estimated durations and ends. Rows that do not fit the budget are marked."""
     total, lines = 0.0, []
     for part, row in planned(open_bench(task, lambda: task.budget), task.only):
-        total += row.seconds
-        lines.append(f"{total:5.0f} s  {row.seconds:4.0f} s  {part}: {row.name}")
+        fits = total + row.seconds < task.budget
+        total += row.seconds if fits else 0
+        end = f"{total:5.0f} s" if fits else "left out"
+        lines.append(f"{end:>8}  {row.seconds:4.0f} s  {part}: {row.name}")
     return "\n".join(lines)

@@ -182,7 +182,7 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         torch.cuda.set_device(local_rank())
     if engine.compile in ("step", "captured") and not alone and world_size() > 1:
         raise UserError(
-            f"engine.compile={engine.compile} supports only one rank. Use --set engine.compile=on."
+            f"engine.compile={engine.compile} supports only one rank. Use --set engine.compile=auto."
         )
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),

@@ -161,6 +161,14 @@ def test_an_incomplete_line_is_ignored_and_does_not_damage_the_next(modules, tmp
     assert [line["row"] for line in rows.read_rows(file)] == ["a", "b"]
 
 
+def test_an_earlier_file_is_renamed(modules, tmp_path):
+    rows, file = modules("rows"), tmp_path / "gpu.jsonl"
+    for name in "abc":
+        rows.Rows(file, 1, Clock()).write("part", name, {})
+    files = (tmp_path / "gpu-1.jsonl", tmp_path / "gpu-2.jsonl", file)
+    assert [line["row"] for each in files for line in rows.read_rows(each)] == ["a", "b", "c"]
+
+
 def header(device="gpu", small=False):
     plan = [["resnet50", f"end to end, {phase}", 1] for phase in ("interpolative", "warmup")]
     fields = {"device": device, "small": small, "whole_images": False, "hardware": {"gpu": "H100"}}
