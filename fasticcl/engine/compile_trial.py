@@ -104,7 +104,7 @@ class ModeChoice:
     """True if the mode has worked in a trial."""
 
     def apply(self, machine: Machine) -> Machine:
-        """Return the machine with this mode. If compilation fails without a trial, training runs eagerly."""
+        """Return the machine with this mode. See `Machine.eager_if_uncompilable`."""
         untried = bool(self.description) and not self.tried
         return replace(machine, mode=self.mode, eager_if_uncompilable=untried)
 

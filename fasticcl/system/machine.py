@@ -45,7 +45,8 @@ class Machine:
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
     eager_if_uncompilable: bool = False
-    """If True, code that torch cannot compile runs eagerly, with a warning of torch, instead of failing."""
+    """If True, a forward pass that torch cannot compile runs eagerly, with a warning of torch, instead of
+    failing. An error in the compilation of its backward pass, which happens later, still ends the run."""
 
     @property
     def gpu(self) -> int | None:
