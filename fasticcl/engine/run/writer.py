@@ -75,6 +75,7 @@ class RunWriter:
         """
         with ExitStack() as lock:
             self.ranks.run_on_main(lambda: lock.enter_context(lock_run(self.folder.path)))
+            lock.callback(self.thread.stop)  # the lock is held as long as the thread writes
             yield
 
     def resume(self) -> Checkpoint | None:
@@ -108,6 +109,8 @@ class RunWriter:
 
         Host names, user names and paths are not recorded.
         """
+        if not self.ranks.is_main:
+            return
         environment = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "fasticcl": __version__,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from types import TracebackType
 
+_SIGNAL_SECONDS = 0.1  # after which a wait looks for signals
+
 
 class Cancelled(Exception):
     """A job was abandoned because the process is about to exit."""
@@ -56,22 +58,31 @@ class WriterThread:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is None or not self._thread.is_alive():  # a forked process does not have the thread
-            return
-        if kind is not None and not issubclass(kind, Exception):
-            self._cancelled.set()
-        self._jobs.put(None)
         try:
-            self._ended.wait()
-        except BaseException:  # Ctrl-C while the last files are written
-            self._cancelled.set()
-            self._ended.wait()
-            raise
-        finally:
-            self._thread = None
+            if self._exists() and (kind is None or issubclass(kind, Exception)):
+                self._jobs.put(None)
+                _wait(self._ended)
+        finally:  # after Ctrl-C, also during the wait
+            self.stop()
         self._deliver_warnings()
         if self._error is not None and self._error is not error:
             raise self._error
+
+    def stop(self) -> None:
+        """Abandon the current function, skip the others and wait for the end of the thread, if it still runs.
+
+        Leaving the block does this after Ctrl-C, unless the signal arrives before its first statement.
+        """
+        if self._exists() and not self._ended.is_set():
+            self._cancelled.set()
+            self._jobs.put(None)
+            _wait(self._ended)
+        if self._ended.is_set():
+            self._thread = None
+
+    def _exists(self) -> bool:
+        """Return True in the block, but not in a process that was forked there."""
+        return self._thread is not None and self._thread.is_alive()
 
     def submit(self, function: Callable[[], object]) -> Job:
         """Run a function after all functions that were submitted before."""
@@ -87,7 +98,7 @@ class WriterThread:
     def wait(self, job: Job) -> None:
         """Wait until a submitted function has returned."""
         self._report()  # in a forked process, the function never returns
-        job.finished.wait()
+        _wait(job.finished)
         self._report()
 
     def warn(self, text: str) -> None:
@@ -117,7 +128,7 @@ class WriterThread:
 
     def _report(self) -> None:
         """Deliver the warnings and raise the exception of a function in this thread."""
-        if self._thread is not None and not self._thread.is_alive():
+        if self._thread is not None and not self._exists():
             raise RuntimeError(
                 "The run was opened before this process was forked. Only its parent can write."
             )
@@ -128,3 +139,9 @@ class WriterThread:
     def _deliver_warnings(self) -> None:
         while self._warnings:
             self._warn(self._warnings.popleft())
+
+
+def _wait(event: threading.Event) -> None:
+    # A signal that arrives just before the wait begins would be handled only at its end.
+    while not event.wait(_SIGNAL_SECONDS):
+        pass

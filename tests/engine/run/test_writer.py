@@ -11,6 +11,7 @@ import torch
 from fasticcl.engine.run import checkpoint, writer
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.lock import is_locked
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
@@ -144,6 +145,31 @@ def test_other_ranks_neither_copy_nor_write(config):
         assert run.wait_until_saved()
         assert "fasticcl-writer" not in [each.name for each in threading.enumerate()]
     assert [path.name for path in run.folder.path.iterdir()] == ["config.toml"]
+
+
+def test_lock_is_released_after_the_end_of_the_thread(config):
+    """Ctrl-C may skip the end of `in_background`."""
+
+    def write():
+        started.set()
+        try:
+            while True:
+                run.thread.check()
+        finally:
+            locked.append(is_locked(run.folder.path))
+
+    def use():
+        with run.locked():
+            run.in_background().__enter__()
+            run.thread.submit(write)
+            started.wait(WAIT)
+            raise KeyboardInterrupt
+
+    run, started, locked = RunWriter(RunFolder.create(config)), threading.Event(), []
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert locked == [True]
+    assert not is_locked(run.folder.path)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])

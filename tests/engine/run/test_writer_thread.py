@@ -123,10 +123,13 @@ def test_ctrl_c_while_waiting_abandons_the_current_function(waiting):
         until_cancelled(thread)
 
     def use():
-        with thread:
-            job = thread.submit(interrupt)
-            if waiting == "for a function":
-                thread.wait(job)
+        try:
+            with thread:
+                job = thread.submit(interrupt)
+                if waiting == "for a function":
+                    thread.wait(job)
+        finally:
+            thread.stop()  # the signal may arrive before the first statement of __exit__
 
     with pytest.raises(KeyboardInterrupt):
         use()
