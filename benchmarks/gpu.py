@@ -4,6 +4,8 @@
     python benchmarks/gpu.py --dry-run                    the rows with their estimated durations
     python benchmarks/gpu.py --summarize DIR/gpu.jsonl    gpu.json and gpu.md from the lines of a killed run
     python benchmarks/gpu.py --device cpu --small         every part at tiny sizes, without a GPU
+    python benchmarks/gpu.py --whole-images               if first_light.py reports that regions fail: decode
+                                                          whole images and then cut them
 
 Each row is a line of ``gpu.jsonl`` in DIR (default: the folder in the environment variable OUT, or the
 current folder), on disk before the next row starts. ``gpu.json`` and ``gpu.md`` are written from it at the
@@ -28,7 +30,7 @@ A row starts if its estimated duration ends before the budget (seconds). Rows ru
 crashes, hangs, or its CUDA context breaks, the row has failed and a new process continues with the next one.
 At the end of the budget, the row in progress is stopped. The exit code is 1 if a row has failed.
 
-All compiled rows share inductor's cache folder (TORCHINDUCTOR_CACHE_DIR, by default a folder of the user in
+All compiled rows share inductor's cache folder (TORCHINDUCTOR_CACHE_DIR, by default the user's folder in
 /tmp), so code that an earlier row or command compiled is reused.
 
 It needs torch, torchvision, DALI, NumPy, Pillow, isal, pydantic, rich, typer and safetensors, but neither
@@ -68,6 +70,7 @@ def main() -> None:
         cifar=options.cifar,
         budget=options.budget,
         began=float(began),
+        whole_images=options.whole_images,
     )
     if options.dry_run:
         from _gpu.worker import describe_plan
@@ -110,6 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder (default %(default)s)"
     )
+    parser.add_argument("--whole-images", action="store_true", help="decode no regions of images")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     parser.add_argument(
         "--cifar", type=Path, metavar="DIR", help="shards of CIFAR-100-LT, imbalance ratio 100"
@@ -122,7 +126,12 @@ def parse() -> argparse.Namespace:
         "--summarize", type=Path, metavar="FILE", help="write gpu.json and gpu.md of a gpu.jsonl"
     )
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # start of the benchmark, folder
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.cifar and not options.cifar.is_dir():
+        parser.error(f"--cifar: {options.cifar} is not a folder.")
+    if [*options.only] == ["cifar"] and not options.cifar:
+        parser.error("--only cifar: name the shards of CIFAR-100-LT with --cifar DIR.")
+    return options
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ class Data(ConfigSection):
     hw_decoder_load: Fraction = 0.65
     """Fraction of a batch that the hardware JPEG decoder of a GPU decodes. Ignored if there is none."""
     decode_regions: bool = True
-    """Decode only the crop window of an image. False decodes whole images and then cuts them, which takes
-    longer. Use it if GPU decoding crashes, because nvImageCodec 0.9 may fail on regions (its issue 55)."""
+    """Decode only the crop window of an image. False: decode whole images and crop them afterwards, which is
+    slower. Use false if decoding crashes on a GPU: nvImageCodec 0.9 may fail on regions (its issue 55)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Data":
@@ -212,7 +212,8 @@ class Engine(ConfigSection):
     prefetch: Count = 3
     """Batches that the pipeline prepares in advance."""
     eval_batch_size: Count | None = None
-    """Images per evaluation batch on each rank. None: as in training. On a GPU up to four times as many."""
+    """Images per evaluation batch on each rank. None: as many as in training, or up to four times that on a
+    GPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "off", "on", "step", "cuda-graphs", "captured"] = "auto"

@@ -51,7 +51,7 @@ def test_errors_have_one_base_class():
 
 COLLECT = """
 import sys, pytest
-for package in ("isal", "simplejpeg", "sklearn"):
+for package in ("simplejpeg", "sklearn"):
     sys.modules[package] = None
 sys.exit(pytest.main(["tests/gpu", "--collect-only", "-q", "-p", "no:cacheprovider"]))
 """

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+REGIONS = "regions"
+"""Part of check 2. If it fails, all later checks decode whole images."""
+
 
 @dataclass(frozen=True)
 class Check:

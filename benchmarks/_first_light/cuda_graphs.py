@@ -1,4 +1,4 @@
-"""Check 8: CUDA graphs beside live DALI, in processes of their own, because they may crash."""
+"""Check 8: CUDA graphs while DALI runs, in separate processes, because they may crash."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from _first_light.supervisor import exit_reason
 from _first_light.workloads import photographs, squares
 
 _EXPERIMENTS = ("captured", "loop", "capture")
-_ON_CPU = _EXPERIMENTS[:1]  # its images, but no graph
+_ON_CPU = _EXPERIMENTS[:1]  # compares its images, without a graph
 _LIMIT = 60.0  # seconds of all processes, which run at the same time
 
 
@@ -44,7 +44,7 @@ class Experiment:
         self._process = subprocess.Popen([*module, name, str(self._result), *setup.arguments()])
 
     def finish(self, seconds: float, report: Report) -> None:
-        """Wait for the end of the process, and report its figures, its failures and how it ended."""
+        """Wait for the process to end, and report its figures, its failures and its exit code or signal."""
         try:
             code: int | None = self._process.wait(max(seconds, 0))
             reason = exit_reason(code) if code else ""

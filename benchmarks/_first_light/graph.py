@@ -8,7 +8,7 @@ from _gpu.parity import difference
 
 from _first_light.report import Report
 from _first_light.setup import Setup
-from _first_light.workloads import photographs, squares, start
+from _first_light.workloads import photograph_data, square_data, start
 from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import Cache, CacheLocation, evaluation_cache
@@ -18,7 +18,7 @@ from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
 from fasticcl.shards.reader import Shards
 
-_BATCHES = 2  # the second shows whether buffers and inputs move on
+_BATCHES = 2  # the second reveals buffers and inputs that do not change
 # Mean difference in levels from 0 to 255. Decoding and resizing on a GPU round differently. On a CPU, chroma
 # that is enlarged without interpolation differs by up to 1.2 levels, and a shift by one pixel by 8.
 _LIMIT = 3.0
@@ -64,11 +64,9 @@ def without_dali(setup: Setup, report: Report) -> None:
 
 def shapes(setup: Setup) -> dict[str, Shape]:
     """Return settings and cache location by name."""
-    side = 32 if setup.small else 224
-    plain = Data(dataset="folder", dir=photographs(setup), image_size=side, eval_resize=side)
+    plain, small = photograph_data(setup), square_data(setup)
     jitter = plain.model_copy(update={"color_jitter": (0.4, 0.4, 0.4)})
     pad = plain.model_copy(update={"crop": "pad"})
-    small = Data(dataset="folder", dir=squares(setup), image_size=32, eval_resize=0, crop="pad")
     return {
         "plain": (plain, "off"),
         "jitter": (jitter, "off"),

@@ -1,6 +1,6 @@
 """The process of check 8: ``python -m _first_light.graph_process EXPERIMENT FILE …``.
 
-It writes its figures and failures to FILE after every change, so they outlive a crash.
+It writes its figures and failures to FILE after every change, so they survive a crash.
 """
 
 import json
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train_compiled(setup: Setup, report: Report) -> None:
-    """Train in the mode cuda-graphs on photographs, which DALI decodes meanwhile."""
+    """Train in the mode cuda-graphs on photographs, while DALI decodes them."""
     train(setup, "cuda-graphs", report)
 
 
@@ -51,7 +51,7 @@ def train_captured(setup: Setup, report: Report) -> None:
 
 
 def train(setup: Setup, mode: Mode, report: Report) -> None:
-    """Compare the losses of the real loop with a real loader in a mode with the losses of eager steps."""
+    """Compare the losses of training in a mode with those of eager training."""
     torch.backends.cudnn.allow_tf32 = False  # so the modes differ only by float32 rounding
     small = mode == "captured"
     expected = losses(setup, "off", small)

@@ -7,7 +7,7 @@ import torch
 
 from _first_light.report import Report
 from _first_light.setup import Setup
-from _first_light.workloads import photographs, squares, start
+from _first_light.workloads import photograph_data, square_data, start
 from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.cache import CacheLocation
@@ -24,16 +24,14 @@ _LIMIT = 3.0  # largest mean difference of an image, in levels. A reused buffer 
 def check(setup: Setup, report: Report) -> None:
     """Hold batches of every source of images, and compare them with those of an idle device."""
     start(setup)
-    side = 32 if setup.small else 224
-    data = Data(dataset="folder", dir=photographs(setup), image_size=side, eval_resize=side)
+    data = photograph_data(setup)
     for location in ("off", "host", "device"):
         with report.part(f"photographs, cache {location}"):
             hold(f"photographs, cache {location}", setup, data, location, report)
     with report.part("photographs, outputs copied"):
         hold("photographs, outputs copied", setup, data, "off", report, copy_outputs=True)
     with report.part("small images, cache device"):
-        data = Data(dataset="folder", dir=squares(setup), image_size=32, eval_resize=0, crop="pad")
-        hold("small images, cache device", setup, data, "device", report)
+        hold("small images, cache device", setup, square_data(setup), "device", report)
 
 
 def hold(
@@ -83,7 +81,7 @@ def batches(
 
 
 def idle(setup: Setup, source: Iterator[Batch | StreamBatch]) -> Iterator[Batch | StreamBatch]:
-    """Yield the first batches, each when all queued work is done."""
+    """Yield the first batches, each after all queued work has finished."""
     for _ in range(_HELD + _LATER):
         batch = next(source)
         synchronize(setup)

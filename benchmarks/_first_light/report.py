@@ -26,6 +26,7 @@ class Report:
     def __init__(self, send: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
         self.figures: dict[str, Any] = {}
         self.failures: list[str] = []
+        self.failed_parts: set[str] = set()
         self.skipped: dict[str, str] = {}
         self.note = ""
         """Headline figures for the summary."""
@@ -40,6 +41,7 @@ class Report:
         """Record a failure unless a condition holds. The check continues."""
         if not holds:
             self.failures.append(failure)
+            self.failed_parts |= {self._part} - {""}
             self._send(self.state())
 
     def skip(self, part: str, reason: str) -> None:
@@ -65,6 +67,7 @@ class Report:
         """Return everything reported so far, and the part that is running."""
         return {
             "failures": [*self.failures],
+            "failed_parts": [*self.failed_parts],
             "skipped": {**self.skipped},
             "figures": {**self.figures},
             "part": self._part,

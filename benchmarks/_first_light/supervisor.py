@@ -2,7 +2,8 @@
 
 All checks share one worker, because importing torch and DALI takes seconds. After a check that failed, was
 stopped or ended the process, the next one gets a new worker, because a CUDA error affects all later work of
-its process. This module imports only the standard library, so a broken installation is a failed check.
+its process. If regions of images cannot be decoded, all later checks decode whole images. This module imports
+only the standard library, so a broken installation is a failed check.
 """
 
 import json
@@ -15,17 +16,18 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from _gpu.rows import Rows
 
-from _first_light.checks import Check
+from _first_light.checks import REGIONS, Check
 from _first_light.report import ROOT
 from _first_light.setup import Setup
 
 PART = "first light"
-_POLL = 0.5  # seconds between two looks at whether the worker still runs
+_POLL = 0.5  # seconds after which the worker is checked for its end
 
 
 class Worker:
@@ -97,7 +99,10 @@ class Worker:
 
 
 def run_checks(checks: Iterable[Check], setup: Setup, rows: Rows) -> list[dict[str, Any]]:
-    """Run checks one after the other and return their rows. Each is on disk before the next check starts."""
+    """Run checks one after the other, print a table of the results and return the rows.
+
+    Each row is on disk before the next check starts. The table is also printed if a signal ends the checks.
+    """
     worker, finished = None, []
     try:
         for check in checks:
@@ -109,15 +114,20 @@ def run_checks(checks: Iterable[Check], setup: Setup, rows: Rows) -> list[dict[s
                 worker = worker or Worker(setup.arguments())
                 state = worker.run(check.target, min(check.limit * setup.patience, left))
             row = row_of(check, state, rows.elapsed - began)
+            row |= {} if setup.decode_regions else {"decode_regions": False}
             rows.write(PART, check.name, row)
             print(json.dumps({"row": check.name, **row}), flush=True)
             finished.append({"name": check.name, **row})
             if worker and row["result"] == "failed":
                 worker.close()
                 worker = None
+            if REGIONS in (state.get("failed_parts") or ()) and setup.decode_regions:
+                setup = replace(setup, decode_regions=False)
+                print("Regions cannot be decoded, so all later checks decode whole images.", flush=True)
     finally:
         if worker:
             worker.close()
+        print(summary(finished), flush=True)
     return finished
 
 
@@ -138,7 +148,9 @@ def row_of(check: Check, state: Mapping[str, Any], seconds: float) -> dict[str, 
 def _failed(state: Mapping[str, Any], reason: str) -> dict[str, Any]:
     """Return the state of a check that did not end, with its figures so far."""
     where = f", in {state['part']}" if state["part"] else ""
-    return {**state, "result": "failed", "failures": [*state["failures"], reason + where]}
+    parts = [*state.get("failed_parts", ()), state["part"]]
+    failures = [*state["failures"], reason + where]
+    return {**state, "result": "failed", "failures": failures, "failed_parts": parts}
 
 
 def exit_reason(code: int) -> str:
@@ -164,6 +176,7 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> str:
         note = row.get("error") or row.get("reason") or row.get("note") or ""
         more = len(row.get("further_errors", ()))
         note += f" (and {more} more)" if more else ""
+        note = f"{note} [whole images]".lstrip() if row.get("decode_regions") is False else note
         name = f"{row['check']} {row['name']}"
         lines.append(f"{name:<20} {row['result']:<8} {row['seconds']:>6.1f}  {note}".rstrip())
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from _first_light.setup import Setup
 from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, generate_images, write_shards
 from fasticcl.bench.training import BenchLoop, open_loop
 from fasticcl.bench.workload import Workload, open_workload
+from fasticcl.config import Data
 from fasticcl.data.plan import Phase
 from fasticcl.engine.captured_step import captured_training
 from fasticcl.engine.loop import AnyBatch
@@ -73,6 +74,30 @@ def squares(setup: Setup, side: int = 32) -> Path:
     )
 
 
+def photograph_data(setup: Setup) -> Data:
+    """Return the settings of `photographs` without jitter."""
+    side = 32 if setup.small else 224
+    return Data(
+        dataset="folder",
+        dir=photographs(setup),
+        image_size=side,
+        eval_resize=side,
+        decode_regions=setup.decode_regions,
+    )
+
+
+def square_data(setup: Setup) -> Data:
+    """Return the settings of `squares` with padded crops."""
+    return Data(
+        dataset="folder",
+        dir=squares(setup),
+        image_size=32,
+        eval_resize=0,
+        crop="pad",
+        decode_regions=setup.decode_regions,
+    )
+
+
 def _shards(folder: Path, generate: Callable[[], SyntheticImages]) -> Path:
     """Return a folder of shards, which appears only when it is complete."""
     if not folder.exists():
@@ -94,7 +119,7 @@ def photograph_workload(
         encoder=encoder,
         batch_size=batch_size,
         device=setup.device,
-        assignments=[f"data.image_size={side}", f"data.eval_resize={side}", *assignments],
+        assignments=[f"data.image_size={side}", f"data.eval_resize={side}", *setup.assignments, *assignments],
     )
     return replace(opened, num_classes=IMAGENET_CLASSES)
 
@@ -108,5 +133,5 @@ def square_workload(setup: Setup, encoder: str, batch_size: int, *assignments: s
         encoder=encoder,
         batch_size=batch_size,
         device=setup.device,
-        assignments=assignments,
+        assignments=[*setup.assignments, *assignments],
     )

@@ -11,6 +11,7 @@ import torch
 from _gpu.rows import Figures, Row
 from fasticcl.bench.synthetic_images import SyntheticImages, generate_images, write_shards
 from fasticcl.bench.workload import Workload, open_workload
+from fasticcl.config import Data
 from fasticcl.data.plan import Phase
 from fasticcl.system.machine import Mode
 from fasticcl.system.resources import available_cores
@@ -114,6 +115,8 @@ class Bench:
     """Shards of CIFAR-100-LT, or None."""
     seconds_left: Callable[[], float] = lambda: math.inf
     """Returns the time until the deadline of the benchmark."""
+    whole_images: bool = False
+    """If True, every image is decoded whole and then cut."""
 
     @cached_property
     def images(self) -> SyntheticImages:
@@ -147,6 +150,21 @@ class Bench:
         """Device for torch."""
         return torch.device("cuda", 0) if self.device == "gpu" else torch.device("cpu")
 
+    @property
+    def assignments(self) -> list[str]:
+        """Settings of every workload, as in ``--set``."""
+        return ["data.decode_regions=false"] if self.whole_images else []
+
+    def data(self, folder: Path) -> Data:
+        """Return the settings of images in a folder of shards."""
+        return Data(
+            dataset="folder",
+            dir=folder,
+            image_size=self.sizes.side,
+            eval_resize=0,
+            decode_regions=not self.whole_images,
+        )
+
     def workload(self, preset: str, encoder: str, batch_size: int, *assignments: str) -> Workload:
         """Return a preset on the synthetic images, with the number of classes of its real dataset."""
         small = preset == "cifar100-lt"
@@ -158,6 +176,6 @@ class Bench:
             encoder=encoder,
             batch_size=batch_size,
             device=self.device,
-            assignments=[*side, *assignments],
+            assignments=[*side, *self.assignments, *assignments],
         )
         return replace(opened, num_classes=CLASSES[preset])

@@ -36,7 +36,8 @@ def arguments(bench: Bench) -> list[str]:
     """Return the arguments of ``fasticcl train``: the preset without changes, and no report."""
     data, project = ("--data", str(bench.cifar)), ("--project", str(bench.folder / "cifar"))
     run = ("--name", "seed0", "--seed", "0", "--device", bench.device, "--no-report")
-    return ["cifar100-lt", *data, *project, *run, *bench.sizes.cifar]
+    settings = [word for setting in bench.assignments for word in ("--set", setting)]
+    return ["cifar100-lt", *data, *project, *run, *settings, *bench.sizes.cifar]
 
 
 def run(arguments: list[str], results: Path, limit: float) -> Figures:

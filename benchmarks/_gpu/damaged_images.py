@@ -10,7 +10,6 @@ import numpy as np
 
 from _gpu.bench import Bench, Figures, Row
 from fasticcl.bench.synthetic_images import write_shards
-from fasticcl.config import Data
 from fasticcl.data.batch import StreamBatch
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
@@ -35,7 +34,7 @@ def load_damaged(bench: Bench) -> Figures:
     write_shards(replace(bench.images, contents=contents), folder)
     shards = Shards(folder, "train")
     damage(folder, shards, flipped)
-    data = Data(dataset="folder", dir=folder, image_size=bench.sizes.side, eval_resize=0)
+    data = bench.data(folder)
     plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
     warnings: list[str] = []
     loader = Loader(shards, plan, gpu=bench.gpu, warn=warnings.append)

@@ -26,8 +26,7 @@ def graph(bench: Bench) -> list[Row]:
 
     def compare(change: dict[str, Any], location: CacheLocation, phase: Phase) -> Figures:
         shards = Shards(bench.shards, "train")
-        data = Data(dataset="folder", dir=bench.shards, image_size=bench.sizes.side, eval_resize=0)
-        data = data.model_copy(update=change)
+        data = bench.data(bench.shards).model_copy(update=change)
         plan = Plan(shards.index, shards.counts, data, batch_size=min(32, bench.sizes.batch_size), seed=0)
         loaders = Loader(shards, plan), Loader(shards, plan, gpu=bench.gpu, cache_location=location)
         one, two = (next(loader.batches(phase)) for loader in loaders)

@@ -31,7 +31,7 @@ class Rows:
         budget: seconds after which no row starts.
         clock: returns the time in seconds.
         began: the time at which another process started this benchmark. Its rows are kept. None: now, and an
-            existing file is replaced.
+            existing file is renamed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Rows:
         self.file, self.clock, self.budget = file, clock, budget
         self.began = clock() if began is None else began
         if began is None:
-            file.write_bytes(b"")
+            create_file(file)
 
     @property
     def elapsed(self) -> float:
@@ -66,6 +66,16 @@ class Rows:
             file.write(f"{start}{json.dumps(line)}\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def create_file(file: Path) -> None:
+    """Create an empty file. A file with rows is renamed to the first free name ``STEM-N.jsonl``."""
+    if file.exists() and file.stat().st_size:
+        number = 1
+        while (earlier := file.with_stem(f"{file.stem}-{number}")).exists():
+            number += 1
+        file.rename(earlier)
+    file.write_bytes(b"")
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

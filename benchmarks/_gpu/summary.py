@@ -30,7 +30,7 @@ def summarize(lines: list[Figures]) -> Figures:
     full = header["device"] == "gpu" and not header["small"]
     return {
         "benchmark": "gpu",
-        **{key: header[key] for key in ("device", "small", "hardware")},
+        **{key: header[key] for key in ("device", "small", "whole_images", "hardware")},
         "seconds": lines[-1]["at"],
         "rows": rows,
         "left_out": left_out,
@@ -46,6 +46,8 @@ def title(line: Figures) -> str:
 def markdown(result: Figures) -> str:
     """Return a table for each part, the rows that failed or were left out, and the targets."""
     lines = ["# fasticcl on one device", "", ", ".join(f"{k} {v}" for k, v in result["hardware"].items())]
+    if result["whole_images"]:
+        lines += ["", "Every image was decoded whole and then cut (`--whole-images`)."]
     lines += ["", "Rates are `median (minimum to maximum)` of the runs."]
     measured = [line for line in result["rows"] if not line.keys() & {"failed", "left_out"}]
     for part in dict.fromkeys(line["part"] for line in measured):

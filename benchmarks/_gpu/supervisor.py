@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _gpu.rows import Rows, read_rows
+from _gpu.rows import Rows, create_file, read_rows
 
 HEADER = "header"
 """Part of the first line, which lists the planned rows."""
 RESTART = 75
 """Exit code of a worker whose device no longer works, after it has written the line of the failed row."""
 _POLL = 0.1  # seconds
-_EXIT = 10.0  # seconds after which a killed process that waits for the driver is left alone
+_EXIT = 10.0  # seconds to wait for a killed process, which the driver may block
 _START = 120.0  # seconds until the first line
 _PATIENCE = 90.0  # seconds that a row may take in addition to twice its estimated duration
-_WORTH_STARTING = 20.0  # seconds, about what a new worker needs for imports
+_WORTH_STARTING = 20.0  # seconds left. A new worker needs about that long for imports.
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Task:
     """Seconds until the benchmark ends."""
     began: float
     """Start of the benchmark on the clock `time.monotonic`, which all processes of a machine share."""
+    whole_images: bool = False
+    """If True, no regions of images are decoded."""
 
 
 def supervise(command: Sequence[str], task: Task) -> None:
@@ -50,7 +52,7 @@ def supervise(command: Sequence[str], task: Task) -> None:
     A worker that crashes or hangs is replaced by another one, which continues with the next row. The line of
     its row then contains the reason.
     """
-    task.file.write_bytes(b"")
+    create_file(task.file)
     while True:
         reason, code = watch(command, task)
         lines = read_rows(task.file)

@@ -59,14 +59,14 @@ def work(task: Task) -> None:
     done = {(line["part"], line["row"]) for line in read_rows(task.file)}
     if (HEADER, "") not in done:
         names = [[part, row.name, row.seconds] for part, row in plan]
-        rows.write(
-            HEADER, "", {"device": task.device, "small": task.small, "hardware": hardware(), "plan": names}
-        )
+        settings = {"device": task.device, "small": task.small, "whole_images": task.whole_images}
+        rows.write(HEADER, "", {**settings, "hardware": hardware(), "plan": names})
     measure(plan, rows, done, device_works if task.device == "gpu" else lambda: True)
 
 
 def open_bench(task: Task, seconds_left: Callable[[], float]) -> Bench:
-    return Bench(SMALL if task.small else FULL, task.device, task.folder, task.cifar, seconds_left)
+    sizes = SMALL if task.small else FULL
+    return Bench(sizes, task.device, task.folder, task.cifar, seconds_left, task.whole_images)
 
 
 def planned(bench: Bench, only: Collection[str]) -> list[tuple[str, Row]]:
@@ -130,9 +130,11 @@ def release(part_ends: bool) -> None:
 
 
 def describe_plan(task: Task) -> str:
-    """Return the rows with their estimated durations, and their sums."""
+    """Return the rows with their estimated durations and ends. Rows that do not fit the budget are marked."""
     total, lines = 0.0, []
     for part, row in planned(open_bench(task, lambda: task.budget), task.only):
-        total += row.seconds
-        lines.append(f"{total:5.0f} s  {row.seconds:4.0f} s  {part}: {row.name}")
+        fits = total + row.seconds < task.budget
+        total += row.seconds if fits else 0
+        end = f"{total:5.0f} s" if fits else "left out"
+        lines.append(f"{end:>8}  {row.seconds:4.0f} s  {part}: {row.name}")
     return "\n".join(lines)

@@ -161,8 +161,8 @@ def _result(
         mode = training.parts_mode(workload.machine.mode)
         if mode != workload.machine.mode:
             notes.append(
-                f"the parts are measured in the mode {mode} ({MODES[mode]}), because the mode "
-                f"{workload.machine.mode} compiles the whole step"
+                f"the parts are measured in the mode {mode} ({MODES[mode]}), because a step of the mode "
+                f"{workload.machine.mode} has no separate parts"
             )
         notes += [f"{name}: {training.PARTS[name]}" for name in ("plan", "read", "wait", "backward")]
     return Result(

@@ -47,7 +47,7 @@ PARTS = {
     "metrics": "sums of the losses on the device",
     LOG_LINE: "reading and writing the sums, only every engine.log_every steps",
 }
-_MODES_WITH_PARTS: tuple[Mode, ...] = ("off", "on", "cuda-graphs")
+_MODES_OF_PARTS: dict[Mode, Mode] = {"step": "on", "captured": "off"}
 _MIN_STEPS, _MAX_STEPS, _WARMUP_STEPS = 3, 50, 2
 
 
@@ -156,12 +156,13 @@ def open_loop(
 
 
 def parts_mode(mode: Mode) -> Mode:
-    """Return the mode in which the parts of a step are measured: ``mode`` itself, or else ``on``.
+    """Return the mode in which the parts of a step are measured: ``mode`` itself if it has parts.
 
-    A mode that compiles losses and network together has no parts. The stopwatch would divide its graph, so a
-    different program would be measured.
+    A step that is compiled or captured as a whole has no parts. The stopwatch would divide its graph, so a
+    different program would be measured. The parts are then those of the mode with the same kernels or, for
+    ``step``, with the same compiled network.
     """
-    return mode if mode in _MODES_WITH_PARTS else "on"
+    return _MODES_OF_PARTS.get(mode, mode)
 
 
 def measure_parts(

@@ -62,7 +62,7 @@ class Cache:
         self._pixels = torch.zeros(self._ends[-1], dtype=torch.uint8, device=device)
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
-            self._fill(batch, _decoded(shards, batch, threads, report_bad))
+            self._fill(batch, decode_rows(shards, batch, threads, report_bad))
         self._host = None if location == "device" else self._pixels.numpy()
         if on_gpu:
             torch.cuda.synchronize(gpu)
@@ -112,10 +112,13 @@ def evaluation_cache(shards: Shards, location: CacheLocation = "host", gpu: int 
     return Cache(shards, np.arange(len(shards)), threads, fail, location=location, gpu=gpu)
 
 
-def _decoded(
+def decode_rows(
     shards: Shards, rows: NDArray[np.integer], threads: int, report_bad: Callable[[list[int], str], None]
 ) -> list[tuple[int, NDArray[np.uint8]]]:
-    """Return rows and their decoded images, without the unreadable ones."""
+    """Return rows and their decoded images, without the unreadable ones.
+
+    The arguments are those of `Cache`.
+    """
     try:
         images = shards.graph_input(rows)
     except DamagedImages as error:
@@ -129,7 +132,7 @@ def _decoded(
                 raise
     report_bad(bad, reason)
     good = np.setdiff1d(rows, bad)
-    return _decoded(shards, good, threads, report_bad) if len(good) else []
+    return decode_rows(shards, good, threads, report_bad) if len(good) else []
 
 
 def choose_cache_location(

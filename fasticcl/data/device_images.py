@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from fasticcl.config import Data
 from fasticcl.data.batch import Batch, StreamBatch
-from fasticcl.data.cache import Cache, cache_budget
+from fasticcl.data.cache import cache_budget, decode_rows
 from fasticcl.data.dali.resize import resized_by_dali
 from fasticcl.data.plan import BatchPlan
 from fasticcl.shards.reader import Shards
 
 _SMALL = 64  # largest image size in pixels. Larger images are bound by the network, not by kernel launches.
-_CHUNK = 1024  # images that are resized at a time
+_CHUNK = 1024  # images that are decoded and resized at a time
 _PER_STREAM = 4  # values of an image in a packed stream: row, top, left, flip
 
 
@@ -107,12 +107,12 @@ class DeviceImages:
             gpu: device number, or None for the CPU.
             report_bad: called with the rows of unreadable images and the reason.
         """
-        decoded = Cache(shards, rows, threads, report_bad)
         images = torch.zeros(len(shards), data.image_size, data.image_size, 3, dtype=torch.uint8)
         for first in range(0, len(rows), _CHUNK):
-            chunk = rows[first : first + _CHUNK]
-            resized = resized_by_dali(decoded.graph_input(chunk), data.image_size, threads)
-            images[torch.from_numpy(chunk)] = torch.from_numpy(np.stack(resized))
+            decoded = dict(decode_rows(shards, rows[first : first + _CHUNK], threads, report_bad))
+            if decoded:
+                resized = resized_by_dali([*decoded.values()], data.image_size, threads)
+                images[torch.tensor([*decoded])] = torch.from_numpy(np.stack(resized))
         device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
         return cls(images, shards.index["label"], data, device)
 

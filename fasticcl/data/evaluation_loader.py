@@ -1,4 +1,4 @@
-"""The evaluation loader, which yields every image of a split once, as often as it is iterated."""
+"""The evaluation loader. Each iteration yields every image of a split once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,8 +27,8 @@ class EvaluationLoader:
     The graph is that of training, with centre crops instead of random choices.
 
     With ``repeat``, one pipeline serves all iterations and prefetches across their ends, so the first batches
-    of the next iteration are ready when it begins. An iteration that is not run to its end discards the
-    pipeline, and the next iteration builds another one.
+    of the next iteration are ready when it begins. If an iteration stops early, its pipeline is
+    discarded, and the next iteration builds a new one.
 
     Between iterations, ``prefetch`` - 1 batches stay in memory, each with 12·S² bytes per image (154 MB for
     256 images of 224 pixels). DALI's pools keep the memory of a deleted pipeline for the next one, so
@@ -117,7 +117,7 @@ class EvaluationLoader:
     def _tensors(
         self, pipeline: GraphPipeline, damaged: list[DamagedImages], rows: NDArray[np.int64]
     ) -> list[torch.Tensor]:
-        """Return the next outputs, which come from these rows.
+        """Return the next outputs of the pipeline, which belong to these rows.
 
         Raises:
             UnreadableImages: an image cannot be read.

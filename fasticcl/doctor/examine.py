@@ -23,6 +23,7 @@ CHECKS: tuple[Callable[[Facts], Finding | None], ...] = (
     decoding.torchvision,
     decoding.dali,
     decoding.dali_on_gpu,
+    decoding.dali_regions_on_gpu,
     decoding.single_process,
     data.shards,
     data.disk,

@@ -15,7 +15,7 @@ CPU_PROBES = (
     ("torch", "torchvision", "torchvision_decoding", "joint_decoding"),
     ("dali", "dali_decoding"),
 )
-GPU_PROBES = (("torch_on_gpu",), ("dali_decoding_on_gpu",), ("jpeg_engine",))
+GPU_PROBES = (("torch_on_gpu",), ("dali_decoding_on_gpu", "dali_regions_on_gpu"), ("jpeg_engine",))
 _TIMEOUT = 180.0  # seconds. The first import of torch from a network disk takes a minute.
 
 

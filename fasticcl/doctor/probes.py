@@ -55,13 +55,18 @@ def dali() -> dict[str, Any]:
 
 
 def dali_decoding() -> dict[str, Any]:
-    """Decode the reference image with DALI on the CPU."""
-    return {"colors": _decode_with_dali("cpu")}
+    """Decode regions of the reference image with DALI on the CPU."""
+    return {"colors": _decode_with_dali("cpu", regions=True)}
 
 
 def dali_decoding_on_gpu() -> dict[str, Any]:
     """Decode the reference image with DALI on the GPU."""
-    return {"colors": _decode_with_dali("mixed")}
+    return {"colors": _decode_with_dali("mixed", regions=False)}
+
+
+def dali_regions_on_gpu() -> dict[str, Any]:
+    """Decode regions of the reference image with DALI on the GPU."""
+    return {"colors": _decode_with_dali("mixed", regions=True)}
 
 
 def joint_decoding() -> dict[str, Any]:
@@ -84,8 +89,8 @@ def jpeg_engine() -> dict[str, Any]:
     return {"engines": engines.count, "cores": engines.cores}
 
 
-def _decode_with_dali(device: str) -> list[list[int]]:
-    """Decode a batch of regions, as in training, which a GPU decodes on other paths than a whole image."""
+def _decode_with_dali(device: str, regions: bool) -> list[list[int]]:
+    """Decode a batch of regions, as in training, or of whole images, which a GPU decodes on other paths."""
     import numpy as np
     from nvidia.dali import Pipeline, fn, types
 
@@ -96,9 +101,13 @@ def _decode_with_dali(device: str) -> list[list[int]]:
         with pipeline:
             batch = [np.frombuffer(JPEG, np.uint8)] * _BATCH
             encoded = fn.external_source(source=lambda: batch, dtype=types.UINT8, ndim=1)
+            options = {"device": device, "output_type": types.RGB}
             window = {"start": [0, 0], "shape": [SIDE, SIDE], "axes": [0, 1]}
-            images = fn.decoders.image_slice(encoded, device=device, output_type=types.RGB, **window)
-            pipeline.set_outputs(images)
+            pipeline.set_outputs(
+                fn.decoders.image_slice(encoded, **window, **options)
+                if regions
+                else fn.decoders.image(encoded, **options)
+            )
         pipeline.build()
         (images,) = pipeline.run()
         decoded = images.as_cpu() if device == "mixed" else images
@@ -117,6 +126,7 @@ PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
         dali,
         dali_decoding,
         dali_decoding_on_gpu,
+        dali_regions_on_gpu,
         joint_decoding,
         jpeg_engine,
     )

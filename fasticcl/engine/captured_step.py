@@ -4,6 +4,7 @@ A step of a small network launches about a thousand kernels that each take a few
 them takes longer than running them. A graph is launched at once. Unproven: this has not run on a GPU yet.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -83,8 +84,12 @@ class CudaGraph:
 
     def record(self, function: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Record a function without executing its kernels, and return the tensor that `replay` writes."""
+        # The garbage collector must not shut down a pipeline of DALI during the capture, which would end it.
+        gc.collect()
         # In the default mode "global", a CUDA call of another thread, such as DALI's, would end the capture.
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        graph = torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local")
+        # After a failed capture, torch 2.11 leaves the recording stream as the current stream.
+        with torch.cuda.stream(torch.cuda.current_stream()), graph:
             return function()
 
     def replay(self) -> None:
@@ -95,8 +100,8 @@ class CudaGraph:
 class CapturedStep:
     """Training steps that are captured once for each stage and shape of the batches, and then replayed.
 
-    The first steps of a phase run without a graph. They are ordinary steps of the training. If the capture
-    fails, all steps run without a graph.
+    The first steps of a phase run without a graph. They are ordinary steps of the training. After a failed
+    capture, all steps run without a graph, also those of later phases.
 
     Args:
         prepare: computes the batch from the fields of a packed batch, on the device. It is part of the graph.
@@ -112,7 +117,9 @@ class CapturedStep:
         warn: Callable[[str], None],
         recorder: Callable[[], Recorder] = CudaGraph,
     ) -> None:
-        self.prepare, self.device, self.warn, self.recorder = prepare, device, warn, recorder
+        self.prepare, self.device, self.warn = prepare, device, warn
+        self.recorder: Callable[[], Recorder] | None = recorder
+        """Creates the graph of a phase, or None after a failed capture."""
         self._phase: _Phase | None = None
 
     def __call__(self, stage: Stage, batch: PackedBatch | Batch | StreamBatch) -> Losses:
@@ -137,7 +144,7 @@ class _Phase:
         self.owner, self.stage = owner, stage
         self.inputs = [torch.empty_like(value, device=owner.device) for value in inputs]
         self.lr = torch.zeros((), device=owner.device)
-        self.recorder: Recorder | None = owner.recorder()
+        self.recorder: Recorder | None = owner.recorder() if owner.recorder else None
         self.steps = 0
         self.names: tuple[str, ...] = ()
         self.losses: torch.Tensor | None = None
@@ -165,8 +172,10 @@ class _Phase:
         try:
             self.losses = recorder.record(self._learn)
         except RuntimeError as error:
-            self.recorder = None
-            reason = str(error).splitlines()[0]
+            # Before torch 2.12, its allocator is unusable for another capture (pull request 180395).
+            self.recorder = self.owner.recorder = None
+            # The end of an invalid capture is an error, too, which only says that there was an earlier one.
+            reason = str(error.__context__ or error).splitlines()[0]
             self.owner.warn(
                 f"warning  the step could not be captured as a CUDA graph, so it runs eagerly: {reason}"
             )

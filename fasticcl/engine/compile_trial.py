@@ -104,7 +104,7 @@ class ModeChoice:
     """True if the mode has worked in a trial."""
 
     def apply(self, machine: Machine) -> Machine:
-        """Return the machine with this mode. If compilation fails without a trial, training runs eagerly."""
+        """Return the machine with this mode. See `Machine.eager_if_uncompilable`."""
         untried = bool(self.description) and not self.tried
         return replace(machine, mode=self.mode, eager_if_uncompilable=untried)
 
@@ -150,7 +150,7 @@ def _choose(config: Config, num_classes: int, machine: Machine, steps: Remaining
         if total * seconds < _COMPILATION_PAYS_AFTER:
             return _untried("off", f"the remaining {total:,} steps {images} would not repay compilation")
         if steps.representation == 0:
-            return _untried("on", "no trial, which measures the representation stage, because it is finished")
+            return _untried("on", "no trial, because the representation stage that it measures is finished")
         if steps.representation * seconds < _TRIAL_PAYS_AFTER:
             text = f"the remaining {steps.representation:,} steps of the representation stage {images}"
             return _untried("on", f"no trial, because {text} would not repay one")

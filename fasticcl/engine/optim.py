@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -21,6 +22,14 @@ def build_optimizer(
         weight_decay=optim.weight_decay if weight_decay is None else weight_decay,
         fused=parameters[0].is_cuda,
     )
+
+
+def load_momenta(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore the momenta from a state dict, but not the settings, which `build_optimizer` has set.
+
+    A checkpoint from a CPU would disable the fused implementation on a GPU.
+    """
+    optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

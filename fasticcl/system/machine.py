@@ -45,7 +45,8 @@ class Machine:
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
     eager_if_uncompilable: bool = False
-    """If True, code that torch cannot compile runs eagerly, with a warning of torch, instead of failing."""
+    """If True, a forward pass that torch cannot compile runs eagerly, with a warning of torch, instead of
+    failing. An error in the compilation of its backward pass, which happens later, still ends the run."""
 
     @property
     def gpu(self) -> int | None:
@@ -182,7 +183,7 @@ def choose_machine(engine: Engine, alone: bool = False) -> Machine:
         torch.cuda.set_device(local_rank())
     if engine.compile in ("step", "captured") and not alone and world_size() > 1:
         raise UserError(
-            f"engine.compile={engine.compile} supports only one rank. Use --set engine.compile=on."
+            f"engine.compile={engine.compile} supports only one rank. Use --set engine.compile=auto."
         )
     return Machine(
         device=torch.device("cuda", local_rank()) if use_gpu else torch.device("cpu"),

@@ -31,7 +31,7 @@ def test_training_is_measured_in_every_phase_of_a_preset(dataset, phase, tiny):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_parts_are_measured_in_a_mode_that_has_them(mode):
-    assert parts_mode(mode) == {"off": "off", "cuda-graphs": "cuda-graphs"}.get(mode, "on")
+    assert parts_mode(mode) == {"step": "on", "captured": "off"}.get(mode, mode)
 
 
 def test_parts_of_a_compiled_step_are_measured_with_a_compiled_network_only(monkeypatch, tiny):

@@ -36,6 +36,7 @@ from _first_light.report import Skipped
 
 def passes(setup, report):
     report.add("process", os.getpid())
+    report.add("decode_regions", setup.decode_regions)
 
 def raises(setup, report):
     report.add("before", 1)
@@ -51,6 +52,15 @@ def hangs(setup, report):
     with report.part("the second part"):
         report.add("before", 1)
         time.sleep(1000)
+
+def crashes_on_regions(setup, report):
+    report.add("decode_regions", setup.decode_regions)
+    with report.part("regions"):
+        os.abort()
+
+def fails_on_regions(setup, report):
+    with report.part("regions"):
+        raise RuntimeError("nvImageCodec failure: '#8'")
 
 def crashes(setup, report):
     report.add("before", 1)
@@ -130,6 +140,7 @@ def test_the_cpu_gives_equal_images_in_every_shape(finished):
     for figures in rows["held outputs"]["figures"].values():
         assert figures["held"] == figures["read in stream order"] == {"levels": 0, "rest_equal": True}
     assert rows["decoding"]["figures"]["the CPU against Pillow"]["4:2:0"]["mean_levels"] < 1
+    assert rows["decoding"]["figures"]["regions on the CPU"] == {"regions": 8, "bit_equal": True}
 
 
 def test_steps_rates_and_runs_are_reported(finished):
@@ -200,8 +211,7 @@ def run_fakes(tmp_path, monkeypatch):
             for number, (name, limit) in enumerate(zip(names, limits, strict=True), 1)
         ]
         rows = Rows(tmp_path / "first_light.jsonl", budget)
-        finished = supervisor.run_checks(checks, Setup("gpu", True, tmp_path), rows)
-        print(supervisor.summary(finished))  # noqa: T201  read by a test
+        supervisor.run_checks(checks, Setup("gpu", True, tmp_path), rows)
         return read_rows(tmp_path)
 
     return run
@@ -230,6 +240,22 @@ def test_a_check_over_its_limit_or_a_crash_is_reported(run_fakes):
     assert last["result"] == "ok"
 
 
+@pytest.mark.parametrize("how", ["crashes", "fails"])
+def test_after_regions_fail_all_later_checks_decode_whole_images(run_fakes, capsys, how):
+    rows = run_fakes("raises", "passes", f"{how}_on_regions", "passes", "crashes", "passes")
+    assert [row.get("decode_regions", True) for row in rows] == [True, True, True, False, False, False]
+    assert [rows[n]["figures"]["decode_regions"] for n in (1, 3, 5)] == [True, False, False]
+    errors = {
+        "crashes": "the process was killed by SIGABRT, in regions",
+        "fails": "regions: RuntimeError: nv",
+    }
+    assert rows[2]["error"].startswith(errors[how])
+    output = capsys.readouterr().out
+    assert "\nRegions cannot be decoded, so all later checks decode whole images.\n" in output
+    table = output.splitlines()[-6:]
+    assert [line.endswith("[whole images]") for line in table] == [False] * 3 + [True] * 3
+
+
 def test_no_check_starts_after_the_budget(run_fakes):
     (row,) = run_fakes("passes", budget=0.5)
     assert row["result"] == "skipped"
@@ -250,7 +276,37 @@ def modules(monkeypatch):
     """The modules of the checks by name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     names = ("cuda_graphs", "decoding", "graph", "held_outputs", "imports", "report", "resume")
+    names += ("setup", "workloads")
     return SimpleNamespace(**{name: importlib.import_module(f"_first_light.{name}") for name in names})
+
+
+def test_whole_images_reach_every_workload_and_process(modules, tmp_path):
+    setup = modules.setup.Setup("cpu", True, tmp_path, decode_regions=False)
+    assert modules.setup.parse(setup.arguments()) == setup
+    assert not modules.workloads.photograph_data(setup).decode_regions
+    assert not modules.workloads.square_data(setup).decode_regions
+    for workload in (
+        modules.workloads.photograph_workload(setup, "resnet8", 2, 32),
+        modules.workloads.square_workload(setup, "resnet8", 2),
+    ):
+        assert not workload.config.data.decode_regions
+
+
+def test_regions_that_differ_fail_the_part(modules, monkeypatch, tmp_path):
+    decoding, right = modules.decoding, modules.decoding.decode_windows
+
+    def wrong(encoded, windows, data, gpu):
+        return right(encoded, windows[:, ::-1] if data.decode_regions else windows, data, gpu)
+
+    monkeypatch.setattr(decoding, "decode_windows", wrong)
+    report = modules.report.Report()
+    decoding.check(modules.setup.Setup("cpu", True, tmp_path), report)
+    assert report.failures == ["regions on the CPU differ from the same parts of whole images"]
+    assert report.state()["failed_parts"] == ["regions"]
+    report = modules.report.Report()
+    decoding.check(modules.setup.Setup("cpu", True, tmp_path, decode_regions=False), report)
+    assert report.failures == []
+    assert report.skipped["regions"] == "--whole-images"
 
 
 def test_a_missing_package_is_named_with_the_module_that_needs_it(modules):
@@ -266,8 +322,8 @@ def test_other_images_shapes_and_labels_are_failures(modules):
     images = {"4:4:4": b"", "4:2:0": b"", "grey": b""}
     modules.decoding.compare(images, [black] * 3, [grey, grey, grey[1:]], "GPU", report)
     assert report.failures == [
-        "GPU: 4:4:4 differs by 3.0 levels, more than 2.0",
         "GPU: grey has the shape (3, 5, 3), not (4, 5, 3)",
+        "GPU: 4:4:4 differs by 3.0 levels, more than 2.0",
     ]
     data = Data(dataset="folder", dir=Path(), std=(1, 1, 1))
     batch = StreamBatch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]))

@@ -161,9 +161,17 @@ def test_an_incomplete_line_is_ignored_and_does_not_damage_the_next(modules, tmp
     assert [line["row"] for line in rows.read_rows(file)] == ["a", "b"]
 
 
+def test_an_earlier_file_is_renamed(modules, tmp_path):
+    rows, file = modules("rows"), tmp_path / "gpu.jsonl"
+    for name in "abc":
+        rows.Rows(file, 1, Clock()).write("part", name, {})
+    files = (tmp_path / "gpu-1.jsonl", tmp_path / "gpu-2.jsonl", file)
+    assert [line["row"] for each in files for line in rows.read_rows(each)] == ["a", "b", "c"]
+
+
 def header(device="gpu", small=False):
     plan = [["resnet50", f"end to end, {phase}", 1] for phase in ("interpolative", "warmup")]
-    fields = {"device": device, "small": small, "hardware": {"gpu": "H100"}}
+    fields = {"device": device, "small": small, "whole_images": False, "hardware": {"gpu": "H100"}}
     return {"part": "header", "row": "", "at": 0, "plan": plan, **fields}
 
 
@@ -210,6 +218,18 @@ def test_cifar_is_trained_with_the_unmodified_preset(modules, run_cli, tmp_path)
     own, preset = tomllib.loads(own), tomllib.loads(preset)
     changed = {key for table in own for key, value in own[table].items() if preset[table].get(key) != value}
     assert changed <= {"dir", "device", "project", "name", "report"}
+
+
+def test_whole_images_reach_every_part(modules, run_cli, tmp_path):
+    bench = modules("bench")
+    small = bench.Bench(bench.SMALL, "cpu", tmp_path, tmp_path / "shards", whole_images=True)
+    assert not small.data(tmp_path).decode_regions
+    for preset in ("imagenet-lt", "cifar100-lt"):
+        assert not small.workload(preset, "resnet8", 2).config.data.decode_regions
+    _, output, _ = run_cli("train", *modules("cifar").arguments(small), "--print-config")
+    assert tomllib.loads(output)["data"]["decode_regions"] is False
+    task = modules("supervisor").Task(tmp_path, tmp_path, "cpu", True, (), None, 1, 0, whole_images=True)
+    assert modules("worker").open_bench(task, lambda: 1.0).whole_images
 
 
 RESULTS = "stage,epoch,val/top1,val/many,val/medium,val/few\\nrepresentation,7,1,2,3,\\n"

@@ -110,10 +110,8 @@ def test_rates_times_and_ratios_are_consistent(report):
 
 
 def test_a_killed_run_keeps_its_rows_and_can_be_summarized(start, tmp_path):
-    process, file = (
-        start("--device", "cpu", "--small", "--only", "graph", "--out", tmp_path),
-        tmp_path / "gpu.jsonl",
-    )
+    options = ("--whole-images", "--only", "graph", "--out", tmp_path)
+    process, file = start("--device", "cpu", "--small", *options), tmp_path / "gpu.jsonl"
     while process.poll() is None and (not file.exists() or file.read_text().count("\n") < 4):
         time.sleep(0.01)
     process.kill()
@@ -126,6 +124,7 @@ def test_a_killed_run_keeps_its_rows_and_can_be_summarized(start, tmp_path):
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert [line["row"] for line in result["rows"]] == kept
     assert len(result["left_out"]) == 12 - len(kept)
+    assert result["whole_images"] is True
     assert "graph: cached, rebalance" in result["left_out"]
     assert "- graph: cached, rebalance\n" in (tmp_path / "gpu.md").read_text()
 
@@ -139,11 +138,28 @@ def test_a_missing_gpu_is_an_error(monkeypatch, tmp_path):
         worker.work(task)
 
 
-def test_the_plan_is_printed_with_estimates(monkeypatch, capsys):
+def test_the_plan_is_printed_with_estimates(monkeypatch, capsys, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--dry-run", "--cifar", "shards"])
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--dry-run", "--cifar", str(tmp_path)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     output = capsys.readouterr().out
-    parts = [line.split()[4].removesuffix(":") for line in output.splitlines()]
+    parts = [line.split(" s  ")[-1].partition(":")[0] for line in output.splitlines()]
     assert [*dict.fromkeys(parts)] == [*[*ROWS][:5], "cifar", *[*ROWS][5:]]
-    assert output.startswith("   60 s    60 s  resnet50: step, interpolative\n")
+    assert output.startswith("    60 s    60 s  resnet50: step, interpolative\n")
+    assert "left out    65 s  resnext50: step, interpolative\n" in output
+    assert "left out    90 s  cifar: seed 0\n" not in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--only", "cifar"), "--only cifar: name the shards of CIFAR-100-LT with --cifar DIR."),
+        (("--cifar", "missing"), "--cifar: missing is not a folder."),
+    ],
+)
+def test_missing_shards_are_an_error_before_the_start(monkeypatch, capsys, words, message):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")

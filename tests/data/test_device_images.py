@@ -1,6 +1,7 @@
 """Images prepared by torch in device memory, compared with those of the DALI graph."""
 
 import itertools
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from fasticcl.config import Data
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
+from fasticcl.data import device_images
 from fasticcl.data.device_images import DeviceImages, obstacle, pack
 from fasticcl.data.loader import draw_stream
 from fasticcl.data.plan import BatchPlan, Plan, StreamPlan
 from fasticcl.shards.reader import Shards
+from tests.support.damaged_shards import flip_bit
 from tests.support.images import encode, noise
 
 SMALL = {"dataset": "folder", "image_size": 16, "crop": "pad", "crop_padding": 3, "eval_resize": 0}
@@ -49,6 +52,29 @@ def test_every_window_and_flip_is_bit_identical_to_the_graph(folder):
     assert torch.equal(actual.x, expected.x)
     assert torch.equal(actual.y, expected.y)
     assert actual.x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_only_a_chunk_of_decoded_images_is_in_memory(folder, tmp_path, monkeypatch):
+    data, decoded, decode = Data(dir=folder, **SMALL), [], device_images.decode_rows
+
+    def noted(shards, rows, *others):
+        decoded.append(len(rows))
+        return decode(shards, rows, *others)
+
+    expected = load(Shards(folder, "train"), data)
+    damaged, bad = shutil.copytree(folder, tmp_path / "shards"), []
+    flip_bit(damaged, 4)
+    monkeypatch.setattr(device_images, "decode_rows", noted)
+    shards, rows = Shards(damaged, "train"), np.array([0, 1, 2, 4])
+    monkeypatch.setattr(device_images, "_CHUNK", 3)  # row 4 is alone in its chunk
+    images = DeviceImages.load(
+        shards, rows, data, threads=2, gpu=None, report_bad=lambda bad_rows, _: bad.extend(bad_rows)
+    )
+    pixels, others = (each._pixels.view(30, -1) for each in (images, expected))
+    assert decoded == [3, 1]
+    assert bad == [4]
+    assert torch.equal(pixels[:3], others[:3])
+    assert not pixels[3:].any()
 
 
 def test_packed_values_are_the_choices_of_both_streams_and_lambda():

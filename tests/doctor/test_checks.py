@@ -258,6 +258,18 @@ PROBLEMS = {
         r"fails: RuntimeError: CUDA driver",
         r"--device cpu",
     ),
+    "a GPU that crashes on regions": (
+        with_probes(H100, dali_regions_on_gpu="the process was killed by SIGSEGV"),
+        ("decode: regions with DALI on the GPU", "error"),
+        r"fails: the process was killed by SIGSEGV",
+        r"^Train with --set data\.decode_regions=false",
+    ),
+    "a GPU that decodes wrong regions": (
+        with_probes(H100, dali_regions_on_gpu={"colors": BLACK}),
+        ("decode: regions with DALI on the GPU", "error"),
+        r"wrong by 220 of 256",
+        r"^Train with --set data\.decode_regions=false",
+    ),
     "torch and DALI crash in one process": (
         with_probes(joint_decoding="the process was killed by SIGABRT"),
         ("decode: all in one process", "error"),
@@ -328,6 +340,12 @@ def test_broken_torch_does_not_cause_further_errors():
     assert [name for name, status in status_of.items() if status == "error"] == ["torch"]
     assert status_of["decode: DALI on the CPU"] == "ok"
     assert not {"GPU", "decode: torchvision on the CPU", "decode: all in one process"} & set(status_of)
+
+
+def test_decode_regions_is_no_advice_if_whole_images_fail_too():
+    failed = "the process was killed by SIGSEGV"
+    findings = judge(with_probes(H100, dali_decoding_on_gpu=failed, dali_regions_on_gpu=f"not run: {failed}"))
+    assert [each.name for each in findings if each.status == "error"] == ["decode: DALI on the GPU"]
 
 
 def test_torch_and_dali_may_use_different_cuda_versions():

@@ -14,6 +14,11 @@ def test_decoders_reproduce_the_reference_image(name):
     assert color_error(probes.PROBES[name]()["colors"]) <= 2
 
 
+def test_whole_images_and_regions_are_decoded_alike():
+    whole, regions = (probes._decode_with_dali("cpu", regions=regions) for regions in (False, True))
+    assert whole == regions
+
+
 def test_main_writes_one_json_line_per_probe_and_continues_after_an_error(monkeypatch, capsys):
     def broken():
         raise OSError("no library")

@@ -1,14 +1,16 @@
 """Captured training steps, with a recorder that behaves like a CUDA graph on a CPU."""
 
 import copy
+import gc
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from fasticcl.data.batch import synthetic_batch
-from fasticcl.engine.captured_step import CapturedStep
+from fasticcl.engine.captured_step import CapturedStep, CudaGraph
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
@@ -122,21 +124,58 @@ def test_captured_rebalancing_steps_equal_ordinary_steps(encoder):
     assert (Replayed.recorded, Replayed.replays) == (1, 3)
 
 
-def test_a_failed_capture_is_reported_and_training_goes_on():
+def test_a_failed_capture_is_reported_once_and_training_goes_on():
     class Failing(Replayed):
         def record(self, function):
+            Replayed.recorded += 1
             function()
-            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            finally:
+                raise RuntimeError("operation failed due to a previous error")  # as the end of the capture
 
-    given, warnings = batches("interpolative", 6), []
+    warmup, interpolative, warnings = batches("warmup", 5), batches("interpolative", 5), []
     stage = make_stages()[0]
+    kinds = {len(vars(given[0])): type(given[0]) for given in (warmup, interpolative)}
     captured = CapturedStep(
-        lambda *inputs: type(given[0])(*inputs), CPU, warnings.append, lambda: Failing(stage)
+        lambda *inputs: kinds[len(inputs)](*inputs), CPU, warnings.append, lambda: Failing(stage)
     )
-    losses, _ = run(stage, given, captured)
+    losses, _ = run(stage, warmup + interpolative, captured)
     assert all(loss["loss"].isfinite() for loss in losses)
-    assert len(warnings) == 1
+    assert Replayed.recorded == len(warnings) == 1
     assert warnings[0].endswith("runs eagerly: operation not permitted when stream is capturing")
+
+
+def test_a_failed_capture_restores_the_stream_and_a_capture_begins_without_garbage(monkeypatch):
+    """CUDA is replaced, because only a GPU can capture."""
+    calls = []
+
+    class Graph:
+        def __init__(self, _, capture_error_mode, **__):
+            calls.append(capture_error_mode)
+
+        def __enter__(self):
+            calls.append("begin")
+
+        def __exit__(self, *_):
+            raise RuntimeError("the capture is invalid")
+
+    @contextmanager
+    def stream(name):
+        try:
+            yield
+        finally:
+            calls.append(f"back to {name}")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: "side")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "main")
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(gc, "collect", lambda: calls.append("collect"))
+    with pytest.raises(RuntimeError, match="invalid"):
+        CudaGraph().record(lambda: torch.zeros(()))
+    assert calls == ["collect", "thread_local", "begin", "back to main"]
 
 
 def test_every_phase_has_a_graph_of_its_own():

@@ -144,7 +144,13 @@ def at(stage, epoch, step=0):
         ("inat2018", None, {"engine.fast_dev_run": "true"}, "off", "no trial with --fast-dev-run"),
         ("imagenet-lt", at("representation", 1), {}, "step", TRIED.describe()),
         ("imagenet-lt", at("representation", 89, 52), {}, "on", "the remaining 400 steps of the rep"),
-        ("imagenet-lt", at("rebalancing", 0), {}, "on", "the representation stage, because it is finished"),
+        (
+            "imagenet-lt",
+            at("rebalancing", 0),
+            {},
+            "on",
+            "the representation stage that it measures is finished",
+        ),
         ("imagenet-lt", at("rebalancing", 9), {}, "off", "the remaining 452 steps with 256 images"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fasticcl.config import Optim
-from fasticcl.engine.optim import build_optimizer, cosine_factor, representation_lr, set_lr
+from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta, representation_lr, set_lr
 
 CIFAR = Optim(
     epochs=200,
@@ -79,3 +79,16 @@ def test_set_lr_reaches_every_parameter_group():
     optimizer = torch.optim.SGD(groups)
     set_lr(optimizer, 0.05)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05]
+
+
+def test_momenta_of_a_cpu_are_restored_into_a_fused_optimizer():
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    saved, restored = (build_optimizer([weight], CIFAR) for weight in weights)
+    restored.param_groups[0]["fused"] = True  # as on a GPU
+    weights[0].grad = torch.full((3,), 2.0)
+    saved.step()
+    load_momenta(restored, saved.state_dict())
+    assert restored.param_groups[0]["fused"] is True
+    buffer = restored.state[weights[1]]["momentum_buffer"]
+    assert torch.equal(buffer, saved.state[weights[0]]["momentum_buffer"])
+    assert buffer.any()

@@ -104,7 +104,8 @@ def test_unexpected_failure_of_a_write_ends_training(begin, tmp_path, monkeypatc
 
 def killed_before_a_write(shards, project, saves):
     """Kill the process between the n-th copy of its state and the write of the copy, two steps later."""
-    copied, killed, taken, save = 0, threading.Event(), RunWriter.save, checkpoint.save_checkpoint
+    copied, written, killed = 0, 0, threading.Event()
+    taken, save = RunWriter.save, checkpoint.save_checkpoint
 
     def copying(self, *arguments):
         nonlocal copied
@@ -112,7 +113,9 @@ def killed_before_a_write(shards, project, saves):
         taken(self, *arguments)
 
     def held(path, *arguments):
-        if path.name == "last.pt" and copied == saves:
+        nonlocal written
+        written += path.name == "last.pt"
+        if path.name == "last.pt" and written == saves:
             assert killed.wait(WAIT)
         save(path, *arguments)
 

@@ -371,6 +371,6 @@ def test_only_a_full_run_compiles_its_evaluations(tiny_shards, monkeypatch):
     for fast_dev_run in (False, True):
         settings = {"data": {"dir": tiny_shards}, "engine": {"fast_dev_run": fast_dev_run}}
         config, machine = resolve("demo", options=settings), Machine(torch.device("cpu"), False, "on")
-        prepared = trainer.PreparedRun(config, open_dataset(config), machine, *[None] * 4)
+        prepared = trainer.PreparedRun(config, open_dataset(config), machine, *[None] * 5)
         prepared.evaluate(SimpleNamespace(network=None))
     assert modes == ["on", "off"]

@@ -261,7 +261,7 @@ def test_mode_for_one_rank_is_refused_on_several(tiny_shards, tmp_path):
     children = start_ranks(tmp_path / "log", 2, call_main, *words)
     assert [child.exit_code() for child in children] == [2, 2]
     assert children[0].printed() == (
-        "error: engine.compile=step supports only one rank. Use --set engine.compile=on.\n"
+        "error: engine.compile=step supports only one rank. Use --set engine.compile=auto.\n"
     )
     assert not (tmp_path / "demo").exists()
 

@@ -51,6 +51,7 @@ H100 = replace(
     | {
         "torch_on_gpu": ProbeResult({"gpus": ["NVIDIA H100 80GB HBM3"]}),
         "dali_decoding_on_gpu": DECODED,
+        "dali_regions_on_gpu": DECODED,
         "jpeg_engine": ProbeResult({"engines": 1, "cores": 7}),
     },
     nvidia=Nvidia(1, "580.65.06", 13, (Gpu("NVIDIA H100 80GB HBM3", 81559),)),

@@ -12,7 +12,7 @@ from fasticcl.system import allocator
 SCRIPT = """
 import ctypes, resource, sys
 from fasticcl.system.allocator import keep_freed_memory
-kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+kept = keep_freed_memory("cpu") if sys.argv[1] == "keep" else None
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]

@@ -71,7 +71,7 @@ def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
             0,
             {"WORLD_SIZE": "2"},
             {"compile": "step"},
-            r"supports only one rank\. Use --set engine\.compile=on",
+            r"supports only one rank\. Use --set engine\.compile=auto",
         ),
     ],
     ids=["no GPU", "too many ranks", "compiled steps on two ranks"],

@@ -4,6 +4,7 @@ from fasticcl.doctor.facts import Facts, Finding
 from fasticcl.doctor.reference_image import color_error
 
 _TOLERANCE = 6  # grey levels. Decoders round differently, but the squares are uniform.
+_WHOLE_IMAGES = "Train with --set data.decode_regions=false, which decodes whole images."
 
 
 def torchvision(facts: Facts) -> Finding | None:
@@ -21,6 +22,14 @@ def dali_on_gpu(facts: Facts) -> Finding | None:
     return _check(facts, "DALI on the GPU", "dali_decoding_on_gpu", ("dali",))
 
 
+def dali_regions_on_gpu(facts: Facts) -> Finding | None:
+    """Check decoding of regions with DALI on the GPU, unless whole images fail, too."""
+    whole = facts.probes.get("dali_decoding_on_gpu")
+    if whole is None or whole.values is None:
+        return None
+    return _check(facts, "regions with DALI on the GPU", "dali_regions_on_gpu", ("dali",))
+
+
 def single_process(facts: Facts) -> Finding | None:
     """Check decoding with torch, torchvision and DALI in one process."""
     return _check(facts, "all in one process", "joint_decoding", ("torch", "torchvision", "dali"))
@@ -36,9 +45,14 @@ def _check(facts: Facts, name: str, probe: str, imports: tuple[str, ...]) -> Fin
         advice = "If no error is listed above, open an issue and include this output."
         if probe == "dali_decoding_on_gpu":
             advice = "Fix the driver and the GPU first. Until then, train with --device cpu."
+        if probe == "dali_regions_on_gpu":
+            advice = _WHOLE_IMAGES
         return Finding(name, "error", f"fails: {result.error}", advice)
     error = color_error(result.values["colors"])
     if error > _TOLERANCE:
         text = f"the colours of the reference image are wrong by {error} of 256 grey levels"
-        return Finding(name, "error", text, "Do not train with this decoder. Reinstall its package.")
+        advice = "Do not train with this decoder. Reinstall its package."
+        if probe == "dali_regions_on_gpu":
+            advice = _WHOLE_IMAGES
+        return Finding(name, "error", text, advice)
     return Finding(name, "ok", f"the colours of the reference image are within {error} of 256 grey levels")

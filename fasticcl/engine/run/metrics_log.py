@@ -131,6 +131,9 @@ def _position(line: str) -> tuple[float, ...]:
     """Return the progress of the run after a line, as in `Checkpoint.position`."""
     try:
         record = json.loads(line)
-        return STAGES.index(record["stage"]), record["epoch"] - 1, record["step"]
+        stage, epoch = STAGES.index(record["stage"]), record["epoch"]
+        if "val/top1" in record:  # the evaluation ends the epoch, and its last step may have a checkpoint
+            return stage, epoch, 0
+        return stage, epoch - 1, record["step"]
     except (ValueError, KeyError, TypeError):
         return (math.inf,)  # truncated by a crash

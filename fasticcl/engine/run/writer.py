@@ -109,6 +109,8 @@ class RunWriter:
 
         Host names, user names and paths are not recorded.
         """
+        if not self.ranks.is_main:
+            return
         environment = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "fasticcl": __version__,

@@ -97,6 +97,7 @@ class WriterThread:
 
     def wait(self, job: Job) -> None:
         """Wait until a submitted function has returned."""
+        self._report()  # in a forked process, the function never returns
         _wait(job.finished)
         self._report()
 
@@ -107,7 +108,7 @@ class WriterThread:
             self._deliver_warnings()
 
     def check(self) -> None:
-        """Raise Cancelled if the process is about to exit. A long function calls this again and again."""
+        """Raise Cancelled if the process is about to exit. Long functions call this repeatedly."""
         if self._cancelled.is_set():
             raise Cancelled
 

@@ -8,7 +8,7 @@ import torch
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import build_optimizer, cosine_factor
+from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.network import Network
@@ -109,4 +109,4 @@ class Rebalancing:
         """Restore the state that `state_dict` returned."""
         self.teacher.load_state_dict(state["teacher"])
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_momenta(self.optimizer, state["optimizer"])

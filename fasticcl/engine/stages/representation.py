@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import build_optimizer, representation_lr
+from fasticcl.engine.optim import build_optimizer, load_momenta, representation_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
@@ -145,4 +145,4 @@ class Representation:
         """Restore the state that `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.bank.load_state_dict(state["centroids"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_momenta(self.optimizer, state["optimizer"])

@@ -46,3 +46,13 @@ def test_rewind_drops_newer_records_and_restores_unwritten_ones(log, tmp_path):
     assert records(tmp_path) == [record(1, 1), record(1, 2), record(1, 2, late=True)]
     log.rewind(None)
     assert records(tmp_path) == []
+
+
+def test_rewind_to_the_last_step_of_an_epoch_drops_its_evaluation(log, tmp_path):
+    log.log(record(1, 3))
+    log.finish_epoch(record(1, 3, **{"val/top1": 50.0}))
+    state = {"network": {}, "optimizer": {}}
+    log.rewind(Checkpoint("representation", 1, 0, "", state))
+    assert records(tmp_path) == [record(1, 3), record(1, 3, **{"val/top1": 50.0})]
+    log.rewind(Checkpoint("representation", 0, 3, "", state))
+    assert records(tmp_path) == [record(1, 3)]

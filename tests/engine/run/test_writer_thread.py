@@ -154,16 +154,19 @@ def test_thread_does_not_keep_a_process_alive(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_forked_process_cannot_submit_and_leaves_the_block_at_once():
+def test_forked_process_can_neither_submit_nor_wait_and_leaves_the_block_at_once():
     allowed, written = threading.Event(), []
     with WriterThread() as thread:
-        thread.submit(lambda: allowed.wait(WAIT))
+        job = thread.submit(lambda: allowed.wait(WAIT))
         thread.submit(lambda: written.append(os.getpid()))
         if not (child := os.fork()):
             refused = False
             try:
+                signal.alarm(WAIT)  # ends the process if it waits forever
                 with pytest.raises(RuntimeError, match="Only its parent can write"):
                     thread.submit(lambda: None)
+                with pytest.raises(RuntimeError, match="Only its parent can write"):
+                    thread.wait(job)
                 thread.__exit__(None, None, None)
                 refused = True
             finally:

@@ -8,9 +8,8 @@ import torch
 
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.method.batch_norm import SyncBatchNorm2d
 from fasticcl.resolve import resolve
-from fasticcl.system.machine import Machine, choose_machine
+from fasticcl.system.machine import choose_machine
 from tests.support import oracle
 
 CLASSES = 5
@@ -144,12 +143,3 @@ def test_mixup_uses_only_mixed_images():
 )
 def test_the_rows_of_table_4_are_switches(switch, names):
     assert set(make_stage(switch).losses(pair())) == names
-
-
-@pytest.mark.parametrize(("gpu", "kind"), [(None, SyncBatchNorm2d), (0, torch.nn.SyncBatchNorm)])
-def test_synchronised_batch_norm_is_that_of_the_device(monkeypatch, gpu, kind):
-    plain = make_stage()
-    monkeypatch.setattr(Machine, "gpu", gpu)
-    network = make_stage("engine.sync_bn=true").network
-    assert sum(isinstance(module, kind) for module in network.modules()) == 7
-    assert network.state_dict().keys() == plain.network.state_dict().keys()
