@@ -30,7 +30,7 @@ def obstacle(data: Data, shards: Shards, gpu: int | None) -> str | None:
         return f"data.image_size is {data.image_size}, more than {_SMALL}"
     needed = 3 * len(shards) * (data.image_size + 2 * data.crop_padding) ** 2
     if needed > cache_budget("device", gpu):
-        return f"the images need {needed / 2**30:.0f} GiB of device memory"
+        return f"the images need {needed / 2**20:,.0f} MiB of device memory"
     return None
 
 

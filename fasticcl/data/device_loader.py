@@ -45,7 +45,7 @@ class DeviceLoader:
         Raises:
             TrainingFailed: too many images, or all images of a class, are unreadable.
         """
-        assert self.images  # decoded first, because unreadable images change the plan
+        _ = self.images  # decoded first, because unreadable images change the plan
         for iteration in count(epoch * self.steps + step):
             packed = pack(self._loader.planned(phase, iteration))
             yield packed if self._loader.options.gpu is None else packed.pinned()

@@ -1,7 +1,8 @@
 """A training step that replays as one CUDA graph, from the choice of the images to the update of the weights.
 
-A step of a small network launches about a thousand kernels that each take a few microseconds, so launching
-them takes longer than running them. A graph is launched at once. Unproven: this has not run on a GPU yet.
+The kernels of a small network are so short that launching them takes longer than running them: for a step of
+ResNet-32, a review estimates 5 to 7 ms on the host and 2 ms on the GPU. A graph is launched at once. Neither
+the estimate nor the graph has been tested on a GPU yet.
 """
 
 import gc

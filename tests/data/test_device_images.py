@@ -106,7 +106,7 @@ def test_packed_values_are_the_choices_of_both_streams_and_lambda():
         ({"crop": "random_resized"}, "data.crop is random_resized, not pad"),
         ({"color_jitter": (0.0, 0.1, 0.0)}, "data.color_jitter is not 0"),
         ({"image_size": 65}, "data.image_size is 65, more than 64"),
-        ({"crop_padding": 10_000}, "the images need 34 GiB of device memory"),
+        ({"crop_padding": 10_000}, "the images need 34,387 MiB of device memory"),
     ],
     ids=str,
 )
