@@ -117,6 +117,28 @@ def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         project=tmp_path_factory.mktemp("runs"),
         epochs=6,
         device="cpu",
+        report=False,
         set=settings,
     )
     return report.run
+
+
+# Files that take longest. The others follow in the order of their names.
+LONG_FILES = (
+    "engine/test_training_ranks.py",
+    "engine/test_trainer.py",
+    "system/test_launch.py",
+    "engine/test_killed_runs.py",
+    "benchmarks/test_first_light.py",
+    "test_readme.py",
+    "benchmarks/test_gpu_script.py",
+    "convert/layouts/test_inat2018.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, so that no worker waits for another one at the end."""
+    tests = Path(__file__).parent
+    order = {tests / name: place for place, name in enumerate(LONG_FILES)}
+    assert all(path.exists() for path in order)
+    items.sort(key=lambda item: order.get(item.path, len(order)))

@@ -9,7 +9,6 @@ import sys
 import tomllib
 
 import numpy as np
-import pytest
 
 import fasticcl
 from tests.support.images import encode, noise
@@ -90,8 +89,7 @@ def test_python_function_gives_the_same_accuracies(fasticcl_command, digit_shard
     assert {name: json.loads(text)[name] for name in report.rows} == report.rows
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_saves_the_run_and_prints_how_to_continue(digit_shards, tmp_path, signum, code):
+def test_ctrl_c_saves_the_run_and_prints_how_to_continue(digit_shards, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -109,11 +107,11 @@ def test_signal_saves_the_run_and_prints_how_to_continue(digit_shards, tmp_path,
     ) as process:
         for line in process.stdout:
             if "epoch  2/40" in line:
-                process.send_signal(signum)
+                process.send_signal(signal.SIGINT)
                 break
         process.stdout.read()
         errors = process.stderr.read()
-    assert process.returncode == code
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.rstrip().endswith("fasticcl train demo --name iccl-1 --resume")
     assert (tmp_path / "runs/demo/iccl-1/last.pt").exists()
