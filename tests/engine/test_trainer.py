@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +26,7 @@ from tests.support.images import encode, noise, photographs
 from tests.support.small_runs import (
     FILES,
     IMAGES,
+    SHORTEST,
     SMALL,
     TINY,
     metrics,
@@ -37,15 +37,6 @@ from tests.support.small_runs import (
 )
 
 STEPS = IMAGES // 40
-
-
-@pytest.fixture
-def train_few(tiny_shards, tmp_path):
-    """Train a few steps, where the number of steps does not matter."""
-    return partial(train_tiny, tiny_shards, tmp_path)
-
-
-SHORTEST = {"epochs": 1, "set": {"rebalance.epochs": 0}}
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train_few):
