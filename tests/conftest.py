@@ -3,6 +3,7 @@
 Fixtures import the packages of the conversion, so that tests/gpu is collected on a machine without them.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -142,3 +143,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {tests / name: place for place, name in enumerate(LONG_FILES)}
     assert all(path.exists() for path in order)
     items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all imported objects from garbage collections, of which `Loader` starts one in every run."""
+    gc.collect()
+    gc.freeze()
