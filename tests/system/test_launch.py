@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher import api
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import fasticcl
@@ -216,13 +217,28 @@ def test_slurm_script_requeues_itself_and_gives_the_same_bits(tiny_shards, unint
     assert differences(tmp_path / "runs/demo/run", uninterrupted) == []
 
 
+def launch_forked_ranks(count, arguments):
+    """Call `launch_ranks`, but fork the ranks, which saves the imports."""
+
+    def forked(config, program):
+        def start(*words):
+            assert (program, *words[:2]) == (sys.executable, "-m", "fasticcl")
+            config.start_method = "fork"
+            return elastic_launch(config, call_main)(*words[2:])
+
+        return start
+
+    api.elastic_launch = forked
+    launch_ranks(count, arguments)
+
+
 def test_bad_input_with_nproc_gives_one_sentence_and_exit_code_2(tmp_path):
-    command = [sys.executable, "-m", "fasticcl", "train", "demo", "--nproc", "2", "--batch-size", "33"]
+    arguments = ["train", "demo", "--nproc", "2", "--batch-size", "33"]
     options = ["--data", str(tmp_path / "shards"), "--project", str(tmp_path / "runs"), "--device", "cpu"]
-    with popen([*command, *options]) as process:
-        printed = process.stdout.read()
-    assert process.returncode == 2
-    assert printed == ("error: A global batch of 33 cannot be divided among 2 ranks. Use --batch-size 32.\n")
+    child = Child(tmp_path / "log", launch_forked_ranks, 2, [*arguments, *options])
+    assert child.exit_code() == 2
+    sentence = "error: A global batch of 33 cannot be divided among 2 ranks. Use --batch-size 32.\n"
+    assert child.printed() == sentence
     assert not (tmp_path / "runs").exists()
 
 
