@@ -1,14 +1,19 @@
-"""Training steps per wait policy of the OpenMP threads, alone and beside busy processes.
+"""Training steps per wait policy of the OpenMP threads, alone and beside other work.
 
-    python benchmarks/threads.py [--only NAME ...] [--beside 0 2] [--repeats 5] [--seconds 4] [--json FILE]
+    python benchmarks/threads.py [--only NAME ...] [--beside LOAD ...] [--repeats 5] [--json FILE]
+
+    nothing      the training has the machine for itself
+    2 loops      beside two Python processes that never wait
+    2 trainings  beside two more trainings with the same policy
 
 The step is that of the engine (ResNet-32, 128 pairs of 32×32, 100 classes, settings of CIFAR100-LT) on
-synthetic batches. Each policy has a process of its own, because libgomp reads its environment variables
-once. The processes measure in turns and sleep in between. A busy process is a Python loop.
+synthetic batches. Each policy has processes of its own, because libgomp reads its environment variables
+once. The policies are measured in turns, and the other processes sleep in between.
 """
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -21,17 +26,20 @@ from _runs import alternating, busy_cores, format_spread, hardware, summarize, w
 
 # Without OMP_WAIT_POLICY, libgomp spins 300,000 times before a thread sleeps, with PASSIVE not at all.
 POLICIES: dict[str, dict[str, str]] = {
-    "default of libgomp": {"OMP_WAIT_POLICY": ""},
-    "passive": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"},
+    "default of libgomp": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""},
     **{
         f"passive, {count:,} spins": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(count)}
-        for count in (300, 1000, 3000, 10_000, 30_000)
+        for count in (0, 1000, 3000, 10_000, 30_000)
     },
 }
-BUSY = "while True: pass"
+LOADS = ("nothing", "2 loops", "2 trainings")
+OTHERS = 2
+LOOP = "while True: pass"
 WARMUP = 3  # steps
 SETTLE_SECONDS = 0.5
-LOAD_SECONDS = 0.5  # before each run, the load by other processes is measured for this time
+LOAD_SECONDS = 0.5  # before each round, the load by other processes is measured for this time
+
+Worker = subprocess.Popen[str]
 
 
 def main() -> None:
@@ -39,17 +47,21 @@ def main() -> None:
     if options.serve:
         _serve(options.seconds)
         return
+    trainings = 1 + OTHERS * ("2 trainings" in options.beside)
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(_worker(name, options.seconds)) for name in options.only}
+        workers = {
+            name: [stack.enter_context(_worker(name, options.seconds)) for _ in range(trainings)]
+            for name in options.only
+        }
         beside = {}
-        for count in options.beside:
-            beside[str(count)] = _interleave(workers, count, options.repeats)
-            _show(count, beside[str(count)])
+        for load in options.beside:
+            beside[load] = _interleave(workers, load, options.repeats)
+            _show(load, beside[load])
     result = {
         "benchmark": "threads",
         "policies": {name: POLICIES[name] for name in options.only},
         "seconds": options.seconds,
-        "images_per_second_beside_busy_processes": beside,
+        "images_per_second_beside": beside,
         "machine": hardware(),
     }
     write_result(result, options.json)
@@ -58,7 +70,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Training steps per wait policy of the OpenMP threads.")
     parser.add_argument("--only", nargs="+", choices=POLICIES, default=list(POLICIES), help="default: all")
-    parser.add_argument("--beside", nargs="+", type=int, default=[0, 2], help="numbers of busy processes")
+    parser.add_argument("--beside", nargs="+", choices=LOADS, default=list(LOADS), help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each policy (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=4, help="length of a run (default %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the result")
@@ -67,11 +79,9 @@ def _parse() -> argparse.Namespace:
 
 
 @contextmanager
-def _worker(name: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Start a process with a policy. It measures once for each line of its standard input."""
+def _worker(name: str, seconds: float) -> Iterator[Worker]:
+    """Start a training with a policy. It measures once for each line of its standard input."""
     environment = {key: value for key, value in (os.environ | POLICIES[name]).items() if value}
-    if not POLICIES[name].get("GOMP_SPINCOUNT"):
-        environment.pop("GOMP_SPINCOUNT", None)
     command = [sys.executable, __file__, "--serve", "--seconds", str(seconds)]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -85,24 +95,22 @@ def _worker(name: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _interleave(
-    workers: Mapping[str, subprocess.Popen[str]], beside: int, repeats: int
-) -> dict[str, dict[str, Any]]:
+def _interleave(workers: Mapping[str, list[Worker]], load: str, repeats: int) -> dict[str, dict[str, Any]]:
     rates: dict[str, list[float]] = {name: [] for name in workers}
     busy: list[float] = []
     for repeat in range(repeats):
         busy.append(busy_cores(LOAD_SECONDS))
-        with _busy_processes(beside):
+        with _loops(OTHERS if load == "2 loops" else 0):
             for name in alternating(list(workers), repeat):
                 time.sleep(SETTLE_SECONDS)
-                rates[name].append(_measure(workers[name]))
+                rates[name].append(_measure(workers[name] if load == "2 trainings" else workers[name][:1]))
     before = {"busy_cores_before": summarize(busy)}
     return {name: summarize(values) for name, values in rates.items()} | before
 
 
 @contextmanager
-def _busy_processes(count: int) -> Iterator[None]:
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+def _loops(count: int) -> Iterator[None]:
+    processes = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
     try:
         yield
     finally:
@@ -111,12 +119,13 @@ def _busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def _measure(worker: subprocess.Popen[str]) -> float:
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write("measure\n")
-    worker.stdin.flush()
-    return float(worker.stdout.readline())
+def _measure(trainings: list[Worker]) -> float:
+    """Return the mean images per second of trainings that run at the same time."""
+    for each in trainings:
+        assert each.stdin is not None
+        each.stdin.write("measure\n")
+        each.stdin.flush()
+    return statistics.mean(float(each.stdout.readline()) for each in trainings if each.stdout)
 
 
 def _serve(seconds: float) -> None:
@@ -137,8 +146,8 @@ def _serve(seconds: float) -> None:
         print(2 * size * steps / (time.perf_counter() - start), flush=True)
 
 
-def _show(beside: int, rates: Mapping[str, Mapping[str, Any]]) -> None:
-    print(f"beside {beside} busy processes, images/s")
+def _show(load: str, rates: Mapping[str, Mapping[str, Any]]) -> None:
+    print(f"beside {load}, images/s")
     for name, rate in rates.items():
         print(f"    {name:28} {format_spread(rate, 1)}", flush=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fasticcl.system.wait_policy import describe_wait_policy
 from fasticcl.version import package_version
 
 PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda120", "numpy")
@@ -21,11 +22,13 @@ _TIMEOUT = 10  # seconds for nvidia-smi
 
 
 def hardware() -> dict[str, Any]:
-    """Return the CPU model, usable cores, load, first GPU (if any), package versions and date."""
+    """Return the CPU model, usable cores, load, wait policy of OpenMP, first GPU (if any), package versions
+    and date."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
+        "openmp_wait_policy": describe_wait_policy(),
         **gpu(),
         "python": platform.python_version(),
         **{package: version for package in PACKAGES if (version := package_version(package))},

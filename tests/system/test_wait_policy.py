@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from fasticcl.system.wait_policy import let_idle_threads_sleep
+from fasticcl.doctor.host import read_limits
+from fasticcl.system.wait_policy import describe_wait_policy, let_idle_threads_sleep
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -46,7 +47,30 @@ def test_the_policy_of_the_user_is_kept():
 
 
 @pytest.mark.parametrize("chosen", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}], ids=str)
-def test_a_chosen_variable_leaves_both_unchanged(chosen):
+def test_a_chosen_variable_leaves_both_unchanged(chosen, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
     environment = dict(chosen)
     let_idle_threads_sleep(environment)
     assert environment == chosen
+
+
+@pytest.mark.parametrize(
+    ("environment", "described"),
+    [
+        ({}, "default"),
+        ({"OMP_WAIT_POLICY": "active"}, "ACTIVE"),
+        ({"GOMP_SPINCOUNT": "5"}, "default, 5 spins"),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5"}, "PASSIVE, 5 spins"),
+    ],
+    ids=str,
+)
+def test_description_of_the_policy(environment, described):
+    assert describe_wait_policy(environment) == described
+
+
+def test_doctor_recognises_the_policy(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    assert not read_limits().idle_threads_sleep
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert read_limits().idle_threads_sleep
