@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from fasticcl.bench.sizes import Sizes
@@ -100,7 +101,7 @@ def interleaved_throughput(
     repeats: int,
     seconds: float,
     warmup: Mapping[str, int],
-    min_batches: int = 1,
+    min_batches: Mapping[str, int] = MappingProxyType({}),
     synchronize: Synchronize = no_queue,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -116,7 +117,7 @@ def interleaved_throughput(
                 tasks[name],
                 seconds=seconds,
                 warmup=warmup[name],
-                min_batches=min_batches,
+                min_batches=min_batches.get(name, 1),
                 synchronize=synchronize,
                 clock=clock,
             )
@@ -138,7 +139,7 @@ class Timing:
         tasks: Mapping[str, Task],
         warmup: Mapping[str, int],
         synchronize: Synchronize = no_queue,
-        min_batches: int = 1,
+        min_batches: Mapping[str, int] = MappingProxyType({}),
     ) -> dict[str, Measurement]:
         """Measure tasks in interleaved runs."""
         times = "once" if self.repeats == 1 else f"{self.repeats} times"

@@ -19,7 +19,7 @@ from fasticcl.system.machine import MODES
 BENCHMARKS = ("plan", "loader", "step", "train", "convert", "all")
 QUIET = 0.5  # load average above which other work disturbs the measurement
 _CPU_SECONDS, _GPU_SECONDS = 1.5, 3.0
-_MIN_BATCHES = 3  # a large batch takes a CPU about a second
+_MIN_LOADER_BATCHES = 3  # a large batch takes a CPU more than a second
 _TASKS = {
     "loader": training.loader_task,
     "step": training.step_task,
@@ -61,10 +61,8 @@ def benchmark(
             result = _conversion(folder, data, workers, images, timing)
         else:
             show_status("opening shards" if data or options.get("config") else "generating images")
-            if what in ("plan", "step"):
-                images = images or 1  # no image is decoded, so the minimum of one batch is enough
             options |= {"data": data, "workers": workers, "images": images}
-            workload = open_workload(folder, dataset, training_only=what in ("step", "train"), **options)
+            workload = open_workload(folder, dataset, decoded=what not in ("plan", "step"), **options)
             if what not in ("plan", "loader"):
                 workload = workload.in_training_mode(show_status)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
@@ -137,7 +135,8 @@ def measure_phase(
         queue = training.loader_warmup(workload.config) if name in ("loader", "train") else 0
         warmup[label] = max(queue, 0 if name == "loader" else training.STEP_WARMUP)
         sizes[label] = workload.sizes(phase, network=name != "loader")
-    measured = timing(tasks, warmup, workload.machine.synchronize, min_batches=_MIN_BATCHES)
+    min_batches = {f"loader {phase}": _MIN_LOADER_BATCHES}
+    measured = timing(tasks, warmup, workload.machine.synchronize, min_batches)
     return {label: replace(rate, sizes=sizes[label]) for label, rate in measured.items()}
 
 

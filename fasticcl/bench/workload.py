@@ -183,7 +183,7 @@ def open_workload(
     config: Path | None = None,
     images: int | None = None,
     assignments: Sequence[str] = (),
-    training_only: bool = False,
+    decoded: bool = True,
     **settings: Any,
 ) -> Workload:
     """Resolve the options into a workload and generate images if there are no shards.
@@ -195,7 +195,7 @@ def open_workload(
         config: TOML file with any part of the configuration, such as the ``config.toml`` of a run.
         images: number of synthetic images.
         assignments: ``section.key=value`` settings.
-        training_only: True if only the `reduced` workload is used. Its batch needs fewer synthetic images.
+        decoded: False if no image is decoded. Synthetic images are then generated faster.
         settings: ``batch_size``, ``encoder``, ``image_size``, ``device`` and ``workers``. None: from the
             configuration.
 
@@ -217,8 +217,7 @@ def open_workload(
     chosen = {*keys, *(text.partition("=")[0].strip() for text in assignments)}
     is_own = config is not None or "optim.batch_size" in chosen
     reduced = None if is_own else _reduced_batch_size(resolved, machine)
-    batch_size = (training_only and reduced) or resolved.optim.batch_size
-    generated = _generate(resolved, images, batch_size, folder / "shards", machine) if synthetic else None
+    generated = _generate(resolved, images, decoded, folder / "shards", machine) if synthetic else None
     opened = open_dataset(resolved, machine.gpu)
     classes = _CLASSES.get(resolved.data.dataset, _OTHER_CLASSES) if synthetic else opened.num_classes
     return Workload(resolved, opened, classes, machine, generated, reduced_batch_size=reduced)
@@ -244,7 +243,7 @@ def _reduced_batch_size(config: Config, machine: Machine) -> int | None:
 
 
 def _generate(
-    config: Config, images: int | None, batch_size: int, folder: Path, machine: Machine
+    config: Config, images: int | None, decoded: bool, folder: Path, machine: Machine
 ) -> SyntheticImages:
     """Write images like those of the preset: photographs, or small squares if its crop pads them.
 
@@ -255,12 +254,13 @@ def _generate(
     count = images or (256 if machine.gpu is None else 2048)
     classes = min(_SYNTHETIC_CLASSES, _CLASSES.get(config.data.dataset, _OTHER_CLASSES))
     generated = generate_images(
-        max(count, batch_size),
+        max(count, config.optim.batch_size),
         classes,
         config.engine.workers or available_cores(),
         width=width,
         height=height,
         png=square,
+        distinct=decoded,
     )
     write_shards(generated, folder)
     return generated

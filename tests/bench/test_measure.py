@@ -60,8 +60,9 @@ def test_a_run_ends_with_the_first_batch_after_its_duration():
 @pytest.mark.parametrize(("seconds", "batches"), [(0.1, 3), (5, 7)])
 def test_a_run_has_a_minimum_number_of_batches(seconds, batches):
     clock = FakeClock()
+    tasks = {"a": task_of(clock, [0.75])}
     interleaved_throughput(
-        {"a": task_of(clock, [0.75])}, repeats=2, seconds=seconds, warmup={"a": 1}, min_batches=3, clock=clock
+        tasks, repeats=2, seconds=seconds, warmup={"a": 1}, min_batches={"a": 3}, clock=clock
     )
     assert clock.now == 2 * 0.75 * (1 + batches)
 

@@ -3,11 +3,9 @@
 import json
 from dataclasses import replace
 
-import pytest
 import torch
 
 import fasticcl
-from fasticcl.bench.synthetic_images import generate_images
 from fasticcl.bench.workload import _reduced_batch_size, open_workload
 
 
@@ -51,18 +49,14 @@ def test_only_the_batch_size_of_large_images_is_reduced_and_only_on_a_cpu(photo_
     assert _reduced_batch_size(workload.config, gpu) is None
 
 
-@pytest.mark.parametrize(("training_only", "count"), [(False, 32), (True, 4)])
-def test_there_are_enough_images_for_the_measured_batch(tmp_path, monkeypatch, training_only, count):
-    counts = []
-
-    def generate(count, *_, **__):
-        counts.append(count)
-        return generate_images(20, 2, 1, width=8, height=8)
-
-    monkeypatch.setattr("fasticcl.bench.workload.generate_images", generate)
-    monkeypatch.setattr("fasticcl.bench.workload._LARGE", 8)
-    open_workload(tmp_path, "demo", images=1, training_only=training_only, device="cpu")
-    assert counts == [count]
+def test_there_are_enough_images_for_a_batch_and_as_many_that_differ_as_are_decoded(tmp_path):
+    options = {"images": 20, "batch_size": 30, "device": "cpu", "workers": 1}
+    images = [
+        open_workload(tmp_path / str(decoded), "demo", decoded=decoded, **options).generated.contents
+        for decoded in (True, False)
+    ]
+    assert len(images[0]) == len(images[1]) >= 30
+    assert [len({*contents}) for contents in images] == [len(images[0]), 1]
 
 
 def test_bfloat16_is_compared_on_a_cpu_that_does_not_use_it_yet(photo_shards, tmp_path, monkeypatch):
