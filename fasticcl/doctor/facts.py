@@ -65,6 +65,8 @@ class Limits:
     """Resources available to this process. Sizes are in bytes."""
 
     cpu: str
+    bfloat16: tuple[str, ...]
+    """bfloat16 instruction sets of the CPU, as the kernel calls them."""
     cores: int
     """Cores in the CPU affinity mask."""
     cpu_quota: float | None

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 from fasticcl.doctor.facts import Limits, Software
-from fasticcl.system.hardware import cpu_model
+from fasticcl.system.hardware import bfloat16_instructions, cpu_model
 from fasticcl.system.resources import cpu_quota, memory_limit
 from fasticcl.system.wait_policy import describe_wait_policy
 from fasticcl.version import __version__
@@ -60,6 +60,7 @@ def read_limits() -> Limits:
     _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Limits(
         cpu=cpu_model(),
+        bfloat16=bfloat16_instructions(),
         cores=cores,
         cpu_quota=cpu_quota(),
         torch_threads=int(omp_threads) if omp_threads.isdigit() else cores,
