@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fasticcl  # before torch, because it sets the wait policy of OpenMP threads
+
+# isort: split
 import pytest
 import torch
 
-import fasticcl
 from fasticcl.cli.main import main
 
 # The test networks are too small to benefit from a second thread.
