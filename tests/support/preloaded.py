@@ -7,10 +7,10 @@ import gc
 import importlib
 
 for name in (
-    "torch._dynamo",  # imported by the first step of an optimizer
-    "fasticcl.cli.main",
+    "fasticcl.cli.main",  # before torch, because the package sets the wait policy of OpenMP threads
     "fasticcl.engine.trainer",
     "tests.support.small_runs",
+    "torch._dynamo",  # imported by the first step of an optimizer
 ):
     importlib.import_module(name)
 gc.freeze()
