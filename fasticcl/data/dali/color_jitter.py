@@ -3,9 +3,9 @@
 torchvision draws a new order for every image. The three commute except for the clipping at black and white.
 Like Pillow, every step truncates to 8 bits. DALI rounds, which is why one half is subtracted.
 
-On a CPU, DALI's casts and linear transformations to 8 bits round value by value, and took longer than decoding
-the image. Its brightness and contrast of 8-bit images are table lookups, which cost a twentieth. On a CPU, the
-contrast therefore takes its centre as an argument, and NumPy computes the saturation.
+On a CPU, DALI's casts and linear transformations to 8 bits round value by value and took longer than
+decoding the image. Its brightness and contrast of 8-bit images are table lookups, which cost a twentieth. On
+a CPU, the contrast therefore takes its centre as an argument, and NumPy computes the saturation.
 """
 
 from typing import Any
