@@ -31,6 +31,13 @@ def require(*packages: str) -> None:
         pytest.importorskip(package)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast_garbage_collections() -> None:
+    """Exclude all existing objects from garbage collections, of which `Loader` starts one in every run."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def convert() -> Callable[..., Any]:
     """The conversion of a source into shards."""
@@ -145,9 +152,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {tests / name: place for place, name in enumerate(LONG_FILES)}
     assert all(path.exists() for path in order)
     items.sort(key=lambda item: order.get(item.path, len(order)))
-
-
-def pytest_collection_finish() -> None:
-    """Exclude all imported objects from garbage collections, of which `Loader` starts one in every run."""
-    gc.collect()
-    gc.freeze()
