@@ -38,6 +38,10 @@ def fast_garbage_collections() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # extension modules complain at exit about objects that are never collected
+
+
 @pytest.fixture(scope="session")
 def convert() -> Callable[..., Any]:
     """The conversion of a source into shards."""
