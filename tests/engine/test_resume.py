@@ -302,7 +302,7 @@ def test_resuming_a_finished_run_prints_a_message_and_changes_nothing(undisturbe
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     output = ConsoleOutput()
     report = resume(tmp_path, console=output.console)
-    assert report.rows == fasticcl.evaluate(folder).rows
+    assert report == fasticcl.evaluate(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert output.file.getvalue() == f"run      {folder} is already finished\n"
 
