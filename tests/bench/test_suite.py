@@ -72,6 +72,12 @@ def test_only_steps_and_the_loader_compared_with_them_have_small_batches_on_a_cp
     )
 
 
+@pytest.mark.parametrize(("what", "is_decoded"), [("plan", False), ("loader", True)])
+def test_synthetic_images_are_described_only_where_they_are_decoded(tiny, what, is_decoded):
+    notes = fasticcl.benchmark(what, "demo", **tiny).notes
+    assert any(note.startswith("images: ") for note in notes) == is_decoded
+
+
 def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
