@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from fasticcl.doctor.facts import Finding
 
 
+_SECONDS = Option(
+    "Shortest run in seconds, after its warm-up. A run of the loader has at least three batches. "
+    "None: 1.5, or 3 on a GPU.",
+    min=0.01,
+)
+
+
 @documented
 def benchmark(
     what: Annotated[str, "Name of the benchmark: plan, loader, step, train, convert or all."],
@@ -36,7 +43,10 @@ def benchmark(
         str | Path | None,
         Option("Folder of shards, or of images for convert. None: synthetic images.", metavar="DIR"),
     ] = None,
-    images: Annotated[int | None, Option("Number of synthetic images.", min=20)] = None,
+    images: Annotated[
+        int | None,
+        Option("Number of synthetic images, at least one batch. None: 256, or 2,048 on a GPU.", min=20),
+    ] = None,
     batch_size: Annotated[int | None, Option(setting="optim.batch_size", min=1)] = None,
     image_size: Annotated[int | None, Option(setting="data.image_size", min=1)] = None,
     encoder: Annotated[str | None, Option(setting="method.encoder", metavar="NAME")] = None,
@@ -47,10 +57,7 @@ def benchmark(
     device: DeviceName = None,
     workers: WorkerThreads = None,
     repeats: Annotated[int, Option("Number of runs of each measurement.", min=1)] = 5,
-    seconds: Annotated[
-        float | None,
-        Option("Length of a run in seconds, after its warm-up. None: 1.5, or 3 on a GPU.", min=0.01),
-    ] = None,
+    seconds: Annotated[float | None, _SECONDS] = None,
     config: ConfigFile = None,
     set: Settings = (),
     console: Progress = None,

@@ -9,6 +9,7 @@ from fasticcl.system.resources import decoding_threads
 Bottleneck = Literal["loader", "step", "both"]
 _CONTENTION = 0.85  # below this share of the slower part, loader and step compete for a resource
 _EQUAL = 0.95  # a loader with at least this share of the step's rate counts as equally fast
+_WORTH_BFLOAT16 = 1.05  # above this multiple of the step's rate, bfloat16 is recommended
 _SHORT_SIDE = 256
 _WORTH_SHRINKING = 1.2  # above this multiple of the short side, smaller stored images save decoding time
 
@@ -31,6 +32,8 @@ class Situation:
     bfloat16: bool
     batch_size: int
     hw_decoder_load: float
+    bfloat16_step: float | None = None
+    """Rate of the step in bfloat16 on a CPU with instructions for it. None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ def _loader(situation: Situation) -> str:
 
 def _step(situation: Situation) -> str:
     if not situation.gpu:
-        return "Use a GPU, a smaller --encoder or a smaller --image-size"
+        remedy = "Use a GPU, a smaller --encoder or a smaller --image-size"
+        rate = situation.bfloat16_step
+        if rate is None or rate < _WORTH_BFLOAT16 * situation.step:
+            return remedy
+        gain = f"step alone {format_figure(rate)} images/s"
+        return f"Train in bfloat16 with --set engine.precision=bfloat16 ({gain}). {remedy}"
     changes = []
     if not situation.compiled:
         changes.append("compile it with --set engine.compile=on")

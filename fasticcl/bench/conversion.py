@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fasticcl.bench.measure import Task, Timing
 from fasticcl.bench.result import Result
+from fasticcl.bench.sizes import Sizes
 from fasticcl.bench.synthetic_images import generate_images, write_files
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.layouts import registry
@@ -55,8 +57,10 @@ def measure_conversion(
         f"convert {mode}": conversion_task(source, shrink, threads, scratch / "converted")
         for mode, shrink in _MODES.items()
     }
-    measured = timing(tasks, dict.fromkeys(tasks, _WARMUP))
-    facts = {"made": bool(notes), "count": sum(map(len, source.splits.values()))}
+    sizes = Sizes(sum(map(len, source.splits.values())))
+    rates = timing(tasks, dict.fromkeys(tasks, _WARMUP))
+    measured = {name: replace(rate, sizes=sizes) for name, rate in rates.items()}
+    facts = {"made": bool(notes), "count": sizes.batch_size}
     return Result({"workers": threads}, facts, measured, notes=notes)
 
 

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
+
+from fasticcl.bench.sizes import Sizes
 
 Task = Callable[[], Iterator[int]]
 """Starts a task and yields the number of images in each batch. Closing the iterator ends the task."""
@@ -27,6 +30,8 @@ class Measurement:
 
     runs: tuple[float, ...]
     unit: str
+    sizes: Sizes | None = None
+    """Sizes of the measured batches, or None if they are given elsewhere."""
 
     @property
     def median(self) -> float:
@@ -44,11 +49,12 @@ class Measurement:
         return max(self.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return unit, median, minimum, maximum and all runs, rounded to six digits for JSON."""
+        """Return unit, median, minimum, maximum and all runs, rounded to six digits, and the sizes."""
         runs = tuple(float(f"{run:.6g}") for run in self.runs)
         rounded = Measurement(runs, self.unit)
         spread = {"median": rounded.median, "min": rounded.min, "max": rounded.max}
-        return {"unit": self.unit, **spread, "runs": [*runs]}
+        sizes = {} if self.sizes is None else {"sizes": self.sizes.to_dict()}
+        return {"unit": self.unit, **spread, "runs": [*runs], **sizes}
 
 
 def format_figure(value: float) -> str:
@@ -61,6 +67,7 @@ def throughput(
     *,
     seconds: float,
     warmup: int,
+    min_batches: int = 1,
     synchronize: Synchronize = no_queue,
     clock: Clock = time.perf_counter,
 ) -> float:
@@ -68,9 +75,10 @@ def throughput(
 
     Args:
         task: the task to time.
-        seconds: the run ends with the first batch after this time.
+        seconds: the run ends with the first batch after this time, if it has ``min_batches``.
         warmup: batches before the clock starts. A task with a prefetch queue needs more than the queue
             holds, because batches prepared earlier must not count.
+        min_batches: smallest number of batches in the run.
         synchronize: called before the clock starts and before it is read for the last time, not in between.
         clock: returns the time in seconds.
     """
@@ -79,9 +87,9 @@ def throughput(
         pass
     synchronize()
     start, images = clock(), 0
-    for count in batches:
+    for number, count in enumerate(batches, 1):
         images += count
-        if clock() - start >= seconds:
+        if number >= min_batches and clock() - start >= seconds:
             break
     synchronize()
     return images / (clock() - start)
@@ -93,6 +101,7 @@ def interleaved_throughput(
     repeats: int,
     seconds: float,
     warmup: Mapping[str, int],
+    min_batches: Mapping[str, int] = MappingProxyType({}),
     synchronize: Synchronize = no_queue,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Measurement]:
@@ -105,7 +114,12 @@ def interleaved_throughput(
     for repeat in range(repeats):
         for name in list(tasks)[:: -1 if repeat % 2 else 1]:
             rate = throughput(
-                tasks[name], seconds=seconds, warmup=warmup[name], synchronize=synchronize, clock=clock
+                tasks[name],
+                seconds=seconds,
+                warmup=warmup[name],
+                min_batches=min_batches.get(name, 1),
+                synchronize=synchronize,
+                clock=clock,
             )
             runs[name].append(rate)
     return {name: Measurement(tuple(rates), "images/s") for name, rates in runs.items()}
@@ -121,12 +135,22 @@ class Timing:
     """Called with a description of what is being measured."""
 
     def __call__(
-        self, tasks: Mapping[str, Task], warmup: Mapping[str, int], synchronize: Synchronize = no_queue
+        self,
+        tasks: Mapping[str, Task],
+        warmup: Mapping[str, int],
+        synchronize: Synchronize = no_queue,
+        min_batches: Mapping[str, int] = MappingProxyType({}),
     ) -> dict[str, Measurement]:
         """Measure tasks in interleaved runs."""
-        self.show_status(f"measuring {', '.join(tasks)}: {self.repeats} times {self.seconds:g} s each")
+        times = "once" if self.repeats == 1 else f"{self.repeats} times"
+        self.show_status(f"measuring {', '.join(tasks)}: {times} {self.seconds:g} s each")
         return interleaved_throughput(
-            tasks, repeats=self.repeats, seconds=self.seconds, warmup=warmup, synchronize=synchronize
+            tasks,
+            repeats=self.repeats,
+            seconds=self.seconds,
+            warmup=warmup,
+            min_batches=min_batches,
+            synchronize=synchronize,
         )
 
 

@@ -9,8 +9,11 @@ from rich.table import Table
 from fasticcl.bench.measure import Measurement, format_figure
 from fasticcl.version import __version__
 
-FORMAT = 1
-"""Version of the JSON format."""
+FORMAT = 2
+"""Version of the JSON format. Since version 2, every figure has its sizes, and the settings are those of the
+run of which it measures a part."""
+_SPREAD = ("median", "min", "max")
+_FIGURES = len(_SPREAD)
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Result:
     """Figures from one call of ``fasticcl bench``, with the settings and the hardware that they depend on."""
 
     settings: Mapping[str, Any]
+    """Settings of the run. If a figure was measured with a smaller batch, its own sizes say so."""
     images: Mapping[str, Any]
     measured: Mapping[str, Measurement]
     """Throughput by benchmark and phase, for example ``loader interpolative``."""
@@ -57,8 +61,8 @@ class Result:
 def tables(result: Result) -> Iterator[Table]:
     """Yield a table of the throughput and, if they were measured, a table of the parts of a step."""
     for title, header, rows in _contents(result):
-        table = Table(header[0], title=title, title_justify="left")
-        for column in header[1:]:
+        table = Table(*header[:-_FIGURES], title=title, title_justify="left")
+        for column in header[-_FIGURES:]:
             table.add_column(column, justify="right")
         for row in rows:
             table.add_row(*row)
@@ -76,7 +80,8 @@ def markdown(result: Result) -> str:
         facts = (f"{name.replace('_', ' ')} {value}" for name, value in values.items())
         lines.append(f"- {title}: {', '.join(facts)}")
     for title, header, rows in _contents(result):
-        lines += ["", f"**{title}**", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+        lines += ["", f"**{title}**", "", _line(header)]
+        lines.append(_line([*["---"] * (len(header) - _FIGURES), *["---:"] * _FIGURES]))
         lines += [_line(row) for row in rows]
     if result.advice:
         lines += ["", result.advice]
@@ -86,17 +91,27 @@ def markdown(result: Result) -> str:
 
 
 def _contents(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Yield title, header and rows of each table."""
-    for figures, runs in ((result.measured, "runs"), (result.parts, "steps")):
-        if figures:
-            count = max(len(measurement.runs) for measurement in figures.values())
-            unit = next(iter(figures.values())).unit
-            rows = [_row(name, measurement) for name, measurement in figures.items()]
-            yield f"{unit}, {count} {runs}", ["", "median", "min", "max"], rows
+    """Yield title, header and rows of each table. Parts of a step have the same sizes, shown in the title."""
+    if result.measured:
+        rows = [[name, _sizes(each), *_figures(each)] for name, each in result.measured.items()]
+        yield _title(result.measured, "run"), ["", "sizes", *_SPREAD], rows
+    if result.parts:
+        sizes = _sizes(next(iter(result.parts.values())))
+        title = ", ".join(filter(None, (_title(result.parts, "step"), sizes)))
+        yield title, ["", *_SPREAD], [[name, *_figures(each)] for name, each in result.parts.items()]
 
 
-def _row(name: str, measurement: Measurement) -> list[str]:
-    return [name, *map(format_figure, (measurement.median, measurement.min, measurement.max))]
+def _title(figures: Mapping[str, Measurement], kind: str) -> str:
+    count = max(len(measurement.runs) for measurement in figures.values())
+    return f"{next(iter(figures.values())).unit}, {count} {kind}{'' if count == 1 else 's'}"
+
+
+def _sizes(measurement: Measurement) -> str:
+    return "" if measurement.sizes is None else measurement.sizes.describe()
+
+
+def _figures(measurement: Measurement) -> list[str]:
+    return [*map(format_figure, (measurement.median, measurement.min, measurement.max))]
 
 
 def _line(cells: list[str]) -> str:

@@ -47,19 +47,29 @@ class SyntheticImages:
 
 
 def generate_images(
-    count: int, classes: int, threads: int, *, width: int = WIDTH, height: int = HEIGHT, png: bool = False
+    count: int,
+    classes: int,
+    threads: int,
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    png: bool = False,
+    distinct: bool = True,
 ) -> SyntheticImages:
     """Return ``count`` random images or a few more. The same arguments give the same pixels.
 
-    The imbalance ratio is `IMBALANCE`, or lower if there are too few images for it.
+    The imbalance ratio is `IMBALANCE`, or lower if there are too few images for it. If ``distinct`` is False,
+    all images are the same, which is faster and suffices if they are not decoded.
     """
     largest = 1
     while (counts := exponential_counts(largest, classes, min(largest, IMBALANCE))).sum() < count:
         largest += 1
     labels = np.repeat(np.arange(classes), counts)
     kind = "PNG" if png else "JPEG"
+    seeds = range(len(labels) if distinct else 1)
     with ThreadPoolExecutor(threads) as pool:
-        contents = list(pool.map(lambda seed: random_image(seed, width, height, kind), range(len(labels))))
+        contents = list(pool.map(lambda seed: random_image(seed, width, height, kind), seeds))
+    contents *= 1 if distinct else len(labels)
     return SyntheticImages(contents, labels, width, height, "png" if png else "jpg")
 
 

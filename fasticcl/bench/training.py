@@ -23,7 +23,7 @@ from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
-from fasticcl.engine.captured_step import CapturedStep, captured_training
+from fasticcl.engine.captured_step import captured_step, captured_training
 from fasticcl.engine.epoch_stats import EpochStats
 from fasticcl.engine.loop import AnyBatch, Loop
 from fasticcl.engine.progress import Display
@@ -83,15 +83,20 @@ def step_task(workload: Workload, phase: Phase) -> Task:
     config, device = workload.config, workload.machine.device
     size, side = config.optim.batch_size, config.data.image_size
     batch = synthetic_batch(phase, size, side, workload.num_classes, device)
-    captured = workload.machine.mode == "captured" and workload.machine.gpu is not None
 
     def start() -> Iterator[int]:
-        step = CapturedStep(type(batch), device, _fail) if captured else learn
+        is_captured = workload.machine.mode == "captured"
+        step = captured_step(type(batch), workload.machine, _fail) if is_captured else learn
         with open_loop(workload, phase, learn=step) as loop:
             for _ in loop.steps(itertools.repeat(batch)):
                 yield batch.images
 
     return start
+
+
+def bfloat16_step_task(workload: Workload, phase: Phase) -> Task:
+    """Return a task like `step_task`, with forward passes in bfloat16."""
+    return step_task(workload.in_bfloat16(), phase)
 
 
 def _fail(message: str) -> None:

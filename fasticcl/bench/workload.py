@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasticcl.bench.sizes import Sizes
 from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, generate_images, write_shards
 from fasticcl.config import Config
 from fasticcl.data.loader import Loader
@@ -24,6 +25,7 @@ from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import as_layer, preset_names, resolve
 from fasticcl.shards.manifest import Manifest
+from fasticcl.system.hardware import bfloat16_instructions
 from fasticcl.system.machine import MODES, Machine, choose_machine
 from fasticcl.system.resources import available_cores, decoding_threads
 
@@ -32,8 +34,10 @@ _CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-
 _OTHER_CLASSES = 1000
 _SYNTHETIC_CLASSES = 20
 _SAMPLED = 10_000  # images of a large dataset whose sizes are read
-_LARGE = 64  # pixels. Above this, the preset's network takes many seconds per step on a CPU.
-_ON_CPU = {"optim.batch_size": 4, "method.encoder": "resnet18", "data.image_size": 128}
+# A step of a preset with larger images takes minutes on a CPU (ResNet-50, 256 pairs). Its images per second
+# hardly depend on the size of the batch, so only this is reduced.
+_LARGE = 64  # pixels
+_CPU_BATCH_SIZE = 4
 _NO_LEARNING = 1e-6  # learning rate: the weights hardly change, so no loss diverges
 
 
@@ -50,6 +54,8 @@ class Workload:
     """The synthetic images, or None if the benchmark uses existing shards."""
     notes: tuple[str, ...] = ()
     """Automatic choices of the benchmark, for the user."""
+    reduced_batch_size: int | None = None
+    """Batch size for measuring steps on a CPU, or None if it is that of the run."""
 
     @property
     def threads(self) -> int:
@@ -68,6 +74,49 @@ class Workload:
         choice = choose_mode(self.config, self.num_classes, self.machine, steps)
         return replace(
             self, machine=choice.apply(self.machine), notes=(*self.notes, f"mode: {choice.description}")
+        )
+
+    def reduced(self) -> "Workload":
+        """Return the workload with batches for which steps on this machine take seconds at most.
+
+        Only the batch size is reduced, and only on a CPU. The images and the network are those of the run.
+        """
+        if self.reduced_batch_size is None:
+            return self
+        optim = self.config.optim.model_copy(update={"batch_size": self.reduced_batch_size})
+        note = (
+            f"step and train use a batch size of {self.reduced_batch_size} instead of the "
+            f"{self.config.optim.batch_size} of the run, which take a CPU too long (--batch-size sets it)"
+        )
+        return replace(
+            self,
+            config=self.config.model_copy(update={"optim": optim}),
+            notes=(*self.notes, note),
+            reduced_batch_size=None,
+        )
+
+    def in_bfloat16(self) -> "Workload":
+        """Return the workload with forward passes in bfloat16."""
+        return replace(self, machine=replace(self.machine, bfloat16=True))
+
+    @property
+    def may_prefer_bfloat16(self) -> bool:
+        """Return True if bfloat16 is not used but may be faster: on a CPU with instructions for it."""
+        return self.machine.gpu is None and not self.machine.bfloat16 and bool(bfloat16_instructions())
+
+    def sizes(self, phase: Phase, images: bool = True, network: bool = True) -> Sizes:
+        """Return the sizes of a batch.
+
+        Args:
+            phase: its phase.
+            images: True if images are prepared.
+            network: True if the encoder processes them.
+        """
+        return Sizes(
+            self.config.optim.batch_size,
+            pairs=phase == "interpolative",
+            image_size=self.config.data.image_size if images else None,
+            encoder=self.config.method.encoder if network else None,
         )
 
     def loader(self) -> Loader:
@@ -134,6 +183,7 @@ def open_workload(
     config: Path | None = None,
     images: int | None = None,
     assignments: Sequence[str] = (),
+    decoded: bool = True,
     **settings: Any,
 ) -> Workload:
     """Resolve the options into a workload and generate images if there are no shards.
@@ -145,6 +195,7 @@ def open_workload(
         config: TOML file with any part of the configuration, such as the ``config.toml`` of a run.
         images: number of synthetic images.
         assignments: ``section.key=value`` settings.
+        decoded: False if no image is decoded. Synthetic images are then generated faster.
         settings: ``batch_size``, ``encoder``, ``image_size``, ``device`` and ``workers``. None: from the
             configuration.
 
@@ -156,22 +207,24 @@ def open_workload(
         manifest = Manifest.read(data) if data else None
         dataset = manifest.dataset if manifest and manifest.dataset in preset_names() else "folder"
     settings["data"] = folder / "shards" if synthetic else data
-    resolved, notes = _configure(dataset, config, settings, assignments)
+    keys = _keys(settings)
+    resolved = resolve(dataset, file=config, options=as_layer(keys), assignments=assignments)
     machine = choose_machine(resolved.engine)
     if machine.ranks.world_size > 1:
         raise UserError("fasticcl bench measures a single process. Start it without torchrun.")
     if machine.gpu is not None:
         torch.backends.cudnn.benchmark = True  # as in training
-    generated = _generate(resolved, images, folder / "shards", machine) if synthetic else None
+    chosen = {*keys, *(text.partition("=")[0].strip() for text in assignments)}
+    is_own = config is not None or "optim.batch_size" in chosen
+    reduced = None if is_own else _reduced_batch_size(resolved, machine)
+    generated = _generate(resolved, images, decoded, folder / "shards", machine) if synthetic else None
     opened = open_dataset(resolved, machine.gpu)
     classes = _CLASSES.get(resolved.data.dataset, _OTHER_CLASSES) if synthetic else opened.num_classes
-    return Workload(resolved, opened, classes, machine, generated, notes)
+    return Workload(resolved, opened, classes, machine, generated, reduced_batch_size=reduced)
 
 
-def _configure(
-    dataset: str | None, file: Path | None, settings: dict[str, Any], assignments: Sequence[str]
-) -> tuple[Config, tuple[str, ...]]:
-    """Return the configuration and notes. On a CPU, large settings that the user has not set are reduced."""
+def _keys(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of `open_workload` that are set, by key of the configuration."""
     keys = {
         "data.dir": settings.get("data") and str(settings["data"]),
         "data.image_size": settings.get("image_size"),
@@ -180,21 +233,22 @@ def _configure(
         "engine.device": settings.get("device"),
         "engine.workers": settings.get("workers"),
     }
-    keys = {key: value for key, value in keys.items() if value is not None}
-    config = resolve(dataset, file=file, options=as_layer(keys), assignments=assignments)
-    if choose_machine(config.engine).gpu is not None or config.data.image_size <= _LARGE or file:
-        return config, ()
-    chosen = {*keys, *(text.partition("=")[0].strip() for text in assignments)}
-    small = {key: value for key, value in _ON_CPU.items() if key not in chosen}
-    if not small:
-        return config, ()
-    config = resolve(dataset, options=as_layer(keys | small), assignments=assignments)
-    note = f"reduced for the CPU: {', '.join(f'{key}={value}' for key, value in small.items())}"
-    return config, (note,)
+    return {key: value for key, value in keys.items() if value is not None}
 
 
-def _generate(config: Config, images: int | None, folder: Path, machine: Machine) -> SyntheticImages:
-    """Write images like those of the preset: photographs, or small squares if its crop pads them."""
+def _reduced_batch_size(config: Config, machine: Machine) -> int | None:
+    """Return the batch size for measuring steps, or None if this machine can take those of the run."""
+    is_slow = machine.gpu is None and config.data.image_size > _LARGE
+    return _CPU_BATCH_SIZE if is_slow and config.optim.batch_size > _CPU_BATCH_SIZE else None
+
+
+def _generate(
+    config: Config, images: int | None, decoded: bool, folder: Path, machine: Machine
+) -> SyntheticImages:
+    """Write images like those of the preset: photographs, or small squares if its crop pads them.
+
+    There are at least as many as in a batch.
+    """
     square = config.data.crop == "pad"
     width, height = (config.data.image_size,) * 2 if square else (WIDTH, HEIGHT)
     count = images or (256 if machine.gpu is None else 2048)
@@ -206,6 +260,7 @@ def _generate(config: Config, images: int | None, folder: Path, machine: Machine
         width=width,
         height=height,
         png=square,
+        distinct=decoded,
     )
     write_shards(generated, folder)
     return generated

@@ -16,7 +16,8 @@ from fasticcl.system.allocator import keep_freed_memory
 
 app = typer.Typer(
     help="Measure the throughput of this machine.\n\n"
-    "The plan, the loader, the training step, training and conversion are measured separately.",
+    "The plan, the loader, the training step, training and conversion are measured separately. "
+    "Each figure is shown with the sizes of its batches.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -47,7 +48,10 @@ def plan(*, file: JsonFile = None, **options: Any) -> None:
     omit=("encoder",),
 )
 def loader(*, file: JsonFile = None, **options: Any) -> None:
-    """Measure the loader, without a consumer."""
+    """Measure the loader, without a consumer.
+
+    On every machine, it loads the batches of a run: the preset sets batch size, image size and augmentation.
+    """
     _measure("loader", file, options)
 
 
@@ -59,7 +63,11 @@ def loader(*, file: JsonFile = None, **options: Any) -> None:
     omit=("images", "workers"),
 )
 def step(*, file: JsonFile = None, **options: Any) -> None:
-    """Measure training steps, on a synthetic batch on the device."""
+    """Measure training steps, on a synthetic batch on the device.
+
+    On a CPU, large images are trained in batches of 4 unless --batch-size is given. A CPU with bfloat16
+    instructions is measured in float32, the default, and in bfloat16.
+    """
     _measure("step", file, options)
 
 
@@ -73,7 +81,8 @@ def step(*, file: JsonFile = None, **options: Any) -> None:
 def train(*, file: JsonFile = None, **options: Any) -> None:
     """Measure end-to-end training and name the bottleneck.
 
-    The loader and the step are also measured alone, and settings that may speed up training are suggested.
+    The loader and the step are also measured alone, with the same batches, and settings that may speed up
+    training are suggested. On a CPU, large images are trained in batches of 4 unless --batch-size is given.
     """
     _measure("train", file, options)
 
@@ -102,6 +111,7 @@ def convert(*, file: JsonFile = None, **options: Any) -> None:
 def everything(*, file: JsonFile = None, **options: Any) -> None:
     """Run all benchmarks and print a Markdown page to paste into an issue.
 
+    The loader is measured with the batches of a run and, if a CPU trains smaller ones, also with those.
     --phase selects the phase in which end-to-end training is measured.
     """
     _measure("all", file, options)

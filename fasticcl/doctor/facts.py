@@ -65,12 +65,16 @@ class Limits:
     """Resources available to this process. Sizes are in bytes."""
 
     cpu: str
+    bfloat16: tuple[str, ...]
+    """bfloat16 instruction sets of the CPU, as the kernel calls them."""
     cores: int
     """Cores in the CPU affinity mask."""
     cpu_quota: float | None
     """CPU quota of the control group, in cores, or None if unlimited."""
     torch_threads: int
     """Number of threads that torch uses on a CPU by default."""
+    idle_threads_sleep: bool
+    """True if the wait policy of OpenMP is passive."""
     memory: int
     free_memory: int
     memory_limit: int | None

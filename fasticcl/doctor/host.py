@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 from fasticcl.doctor.facts import Limits, Software
-from fasticcl.system.hardware import cpu_model
+from fasticcl.system.hardware import bfloat16_instructions, cpu_model
 from fasticcl.system.resources import cpu_quota, memory_limit
+from fasticcl.system.wait_policy import describe_wait_policy
 from fasticcl.version import __version__
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -59,9 +60,11 @@ def read_limits() -> Limits:
     _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Limits(
         cpu=cpu_model(),
+        bfloat16=bfloat16_instructions(),
         cores=cores,
         cpu_quota=cpu_quota(),
         torch_threads=int(omp_threads) if omp_threads.isdigit() else cores,
+        idle_threads_sleep=describe_wait_policy().startswith("PASSIVE"),
         memory=memory["MemTotal"],
         free_memory=memory["MemAvailable"],
         memory_limit=memory_limit(),

@@ -12,7 +12,7 @@ from fasticcl.doctor.facts import ProbeResult
 
 # Each group runs in one process. `joint_decoding` relies on the imports of the probes before it.
 CPU_PROBES = (
-    ("torch", "torchvision", "torchvision_decoding", "joint_decoding"),
+    ("torch", "torchvision", "joint_decoding"),
     ("dali", "dali_decoding"),
 )
 GPU_PROBES = (("torch_on_gpu",), ("dali_decoding_on_gpu", "dali_regions_on_gpu"), ("jpeg_engine",))

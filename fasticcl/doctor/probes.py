@@ -27,15 +27,6 @@ def torchvision() -> dict[str, Any]:
     return {"version": torchvision.__version__}
 
 
-def torchvision_decoding() -> dict[str, Any]:
-    """Decode the reference image with torchvision on the CPU."""
-    import torch
-    from torchvision.io import decode_jpeg
-
-    channels = torch.as_tensor(decode_jpeg(torch.frombuffer(bytearray(JPEG), dtype=torch.uint8)))
-    return {"colors": square_colors(channels.permute(1, 2, 0).tolist())}
-
-
 def torch_on_gpu() -> dict[str, Any]:
     """Compute a sum on every GPU that torch sees."""
     import torch
@@ -121,7 +112,6 @@ PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
     for probe in (
         torch,
         torchvision,
-        torchvision_decoding,
         torch_on_gpu,
         dali,
         dali_decoding,

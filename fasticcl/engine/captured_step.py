@@ -48,9 +48,20 @@ def captured_training(
     def prepare(values: torch.Tensor) -> Batch | StreamBatch:
         return device_loader.images.batch(values)
 
+    return device_loader, captured_step(prepare, machine, warn)
+
+
+def captured_step(prepare: Prepare, machine: Machine, warn: Callable[[str], None]) -> Learn:
+    """Return the training step of the mode ``captured``, which is not captured on a CPU.
+
+    Args:
+        prepare: computes the batch from the fields of a packed batch.
+        machine: device of the network.
+        warn: called with a message if a step cannot be captured.
+    """
     if machine.gpu is None:
-        return device_loader, lambda stage, packed: learn(stage, prepare(packed.values))
-    return device_loader, CapturedStep(prepare, machine.device, warn)
+        return lambda stage, packed: learn(stage, prepare(*vars(packed).values()))
+    return CapturedStep(prepare, machine.device, warn)
 
 
 class Recorder(Protocol):

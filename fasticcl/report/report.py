@@ -68,13 +68,11 @@ def report_run(
 
 
 def report_finished_run(folder: Path, console: Console | None) -> None:
-    """Write and log the report of a run that has just finished, if ``engine.report`` is set.
+    """Write and log the report of a run that has just finished.
 
     An error only prints a warning, because the run itself has succeeded and the report can be written later.
     """
     config = RunFolder.open(folder).config
-    if not config.engine.report:
-        return
     command = f"fasticcl report {shlex.quote(str(folder))}"
     try:
         _print(console, f"report   {report_run(folder)}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fasticcl.system.wait_policy import describe_wait_policy
 from fasticcl.version import package_version
 
 PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda120", "numpy")
@@ -18,14 +19,18 @@ _GPU = {
     "driver_version": "driver",
 }
 _TIMEOUT = 10  # seconds for nvidia-smi
+_CPU_INFO = Path("/proc/cpuinfo")
+_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # the first two are flags of x86, the last a feature of ARM
 
 
 def hardware() -> dict[str, Any]:
-    """Return the CPU model, usable cores, load, first GPU (if any), package versions and date."""
+    """Return the CPU model, usable cores, load, wait policy of OpenMP, first GPU (if any), package versions
+    and date."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
+        "openmp_wait_policy": describe_wait_policy(),
         **gpu(),
         "python": platform.python_version(),
         **{package: version for package in PACKAGES if (version := package_version(package))},
@@ -35,11 +40,26 @@ def hardware() -> dict[str, Any]:
 
 def cpu_model() -> str:
     """Return the CPU model name from ``/proc/cpuinfo``."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+    return _cpu_info("model name") or platform.machine()  # some architectures report no model name
+
+
+def bfloat16_instructions() -> tuple[str, ...]:
+    """Return the bfloat16 instruction sets of the CPU, as the Linux kernel calls them, or () without any.
+
+    This does not import torch, whose ``torch.ops.mkldnn._is_mkldnn_bf16_supported()`` is also true for CPUs
+    that have AVX-512 but must emulate bfloat16.
+    """
+    supported = {*_cpu_info("flags").split(), *_cpu_info("Features").split()}
+    return tuple(name for name in _BFLOAT16 if name in supported)
+
+
+def _cpu_info(field: str) -> str:
+    """Return a field of the first CPU in ``/proc/cpuinfo``, or an empty string."""
+    for line in _CPU_INFO.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() == "model name":
+        if key.strip() == field:
             return value.strip()
-    return platform.machine()  # some architectures report no model name
+    return ""
 
 
 def gpu() -> dict[str, str | float]:

@@ -132,10 +132,11 @@ class Machine:
 
     def describe(self) -> str:
         """Return device, precision, mode and torch version in one line."""
+        threads = torch.get_num_threads()
         name = (
             torch.cuda.get_device_name(self.device)
             if self.gpu is not None
-            else f"CPU, {torch.get_num_threads()} threads"
+            else f"CPU, {threads} thread{'' if threads == 1 else 's'}"
         )
         precision = "bfloat16" if self.bfloat16 else "float32"
         ranks = f"{self.ranks.world_size} ranks of " if self.ranks.world_size > 1 else ""

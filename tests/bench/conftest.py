@@ -23,10 +23,18 @@ def tiny():
     return TINY
 
 
+@pytest.fixture(autouse=True)
+def no_bfloat16_instructions(monkeypatch):
+    """Measure the same on every CPU."""
+    monkeypatch.setattr("fasticcl.bench.workload.bfloat16_instructions", tuple)
+
+
 @pytest.fixture(scope="session")
 def full_result():
-    """Result of the benchmark `all` on synthetic images."""
-    return fasticcl.benchmark("all", **TINY)
+    """Result of the benchmark `all` on synthetic images, on a CPU with bfloat16 instructions."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fasticcl.bench.workload.bfloat16_instructions", lambda: ("amx_bf16",))
+        return fasticcl.benchmark("all", **TINY)
 
 
 @pytest.fixture

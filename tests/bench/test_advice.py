@@ -79,3 +79,19 @@ def test_the_advice_names_the_settings_to_change(changes, text):
 )
 def test_the_advice_omits_settings_that_are_already_optimal(changes, text):
     assert text not in advise(replace(ON_GPU, **changes)).sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_recommended"),
+    [
+        ({"bfloat16_step": 45.0}, True),
+        ({"bfloat16_step": 31.0}, False),  # hardly faster
+        ({"bfloat16_step": 20.0}, False),
+        ({"bfloat16_step": None}, False),  # a CPU without instructions for it
+        ({"bfloat16_step": 45.0, "loader": 20}, False),
+    ],
+)
+def test_bfloat16_on_a_cpu_is_recommended_where_it_makes_the_bottleneck_faster(changes, is_recommended):
+    sentence = advise(replace(ON_CPU, bfloat16=False, **changes)).sentence
+    assert ("engine.precision=bfloat16 (step alone 45 images/s)" in sentence) == is_recommended
+    assert ("bfloat16" in sentence) == is_recommended

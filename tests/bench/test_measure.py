@@ -3,6 +3,7 @@
 import pytest
 
 from fasticcl.bench.measure import Measurement, Stopwatch, interleaved_throughput, throughput
+from fasticcl.bench.sizes import Sizes
 
 
 class FakeClock:
@@ -34,6 +35,8 @@ def test_a_measurement_has_median_minimum_and_maximum():
         "max": 100.0,
         "runs": [5.0, 1.0, 3.0, 100.0],
     }
+    sized = Measurement((5.0,), "images/s", Sizes(8)).to_dict()
+    assert sized["sizes"] == {"batch_size": 8, "pairs": False}
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 3])
@@ -52,6 +55,16 @@ def test_a_run_ends_with_the_first_batch_after_its_duration():
     clock = FakeClock()
     throughput(task_of(clock, [0.75]), seconds=2, warmup=1, clock=clock)
     assert clock.now == 0.75 * (1 + 3)
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(0.1, 3), (5, 7)])
+def test_a_run_has_a_minimum_number_of_batches(seconds, batches):
+    clock = FakeClock()
+    tasks = {"a": task_of(clock, [0.75])}
+    interleaved_throughput(
+        tasks, repeats=2, seconds=seconds, warmup={"a": 1}, min_batches={"a": 3}, clock=clock
+    )
+    assert clock.now == 2 * 0.75 * (1 + batches)
 
 
 def test_the_device_is_synchronized_only_at_the_start_and_end_of_a_run():

@@ -4,18 +4,72 @@ import pytest
 
 import fasticcl
 from fasticcl.bench import suite
+from fasticcl.bench.measure import Measurement
+from fasticcl.bench.workload import open_workload
 from fasticcl.data.plan import PHASES
 from fasticcl.errors import UserError
 
 
 def test_all_runs_every_benchmark_in_every_phase(full_result):
     expected = {f"{part} {phase}" for part in ("plan", "loader", "step") for phase in PHASES}
-    expected |= {"train interpolative", "convert bytes kept", "convert short side 256"}
+    expected |= {"step interpolative, bfloat16", "train interpolative"}
+    expected |= {"convert bytes kept", "convert short side 256"}
     assert set(full_result.measured) == expected
+    assert any(note.startswith("bfloat16: the step with --set") for note in full_result.notes)
     for measurement in full_result.measured.values():
         assert measurement.unit == "images/s"
         assert len(measurement.runs) == 2
         assert 0 < measurement.min <= measurement.median <= measurement.max
+
+
+class FakeTiming:
+    """Measures nothing."""
+
+    seconds = 1.0
+
+    def show_status(self, _):
+        pass
+
+    def __call__(self, tasks, warmup, *_, **__):
+        assert tasks.keys() == warmup.keys()
+        return {name: Measurement((10.0,), "images/s") for name in tasks}
+
+
+PLAN = {f"plan {phase}": "256 images" for phase in PHASES} | {"plan interpolative": "256 pairs"}
+LOADER = {f"loader {phase}": "224 px, 256 images" for phase in PHASES}
+LOADER["loader interpolative"] = "224 px, 256 pairs"
+STEP = {f"step {phase}": "224 px, 4 images, resnet50" for phase in PHASES}
+TRAIN = {f"{name} interpolative": "224 px, 4 pairs, resnet50" for name in ("step", "train")}
+SMALL_LOADER = "224 px, 4 pairs"
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("plan", {"plan interpolative": "256 pairs"}),
+        ("loader", {"loader interpolative": "224 px, 256 pairs"}),
+        ("step", {"step interpolative": TRAIN["step interpolative"]}),
+        ("train", TRAIN | {"loader interpolative": SMALL_LOADER}),
+        ("all", PLAN | LOADER | STEP | TRAIN | {"loader interpolative, small batch": SMALL_LOADER}),
+    ],
+)
+def test_only_steps_and_the_loader_compared_with_them_have_small_batches_on_a_cpu(
+    photo_shards, tmp_path, monkeypatch, what, expected
+):
+    workload = open_workload(tmp_path, "folder", data=photo_shards, device="cpu")
+    monkeypatch.setattr(
+        "fasticcl.bench.training.measure_parts", lambda *_: {"plan": Measurement((1.0,), "ms/step")}
+    )
+    result = suite.measure_training(what, workload, "interpolative", FakeTiming(), 2)
+    assert {name: each.sizes.describe() for name, each in result.measured.items()} == expected
+    assert [each.sizes.describe() for each in result.parts.values()] == ["224 px, 4 pairs, resnet50"] * len(
+        result.parts
+    )
+    assert (result.settings["batch_size"], result.settings["image_size"]) == (256, 224)
+    is_reduced = what not in ("plan", "loader")
+    assert (
+        any("a batch size of 4 instead of the 256 of the run" in note for note in result.notes) == is_reduced
+    )
 
 
 def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):

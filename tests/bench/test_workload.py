@@ -1,8 +1,12 @@
 """Configuration and images of a benchmark."""
 
 import json
+from dataclasses import replace
+
+import torch
 
 import fasticcl
+from fasticcl.bench.workload import _reduced_batch_size, open_workload
 
 
 def test_existing_shards_are_used(photo_shards, tiny):
@@ -27,15 +31,44 @@ def test_the_configuration_of_a_run_is_used_unchanged(fasticcl_command, digit_sh
     assert settings == {"dataset": "demo", "encoder": "resnet8", "batch_size": 24, "image_size": 16}
 
 
-def test_the_default_network_on_a_cpu_is_small():
-    options = {"images": 20, "device": "cpu", "workers": 1, "seconds": 0.01, "repeats": 1}
-    result = fasticcl.benchmark("plan", **options)
-    assert result.settings["encoder"] == "resnet18"
-    assert result.settings["batch_size"] == 4
-    assert any("reduced for the CPU" in note for note in result.notes)
-    result = fasticcl.benchmark("plan", encoder="resnet50", set=["optim.batch_size=6"], **options)
-    assert result.settings["encoder"] == "resnet50"
-    assert result.settings["batch_size"] == 6
+def test_only_the_batch_size_of_large_images_is_reduced_and_only_on_a_cpu(photo_shards, tmp_path):
+    def opened(dataset="folder", **options):
+        return open_workload(tmp_path, dataset, **{"data": photo_shards, "device": "cpu"} | options)
+
+    workload = opened()
+    reduced = workload.reduced()
+    assert (workload.config.optim.batch_size, reduced.config.optim.batch_size) == (256, 4)
+    assert (reduced.config.data, reduced.config.method) == (workload.config.data, workload.config.method)
+    assert reduced.reduced() is reduced
+    for own in (opened(batch_size=8), opened(assignments=["optim.batch_size = 8"]), opened("demo")):
+        assert own.reduced() is own
+    (tmp_path / "config.toml").write_text("[data]\ndataset = 'folder'")
+    of_run = opened(config=tmp_path / "config.toml")
+    assert of_run.reduced() is of_run
+    gpu = replace(workload.machine, device=torch.device("cuda", 0))
+    assert _reduced_batch_size(workload.config, gpu) is None
+
+
+def test_there_are_enough_images_for_a_batch_and_as_many_that_differ_as_are_decoded(tmp_path):
+    options = {"images": 20, "batch_size": 30, "device": "cpu", "workers": 1}
+    images = [
+        open_workload(tmp_path / str(decoded), "demo", decoded=decoded, **options).generated.contents
+        for decoded in (True, False)
+    ]
+    assert len(images[0]) == len(images[1]) >= 30
+    assert [len({*contents}) for contents in images] == [len(images[0]), 1]
+
+
+def test_bfloat16_is_compared_on_a_cpu_that_does_not_use_it_yet(photo_shards, tmp_path, monkeypatch):
+    workload = open_workload(tmp_path, "folder", data=photo_shards, device="cpu")
+    assert not workload.may_prefer_bfloat16  # without instructions
+    monkeypatch.setattr("fasticcl.bench.workload.bfloat16_instructions", lambda: ("bf16",))
+    assert workload.may_prefer_bfloat16
+    assert not workload.machine.bfloat16
+    assert workload.in_bfloat16().machine.bfloat16
+    assert not workload.in_bfloat16().may_prefer_bfloat16
+    on_gpu = replace(workload, machine=replace(workload.machine, device=torch.device("cuda", 0)))
+    assert not on_gpu.may_prefer_bfloat16
 
 
 def test_a_batch_larger_than_the_dataset_is_refused(photo_shards, fasticcl_command):

@@ -198,11 +198,29 @@ PROBLEMS = {
         r"64, some CPU, the control group limits CPU time to 1\.5 cores, .* 64 threads",
         r"export OMP_NUM_THREADS=2$",
     ),
+    "a CPU quota of one core": (
+        with_limits(cores=8, torch_threads=1, cpu_quota=1.0),
+        ("cores", "warning"),
+        r"limits CPU time to 1 core$",
+        r"at least two",
+    ),
     "one core": (
         with_limits(cores=1, torch_threads=1),
         ("cores", "warning"),
         r"1, some CPU",
         r"at least two",
+    ),
+    "threads that spin": (
+        with_limits(idle_threads_sleep=False),
+        ("cores", "warning"),
+        r"16, some CPU, but idle threads of torch spin",
+        r"unset OMP_WAIT_POLICY",
+    ),
+    "two cores and a GPU": (
+        with_limits(H100, cores=2, torch_threads=2),
+        ("cores", "warning"),
+        r"2, some CPU, fewer than 4 for the GPU$",
+        r"Request more",
     ),
     "two cores per GPU": (
         with_nvidia(gpus=EIGHT_GPUS),
@@ -335,11 +353,11 @@ def test_machine_without_problems_is_ok(facts):
 
 
 def test_broken_torch_does_not_cause_further_errors():
-    probes = dict.fromkeys(("torch", "torchvision", "torchvision_decoding"), NO_MODULE)
+    probes = dict.fromkeys(("torch", "torchvision"), NO_MODULE)
     status_of = statuses(with_probes(H100, **probes))
     assert [name for name, status in status_of.items() if status == "error"] == ["torch"]
     assert status_of["decode: DALI on the CPU"] == "ok"
-    assert not {"GPU", "decode: torchvision on the CPU", "decode: all in one process"} & set(status_of)
+    assert not {"GPU", "decode: all in one process"} & set(status_of)
 
 
 def test_decode_regions_is_no_advice_if_whole_images_fail_too():
@@ -357,3 +375,12 @@ def test_read_speed_of_cached_images_is_qualified():
     read_speed = ReadSpeed(300_000_000, 3000, 1.0, cold=False)
     (finding,) = (finding for finding in judge(with_shards(read_speed=read_speed)) if finding.name == "disk")
     assert "may have come from the page cache" in finding.found
+
+
+def test_bfloat16_of_a_cpu_is_reported_unless_a_gpu_trains():
+    (finding,) = (each for each in judge(with_limits(bfloat16=("amx_bf16",))) if each.name == "bfloat16")
+    assert finding.status == "ok"
+    assert "(amx_bf16). The default on a CPU is float32" in finding.found
+    assert "--set engine.precision=bfloat16" in finding.found
+    assert "bfloat16" not in statuses(LAPTOP)
+    assert "bfloat16" not in statuses(with_limits(H100, bfloat16=("avx512_bf16",)))

@@ -8,8 +8,7 @@ from fasticcl.doctor import probes
 from fasticcl.doctor.reference_image import color_error
 
 
-@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # by torchvision 0.29
-@pytest.mark.parametrize("name", ["torchvision_decoding", "dali_decoding", "joint_decoding"])
+@pytest.mark.parametrize("name", ["dali_decoding", "joint_decoding"])
 def test_decoders_reproduce_the_reference_image(name):
     assert color_error(probes.PROBES[name]()["colors"]) <= 2
 

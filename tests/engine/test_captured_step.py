@@ -5,19 +5,20 @@ import gc
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fasticcl.data.batch import synthetic_batch
-from fasticcl.engine.captured_step import CapturedStep, CudaGraph
+from fasticcl.engine.captured_step import CapturedStep, CudaGraph, captured_step
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
-from fasticcl.system.machine import choose_machine
+from fasticcl.system.machine import Machine, choose_machine
 from tests.support.small_runs import metrics, record_steps, resume, same_weights, train_tiny
 
 CPU, CLASSES = torch.device("cpu"), 5
@@ -122,6 +123,15 @@ def test_captured_rebalancing_steps_equal_ordinary_steps(encoder):
     )
     assert same(run(stage, given, captured), run(other, given, learn))
     assert (Replayed.recorded, Replayed.replays) == (1, 3)
+
+
+def test_only_a_gpu_captures_the_steps_of_the_mode_captured():
+    given, (stage, _), (other, _) = batches("interpolative", 2), make_stages(), make_stages()
+    machine = Machine(CPU, bfloat16=False, mode="captured")
+    step = captured_step(type(given[0]), machine, pytest.fail)
+    assert same(run(stage, given, step), run(other, given, learn))
+    gpu = captured_step(type(given[0]), replace(machine, device=torch.device("cuda", 0)), pytest.fail)
+    assert isinstance(gpu, CapturedStep)
 
 
 def test_a_failed_capture_is_reported_once_and_training_goes_on():

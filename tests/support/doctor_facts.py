@@ -26,9 +26,11 @@ SOFTWARE = Software(
 )
 LIMITS = Limits(
     cpu="some CPU",
+    bfloat16=(),
     cores=16,
     cpu_quota=None,
     torch_threads=16,
+    idle_threads_sleep=True,
     memory=128 * GIB,
     free_memory=100 * GIB,
     memory_limit=None,
@@ -38,7 +40,6 @@ LIMITS = Limits(
 CPU_PROBES = {
     "torch": ProbeResult({"version": "2.15.0+cu132", "cuda": "13.2"}),
     "torchvision": ProbeResult({"version": "0.29.2+cu132"}),
-    "torchvision_decoding": DECODED,
     "dali": ProbeResult({"version": "2.4.0"}),
     "dali_decoding": DECODED,
     "joint_decoding": DECODED,

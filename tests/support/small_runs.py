@@ -33,6 +33,7 @@ TINY = {
     "engine.save_every": "2",
     **NO_REPORT,
 }
+SHORTEST = {"epochs": 1, "set": {"rebalance.epochs": 0}}  # options of `train_tiny`
 TIMING = (
     "throughput/images_per_sec",
     "time/data_wait_pct",

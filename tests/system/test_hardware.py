@@ -33,6 +33,24 @@ def test_without_a_gpu_there_is_no_entry(monkeypatch, output):
     assert hardware.gpu() == {}
 
 
+@pytest.mark.parametrize(
+    ("lines", "model", "instructions"),
+    [
+        (
+            "model name : Some CPU\nflags : fpu avx512bw avx512_bf16 amx_bf16\n",
+            "Some CPU",
+            ("amx_bf16", "avx512_bf16"),
+        ),
+        ("model name : Some CPU\nflags : fpu avx512f avx512bw\nbugs : bf16\n", "Some CPU", ()),
+        ("processor : 0\nFeatures : fp asimd i8mm bf16\n", platform.machine(), ("bf16",)),  # ARM
+    ],
+)
+def test_cpu_model_and_bfloat16_instructions(monkeypatch, tmp_path, lines, model, instructions):
+    (tmp_path / "cpuinfo").write_text(lines)
+    monkeypatch.setattr(hardware, "_CPU_INFO", tmp_path / "cpuinfo")
+    assert (hardware.cpu_model(), hardware.bfloat16_instructions()) == (model, instructions)
+
+
 def test_the_description_names_versions_and_neither_host_nor_user():
     described = hardware.hardware()
     assert {"cpu", "cores", "python", "torch", "numpy", "date"} <= set(described)

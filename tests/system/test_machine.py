@@ -122,10 +122,10 @@ def test_modules_are_moved_to_channels_last():
     assert module.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_description_names_device_precision_and_mode():
-    assert eager().describe() == (
-        f"CPU, {torch.get_num_threads()} threads, float32, eager, torch {torch.__version__}"
-    )
+@pytest.mark.parametrize(("threads", "text"), [(1, "1 thread"), (8, "8 threads")])
+def test_description_names_device_precision_and_mode(monkeypatch, threads, text):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert eager().describe() == f"CPU, {text}, float32, eager, torch {torch.__version__}"
     text = eager(bfloat16=True, mode="step", ranks=SimpleNamespace(world_size=2)).describe()
     assert text.startswith("2 ranks of CPU, ")
     assert ", bfloat16, compiled with losses and centroids, " in text

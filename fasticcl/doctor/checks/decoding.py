@@ -7,11 +7,6 @@ _TOLERANCE = 6  # grey levels. Decoders round differently, but the squares are u
 _WHOLE_IMAGES = "Train with --set data.decode_regions=false, which decodes whole images."
 
 
-def torchvision(facts: Facts) -> Finding | None:
-    """Check decoding with torchvision on the CPU."""
-    return _check(facts, "torchvision on the CPU", "torchvision_decoding", ("torchvision",))
-
-
 def dali(facts: Facts) -> Finding | None:
     """Check decoding with DALI on the CPU."""
     return _check(facts, "DALI on the CPU", "dali_decoding", ("dali",))

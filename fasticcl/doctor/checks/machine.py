@@ -13,23 +13,39 @@ _OTHER_FILES = 64  # open in addition to the shards
 
 
 def cores(facts: Facts) -> Finding:
-    """Check that there are enough cores and that torch does not start more threads than cores."""
+    """Check that there are enough cores, that torch has no more threads, and that idle threads sleep."""
     limits, gpus = facts.limits, len(facts.nvidia.gpus)
     usable = limits.cores if limits.cpu_quota is None else min(float(limits.cores), limits.cpu_quota)
     text = f"{limits.cores}, {limits.cpu}"
     if usable < limits.cores:
-        text += f", the control group limits CPU time to {usable:g} cores"
+        text += f", the control group limits CPU time to {usable:g} core{'' if usable == 1 else 's'}"
     if limits.torch_threads > math.ceil(usable):
         text += f", but torch would use {limits.torch_threads} threads, which would slow each other down"
         return Finding("cores", "warning", text, f"export OMP_NUM_THREADS={math.ceil(usable)}")
     if usable < _CORES_PER_GPU * gpus:
-        text += f", fewer than {_CORES_PER_GPU} for each of {gpus} GPUs"
+        text += f", fewer than {_CORES_PER_GPU} for {'the GPU' if gpus == 1 else f'each of {gpus} GPUs'}"
         advice = "Request more cores. fasticcl bench train shows the bottleneck."
         return Finding("cores", "warning", text, advice)
     if usable < 2:
         advice = "Use at least two cores, one to prepare images while the other trains."
         return Finding("cores", "warning", text, advice)
+    if not limits.idle_threads_sleep:
+        text += ", but idle threads of torch spin, which slows down other work on these cores"
+        advice = "unset OMP_WAIT_POLICY GOMP_SPINCOUNT (in Python, import fasticcl before torch)"
+        return Finding("cores", "warning", text, advice)
     return Finding("cores", "ok", text)
+
+
+def bfloat16(facts: Facts) -> Finding | None:
+    """Report bfloat16 instructions of the CPU, if it trains. A GPU uses bfloat16 by default."""
+    instructions = facts.limits.bfloat16
+    if facts.nvidia.gpus or not instructions:
+        return None
+    text = (
+        f"supported by this CPU ({', '.join(instructions)}). The default on a CPU is float32, but "
+        "--set engine.precision=bfloat16 may be faster. fasticcl bench step compares the two"
+    )
+    return Finding("bfloat16", "ok", text)
 
 
 def memory(facts: Facts) -> Finding:
