@@ -3,6 +3,7 @@
 Fixtures import the packages of the conversion, so that tests/gpu is collected on a machine without them.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fasticcl  # before torch, because it sets the wait policy of OpenMP threads
+
+# isort: split
 import pytest
 import torch
 
-import fasticcl
 from fasticcl.cli.main import main
 
 # The test networks are too small to benefit from a second thread.
@@ -117,6 +120,34 @@ def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         project=tmp_path_factory.mktemp("runs"),
         epochs=6,
         device="cpu",
+        report=False,
         set=settings,
     )
     return report.run
+
+
+# Files that take longest. The others follow in the order of their names.
+LONG_FILES = (
+    "engine/test_training_ranks.py",
+    "engine/test_trainer.py",
+    "system/test_launch.py",
+    "engine/test_killed_runs.py",
+    "benchmarks/test_first_light.py",
+    "test_readme.py",
+    "benchmarks/test_gpu_script.py",
+    "convert/layouts/test_inat2018.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, so that no worker waits for another one at the end."""
+    tests = Path(__file__).parent
+    order = {tests / name: place for place, name in enumerate(LONG_FILES)}
+    assert all(path.exists() for path in order)
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all imported objects from garbage collections, of which `Loader` starts one in every run."""
+    gc.collect()
+    gc.freeze()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import fasticcl
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.errors import Stopped, UserError
 from tests.support.small_runs import (
@@ -293,7 +294,8 @@ def test_resuming_a_finished_run_prints_a_message_and_changes_nothing(undisturbe
     folder = shutil.copytree(undisturbed, tmp_path / "demo/run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     output = ConsoleOutput()
-    resume(tmp_path, console=output.console)
+    report = resume(tmp_path, console=output.console)
+    assert report.rows == fasticcl.evaluate(folder).rows
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert output.file.getvalue() == f"run      {folder} is already finished\n"
 
