@@ -8,6 +8,11 @@ most of them import torch or DALI.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fasticcl.system.wait_policy import let_idle_threads_sleep
+
+# Before the first import of torch, which reads the environment variables of OpenMP.
+let_idle_threads_sleep()
+
 # Importing a subpackage binds its name here. These subpackages share their names with functions, so they are
 # imported first and the functions below replace them.
 from fasticcl import convert, doctor, export, predict, report, sweep  # isort: split

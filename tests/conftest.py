@@ -3,6 +3,7 @@
 Fixtures import the packages of the conversion, so that tests/gpu is collected on a machine without them.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fasticcl  # before torch, because it sets the wait policy of OpenMP threads
+
+# isort: split
 import pytest
 import torch
 
-import fasticcl
 from fasticcl.cli.main import main
 
 # The test networks are too small to benefit from a second thread.
@@ -26,6 +29,17 @@ def require(*packages: str) -> None:
     """Skip the test if a package is not installed."""
     for package in packages:
         pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_garbage_collections() -> None:
+    """Exclude all existing objects from garbage collections, of which `Loader` starts one in every run."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # extension modules complain at exit about objects that are never collected
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +131,33 @@ def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         project=tmp_path_factory.mktemp("runs"),
         epochs=6,
         device="cpu",
+        report=False,
         set=settings,
     )
     return report.run
+
+
+# Files that take longest. The others follow in the order of their names.
+LONG_FILES = (
+    "system/test_launch.py",
+    "engine/test_trainer.py",
+    "benchmarks/test_first_light.py",
+    "engine/test_resume.py",
+    "engine/test_training_ranks.py",
+    "engine/test_faults.py",
+    "engine/test_compile_trial.py",
+    "test_readme.py",
+    "convert/layouts/test_inat2018.py",
+    "benchmarks/test_gpu_script.py",
+    "engine/test_killed_runs.py",
+    "convert/test_kill.py",
+    "benchmarks/test_peers.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, so that no worker waits for another one at the end."""
+    tests = Path(__file__).parent
+    order = {tests / name: place for place, name in enumerate(LONG_FILES)}
+    assert all(path.exists() for path in order)
+    items.sort(key=lambda item: order.get(item.path, len(order)))

@@ -167,9 +167,12 @@ def _stage_settings(set: Settings, device: str | None, workers: int | None) -> d
 
 
 def _write_report(report: "Report", console: Console | None) -> "Report":
-    """Write the report page of a finished run if it is enabled."""
-    if rank_environment.rank() == 0:  # from the environment, because the process group has ended
-        from fasticcl.report.report import report_finished_run
+    """Write the report page of a finished run if ``engine.report`` is set."""
+    from fasticcl.engine.run.folder import RunFolder
+
+    # The rank is from the environment, because the process group has ended.
+    if rank_environment.rank() == 0 and RunFolder.open(report.run).config.engine.report:
+        from fasticcl.report.report import report_finished_run  # imports matplotlib, which takes a second
 
         report_finished_run(report.run, console)
     return report

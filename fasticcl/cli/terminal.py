@@ -17,6 +17,7 @@ from fasticcl.errors import UserError
 from fasticcl.files import replacing
 from fasticcl.system import rank_environment
 
+_DELAY_OF_OTHER_RANKS = 10.0  # seconds
 _TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may contain arbitrary bytes
 
 
@@ -25,7 +26,7 @@ def leave(code: int, message: str) -> NoReturn:
     if rank := rank_environment.rank():
         # If all ranks fail for the same reason, torchrun ends the others when rank 0 exits, so that the
         # message appears only once.
-        time.sleep(10)
+        time.sleep(_DELAY_OF_OTHER_RANKS)
         message = f"rank {rank}: {message}"
     typer.echo(message, err=True)
     sys.exit(code)

@@ -73,6 +73,8 @@ class Limits:
     """CPU quota of the control group, in cores, or None if unlimited."""
     torch_threads: int
     """Number of threads that torch uses on a CPU by default."""
+    idle_threads_sleep: bool
+    """True if the wait policy of OpenMP is passive."""
     memory: int
     free_memory: int
     memory_limit: int | None

@@ -46,7 +46,7 @@ def report_run(
         workers: number of threads. None uses the run's setting.
 
     Raises:
-        UserError: the folder holds no run or no finished epoch, or the output folder cannot be written.
+        UserError: the folder holds no run or no evaluated epoch, or the output folder cannot be written.
     """
     history, reason = read_history(folder), ""
     analysis = ClassAnalysis.stored(_stored_analysis(folder / DATA), folder / WEIGHTS)
@@ -68,13 +68,11 @@ def report_run(
 
 
 def report_finished_run(folder: Path, console: Console | None) -> None:
-    """Write and log the report of a run that has just finished, if ``engine.report`` is set.
+    """Write and log the report of a run that has just finished.
 
     An error only prints a warning, because the run itself has succeeded and the report can be written later.
     """
     config = RunFolder.open(folder).config
-    if not config.engine.report:
-        return
     command = f"fasticcl report {shlex.quote(str(folder))}"
     try:
         _print(console, f"report   {report_run(folder)}")

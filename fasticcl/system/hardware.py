@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fasticcl.system.wait_policy import describe_wait_policy
 from fasticcl.version import package_version
 
 PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda120", "numpy")
@@ -23,11 +24,13 @@ _BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # the first two are flags of x8
 
 
 def hardware() -> dict[str, Any]:
-    """Return the CPU model, usable cores, load, first GPU (if any), package versions and date."""
+    """Return the CPU model, usable cores, load, wait policy of OpenMP, first GPU (if any), package versions
+    and date."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
+        "openmp_wait_policy": describe_wait_policy(),
         **gpu(),
         "python": platform.python_version(),
         **{package: version for package in PACKAGES if (version := package_version(package))},

@@ -39,8 +39,7 @@ def counts_by_phase(graphs, monkeypatch, shards, project, settings):
     "settings",
     [
         {},
-        {"rebalance.encoder": "tuned"},
-        {"method.bn_mode": "split"},
+        {"rebalance.encoder": "tuned", "method.bn_mode": "split"},
         {"method.uniform_weight": 0},
     ],
     ids=str,
@@ -77,13 +76,9 @@ def test_recompilation_in_every_step_would_be_detected(graphs, monkeypatch, tiny
     "settings",
     [
         {},
-        {"rebalance.encoder": "tuned"},
-        {"method.bn_mode": "split"},
-        {"method.bn_mode": "concat"},
-        {"method.uniform_weight": 0},
-        {"method.centroid_norm": "l2"},
-        {"method.centroid_norm": "bias_corrected"},
-        {"method.class_loss": "balanced_softmax"},
+        {"rebalance.encoder": "tuned", "method.bn_mode": "concat", "method.centroid_norm": "l2"},
+        {"method.uniform_weight": 0, "method.class_loss": "balanced_softmax"},
+        {"method.bn_mode": "split", "method.centroid_norm": "bias_corrected"},
     ],
     ids=str,
 )

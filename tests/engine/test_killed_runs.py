@@ -148,7 +148,9 @@ def run_with_signals(signals, after, arguments):
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
 )
 @pytest.mark.parametrize("after", [2, 11])
-def test_signal_saves_and_prints_the_resume_command(tiny_shards, undisturbed, tmp_path, signum, code, after):
+def test_signal_saves_and_prints_the_resume_command(
+    tiny_shards, undisturbed, tmp_path, run_cli, signum, code, after
+):
     child = Child(tmp_path / "log", run_with_signals, [signum], after, words(tiny_shards, tmp_path))
     assert child.exit_code() == code
     *_, message, command = child.printed().splitlines()
@@ -161,7 +163,7 @@ def test_signal_saves_and_prints_the_resume_command(tiny_shards, undisturbed, tm
     assert "Traceback" not in child.printed()
     program, *rest = shlex.split(command)
     assert program == "fasticcl"
-    assert Child(tmp_path / "log", call_main, *rest).exit_code() == 0
+    assert run_cli(*rest)[0] == 0
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 

@@ -9,11 +9,12 @@ import fasticcl
 from fasticcl.engine import results
 from fasticcl.errors import UserError
 from fasticcl.system.machine import Machine
+from tests.support.small_runs import SHORTEST
 
 
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
 def test_evaluate_reproduces_the_report_exactly(train, encoder):
-    report = train(set={"rebalance.encoder": encoder}, epochs=4)
+    report = train(set={"rebalance.encoder": encoder}, epochs=2)
     again = fasticcl.evaluate(report.run)
     assert again == report
 
@@ -24,8 +25,8 @@ def test_evaluate_reproduces_a_run_without_rebalancing(train):
     assert fasticcl.evaluate(report.run) == report
 
 
-def test_unfinished_run_cannot_be_evaluated(train):
-    report = train()
+def test_unfinished_run_cannot_be_evaluated(train_few):
+    report = train_few(**SHORTEST)
     (report.run / "model.safetensors").unlink()
     with pytest.raises(
         UserError, match=r"is not finished\. Continue it with: fasticcl train demo .*--name run --resume"

@@ -1,11 +1,9 @@
 """Small complete runs: reproducibility, resuming, all presets and methods, and later evaluation."""
 
 import csv
-import json
 import os
 import shutil
 import signal
-import tomllib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -25,13 +23,24 @@ from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import Machine
 from tests.support.images import encode, noise, photographs
-from tests.support.small_runs import FILES, IMAGES, SMALL, metrics, resume, same_weights, train_demo
+from tests.support.small_runs import (
+    FILES,
+    IMAGES,
+    SHORTEST,
+    SMALL,
+    TINY,
+    metrics,
+    resume,
+    same_weights,
+    train_demo,
+    train_tiny,
+)
 
 STEPS = IMAGES // 40
 
 
-def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train):
-    one, again, other = train(name="one", seed=5), train(name="again", seed=5), train(name="other", seed=6)
+def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train_few):
+    one, again, other = (train_few(name=name, seed=seed) for name, seed in [("a", 5), ("b", 5), ("c", 6)])
     assert metrics(one.run) == metrics(again.run)
     assert one.rows == again.rows
     assert same_weights(one.run, again.run)
@@ -69,27 +78,22 @@ def test_run_folder_has_all_files_and_records(train):
     assert not [name for name in weights if name.startswith("projection")]
 
 
-def test_written_configuration_reproduces_the_run(train, tmp_path):
-    first = train(name="first", seed=3)
+def test_written_configuration_reproduces_the_run(train_few, tmp_path):
+    first = train_few(name="first", seed=3)
     again = fasticcl.train(config=first.run / "config.toml", name="again")
     assert again.run == tmp_path / "demo" / "again"
     assert metrics(again.run) == metrics(first.run)
 
 
-@pytest.fixture(scope="module", params=["frozen", "tuned"])
-def undisturbed(request, digit_shards, tmp_path_factory):
-    """An uninterrupted run with each kind of rebalancing."""
-    return train_demo(
-        digit_shards, tmp_path_factory.mktemp("undisturbed"), {"rebalance.encoder": request.param}
-    )
-
-
-@pytest.mark.parametrize("stops", [[1], [9], [10], [14, 25], [27], [28, 29, 38], [40, 44]], ids=str)
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
-    undisturbed, digit_shards, tmp_path, monkeypatch, stops
-):
-    """The stops are within and between the phases. An epoch has 9 steps."""
-    encoder = tomllib.loads((undisturbed.run / "config.toml").read_text())["rebalance"]["encoder"]
+@pytest.mark.parametrize(
+    ("encoder", "stops"),
+    [("frozen", [1, 9, 10, 14, 25]), ("tuned", [27, 28, 29, 38, 40, 44])],
+    ids=str,
+)
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(train, tmp_path, monkeypatch, encoder, stops):
+    """The stops are within and between the phases, and within and between log lines. An epoch has 9 steps."""
+    settings = {"rebalance.encoder": encoder}
+    undisturbed = train(name="undisturbed", set=settings)
     taken, step = 0, Loop.take_step
 
     def counted(self, *arguments):
@@ -102,7 +106,7 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.setattr(Loop, "take_step", counted)
     for number, _ in enumerate(stops):
         with pytest.raises(Stopped) as stopped:
-            resume(tmp_path) if number else train_demo(digit_shards, tmp_path, {"rebalance.encoder": encoder})
+            resume(tmp_path) if number else train(set=settings)
         assert stopped.value.signum == signal.SIGTERM
         assert stopped.value.command == f"fasticcl train demo --project {tmp_path} --name run --resume"
     continued = resume(tmp_path)
@@ -112,34 +116,9 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert same_weights(continued.run, undisturbed.run)
 
 
-def test_crash_within_an_epoch_does_not_change_the_result(train, tmp_path, monkeypatch):
-    undisturbed = train(name="undisturbed")
-    taken, step = 0, Loop.take_step
-
-    def crash(self, *arguments):
-        nonlocal taken
-        taken += 1
-        if taken == 15:
-            raise RuntimeError("power")
-        step(self, *arguments)
-
-    monkeypatch.setattr(Loop, "take_step", crash)
-    with pytest.raises(RuntimeError, match="power"):
-        train()
-    continued = resume(tmp_path)
-    assert metrics(continued.run) == metrics(undisturbed.run)
-    assert same_weights(continued.run, undisturbed.run)
-
-
-def test_resuming_a_finished_run_changes_nothing(train, tmp_path):
-    report = train()
-    assert resume(tmp_path).rows == report.rows
-    assert len(metrics(report.run)) == len({json.dumps(record) for record in metrics(report.run)})
-
-
-def test_resume_selects_the_newest_run(train, tmp_path):
-    train(name="first")
-    train(name="second")
+def test_resume_selects_the_newest_run(train_few, tmp_path):
+    train_few(name="first", **SHORTEST)
+    train_few(name="second", **SHORTEST)
     assert fasticcl.train("demo", project=tmp_path, resume=True).run.name == "second"
 
 
@@ -152,13 +131,13 @@ def test_non_finite_loss_stops_the_run(train):
 
 
 @pytest.mark.parametrize("method", ["ce", "mixup", "crt", "iccl"])
-def test_baselines_of_the_paper_log_their_losses(train, method):
+def test_baselines_of_the_paper_log_their_losses(train_few, method):
     preset = resolve("demo", method=method)
     shortened = {
         "method.warmup_epochs": min(preset.method.warmup_epochs, 1),
         "rebalance.epochs": min(preset.rebalance.epochs, 1),
     }
-    report = train(method=method, set=shortened)
+    report = train_few(method=method, set=shortened)
     alone = {"last", "best"}
     expected = {"ce": alone, "mixup": alone}
     assert set(report.rows) == expected.get(method, {"before", "after", "best"})
@@ -174,6 +153,12 @@ def test_baselines_of_the_paper_log_their_losses(train, method):
     )
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_shards, tmp_path_factory):
+    """A run with the default settings."""
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("plain")).run
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -184,14 +169,14 @@ def test_baselines_of_the_paper_log_their_losses(train, method):
         {"method.centroid_norm": "bias_corrected"},
         {"optim.nesterov": True, "optim.schedule": "step"},
         {"data.color_jitter": [0.4, 0.4, 0.4]},
-        {"data.crop": "random_resized", "data.crop_scale": [0.5, 1.0], "data.eval_resize": 20},
+        {"data.crop": "random_resized", "data.crop_scale": [0.5, 1.0], "data.eval_resize": 10},
         {"engine.precision": "bfloat16"},
     ],
     ids=str,
 )
-def test_every_option_trains_and_changes_the_result(train, settings):
-    plain, switched = train(name="plain", epochs=2), train(name="switched", epochs=2, set=settings)
-    assert metrics(plain.run)[-1]["train/loss"] != metrics(switched.run)[-1]["train/loss"]
+def test_every_option_trains_and_changes_the_result(train_few, plain, settings):
+    switched = train_few(set=settings)
+    assert metrics(plain)[-1]["train/loss"] != metrics(switched.run)[-1]["train/loss"]
     assert fasticcl.evaluate(switched.run) == switched
 
 
@@ -205,7 +190,7 @@ def test_split_batch_norm_matches_separate_passes(train):
 
 
 def test_training_learns_the_digits(digit_shards, tmp_path):
-    report = fasticcl.train("demo", data=digit_shards, project=tmp_path, epochs=12, set=SMALL, device="cpu")
+    report = train_demo(digit_shards, tmp_path, epochs=12, batch_size=32)
     chance = 10.0
     assert report.rows["after"]["val/top1"] > 5 * chance
     assert report.rows["after"]["val/few"] > report.rows["before"]["val/few"]
@@ -237,6 +222,7 @@ def test_cifar_presets_train_on_32_pixel_images(dataset, tmp_path):
 @pytest.mark.parametrize("dataset", ["imagenet-lt", "inat2018", "folder"])
 def test_large_presets_train_on_photographs(dataset, photo_shards, tmp_path):
     options = {
+        "set": {"data.image_size": 64, "data.eval_resize": 72},
         "data": photo_shards,
         "project": tmp_path,
         "fast_dev_run": True,
@@ -282,27 +268,29 @@ def test_bad_input_is_one_sentence_and_leaves_no_run(train, tmp_path, options, s
     assert not (tmp_path / "demo").exists()
 
 
-def test_existing_run_name_is_refused_and_the_run_kept(train):
-    report = train()
+def test_existing_run_name_is_refused_and_the_run_kept(train_few):
+    report = train_few(**SHORTEST)
     before = metrics(report.run)
     with pytest.raises(UserError, match=r"exists\. Choose another --name, or continue it with --resume"):
-        train()
+        train_few(**SHORTEST)
     assert metrics(report.run) == before
 
 
-def test_default_run_names_are_numbered(digit_shards, tmp_path):
-    options = {"data": digit_shards, "project": tmp_path, "fast_dev_run": True, "set": SMALL}
+def test_default_run_names_are_numbered(tiny_shards, tmp_path):
+    settings = {**SMALL, **TINY, "rebalance.epochs": 1}
+    options = {"data": tiny_shards, "project": tmp_path, "batch_size": 20, "set": settings}
+    options |= {"device": "cpu", "fast_dev_run": True}
     names = [fasticcl.train("demo", method=method, **options).run.name for method in (None, None, "ce")]
     assert names == ["trial-iccl-1", "trial-iccl-2", "trial-ce-1"]
-    few = {**options, "fast_dev_run": False, "epochs": 1, "report": False}
+    few = {**options, "fast_dev_run": False, "epochs": 1}
     names = [fasticcl.train("demo", **few).run.name for _ in range(2)]
     assert names == ["iccl-1", "iccl-2"]
     fasticcl.train("demo", **options)
     assert resume(tmp_path, name=None).run.name == "iccl-2"
 
 
-def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
-    train()
+def test_resume_refuses_other_settings_and_missing_runs(train_few, tmp_path):
+    train_few(**SHORTEST)
     with pytest.raises(UserError, match="Leave out --epochs"):
         fasticcl.train("demo", project=tmp_path, resume=True, epochs=9)
     with pytest.raises(UserError, match="There is no run to resume"):
@@ -310,7 +298,7 @@ def test_resume_refuses_other_settings_and_missing_runs(train, tmp_path):
 
 
 def test_changed_shards_are_detected(photo_source, tmp_path):
-    options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run"}
+    options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run", "report": False}
     small = {"method.encoder": "resnet8", "data.image_size": 32}
     convert(photo_source, tmp_path / "shards")
     run = fasticcl.train("folder", batch_size=4, fast_dev_run=True, set=small, **options).run
@@ -338,6 +326,7 @@ def train_with_corrupt_image(photo_source, folder, split):
     content[512:600] = bytes(88)
     shard.write_bytes(content)
     options = {"data": folder / "shards", "project": folder, "batch_size": 21, "fast_dev_run": True}
+    options |= {"report": False}
     return fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
 
 
@@ -353,12 +342,12 @@ def test_corrupt_evaluation_image_stops_the_run(photo_source, tmp_path):
         train_with_corrupt_image(photo_source, tmp_path, "val")
 
 
-def test_all_evaluations_of_a_run_share_one_pipeline(train, monkeypatch):
+def test_all_evaluations_of_a_run_share_one_pipeline(train_few, monkeypatch):
     specs, build = [], graph.build
     monkeypatch.setattr(
         graph, "build", lambda feed, spec, options: specs.append(spec) or build(feed, spec, options)
     )
-    report = train()
+    report = train_few()
     # Training builds one pipeline for each of its three phases.
     assert len(specs) == 4
     fasticcl.evaluate(report.run)  # three networks

@@ -30,6 +30,7 @@ LIMITS = Limits(
     cores=16,
     cpu_quota=None,
     torch_threads=16,
+    idle_threads_sleep=True,
     memory=128 * GIB,
     free_memory=100 * GIB,
     memory_limit=None,

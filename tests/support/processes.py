@@ -20,7 +20,7 @@ import torch.distributed as dist
 from fasticcl.system.ranks import join_process_group
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["fasticcl.cli.main", "fasticcl.engine.trainer", "tests.support.small_runs"])
+_context.set_forkserver_preload(["tests.support.preloaded"])
 _TIMEOUT = 120
 
 

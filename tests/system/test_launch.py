@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher import api
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import fasticcl
@@ -22,7 +23,7 @@ from tests.support.processes import Child, call_main, on_ranks, start_ranks, sta
 from tests.support.small_runs import TINY, differences, train_tiny
 
 SLURM = Path(__file__).parents[2] / "tools/slurm.sbatch"
-EPOCHS = 20
+EPOCHS = 12
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(Path(fasticcl.__file__).parents[1]),
@@ -65,20 +66,18 @@ def processes_using(shards):
     return process_ids
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_signal_stops_nproc_and_the_printed_command_gives_the_same_bits(
-    tiny_shards, uninterrupted, tmp_path, signum
-):
+def test_signal_stops_nproc_and_the_printed_command_gives_the_same_bits(tiny_shards, uninterrupted, tmp_path):
+    """With the only signal that torchrun does not forward by default."""
     command = [sys.executable, "-m", "fasticcl", *cli_arguments(tiny_shards, tmp_path), "--nproc", "2"]
     with popen(command) as process:
         for line in process.stdout:
             if "epoch  3/" in line:
-                process.send_signal(signum)
+                process.send_signal(signal.SIGUSR1)
                 break
         printed = process.stdout.read()
     assert process.returncode == 143
     assert "Traceback" not in printed
-    start = printed.index(f"stopped by {signum.name}. The state is saved. Continue with:\n")
+    start = printed.index("stopped by SIGUSR1. The state is saved. Continue with:\n")
     resume_command = printed[start:].splitlines()[1]
     assert resume_command == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
     assert printed.count("Continue with") == 1
@@ -218,13 +217,42 @@ def test_slurm_script_requeues_itself_and_gives_the_same_bits(tiny_shards, unint
     assert differences(tmp_path / "runs/demo/run", uninterrupted) == []
 
 
+def launch_forked_ranks(count, arguments):
+    """Call `launch_ranks`, but fork the ranks, which saves the imports."""
+
+    def forked(config, program):
+        def start(*words):
+            assert (program, *words[:2]) == (sys.executable, "-m", "fasticcl")
+            config.start_method = "fork"
+            return elastic_launch(config, call_main)(*words[2:])
+
+        return start
+
+    api.elastic_launch = forked
+    launch_ranks(count, arguments)
+
+
+def test_sigterm_stops_the_ranks_of_nproc(tiny_shards, tmp_path):
+    arguments, env = cli_arguments(tiny_shards, tmp_path), {"GLOO_SOCKET_IFNAME": "lo"}
+    child = Child(tmp_path / "log", launch_forked_ranks, 2, arguments, env=env)
+    while "epoch  3/" not in child.printed():
+        assert child.process.is_alive()
+        time.sleep(0.01)
+    child.signal(signal.SIGTERM)
+    assert child.exit_code() == 143
+    assert "stopped by SIGTERM. The state is saved. Continue with:" in child.printed()
+    assert processes_using(tiny_shards) == []
+
+
 def test_bad_input_with_nproc_gives_one_sentence_and_exit_code_2(tmp_path):
-    command = [sys.executable, "-m", "fasticcl", "train", "demo", "--nproc", "2", "--batch-size", "33"]
+    arguments = ["train", "demo", "--nproc", "2", "--batch-size", "33"]
     options = ["--data", str(tmp_path / "shards"), "--project", str(tmp_path / "runs"), "--device", "cpu"]
-    with popen([*command, *options]) as process:
-        printed = process.stdout.read()
-    assert process.returncode == 2
-    assert printed == ("error: A global batch of 33 cannot be divided among 2 ranks. Use --batch-size 32.\n")
+    child = Child(tmp_path / "log", launch_forked_ranks, 2, [*arguments, *options])
+    assert child.exit_code() == 2
+    sentence = "error: A global batch of 33 cannot be divided among 2 ranks. Use --batch-size 32."
+    first, *others = child.printed().splitlines()
+    assert first == sentence
+    assert all("torch/multiprocessing" in line for line in others)  # it ends the other rank
     assert not (tmp_path / "runs").exists()
 
 
@@ -235,6 +263,7 @@ def launched(monkeypatch):
 
     def launch(config, entry):
         def start(*arguments):
+            assert {"SIGTERM", "SIGINT", "SIGUSR1"} <= set(config.signals_to_handle.split(","))
             launches.append((config.nproc_per_node, entry, *arguments))
             if errors:
                 raise errors.pop()

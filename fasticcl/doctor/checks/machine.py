@@ -13,7 +13,7 @@ _OTHER_FILES = 64  # open in addition to the shards
 
 
 def cores(facts: Facts) -> Finding:
-    """Check that there are enough cores and that torch does not start more threads than cores."""
+    """Check that there are enough cores, that torch has no more threads, and that idle threads sleep."""
     limits, gpus = facts.limits, len(facts.nvidia.gpus)
     usable = limits.cores if limits.cpu_quota is None else min(float(limits.cores), limits.cpu_quota)
     text = f"{limits.cores}, {limits.cpu}"
@@ -28,6 +28,10 @@ def cores(facts: Facts) -> Finding:
         return Finding("cores", "warning", text, advice)
     if usable < 2:
         advice = "Use at least two cores, one to prepare images while the other trains."
+        return Finding("cores", "warning", text, advice)
+    if not limits.idle_threads_sleep:
+        text += ", but idle threads of torch spin, which slows down other work on these cores"
+        advice = "unset OMP_WAIT_POLICY GOMP_SPINCOUNT (in Python, import fasticcl before torch)"
         return Finding("cores", "warning", text, advice)
     return Finding("cores", "ok", text)
 

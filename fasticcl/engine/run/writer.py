@@ -26,6 +26,7 @@ from fasticcl.method.network import Network
 from fasticcl.system.jpeg_engine import query_jpeg_engines
 from fasticcl.system.machine import Machine
 from fasticcl.system.ranks import Ranks
+from fasticcl.system.wait_policy import describe_wait_policy
 from fasticcl.version import __version__, package_version
 
 PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy")
@@ -117,6 +118,7 @@ class RunWriter:
             "python": platform.python_version(),
             **{name: package_version(name) for name in PACKAGES},
             "machine": machine.describe(),
+            "openmp_wait_policy": describe_wait_policy(),
             **({} if machine.gpu is None else {"jpeg_engines": query_jpeg_engines().describe()}),
             "ranks": machine.ranks.world_size,
             "data": self.data_sha256[:12],

@@ -20,7 +20,7 @@ from fasticcl.resolve import resolve
 from fasticcl.system.jpeg_engine import JpegEngines
 from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
-from tests.support.small_runs import equal, metrics, resume, same_weights
+from tests.support.small_runs import SHORTEST, equal, metrics, resume, same_weights
 
 WAIT = 30  # seconds, for events that come at once unless the test fails
 RECORD = {"stage": "representation", "epoch": 1, "step": 3, "val/top1": 50.0}
@@ -173,15 +173,15 @@ def test_lock_is_released_after_the_end_of_the_thread(config):
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
-def test_damaged_checkpoint_is_named_in_the_error(train, tmp_path, damage):
-    report = train()
+def test_damaged_checkpoint_is_named_in_the_error(train_few, tmp_path, damage):
+    report = train_few(**SHORTEST)
     (report.run / "last.pt").write_bytes(damage)
     with pytest.raises(UserError, match=r"The checkpoint .*last\.pt cannot be read"):
         resume(tmp_path)
 
 
-def test_run_without_a_checkpoint_resumes_from_the_beginning(train, tmp_path):
-    undisturbed, stopped = train(name="undisturbed"), train()
+def test_run_without_a_checkpoint_resumes_from_the_beginning(train_few, tmp_path):
+    undisturbed, stopped = train_few(name="undisturbed"), train_few()
     for name in ("last.pt", "model.safetensors"):
         (stopped.run / name).unlink()
     resume(tmp_path)
@@ -189,8 +189,8 @@ def test_run_without_a_checkpoint_resumes_from_the_beginning(train, tmp_path):
     assert same_weights(stopped.run, undisturbed.run)
 
 
-def test_finished_run_without_checkpoint_cannot_be_resumed(train, tmp_path):
-    run = train().run
+def test_finished_run_without_checkpoint_cannot_be_resumed(train_few, tmp_path):
+    run = train_few(**SHORTEST).run
     (run / "last.pt").unlink()
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(UserError, match=r"is finished and its checkpoint last\.pt is missing"):

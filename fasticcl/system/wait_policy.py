@@ -1,0 +1,32 @@
+"""Wait policy of OpenMP threads: idle threads sleep, so they leave their core to other work."""
+
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+
+# libgomp, the OpenMP library of torch's wheels, lets an idle thread spin 300,000 times by default, which is
+# longer than most gaps between two parallel regions of a training step. On cores that decoding threads or
+# other programs share, spinning takes the time that the others need. LLVM's and Intel's libraries sleep at
+# once if the policy is passive.
+_POLICY, _SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+_SPIN_COUNT = "1000"
+
+
+def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set the wait policy of OpenMP to passive, unless the user has set it.
+
+    OpenMP reads the variables when its library is loaded, so nothing is set if torch is already imported.
+
+    Args:
+        environment: environment variables of this process.
+    """
+    if _POLICY in environment or _SPINS in environment or "torch" in sys.modules:
+        return
+    environment[_POLICY] = "PASSIVE"
+    environment[_SPINS] = _SPIN_COUNT
+
+
+def describe_wait_policy(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the wait policy and spin count of OpenMP, for example ``PASSIVE, 1000 spins``."""
+    policy, spins = environment.get(_POLICY, "").upper(), environment.get(_SPINS)
+    return f"{policy or 'default'}, {spins} spins" if spins else policy or "default"

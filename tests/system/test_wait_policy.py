@@ -1,0 +1,76 @@
+"""Wait policy of OpenMP threads, as the OpenMP library of torch reports it when it is loaded."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fasticcl.doctor.host import read_limits
+from fasticcl.system.wait_policy import describe_wait_policy, let_idle_threads_sleep
+
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def spin_counts(*command: str, **variables: str) -> set[str]:
+    """Return the spin counts that libgomp prints when a process loads it."""
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES} | variables
+    environment["OMP_DISPLAY_ENV"] = "VERBOSE"
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=120, env=environment
+    )
+    lines = [line.split("=") for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not lines:
+        pytest.skip("torch uses another OpenMP library than libgomp")
+    return {value.strip().strip("'") for _, value in lines}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("-c", "import fasticcl, torch"), id="python"),
+        pytest.param(("-m", "fasticcl", "eval", "missing"), id="module"),
+        pytest.param(("-c", "import tests.conftest"), id="tests"),
+    ],
+)
+def test_idle_threads_of_every_entry_point_sleep_after_a_short_spin(command):
+    assert spin_counts(*command) == {"1000"}
+
+
+def test_torch_imported_first_keeps_the_default():
+    """This shows that the spin count above is not a default of this machine."""
+    assert spin_counts("-c", "import torch, fasticcl") == {"300000"}
+
+
+def test_the_policy_of_the_user_is_kept():
+    assert spin_counts("-c", "import fasticcl, torch", GOMP_SPINCOUNT="77") == {"77"}
+
+
+@pytest.mark.parametrize("chosen", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}], ids=str)
+def test_a_chosen_variable_leaves_both_unchanged(chosen, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    environment = dict(chosen)
+    let_idle_threads_sleep(environment)
+    assert environment == chosen
+
+
+@pytest.mark.parametrize(
+    ("environment", "described"),
+    [
+        ({}, "default"),
+        ({"OMP_WAIT_POLICY": "active"}, "ACTIVE"),
+        ({"GOMP_SPINCOUNT": "5"}, "default, 5 spins"),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5"}, "PASSIVE, 5 spins"),
+    ],
+    ids=str,
+)
+def test_description_of_the_policy(environment, described):
+    assert describe_wait_policy(environment) == described
+
+
+def test_doctor_recognises_the_policy(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    assert not read_limits().idle_threads_sleep
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert read_limits().idle_threads_sleep
