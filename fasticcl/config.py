@@ -214,6 +214,8 @@ class Engine(ConfigSection):
     eval_batch_size: Count | None = None
     """Images per evaluation batch on each rank. None: as many as in training, or up to four times that on a
     GPU."""
+    eval_every: Count = 1
+    """Epochs between evaluations. The last epoch of a stage is always evaluated."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numeric precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     compile: Literal["auto", "off", "on", "step", "cuda-graphs", "captured"] = "auto"

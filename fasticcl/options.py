@@ -90,6 +90,7 @@ class TrainOptions(TypedDict, total=False):
     name: Annotated[str | None, Option(setting="engine.name")]
     project: Annotated[str | Path | None, Option(setting="engine.project", metavar="DIR")]
     save_every: Annotated[str | int | None, Option(setting="engine.save_every", metavar="N")]
+    eval_every: Annotated[int | None, Option(setting="engine.eval_every", metavar="EPOCHS")]
     verify_reads: Annotated[bool | None, Option(setting="data.verify_reads")]
     logger: Annotated[str | Sequence[str] | None, Option(setting="engine.logger", metavar="NAME")]
     report: Annotated[bool | None, Option(setting="engine.report")]

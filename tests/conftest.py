@@ -31,6 +31,17 @@ def require(*packages: str) -> None:
         pytest.importorskip(package)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast_garbage_collections() -> None:
+    """Exclude all existing objects from garbage collections, of which `Loader` starts one in every run."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # extension modules complain at exit about objects that are never collected
+
+
 @pytest.fixture(scope="session")
 def convert() -> Callable[..., Any]:
     """The conversion of a source into shards."""
@@ -128,14 +139,19 @@ def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 # Files that take longest. The others follow in the order of their names.
 LONG_FILES = (
-    "engine/test_training_ranks.py",
-    "engine/test_trainer.py",
     "system/test_launch.py",
-    "engine/test_killed_runs.py",
+    "engine/test_trainer.py",
     "benchmarks/test_first_light.py",
+    "engine/test_resume.py",
+    "engine/test_training_ranks.py",
+    "engine/test_faults.py",
+    "engine/test_compile_trial.py",
     "test_readme.py",
-    "benchmarks/test_gpu_script.py",
     "convert/layouts/test_inat2018.py",
+    "benchmarks/test_gpu_script.py",
+    "engine/test_killed_runs.py",
+    "convert/test_kill.py",
+    "benchmarks/test_peers.py",
 )
 
 
@@ -145,9 +161,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {tests / name: place for place, name in enumerate(LONG_FILES)}
     assert all(path.exists() for path in order)
     items.sort(key=lambda item: order.get(item.path, len(order)))
-
-
-def pytest_collection_finish() -> None:
-    """Exclude all imported objects from garbage collections, of which `Loader` starts one in every run."""
-    gc.collect()
-    gc.freeze()

@@ -129,7 +129,7 @@ def report(
     The figures (SVG and PNG), the numbers (JSON) and rows of a LaTeX table are written next to the page.
 
     Raises:
-        UserError: there is no run, a run has no finished epoch, or the folder is not writable.
+        UserError: there is no run, a run has no evaluated epoch, or the folder is not writable.
     """
     from fasticcl.report.report import report_comparison, report_run
 

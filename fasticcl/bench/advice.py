@@ -82,12 +82,12 @@ def _loader(situation: Situation) -> str:
 
 def _step(situation: Situation) -> str:
     if not situation.gpu:
-        remedy = "Use a GPU, a smaller --encoder or a smaller --image-size"
+        remedy = "use a GPU, a smaller --encoder or a smaller --image-size"
         rate = situation.bfloat16_step
         if rate is None or rate < _WORTH_BFLOAT16 * situation.step:
-            return remedy
+            return _sentence([remedy])
         gain = f"step alone {format_figure(rate)} images/s"
-        return f"Train in bfloat16 with --set engine.precision=bfloat16 ({gain}). {remedy}"
+        return _sentence([f"use bfloat16 with --set engine.precision=bfloat16 ({gain})", remedy])
     changes = []
     if not situation.compiled:
         changes.append("compile it with --set engine.compile=on")

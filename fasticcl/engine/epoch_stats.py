@@ -1,6 +1,9 @@
-"""Statistics of an epoch: mean losses, throughput and the share of time spent waiting for data."""
+"""Statistics of an epoch: mean losses, throughput, and the time for data, evaluation and saving."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -66,6 +69,36 @@ class EpochStats:
             "throughput/images_per_sec": self.ranks.world_size * self.images / seconds,
             "time/data_wait_pct": 100 * self.waited / seconds,
         }
+
+
+class EpochTimes:
+    """Measures the seconds between the records of epochs, and the shares of evaluation and of saving.
+
+    A checkpoint at the end of an epoch is written after its record and therefore counts in the next one.
+    """
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began = time.perf_counter()
+        self._spent = {"eval": 0.0, "save": 0.0}
+
+    @contextmanager
+    def measure(self, activity: Literal["eval", "save"]) -> Iterator[None]:
+        """Return a context manager that adds its duration to an activity."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[activity] += time.perf_counter() - began
+
+    def record(self) -> Record:
+        """Return the seconds since the previous record and the shares, and start from zero."""
+        seconds = time.perf_counter() - self._began
+        shares = {f"time/{name}_pct": 100 * spent / seconds for name, spent in self._spent.items()}
+        self._restart()
+        return {"time/epoch_sec": seconds, **shares}
 
 
 def _rank_share(sums: torch.Tensor, ranks: Ranks) -> torch.Tensor:

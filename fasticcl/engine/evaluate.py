@@ -11,7 +11,8 @@ On a CPU, compiled and eager bfloat16 features were equal to the bit. On a GPU t
 cuDNN may choose other algorithms.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,13 @@ from fasticcl.system.precision import float32_convolutions
 Metrics = dict[str, float | None]
 """Accuracies in percent by name. None for a class group without images."""
 METRICS = ("val/top1", "val/many", "val/medium", "val/few")
+NOT_EVALUATED: Metrics = dict.fromkeys(METRICS)
+"""Metrics in the record of an epoch without evaluation."""
+
+
+def is_evaluated(record: Mapping[str, Any]) -> bool:
+    """Return True if the record of an epoch contains accuracies."""
+    return record["val/top1"] is not None
 
 
 def evaluate(

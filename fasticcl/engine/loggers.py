@@ -178,7 +178,7 @@ class Loggers:
     def log(self, record: Record) -> None:
         """Log the numbers of a record.
 
-        The last step of an epoch has two records. Only the second one, which includes the accuracies, is
+        The last step of an epoch has two records. Only the second one, the record of the epoch, is
         logged. W&B accepts each step once, so it would drop the second one after a stop between the two.
         """
         if record["step"] == self._steps and "val/top1" not in record:

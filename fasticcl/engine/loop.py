@@ -9,8 +9,8 @@ from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.device_images import PackedBatch
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
-from fasticcl.engine.epoch_stats import EpochStats
-from fasticcl.engine.evaluate import Metrics
+from fasticcl.engine.epoch_stats import EpochStats, EpochTimes
+from fasticcl.engine.evaluate import NOT_EVALUATED, Metrics
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
@@ -76,6 +76,7 @@ class Loop:
         self.ranks, self.steps = run.ranks, loader.steps
         engine = run.folder.config.engine
         self.clock, self.log_every = SaveClock(engine.save_every), engine.log_every
+        self.eval_every, self.times = engine.eval_every, EpochTimes()
         self.stop = StopRequest()
         """A context manager. While it is entered, a signal ends training after the current step."""
 
@@ -168,7 +169,9 @@ class Loop:
         self._check(stage, epoch, stats)  # do not replace a good checkpoint with a bad one
         self._check_weights(stage)
         self._share_bad_samples()
-        self.run.save(stage, epoch, step, stats.partial(), self.loader.bad_samples.rows)
+        partial = stats.partial()
+        with self.times.measure("save"):
+            self.run.save(stage, epoch, step, partial, self.loader.bad_samples.rows)
 
     def _stopped(self, signum: int) -> Stopped | TrainingFailed:
         if self.run.wait_until_saved():
@@ -186,14 +189,22 @@ class Loop:
         record = self._record(stage, epoch, self.steps, stats)
         self._check_weights(stage)
         self._share_bad_samples()
-        record |= {"data/bad_samples": len(self.loader.bad_samples), **self.evaluate(stage)}
-        best = self.run.metrics.best(stage.name)
+        record |= {"data/bad_samples": len(self.loader.bad_samples), **self._accuracies(stage, epoch)}
+        record |= self.times.record()
         self.run.metrics.finish_epoch(record)
-        if best is None or record["val/top1"] > best["val/top1"]:
-            self.run.save_best(stage.network, record)
-        self.run.save(stage, epoch + 1, 0, {}, self.loader.bad_samples.rows)
+        with self.times.measure("save"):
+            if self.run.metrics.best(stage.name) is record:
+                self.run.save_best(stage.network, record)
+            self.run.save(stage, epoch + 1, 0, {}, self.loader.bad_samples.rows)
         self.clock.restart()
         self.display.show_epoch(record, stage.epochs)
+
+    def _accuracies(self, stage: Stage, epoch: int) -> Metrics:
+        """Return the accuracies after an epoch, or only None if it is not evaluated."""
+        if (epoch + 1) % self.eval_every and epoch + 1 < stage.epochs:
+            return NOT_EVALUATED
+        with self.times.measure("eval"):
+            return self.evaluate(stage)
 
     def _share_bad_samples(self) -> None:
         """Exchange the unreadable images that any rank has found."""

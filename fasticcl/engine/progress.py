@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from fasticcl.console import print_lines
 from fasticcl.data.plan import Phase
-from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.evaluate import METRICS, is_evaluated
 
 _STEPS_BEFORE_ESTIMATE = 50
 _LINE_INTERVAL = 60  # seconds between two lines within an epoch without a terminal
@@ -120,9 +120,10 @@ class Display:
             self.print(f"{position}  {state}")
 
     def show_epoch(self, record: Mapping[str, Any], epochs: int) -> None:
-        """Print the line of a finished epoch."""
+        """Print the line of a finished epoch, with its accuracies if it was evaluated."""
         self._last_line = time.monotonic()
-        parts = [_position(record, epochs), _losses(record), _accuracy(record), _speed(record)]
+        accuracy = [_accuracy(record)] if is_evaluated(record) else []
+        parts = [_position(record, epochs), _losses(record), *accuracy, _speed(record)]
         self.print("  ".join([*parts, f"ETA {self.eta()}"]))
 
     def print(self, text: str) -> None:

@@ -58,10 +58,11 @@ def styled_figure(title: str, xlabel: str, ylabel: str) -> Iterator[tuple[Figure
 
 
 def plot_curve(axes: Axes, values: ArrayLike, **style: Any) -> None:
-    """Plot values [N] against 1 to N with integer ticks. NaN values are skipped."""
+    """Plot values [N] against 1 to N with integer ticks. The line connects the values that are not NaN."""
     y = np.asarray(values, dtype=float)
-    marker = "o" if len(y) <= _MARKER_LIMIT else ""
-    axes.plot(np.arange(1, len(y) + 1), y, marker=marker, markersize=3, **style)
+    x = np.flatnonzero(~np.isnan(y))
+    marker = "o" if len(x) <= _MARKER_LIMIT else ""
+    axes.plot(x + 1, y[x], marker=marker, markersize=3, **style)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
 
 

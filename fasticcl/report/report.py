@@ -46,7 +46,7 @@ def report_run(
         workers: number of threads. None uses the run's setting.
 
     Raises:
-        UserError: the folder holds no run or no finished epoch, or the output folder cannot be written.
+        UserError: the folder holds no run or no evaluated epoch, or the output folder cannot be written.
     """
     history, reason = read_history(folder), ""
     analysis = ClassAnalysis.stored(_stored_analysis(folder / DATA), folder / WEIGHTS)

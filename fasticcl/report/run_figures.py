@@ -36,7 +36,7 @@ def run_figures(history: RunHistory, analysis: ClassAnalysis | None) -> Iterator
         history: the recorded history of the run.
         analysis: its per-class results. If None, the per-class figures are omitted.
     """
-    yield "accuracy", accuracy_curves(history), "Accuracy on the evaluated split after each epoch."
+    yield "accuracy", accuracy_curves(history), "Accuracy on the evaluated split after each evaluated epoch."
     yield "losses", loss_curves(history), "Training losses, averaged over each epoch."
     if analysis:
         yield (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fasticcl.config import Config
-from fasticcl.engine.evaluate import METRICS, Metrics
+from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.resolve import preset_names, resolve
@@ -41,9 +41,13 @@ class RunHistory:
     def accuracies(self) -> dict[str, tuple[int, Metrics]]:
         """Epoch (from 1 in its stage) and accuracies, by name: before, after and best, or last and best.
 
-        The best epoch is the first with the highest overall accuracy of the last stage.
+        They are those of evaluated epochs. The best epoch is the first with the highest overall accuracy of
+        the last stage.
         """
-        before, after = self.stage("representation"), self.stage("rebalancing")
+        before, after = (
+            [record for record in self.stage(name) if is_evaluated(record)]
+            for name in ("representation", "rebalancing")
+        )
         final = after or before
         if not final:
             return {}
@@ -56,7 +60,7 @@ class RunHistory:
 
     @property
     def final_accuracies(self) -> Metrics:
-        """The accuracies of the last epoch, which are the ones to report."""
+        """The accuracies of the last evaluated epoch, which are the ones to report."""
         return self.accuracies["after" if "after" in self.accuracies else "last"][1]
 
     @cached_property
@@ -104,12 +108,13 @@ def read_history(folder: Path) -> RunHistory:
     """Read the history of a run from its folder.
 
     Raises:
-        UserError: the folder is not a run folder, or the run has no finished epoch.
+        UserError: the folder is not a run folder, or the run has no evaluated epoch.
     """
     run = RunFolder.open(folder)
     epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
-    if not epochs:
-        raise UserError(f"{folder} has no finished epoch to report. {run.how_to_finish}")
+    if not any(map(is_evaluated, epochs)):
+        kind = "evaluated" if epochs else "finished"
+        raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
     return RunHistory(run.path, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
 
 

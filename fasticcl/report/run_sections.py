@@ -154,7 +154,21 @@ def _speed_note(history: RunHistory) -> str:
     return (
         f"Median over the epochs: {np.median(rates):,.0f} images/s, with {np.median(waits):.0f} % of the "
         "time spent waiting for data. The throughput includes the images of both streams but not evaluation."
+        f"{_epoch_note(history)}"
     )
+
+
+def _epoch_note(history: RunHistory) -> str:
+    """Return a sentence on evaluation and saving, or an empty string for records of an older version."""
+    records = [record for record in history.epochs if "time/epoch_sec" in record]
+    if not records:
+        return ""
+    seconds = [record["time/epoch_sec"] for record in records]
+    evaluation, saving = (
+        np.average([record[key] for record in records], weights=seconds)
+        for key in ("time/eval_pct", "time/save_pct")
+    )
+    return f" Of all the time, evaluation took {evaluation:.1f} % and saving {saving:.1f} %."
 
 
 def _environments(history: RunHistory) -> Iterator[Table]:

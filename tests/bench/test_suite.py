@@ -67,9 +67,13 @@ def test_only_steps_and_the_loader_compared_with_them_have_small_batches_on_a_cp
     )
     assert (result.settings["batch_size"], result.settings["image_size"]) == (256, 224)
     is_reduced = what not in ("plan", "loader")
-    assert (
-        any("a batch size of 4 instead of the 256 of the run" in note for note in result.notes) == is_reduced
-    )
+    assert any("is reduced from 256 to 4" in note for note in result.notes) == is_reduced
+
+
+@pytest.mark.parametrize(("what", "is_decoded"), [("plan", False), ("loader", True)])
+def test_synthetic_images_are_described_only_where_they_are_decoded(tiny, what, is_decoded):
+    notes = fasticcl.benchmark(what, "demo", **tiny).notes
+    assert any(note.startswith("images: ") for note in notes) == is_decoded
 
 
 def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):

@@ -2,7 +2,7 @@
 
 import torch
 
-from fasticcl.engine.epoch_stats import EpochStats
+from fasticcl.engine.epoch_stats import EpochStats, EpochTimes
 from fasticcl.system.ranks import Ranks
 
 CPU = torch.device("cpu")
@@ -38,3 +38,19 @@ def test_bad_step_is_the_first_with_a_loss_that_is_not_finite():
     for value in (1.0, float("nan"), float("inf")):
         stats.add(losses(value), images=4, waited=0.0)
     assert stats.bad_step() == 1
+
+
+def test_times_of_an_epoch_are_shares_of_the_seconds_since_the_previous_record(monkeypatch):
+    now = 10.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    times = EpochTimes()
+    now = 16.0
+    with times.measure("eval"):
+        now = 18.0
+    now = 20.0
+    assert times.record() == {"time/epoch_sec": 10.0, "time/eval_pct": 20.0, "time/save_pct": 0.0}
+    for _ in range(2):
+        with times.measure("save"):
+            now += 1.0
+    now = 24.0
+    assert times.record() == {"time/epoch_sec": 4.0, "time/eval_pct": 0.0, "time/save_pct": 50.0}

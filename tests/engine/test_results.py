@@ -14,7 +14,7 @@ from tests.support.small_runs import SHORTEST
 
 @pytest.mark.parametrize("encoder", ["frozen", "tuned"])
 def test_evaluate_reproduces_the_report_exactly(train, encoder):
-    report = train(set={"rebalance.encoder": encoder}, epochs=4)
+    report = train(set={"rebalance.encoder": encoder}, epochs=2)
     again = fasticcl.evaluate(report.run)
     assert again == report
 

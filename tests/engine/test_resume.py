@@ -166,11 +166,19 @@ DAMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def crashed_runs(tiny_shards, tmp_path_factory):
+    """The folders of two runs by the step of their crash."""
+    folders = {step: tmp_path_factory.mktemp("crashed") for step in (8, 9)}
+    for step, folder in folders.items():
+        crash(partial(train_tiny, tiny_shards, folder), step)
+    return {step: folder / "demo/run" for step, folder in folders.items()}
+
+
 @pytest.fixture
-def crashed(begin, tmp_path):
-    """The folder of a run that crashed in the interpolative phase, with two checkpoints of one epoch."""
-    crash(begin, 9)
-    return tmp_path / "demo/run"
+def crashed(crashed_runs, tmp_path):
+    """A run that crashed in the interpolative phase, with two checkpoints of one epoch."""
+    return shutil.copytree(crashed_runs[9], tmp_path / "demo/run")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -226,10 +234,9 @@ def test_run_killed_before_its_first_checkpoint_restarts(begin, undisturbed, tmp
 
 
 @pytest.fixture
-def crashed_after_a_record(begin, tmp_path):
-    """The folder of a run that crashed with a record that is newer than its checkpoint."""
-    crash(begin, 8)
-    return tmp_path / "demo/run"
+def crashed_after_a_record(crashed_runs, tmp_path):
+    """A run that crashed with a record that is newer than its checkpoint."""
+    return shutil.copytree(crashed_runs[8], tmp_path / "demo/run")
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
@@ -295,7 +302,7 @@ def test_resuming_a_finished_run_prints_a_message_and_changes_nothing(undisturbe
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     output = ConsoleOutput()
     report = resume(tmp_path, console=output.console)
-    assert report.rows == fasticcl.evaluate(folder).rows
+    assert report == fasticcl.evaluate(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert output.file.getvalue() == f"run      {folder} is already finished\n"
 

@@ -298,7 +298,7 @@ def test_resume_refuses_other_settings_and_missing_runs(train_few, tmp_path):
 
 
 def test_changed_shards_are_detected(photo_source, tmp_path):
-    options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run"}
+    options = {"data": tmp_path / "shards", "project": tmp_path, "name": "run", "report": False}
     small = {"method.encoder": "resnet8", "data.image_size": 32}
     convert(photo_source, tmp_path / "shards")
     run = fasticcl.train("folder", batch_size=4, fast_dev_run=True, set=small, **options).run
@@ -326,6 +326,7 @@ def train_with_corrupt_image(photo_source, folder, split):
     content[512:600] = bytes(88)
     shard.write_bytes(content)
     options = {"data": folder / "shards", "project": folder, "batch_size": 21, "fast_dev_run": True}
+    options |= {"report": False}
     return fasticcl.train("folder", set={"method.encoder": "resnet8", "data.image_size": 32}, **options)
 
 

@@ -34,7 +34,13 @@ TINY = {
     **NO_REPORT,
 }
 SHORTEST = {"epochs": 1, "set": {"rebalance.epochs": 0}}  # options of `train_tiny`
-TIMING = ("throughput/images_per_sec", "time/data_wait_pct")
+TIMING = (
+    "throughput/images_per_sec",
+    "time/data_wait_pct",
+    "time/epoch_sec",
+    "time/eval_pct",
+    "time/save_pct",
+)
 
 
 def train_demo(shards, project, set=(), *, name="run", dataset="demo", epochs=3, batch_size=40, **options):

@@ -232,6 +232,18 @@ def launch_forked_ranks(count, arguments):
     launch_ranks(count, arguments)
 
 
+def test_sigterm_stops_the_ranks_of_nproc(tiny_shards, tmp_path):
+    arguments, env = cli_arguments(tiny_shards, tmp_path), {"GLOO_SOCKET_IFNAME": "lo"}
+    child = Child(tmp_path / "log", launch_forked_ranks, 2, arguments, env=env)
+    while "epoch  3/" not in child.printed():
+        assert child.process.is_alive()
+        time.sleep(0.01)
+    child.signal(signal.SIGTERM)
+    assert child.exit_code() == 143
+    assert "stopped by SIGTERM. The state is saved. Continue with:" in child.printed()
+    assert processes_using(tiny_shards) == []
+
+
 def test_bad_input_with_nproc_gives_one_sentence_and_exit_code_2(tmp_path):
     arguments = ["train", "demo", "--nproc", "2", "--batch-size", "33"]
     options = ["--data", str(tmp_path / "shards"), "--project", str(tmp_path / "runs"), "--device", "cpu"]

@@ -1,7 +1,7 @@
 """The DALI graph: decode, resize, cut, flip, jitter, mix and normalise, with one definition for CPU and GPU.
 
-Only the resizing of cropped images uses a different operator on each device, because DALI's operator takes
-three to four times as long as torch's on a CPU.
+Only the resizing of cropped images and the colour jitter use different operators on each device, because
+DALI's operators take several times as long as torch's on a CPU.
 
 The graph contains no random operator. All random values of an image are inputs, fed together with its bytes,
 its label and λ. They stay together for any number of prefetched batches.
@@ -12,13 +12,12 @@ from typing import Any
 from nvidia.dali import fn, math, types
 
 from fasticcl.config import Data
+from fasticcl.data.dali.color_jitter import jitter_colors
 from fasticcl.data.dali.decoding import decoder_options
 from fasticcl.data.dali.errors import DALI_ERRORS, explain
 from fasticcl.data.dali.graph_inputs import Feed, GraphSpec, Stream, input_nodes
 from fasticcl.data.dali.pipeline import GraphPipeline, PipelineOptions
 from fasticcl.data.dali.resize import LINEAR, resizer
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the weights of Pillow and torchvision for grey
 
 
 def build(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeline:
@@ -63,7 +62,7 @@ def _augment(stream: Stream, spec: GraphSpec, options: PipelineOptions) -> Any:
     image = decode(stream, spec.data, options.gpu)
     if spec.image_format != "squares":
         image = resize(image, stream, spec, options)
-    return jitter_colors(image, stream, options.gpu) if spec.jitter else image
+    return jitter_colors(image, stream["colors"], options) if spec.jitter else image
 
 
 def decode(stream: Stream, data: Data, gpu: int | None) -> Any:
@@ -107,21 +106,6 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
         crop_pos_x=position[1],
         mirror=flip,
     )
-
-
-def jitter_colors(image: Any, stream: Stream, gpu: int | None) -> Any:
-    """Apply brightness, contrast and saturation factors in this order, as in torchvision.
-
-    torchvision draws a new order for every image. The three commute except for the clipping at black and
-    white. torchvision also truncates where DALI rounds, which is why one half is subtracted.
-    """
-    colors = stream["colors"]
-    image = fn.brightness(image, brightness=colors[0], brightness_shift=-0.5 / 255)
-    contrast = _to_device(colors[1], gpu)
-    channels = fn.reductions.mean(image, axes=[0, 1])
-    grey = sum(weight * channels[i] for i, weight in enumerate(_LUMA))
-    image = fn.cast(contrast * image + ((1.0 - contrast) * grey - 0.5), dtype=types.UINT8)
-    return fn.saturation(image, saturation=colors[2])
 
 
 def mix(image: Any, other: Any, lam: Any) -> Any:

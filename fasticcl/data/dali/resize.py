@@ -5,7 +5,6 @@ crops.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from nvidia.dali import Pipeline, fn, types
 from torch.nn import functional
 
 from fasticcl.data.dali.errors import DALI_ERRORS, explain
+from fasticcl.data.dali.per_image import Images, per_image
 
 LINEAR = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 """Options of DALI's resizing operators in the graph."""
 
-Images = list[NDArray[np.uint8]]
 Values = list[NDArray[Any]]
 
 
@@ -33,22 +32,13 @@ def resizer(side: int, threads: int) -> Callable[[Images, Values, Values, Values
         side: height and width of the square, in pixels.
         threads: number of images resized at a time.
     """
-    pool = ThreadPoolExecutor(threads, "resize")
 
-    def resize(images: Images, sizes: Values, cuts: Values, flips: Values) -> Images:
-        batch = list(zip(images, sizes, cuts, flips, strict=True))
-        squares = list(images)
+    def resize(
+        image: NDArray[np.uint8], size: NDArray[Any], cut: NDArray[Any], flip: NDArray[Any]
+    ) -> NDArray[np.uint8]:
+        return resized_square(image, size.tolist(), cut.tolist(), bool(flip), side)
 
-        def share(first: int) -> None:
-            squares[first::threads] = [
-                resized_square(image, size.tolist(), cut.tolist(), bool(flip), side)
-                for image, size, cut, flip in batch[first::threads]
-            ]
-
-        list(pool.map(share, range(threads)))  # list() raises the exceptions of the threads
-        return squares
-
-    return resize
+    return per_image(resize, threads, "resize")
 
 
 def resized_square(

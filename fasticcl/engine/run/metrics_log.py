@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from fasticcl.engine.evaluate import METRICS
+from fasticcl.engine.evaluate import METRICS, is_evaluated
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.deferred_writes import DeferredWrites
 from fasticcl.engine.run.writer_thread import WriterThread
@@ -73,8 +73,9 @@ class MetricsLog:
         self._thread.submit(lambda: self.files.write(RESULTS, lambda path: write_file(path, content)))
 
     def best(self, stage: str) -> Record | None:
-        """Return the record of a stage with the highest overall accuracy. The earliest wins a tie."""
-        return max((e for e in self.epochs if e["stage"] == stage), key=lambda e: e["val/top1"], default=None)
+        """Return the evaluated epoch of a stage with the highest accuracy. The earliest wins a tie."""
+        evaluated = (e for e in self.epochs if e["stage"] == stage and is_evaluated(e))
+        return max(evaluated, key=lambda e: e["val/top1"], default=None)
 
     def last(self, stage: str) -> Record | None:
         """Return the record of the last finished epoch of a stage."""
@@ -132,7 +133,7 @@ def _position(line: str) -> tuple[float, ...]:
     try:
         record = json.loads(line)
         stage, epoch = STAGES.index(record["stage"]), record["epoch"]
-        if "val/top1" in record:  # the evaluation ends the epoch, and its last step may have a checkpoint
+        if "val/top1" in record:  # this record ends the epoch, and its last step may have a checkpoint
             return stage, epoch, 0
         return stage, epoch - 1, record["step"]
     except (ValueError, KeyError, TypeError):

@@ -65,25 +65,19 @@ def test_result_does_not_depend_on_the_number_of_threads(batch, threads):
         assert np.array_equal(image, other)
 
 
-def test_exception_in_a_thread_is_raised_by_the_caller(batch):
-    images, *windows = batch
-    invalid = [*images[:-1], np.zeros((0, 5, 3), np.uint8)]
-    with pytest.raises(RuntimeError, match="sizes should be greater than 0"):
-        resizer(SIDE, 2)(invalid, *windows)
-
-
-def resize_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("resize")]
+def image_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("resize", "saturation"))]
 
 
 def test_threads_end_when_the_batches_are_closed(photo_shards):
     shards = Shards(photo_shards, "train")
-    plan = Plan(shards.index, shards.counts, Data(dataset="folder", dir="unused"), batch_size=4, seed=0)
-    before = resize_threads()
+    data = Data(dataset="folder", dir="unused", color_jitter=(0.4, 0.4, 0.4))
+    plan = Plan(shards.index, shards.counts, data, batch_size=4, seed=0)
+    before = image_threads()
     batches = Loader(shards, plan, threads=2).batches("interpolative")
     next(batches)
-    started = [thread for thread in resize_threads() if thread not in before]
-    assert started
+    started = [thread for thread in image_threads() if thread not in before]
+    assert {thread.name.split("_")[0] for thread in started} == {"resize", "saturation"}
     batches.close()
     gc.collect()  # DALI's operator forms a reference cycle
     for thread in started:

@@ -37,6 +37,16 @@ def test_best_is_the_earliest_of_equal_epochs(log):
     assert log.best("rebalancing") is None
 
 
+def test_best_is_chosen_among_evaluated_epochs(log, tmp_path):
+    for epoch, accuracy in enumerate((None, 30.0, None), start=1):
+        log.finish_epoch(record(epoch, 3, **{"val/top1": accuracy}))
+    assert log.best("representation")["epoch"] == 2
+    assert log.last("representation")["epoch"] == 3
+    state = {"network": {}, "optimizer": {}}
+    log.rewind(Checkpoint("representation", 0, 3, "", state))
+    assert records(tmp_path) == []  # the first record ends an epoch although it has no accuracy
+
+
 def test_rewind_drops_newer_records_and_restores_unwritten_ones(log, tmp_path):
     for step in (1, 2, 3):
         log.log(record(1, step))
