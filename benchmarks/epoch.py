@@ -15,7 +15,6 @@ from typing import Any
 
 from _runs import format_spread, hardware, summarize, write_result
 from rich.console import Console
-from rich.table import Table
 
 import fasticcl
 
@@ -93,13 +92,11 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def show(phases: Mapping[str, Mapping[str, Any]]) -> None:
-    table = Table("phase", "epochs", *(f"{part}, s" for part in PARTS), "evaluation, %", "saving, %")
     for phase, parts in phases.items():
-        epochs = len(parts["epoch"]["seconds"]["runs"])
-        times = [format_spread(parts[part]["seconds"], 2) for part in PARTS]
-        shares = [format_spread(parts[part]["percent"], 1) for part in ("evaluation", "saving")]
-        table.add_row(phase, str(epochs), *times, *shares)
-    Console().print(table)
+        print(f"{phase}, {len(parts['epoch']['seconds']['runs'])} epochs")
+        for part, spreads in parts.items():
+            seconds, percent = format_spread(spreads["seconds"], 2), format_spread(spreads["percent"], 1)
+            print(f"    {part:10} {seconds:24} s   {percent} %")
 
 
 if __name__ == "__main__":
