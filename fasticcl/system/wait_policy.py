@@ -4,10 +4,10 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 
-# libgomp, the OpenMP library of torch's wheels, lets an idle thread spin 300,000 times by default, which takes
-# milliseconds. On cores that decoding threads or other programs share, spinning takes the time that the others
-# need. 1,000 spins cost them nothing measurable (benchmarks/README.md) and avoid a system call between two
-# operators. LLVM's and Intel's libraries sleep at once if the policy is passive.
+# libgomp, the OpenMP library of torch's wheels, lets an idle thread spin 300,000 times by default, which
+# takes milliseconds. On cores that decoding threads or other programs share, spinning takes the time that the
+# others need. 1,000 spins cost them nothing measurable (benchmarks/README.md) and can avoid a system call
+# between two operators. LLVM's and Intel's libraries sleep at once if the policy is passive.
 _POLICY, _SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
 _SPIN_COUNT = "1000"
 
