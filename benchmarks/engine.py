@@ -22,6 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fasticcl  # noqa: F401  before torch, because it sets the wait policy of OpenMP threads
+
+# isort: split
 import torch
 from _runs import hardware, write_result
 from rich.console import Console

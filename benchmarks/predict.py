@@ -21,6 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import fasticcl  # noqa: F401  before torch, because it sets the wait policy of OpenMP threads
+
+# isort: split
 import torch
 from _runs import alternating, format_spread, hardware, locked, ratios, summarize, write_result
 from peers._photo_crops import CLASSES, write_jpegs

@@ -21,6 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fasticcl  # noqa: F401  before torch, because it sets the wait policy of OpenMP threads
+
+# isort: split
 import torch
 from _runs import alternating, busy_cores, format_spread, hardware, locked, ratios, summarize, write_result
 from torch.nn import functional as F

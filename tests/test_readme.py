@@ -44,6 +44,7 @@ ELSEWHERE = {
     "torchrun --nnodes 2": "tests/system/test_launch.py",
     "sbatch --time": "tests/system/test_launch.py",
     "fasticcl train inat2018 --nproc 8": "tests/system/test_launch.py",
+    "fasticcl bench": "tests/cli/test_bench.py",
     "fasticcl convert cifar100-lt": "tests/convert/layouts/test_cifar_lt.py",
     "fasticcl convert imagenet-lt": "tests/convert/layouts/test_imagenet_lt.py",
     "fasticcl convert prefix": "tests/test_worked_example.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 from fasticcl.doctor.facts import Limits, Software
 from fasticcl.system.hardware import bfloat16_instructions, cpu_model
 from fasticcl.system.resources import cpu_quota, memory_limit
-from fasticcl.system.wait_policy import describe_wait_policy
+from fasticcl.system.wait_policy import idle_threads_sleep
 from fasticcl.version import __version__
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -64,7 +64,7 @@ def read_limits() -> Limits:
         cores=cores,
         cpu_quota=cpu_quota(),
         torch_threads=int(omp_threads) if omp_threads.isdigit() else cores,
-        idle_threads_sleep=describe_wait_policy().startswith("PASSIVE"),
+        idle_threads_sleep=idle_threads_sleep(),
         memory=memory["MemTotal"],
         free_memory=memory["MemAvailable"],
         memory_limit=memory_limit(),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, MutableMapping
 # others need. 1,000 spins cost them nothing measurable (benchmarks/README.md) and can avoid a system call
 # between two operators. LLVM's and Intel's libraries sleep at once if the policy is passive.
 _POLICY, _SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-_SPIN_COUNT = "1000"
+_SHORT_SPIN = 1000
 
 
 def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -23,10 +23,18 @@ def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -
     if _POLICY in environment or _SPINS in environment or "torch" in sys.modules:
         return
     environment[_POLICY] = "PASSIVE"
-    environment[_SPINS] = _SPIN_COUNT
+    environment[_SPINS] = str(_SHORT_SPIN)
 
 
 def describe_wait_policy(environment: Mapping[str, str] = os.environ) -> str:
     """Return the wait policy and spin count of OpenMP, for example ``PASSIVE, 1000 spins``."""
     policy, spins = environment.get(_POLICY, "").upper(), environment.get(_SPINS)
     return f"{policy or 'default'}, {spins} spins" if spins else policy or "default"
+
+
+def idle_threads_sleep(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return True if an idle OpenMP thread sleeps after a short spin or at once."""
+    spins = environment.get(_SPINS, "")
+    if spins.isdigit():
+        return int(spins) <= _SHORT_SPIN
+    return not spins and environment.get(_POLICY, "").upper() == "PASSIVE"

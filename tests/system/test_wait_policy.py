@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fasticcl.doctor.host import read_limits
-from fasticcl.system.wait_policy import describe_wait_policy, let_idle_threads_sleep
+from fasticcl.system.wait_policy import describe_wait_policy, idle_threads_sleep, let_idle_threads_sleep
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -31,6 +31,7 @@ def spin_counts(*command: str, **variables: str) -> set[str]:
         pytest.param(("-c", "import fasticcl, torch"), id="python"),
         pytest.param(("-m", "fasticcl", "eval", "missing"), id="module"),
         pytest.param(("-c", "import tests.conftest"), id="tests"),
+        pytest.param(("benchmarks/step.py", "--help"), id="benchmark"),
     ],
 )
 def test_idle_threads_of_every_entry_point_sleep_after_a_short_spin(command):
@@ -68,9 +69,29 @@ def test_description_of_the_policy(environment, described):
     assert describe_wait_policy(environment) == described
 
 
-def test_doctor_recognises_the_policy(monkeypatch):
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    assert not read_limits().idle_threads_sleep
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert read_limits().idle_threads_sleep
+@pytest.mark.parametrize(
+    ("environment", "sleep"),
+    [
+        ({}, False),
+        ({"OMP_WAIT_POLICY": "active"}, False),
+        ({"OMP_WAIT_POLICY": "passive"}, True),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300000"}, False),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "infinite"}, False),
+        ({"GOMP_SPINCOUNT": "0"}, True),
+    ],
+    ids=str,
+)
+def test_threads_sleep_after_a_short_spin(environment, sleep):
+    assert idle_threads_sleep(environment) == sleep
+
+
+def test_a_process_with_torch_is_left_unchanged():
+    environment = {}
+    let_idle_threads_sleep(environment)
+    assert environment == {}
+
+
+def test_doctor_reads_the_policy_of_this_process(monkeypatch):
+    for spins in ("0", "300000"):
+        monkeypatch.setenv("GOMP_SPINCOUNT", spins)
+        assert read_limits().idle_threads_sleep == (spins == "0")

@@ -1,7 +1,7 @@
 """The DALI graph: decode, resize, cut, flip, jitter, mix and normalise, with one definition for CPU and GPU.
 
-Only the resizing of cropped images and the colour jitter use different operators on each device, because
-DALI's operators take several times as long as torch's on a CPU.
+Only the resizing of cropped images and the colour jitter use different operators on each device, because on
+a CPU some of DALI's operators take several times as long as torch or NumPy.
 
 The graph contains no random operator. All random values of an image are inputs, fed together with its bytes,
 its label and λ. They stay together for any number of prefetched batches.
