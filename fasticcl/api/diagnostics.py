@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _SECONDS = Option(
-    "Shortest run in seconds, after its warm-up. A run of the loader has at least three batches. "
+    "Minimum duration of a run in seconds, without warm-up. A run of the loader has at least three batches. "
     "None: 1.5, or 3 on a GPU.",
     min=0.01,
 )

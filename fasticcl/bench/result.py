@@ -10,8 +10,8 @@ from fasticcl.bench.measure import Measurement, format_figure
 from fasticcl.version import __version__
 
 FORMAT = 2
-"""Version of the JSON format. Since version 2, every figure has its sizes, and the settings are those of the
-run of which it measures a part."""
+"""Version of the JSON format. Since version 2, ``settings`` describes the run, and ``sizes`` of each figure
+describes the measured batches."""
 _SPREAD = ("median", "min", "max")
 _FIGURES = len(_SPREAD)
 
@@ -21,7 +21,7 @@ class Result:
     """Figures from one call of ``fasticcl bench``, with the settings and the hardware that they depend on."""
 
     settings: Mapping[str, Any]
-    """Settings of the run. If a figure was measured with a smaller batch, its own sizes say so."""
+    """Settings of the run. The sizes of a figure can differ, because a CPU trains smaller batches."""
     images: Mapping[str, Any]
     measured: Mapping[str, Measurement]
     """Throughput by benchmark and phase, for example ``loader interpolative``."""

@@ -36,7 +36,7 @@ _SYNTHETIC_CLASSES = 20
 _SAMPLED = 10_000  # images of a large dataset whose sizes are read
 # A step of a preset with larger images takes a CPU minutes (ResNet-50, 256 pairs of 224×224). Its images per
 # second depend little on the batch size (3.3 with 4 pairs, 3.7 with 16), so only this is reduced.
-_LARGE = 64  # pixels
+_LARGE = 32  # pixels, the size of the images of CIFAR
 _CPU_BATCH_SIZE = 4
 _NO_LEARNING = 1e-6  # learning rate: the weights hardly change, so no loss diverges
 

@@ -50,7 +50,7 @@ def plan(*, file: JsonFile = None, **options: Any) -> None:
 def loader(*, file: JsonFile = None, **options: Any) -> None:
     """Measure the loader, without a consumer.
 
-    On every machine, it loads the batches of a run: the preset sets batch size, image size and augmentation.
+    The preset determines batch size, image size and augmentation, on every machine.
     """
     _measure("loader", file, options)
 
@@ -65,8 +65,8 @@ def loader(*, file: JsonFile = None, **options: Any) -> None:
 def step(*, file: JsonFile = None, **options: Any) -> None:
     """Measure training steps, on a synthetic batch on the device.
 
-    On a CPU, large images are trained in batches of 4 unless --batch-size is given. A CPU with bfloat16
-    instructions is measured in float32, the default, and in bfloat16.
+    On a CPU, images larger than 32 pixels are trained in batches of 4 unless --batch-size is given. A CPU
+    with bfloat16 instructions is measured in float32, the default, and in bfloat16.
     """
     _measure("step", file, options)
 
@@ -82,7 +82,8 @@ def train(*, file: JsonFile = None, **options: Any) -> None:
     """Measure end-to-end training and name the bottleneck.
 
     The loader and the step are also measured alone, with the same batches, and settings that may speed up
-    training are suggested. On a CPU, large images are trained in batches of 4 unless --batch-size is given.
+    training are suggested. On a CPU, images larger than 32 pixels are trained in batches of 4 unless
+    --batch-size is given.
     """
     _measure("train", file, options)
 

@@ -61,7 +61,7 @@ def dali_regions_on_gpu() -> dict[str, Any]:
 
 
 def joint_decoding() -> dict[str, Any]:
-    """Decode the reference image with torch, torchvision and DALI in one process, as in training."""
+    """Decode the reference image with DALI after importing torch and torchvision, as in training."""
     import numpy as np
     import torchvision  # noqa: F401
 

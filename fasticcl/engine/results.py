@@ -38,8 +38,8 @@ class Report:
     """The run folder."""
     rows: dict[str, Metrics]
     """Accuracies by name: ``before`` and ``after`` rebalancing, both at the last epoch of their stage, and
-    ``best``, the epoch with the highest overall accuracy on the evaluated split. Without rebalancing the
-    names are ``last`` and ``best``."""
+    ``best``, the evaluated epoch with the highest overall accuracy on the evaluated split. Without
+    rebalancing the names are ``last`` and ``best``."""
     best_epoch: int
     """The epoch of ``best`` in its stage, from 1."""
     split: str

@@ -168,7 +168,7 @@ def _epoch_note(history: RunHistory) -> str:
         np.average([record[key] for record in records], weights=seconds)
         for key in ("time/eval_pct", "time/save_pct")
     )
-    return f" Of all the time, evaluation took {evaluation:.1f} % and saving {saving:.1f} %."
+    return f" Of the total time, evaluation took {evaluation:.1f} % and saving {saving:.1f} %."
 
 
 def _environments(history: RunHistory) -> Iterator[Table]:

@@ -30,8 +30,12 @@ class FakeTiming:
     def show_status(self, _):
         pass
 
-    def __call__(self, tasks, warmup, *_, **__):
+    def __init__(self):
+        self.min_batches = {}
+
+    def __call__(self, tasks, warmup, _, min_batches):
         assert tasks.keys() == warmup.keys()
+        self.min_batches |= {name: count for name, count in min_batches.items() if name in tasks}
         return {name: Measurement((10.0,), "images/s") for name in tasks}
 
 
@@ -60,7 +64,9 @@ def test_only_steps_and_the_loader_compared_with_them_have_small_batches_on_a_cp
     monkeypatch.setattr(
         "fasticcl.bench.training.measure_parts", lambda *_: {"plan": Measurement((1.0,), "ms/step")}
     )
-    result = suite.measure_training(what, workload, "interpolative", FakeTiming(), 2)
+    timing = FakeTiming()
+    result = suite.measure_training(what, workload, "interpolative", timing, 2)
+    assert timing.min_batches == {name: 3 for name in result.measured if name.startswith("loader")}
     assert {name: each.sizes.describe() for name, each in result.measured.items()} == expected
     assert [each.sizes.describe() for each in result.parts.values()] == ["224 px, 4 pairs, resnet50"] * len(
         result.parts

@@ -214,7 +214,7 @@ PROBLEMS = {
         with_limits(idle_threads_sleep=False),
         ("cores", "warning"),
         r"16, some CPU, but idle threads of torch spin",
-        r"unset OMP_WAIT_POLICY",
+        r"Unset OMP_WAIT_POLICY",
     ),
     "two cores and a GPU": (
         with_limits(H100, cores=2, torch_threads=2),

@@ -109,6 +109,13 @@ def test_records_have_the_share_of_evaluation_and_of_the_previous_checkpoint(gap
     assert all(record["time/epoch_sec"] > 0 for record in records)
 
 
+def test_checkpoint_at_the_end_of_an_epoch_counts_in_the_next_record(tiny_shards, tmp_path):
+    report = train_tiny(tiny_shards, tmp_path, {"engine.save_every": "1000"}, epochs=3)
+    lines = (report.run / "metrics.jsonl").read_text().splitlines()
+    saving = [record["time/save_pct"] for record in map(json.loads, lines) if "val/top1" in record]
+    assert [share > 0 for share in saving[:3]] == [False, True, True]
+
+
 @pytest.mark.parametrize("steps", [(3, 4), (5, 9, 14), (16, 20, 26)])
 def test_killed_run_resumes_bit_identically(tiny_shards, tmp_path, monkeypatch, gaps, steps):
     def cut(count):

@@ -20,6 +20,7 @@ def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter,
     from fasticcl.shards.reader import Shards
 
     shards = Shards(photo_shards, "train")
+    # Decoders and resizing round differently. The saturation truncates on a CPU and rounds on a GPU.
     data = Data(dataset="folder", dir=photo_shards, color_jitter=jitter)
     plan = Plan(shards.index, shards.counts, data, batch_size=8, seed=0)
     loaders = Loader(shards, plan), Loader(shards, plan, gpu=0, cache_location=location)

@@ -50,7 +50,7 @@ def test_the_shares_of_evaluation_and_saving_are_of_all_epochs(history):
     times = ("time/epoch_sec", "time/eval_pct", "time/save_pct")
     epochs = [dict(zip(times, values, strict=True)) for values in [(10.0, 0.0, 1.0), (30.0, 40.0, 3.0)]]
     timed = dataclasses.replace(history, epochs=epochs)
-    note = " Of all the time, evaluation took 30.0 % and saving 2.5 %."
+    note = " Of the total time, evaluation took 30.0 % and saving 2.5 %."
     assert run_sections._epoch_note(timed) == note
     assert "saving" in run_sections._speed_note(history)
     assert run_sections._epoch_note(dataclasses.replace(history, epochs=[{}])) == ""

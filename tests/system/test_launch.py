@@ -233,13 +233,18 @@ def launch_forked_ranks(count, arguments):
 
 
 def test_sigterm_stops_the_ranks_of_nproc(tiny_shards, tmp_path):
-    arguments, env = cli_arguments(tiny_shards, tmp_path), {"GLOO_SOCKET_IFNAME": "lo"}
+    # More epochs than can be trained between the third epoch and the signal.
+    arguments = [*cli_arguments(tiny_shards, tmp_path), "--epochs", "500"]
+    env = {"GLOO_SOCKET_IFNAME": "lo"}
     child = Child(tmp_path / "log", launch_forked_ranks, 2, arguments, env=env)
-    while "epoch  3/" not in child.printed():
-        assert child.process.is_alive()
-        time.sleep(0.01)
-    child.signal(signal.SIGTERM)
-    assert child.exit_code() == 143
+    try:
+        while "epoch   3/" not in child.printed():
+            assert child.process.is_alive()
+            time.sleep(0.01)
+        child.signal(signal.SIGTERM)
+        assert child.exit_code() == 143
+    finally:
+        child.kill()
     assert "stopped by SIGTERM. The state is saved. Continue with:" in child.printed()
     assert processes_using(tiny_shards) == []
 

@@ -37,9 +37,10 @@ class GraphPipeline(Pipeline):
 
     Shutting down waits for the pipeline's threads. DALI does it when the Python object is deleted, and the
     garbage collector may delete it in any thread that runs Python. A graph on a CPU has such threads,
-    because they call `resizer`. In one of them the shutdown would wait for itself forever, and block every
-    other graph too, because DALI runs one Python function at a time. A pipeline that is deleted in a
-    thread that has created no pipeline therefore shuts down when the next one is created, or at exit.
+    because it calls Python functions (`fasticcl.data.dali.per_image`). In one of them the shutdown would
+    wait for itself forever, and block every other graph too, because DALI runs one Python function at a
+    time. A pipeline that is deleted in a thread that has created no pipeline therefore shuts down when the
+    next one is created, or at exit.
 
     Args:
         options: the size and the resources.

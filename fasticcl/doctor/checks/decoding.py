@@ -26,7 +26,7 @@ def dali_regions_on_gpu(facts: Facts) -> Finding | None:
 
 
 def single_process(facts: Facts) -> Finding | None:
-    """Check decoding with torch, torchvision and DALI in one process."""
+    """Check decoding with DALI in a process that has imported torch and torchvision."""
     return _check(facts, "all in one process", "joint_decoding", ("torch", "torchvision", "dali"))
 
 

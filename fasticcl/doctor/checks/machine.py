@@ -31,7 +31,7 @@ def cores(facts: Facts) -> Finding:
         return Finding("cores", "warning", text, advice)
     if not limits.idle_threads_sleep:
         text += ", but idle threads of torch spin, which slows down other work on these cores"
-        advice = "unset OMP_WAIT_POLICY GOMP_SPINCOUNT (in Python, import fasticcl before torch)"
+        advice = "Unset OMP_WAIT_POLICY and GOMP_SPINCOUNT. In Python, import fasticcl before torch."
         return Finding("cores", "warning", text, advice)
     return Finding("cores", "ok", text)
 
