@@ -41,12 +41,8 @@ def test_only_the_batch_size_of_large_images_is_reduced_and_only_on_a_cpu(photo_
     assert (reduced.config.data, reduced.config.method) == (workload.config.data, workload.config.method)
     assert reduced.reduced() is reduced
     assert opened(image_size=33).reduced().config.optim.batch_size == 4
-    for own in (
-        opened(image_size=32),
-        opened(batch_size=8),
-        opened(assignments=["optim.batch_size = 8"]),
-        opened("demo"),
-    ):
+    chosen = [{"batch_size": 8}, {"assignments": ["optim.batch_size = 8"]}, {"image_size": 32}]
+    for own in (*(opened(**options) for options in chosen), opened("demo")):
         assert own.reduced() is own
     (tmp_path / "config.toml").write_text("[data]\ndataset = 'folder'")
     of_run = opened(config=tmp_path / "config.toml")
