@@ -6,14 +6,14 @@ from collections.abc import Mapping, MutableMapping
 
 # libgomp, the OpenMP library of torch's wheels, lets an idle thread spin 300,000 times by default, which
 # takes milliseconds. On cores that decoding threads or other programs share, spinning takes the time that the
-# others need. 1,000 spins cost them nothing measurable (benchmarks/README.md) and can avoid a system call
-# between two operators. LLVM's and Intel's libraries sleep at once if the policy is passive.
+# others need. With the passive policy, idle threads of libgomp and of LLVM's library sleep at once. A spin
+# count in between was not better, alone or beside other work (benchmarks/README.md).
 _POLICY, _SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-_SHORT_SPIN = 1000
+_SHORT_SPIN = 1000  # not measurably different from none
 
 
 def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set the wait policy of OpenMP to passive, unless the user has set it.
+    """Set the wait policy of OpenMP to passive, unless the user has set it or a spin count.
 
     OpenMP reads the variables when its library is loaded, so nothing is set if torch is already imported.
 
@@ -23,11 +23,10 @@ def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -
     if _POLICY in environment or _SPINS in environment or "torch" in sys.modules:
         return
     environment[_POLICY] = "PASSIVE"
-    environment[_SPINS] = str(_SHORT_SPIN)
 
 
 def describe_wait_policy(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the wait policy and spin count of OpenMP, for example ``PASSIVE, 1000 spins``."""
+    """Return the wait policy and spin count of OpenMP, for example ``PASSIVE`` or ``default, 5 spins``."""
     policy, spins = environment.get(_POLICY, "").upper(), environment.get(_SPINS)
     return f"{policy or 'default'}, {spins} spins" if spins else policy or "default"
 
