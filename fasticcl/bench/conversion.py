@@ -50,7 +50,7 @@ def measure_conversion(
         notes = (
             f"conversion: {len(generated.contents)} synthetic JPEGs of "
             f"{generated.width}×{generated.height} pixels, {generated.mean_bytes / 1000:.1f} kB on average, "
-            "in the page cache",
+            "in the page cache. The first image of each class is converted twice, as training and val image",
         )
     source = open_source(data, count)
     tasks = {

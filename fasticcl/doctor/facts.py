@@ -74,7 +74,7 @@ class Limits:
     torch_threads: int
     """Number of threads that torch uses on a CPU by default."""
     idle_threads_sleep: bool
-    """True if an idle OpenMP thread sleeps after a short spin."""
+    """True if an idle OpenMP thread sleeps at once."""
     memory: int
     free_memory: int
     memory_limit: int | None

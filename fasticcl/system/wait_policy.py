@@ -4,12 +4,11 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 
-# libgomp, the OpenMP library of torch's wheels, lets an idle thread spin 300,000 times by default, which
-# takes milliseconds. On cores that decoding threads or other programs share, spinning takes the time that the
-# others need. With the passive policy, idle threads of libgomp and of LLVM's library sleep at once. A spin
-# count in between was not better, alone or beside other work (benchmarks/README.md).
+# libgomp, the OpenMP library of torch's wheels, lets an idle thread spin 300,000 times by default. On cores
+# that decoding threads or other programs share, spinning takes the time that the others need. With the
+# passive policy, idle threads of libgomp and of LLVM's library sleep at once. A spin count in between was not
+# better, alone or beside other work (benchmarks/README.md).
 _POLICY, _SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-_SHORT_SPIN = 1000  # not measurably different from none
 
 
 def let_idle_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -32,8 +31,7 @@ def describe_wait_policy(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def idle_threads_sleep(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return True if an idle OpenMP thread sleeps after a short spin or at once."""
-    spins = environment.get(_SPINS, "")
-    if spins.isdigit():
-        return int(spins) <= _SHORT_SPIN
-    return not spins and environment.get(_POLICY, "").upper() == "PASSIVE"
+    """Return True if an idle OpenMP thread sleeps at once. A spin count overrides the policy."""
+    if spins := environment.get(_SPINS):
+        return spins.strip() == "0"
+    return environment.get(_POLICY, "").upper() == "PASSIVE"
