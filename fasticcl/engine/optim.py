@@ -51,8 +51,7 @@ def representation_lr(epoch: int, optim: Optim) -> float:
     if optim.schedule == "cosine":
         factor = cosine_factor(epoch, optim.epochs)
     else:
-        # Milestones are fractions of the epochs. Rounding makes 0.55 · 100 equal 55, not 55.00000000000001.
-        passed = sum(epoch >= round(share * optim.epochs, 6) for share in optim.milestones)
+        passed = sum(epoch >= optim.epoch_after(share) for share in optim.milestones)
         factor = optim.decay**passed
     if epoch < optim.warmup_epochs:
         progress = (epoch + 1) / optim.warmup_epochs

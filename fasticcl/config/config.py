@@ -1,0 +1,71 @@
+"""The configuration of a run: its sections and the checks that involve several of them."""
+
+import json
+from typing import Literal
+
+from pydantic import model_validator
+
+from fasticcl.config.data import Data
+from fasticcl.config.engine import Engine
+from fasticcl.config.method import Method
+from fasticcl.config.optim import Optim
+from fasticcl.config.rebalance import Rebalance
+from fasticcl.config.section import ConfigSection
+
+SECTIONS: dict[str, type[ConfigSection]] = {
+    "data": Data,
+    "method": Method,
+    "optim": Optim,
+    "engine": Engine,
+    "rebalance": Rebalance,
+}
+
+
+class Config(ConfigSection):
+    """The whole configuration of a run."""
+
+    data: Data
+    method: Method
+    optim: Optim
+    engine: Engine
+    rebalance: Rebalance
+
+    @model_validator(mode="after")
+    def _one_kind_of_batch_norm(self) -> "Config":
+        if self.engine.sync_bn and self.method.bn_mode == "split":
+            raise ValueError("engine.sync_bn requires method.bn_mode separate or concat, not split")
+        return self
+
+    def phase(self, epoch: int) -> Literal["warmup", "interpolative"]:
+        """Return the phase of an epoch of the representation stage, counted from 0 (section 4.3)."""
+        never = self.method.interpolative_weight == 0
+        return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
+
+    def shortened(self) -> "Config":
+        """Return a copy for ``fast_dev_run``, with two representation and at most one rebalancing epochs.
+
+        Everything that starts later in a run starts in the second epoch.
+        """
+        data, method = self.data, self.method
+        resample_start = min(data.resample_start, 0.5) if data.resample_start < 1 else 1.0
+        first = {
+            "warmup_epochs": min(method.warmup_epochs, 1),
+            "class_weight_start": min(method.class_weight_start, 0.5),
+        }
+        return self.model_copy(
+            update={
+                "data": data.model_copy(update={"resample_start": resample_start}),
+                "method": method.model_copy(update=first),
+                "optim": self.optim.model_copy(update={"epochs": 2}),
+                "rebalance": self.rebalance.model_copy(update={"epochs": min(self.rebalance.epochs, 1)}),
+            }
+        )
+
+    def to_toml(self) -> str:
+        """Return the text of a TOML file from which ``--config`` restores this configuration."""
+        lines = []
+        for section, values in self.model_dump(mode="json", exclude_none=True).items():
+            # Numbers, strings, booleans and flat lists have the same syntax in JSON and TOML.
+            settings = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+            lines += [f"[{section}]", *settings, ""]
+        return "\n".join(lines[:-1]) + "\n"

@@ -1,0 +1,65 @@
+"""The section ``rebalance``: the second stage."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fasticcl.config.section import ConfigSection
+from fasticcl.config.types import Fraction, Positive, Weight
+
+
+class Rebalance(ConfigSection):
+    """The rebalancing stage (section 3.6)."""
+
+    epochs: int = Field(default=10, ge=0)
+    """Epochs of the stage. 0 skips it. A readout needs no epochs and ignores this setting."""
+    readout: str = "none"
+    """Classifier that is computed without training: tau_norm, ncm or log_prior. none: train the stage."""
+    tau: Weight = 1.0
+    """τ of the readouts tau_norm and log_prior. 0: the classifier of the first stage."""
+    gamma: float = 1.0
+    """γ' of the class-aware stream of this stage."""
+    distillation_weight: Fraction = 0.5
+    """ω_d of equation 9."""
+    distillation_temperature: Positive = 10.0
+    """τ_d of equation 9."""
+    lr_factor: Positive = 0.1
+    """Initial learning rate as a fraction of optim.lr. It follows a cosine decay to 0."""
+    weight_decay: Weight | None = None
+    """L2 penalty. None: optim.weight_decay."""
+    encoder: Literal["frozen", "tuned"] = "frozen"
+    """frozen: keep the weights of the encoder fixed. tuned: train them as well (CIFAR)."""
+    batch_norm: Literal["eval", "train"] = "eval"
+    """Batch normalisation in a frozen encoder. eval: keep the running statistics. train: use the statistics
+    of each batch and update the running ones."""
+    classifier: Literal["continue", "reinit", "frozen"] = "continue"
+    """continue: start from the classifier of the representation stage. reinit: start from a new one (cRT).
+    frozen: keep it fixed, which requires class_scale (LWS)."""
+    class_scale: bool = False
+    """Train a factor for the logit of each class, which starts at 1 (LWS, MiSLAS)."""
+    classifier_lr_factor: Positive = 1.0
+    """Learning rate of the classifier relative to that of class_scale."""
+    smoothing_head: Fraction = 0.0
+    """Label smoothing of the largest class (label-aware smoothing of MiSLAS)."""
+    smoothing_tail: Fraction = 0.0
+    """Label smoothing of the smallest class."""
+
+    @model_validator(mode="after")
+    def _trains(self) -> "Rebalance":
+        if self.encoder == "tuned":
+            if self.class_scale or self.classifier == "frozen":
+                raise ValueError(
+                    "rebalance.class_scale and rebalance.classifier=frozen require rebalance.encoder=frozen"
+                )
+            if self.batch_norm == "train":
+                raise ValueError("rebalance.batch_norm applies to rebalance.encoder=frozen only")
+        if self.classifier == "frozen" and not self.class_scale:
+            raise ValueError(
+                "rebalance.classifier=frozen leaves nothing to train. Set rebalance.class_scale=true"
+            )
+        return self
+
+    @property
+    def enabled(self) -> bool:
+        """Return True if the run has a second stage."""
+        return self.epochs > 0 or self.readout != "none"
