@@ -33,7 +33,10 @@ class ClassLoss(ABC):
 
     @abstractmethod
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the costs [B, K] of float32 logits [B, K]: each sample's loss for each class as its label."""
+        """Return the costs [B, K] of float32 logits [B, K].
+
+        A cost is the loss of a sample for a class as its label.
+        """
 
 
 class CrossEntropy(ClassLoss):

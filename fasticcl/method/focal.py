@@ -1,4 +1,4 @@
-"""Focal loss (Lin et al., 2017) of a softmax, and of K sigmoids as in class-balanced loss (Cui et al., 2019)."""
+"""Focal loss (Lin et al., 2017) of a softmax, and of K sigmoids (Cui et al., 2019)."""
 
 import math
 

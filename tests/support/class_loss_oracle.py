@@ -1,7 +1,6 @@
 """Classification losses and class weights in float64 NumPy, from their definitions.
 
-The losses return costs [B, K]: the loss of each sample for each class as its label. They loop over samples and
-labels, and subtract margins from logits as the papers do.
+The losses return costs [B, K]: the loss of each sample for each class as its label.
 """
 
 import numpy as np
@@ -19,7 +18,7 @@ def focal(logits, gamma):
 
 
 def sigmoid_focal(logits, gamma):
-    """Return the sum over classes j of (1 - q_j)^γ · (-log q_j), with q_j = σ(z_j) for j = y, else 1 - σ(z_j)."""
+    """Return the sum over j of (1 - q_j)^γ · (-log q_j), where q_j is σ(z_j) for j = y, else 1 - σ(z_j)."""
 
     def cost(z, y):
         signed = np.where(np.arange(len(z)) == y, z, -z)

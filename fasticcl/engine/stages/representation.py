@@ -62,11 +62,11 @@ class Representation:
 
     def _initialize_bias(self) -> list[torch.nn.Parameter]:
         """Set the classifier's bias to the initial value of its loss, and return it if there is one."""
-        bias, value = self.network.classifier.bias, self.classification.costs.initial_bias
-        if bias is None or value is None:
+        classifier, value = self.network.classifier, self.classification.costs.initial_bias
+        if value is None or not isinstance(classifier, torch.nn.Linear):
             return []
-        torch.nn.init.constant_(bias, value)
-        return [bias]
+        torch.nn.init.constant_(classifier.bias, value)
+        return [classifier.bias]
 
     def phase(self, epoch: int) -> Phase:
         """Return ``warmup`` for the first T epochs, then ``interpolative``, unless ω_it is 0."""
@@ -77,9 +77,12 @@ class Representation:
         return representation_lr(epoch, self.config.optim)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the whole network to training mode and set the learning rate."""
+        """Set the whole network to training mode, the learning rate and the class weights."""
         self.network.train()
         set_lr(self.optimizer, self.lr(epoch))
+        self.classification.use_weights(
+            epoch >= self.config.optim.epoch_after(self.method.class_weight_start)
+        )
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Begin a training step, return the losses and update the centroids."""
