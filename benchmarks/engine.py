@@ -91,17 +91,17 @@ def measure_case(encoder: str, options: argparse.Namespace) -> dict[str, Any]:
         for mode in ("separate", "split", "concat"):
             config = configuration(preset, encoder, options.device, Path(folder) / mode, mode)
             stage = Representation(config, classes, choose_machine(config.engine))
-            stage.train_mode()
+            stage.begin_epoch(0)
             modes[mode] = stepper(stage, batch, config)
         stage = Representation(config, classes, choose_machine(config.engine))
-        stage.train_mode()
+        stage.begin_epoch(0)
         runs = interleave({**modes, "bare": bare(stage, batch)}, steps, options.rounds, CLOCKS[options.clock])
         result["representation"] = report(runs, "bare")
         config = configuration(
             preset, encoder, options.device, Path(folder) / "second", "separate", frozen=True
         )
         rebalancing = Rebalancing(config, stage.network, stage.machine)
-        rebalancing.train_mode()
+        rebalancing.begin_epoch(0)
         single = StreamBatch(batch.x_h, batch.y_h)
         runs = interleave(
             {"step": stepper(rebalancing, single, config), "bare": encoding(rebalancing, single)},

@@ -125,7 +125,7 @@ def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
     torch.manual_seed(0)
     stage = Representation(config, classes, choose_machine(config.engine))
     plain = Plain(copy.deepcopy(stage.network), config, classes)
-    stage.train_mode()
+    stage.begin_epoch(0)
     stats = EpochStats(stage.machine.ranks, stage.machine.device)
 
     def ours(batch: Batch) -> torch.Tensor:

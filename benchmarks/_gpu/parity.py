@@ -103,7 +103,7 @@ def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBat
 
 def one_step(stage: Representation, batch: Batch | StreamBatch) -> Vectors:
     """Return the losses of a step, its gradient, and the weights and centroids after it, as vectors."""
-    stage.train_mode()
+    stage.begin_epoch(0)
     set_lr(stage.optimizer, 0.1)
     losses = stage.losses(batch)
     losses["loss"].backward()

@@ -126,7 +126,7 @@ class Workload:
     def stage(self, phase: Phase) -> Stage:
         """Return the stage of a phase, in training mode. It is built and compiled only once."""
         stage = self._rebalancing if phase == "rebalance" else self._representation
-        stage.train_mode()
+        stage.begin_epoch(0)
         set_lr(stage.optimizer, _NO_LEARNING)
         return stage
 
@@ -136,7 +136,13 @@ class Workload:
 
     @cached_property
     def _rebalancing(self) -> Stage:
-        network = Network(self.config.method.encoder, self.num_classes)
+        method = self.config.method
+        network = Network(
+            method.encoder,
+            self.num_classes,
+            classifier=method.classifier,
+            classifier_scale=method.classifier_scale,
+        )
         self.machine.to_device(network)
         return Rebalancing(self.config, network, self.machine)
 

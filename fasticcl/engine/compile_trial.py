@@ -186,7 +186,7 @@ def try_modes(
     def start(mode: Mode) -> Step:
         torch.manual_seed(0)  # the same weights for all modes
         stage = Representation(alone, num_classes, replace(machine, mode=mode, ranks=Ranks()))
-        stage.train_mode()
+        stage.begin_epoch(0)
         set_lr(stage.optimizer, _LR)
         batch = synthetic_batch(phase, size, config.data.image_size, num_classes, machine.device)
         step = CapturedStep(type(batch), machine.device, _fail) if mode == "captured" else learn

@@ -11,7 +11,6 @@ from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.engine.epoch_stats import EpochStats, EpochTimes
 from fasticcl.engine.evaluate import NOT_EVALUATED, Metrics
-from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.writer import RunWriter
@@ -99,8 +98,7 @@ class Loop:
             if stage.phase(epoch) != phase:
                 phase = self.display.phase = stage.phase(epoch)
                 batches = self.loader.batches(phase, epoch, first_step)
-            stage.train_mode()
-            set_lr(stage.optimizer, stage.lr(epoch))
+            stage.begin_epoch(epoch)
             for step in range(first_step, self.steps):
                 self.take_step(stage, batches, stats)
                 if (step + 1) % self.log_every == 0:

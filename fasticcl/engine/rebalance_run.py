@@ -13,7 +13,6 @@ from fasticcl.engine.results import Report
 from fasticcl.engine.run.checkpoint import LAST, Checkpoint, Record
 from fasticcl.engine.run.folder import CENTROIDS, CONFIG, RunFolder, free_name
 from fasticcl.engine.run.metrics_log import METRICS_LOG
-from fasticcl.engine.run.weights import without_projection
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.trainer import train
 from fasticcl.errors import TrainingFailed, UserError
@@ -56,8 +55,7 @@ class FirstStage:
         if checkpoint is None or (checkpoint.teacher is None and checkpoint.epoch < config.optim.epochs):
             raise UserError(f"The representation stage of {run.path} is not finished. {run.how_to_finish}")
         weights = checkpoint.teacher or checkpoint.state["network"]
-        network = Network(config.method.encoder, dataset.num_classes)
-        network.load_state_dict(without_projection(weights))
+        network = Network.restore(config.method.encoder, weights)
         epochs = [record for record in checkpoint.epochs if record["stage"] == "representation"]
         return cls(network, epochs, checkpoint.bad_rows)
 

@@ -14,7 +14,6 @@ from fasticcl.engine.evaluate import METRICS, Metrics, evaluate
 from fasticcl.engine.loaders import evaluation_split_batches
 from fasticcl.engine.run.checkpoint import BEST, BestEpoch
 from fasticcl.engine.run.folder import WEIGHTS, RunFolder
-from fasticcl.engine.run.weights import without_projection
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
@@ -80,18 +79,17 @@ class SavedRun:
     dataset: Dataset
     machine: Machine
     weights: dict[str, dict[str, torch.Tensor]]
-    """State dicts without the projection head, with the same names as the rows of a `Report`."""
+    """State dicts of the network, with the same names as the rows of a `Report`."""
     best_epoch: int
     """The epoch of ``best`` in its stage, from 1."""
     bad_rows: list[int]
     """Rows of training images that could not be read."""
 
     def networks(self) -> Iterator[tuple[str, Network]]:
-        """Yield each name with its network. All iterations yield the same module with different weights."""
-        network = Network(self.config.method.encoder, self.dataset.num_classes)
-        self.machine.to_device(network)
+        """Yield each name with its network."""
         for name, state in self.weights.items():
-            network.load_state_dict(state)
+            network = Network.restore(self.config.method.encoder, state)
+            self.machine.to_device(network)
             yield name, network
 
     def batches(self) -> Iterable[StreamBatch]:
@@ -129,7 +127,7 @@ def open_saved_run(
         config,
         dataset,
         machine,
-        {name: without_projection(state) for name, state in weights.items()},
+        weights,
         best.record["epoch"],
         last.bad_rows if last else [],
     )

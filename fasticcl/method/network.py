@@ -1,5 +1,6 @@
-"""The network of section 3.1: encoder, projection head and linear classifier."""
+"""The network of section 3.1: encoder, projection head and classifier."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm
+from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
 
 
@@ -14,7 +16,7 @@ class Output(NamedTuple):
     """Logits and embeddings of a forward pass."""
 
     logits: torch.Tensor
-    """[B, K] class logits of the linear classifier."""
+    """[B, K] class logits."""
     embedding: torch.Tensor | None
     """[B, d_z] unit vectors z in float32, or None without a projection head."""
 
@@ -26,21 +28,32 @@ class Output(NamedTuple):
 
 
 class Network(nn.Module):
-    """Encoder, linear classifier and, in the representation stage, a projection head.
+    """Encoder, classifier and, in the representation stage, a projection head.
 
     Args:
         encoder: name of the CNN encoder.
         num_classes: K.
         embedding_dim: d_z, or 0 for a network without a projection head.
         split_bn: if True, batch statistics can be computed per stream. See `set_num_streams`.
+        classifier: name of the classifier.
+        classifier_scale: s, the scale of a cosine classifier.
+
+    Raises:
+        UserError: the encoder or the classifier is unknown.
     """
 
     def __init__(
-        self, encoder: str, num_classes: int, embedding_dim: int = 0, split_bn: bool = False
+        self,
+        encoder: str,
+        num_classes: int,
+        embedding_dim: int = 0,
+        split_bn: bool = False,
+        classifier: str = "linear",
+        classifier_scale: float = 30.0,
     ) -> None:
         super().__init__()
         self.encoder, feature_dim = build_encoder(encoder)
-        self.classifier = nn.Linear(feature_dim, num_classes)
+        self.classifier: Classifier = build_classifier(classifier, feature_dim, num_classes, classifier_scale)
         self.projection = (
             nn.Sequential(
                 nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, embedding_dim)
@@ -50,6 +63,27 @@ class Network(nn.Module):
         )
         if split_bn:
             replace_batch_norm(self, SplitBatchNorm2d)
+
+    @classmethod
+    def restore(cls, encoder: str, state: Mapping[str, torch.Tensor]) -> "Network":
+        """Return the network with this state dict, without its projection head.
+
+        Args:
+            encoder: name of the CNN encoder.
+            state: state dict of a network with any classifier.
+
+        Raises:
+            RuntimeError: the state dict does not belong to a network with this encoder.
+        """
+        network = cls(encoder, num_classes=1)
+        prefix = "classifier."
+        network.classifier = restore_classifier(
+            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        )
+        network.load_state_dict(
+            {name: value for name, value in state.items() if not name.startswith("projection.")}
+        )
+        return network
 
     def forward(self, images: torch.Tensor) -> Output:
         """Return the logits and embeddings of images [B, 3, H, W]."""

@@ -8,7 +8,6 @@ from typing import cast
 from fasticcl.config import Config
 from fasticcl.data.batch import StreamBatch
 from fasticcl.data.loader import Loader
-from fasticcl.engine.optim import set_lr
 from fasticcl.engine.progress import Display
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.method.network import Network
@@ -56,8 +55,7 @@ def train_jointly(stages: Sequence[Rebalancing], loader: Loader, display: Displa
     epochs = stages[0].epochs
     for epoch in range(epochs):
         for stage in stages:
-            stage.train_mode()
-            set_lr(stage.optimizer, stage.lr(epoch))
+            stage.begin_epoch(epoch)
         started, images = time.perf_counter(), 0
         for _ in range(loader.steps):
             batch = cast(StreamBatch, next(batches))

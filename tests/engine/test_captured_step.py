@@ -83,7 +83,7 @@ def batches(phase, count, size=6):
 
 def run(stage, given, step):
     """Take steps whose learning rate changes, and return the losses and the final state."""
-    stage.train_mode()
+    stage.begin_epoch(0)
     losses = []
     for number, batch in enumerate(given):
         set_lr(stage.optimizer, 0.1 / (1 + number))

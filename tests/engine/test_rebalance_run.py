@@ -168,7 +168,7 @@ def test_holdout_images_are_drawn_in_neither_stage(tiny_shards, tmp_path, monkey
         (["--set", "optim.lr=1"], "optim.lr cannot be set here"),
         (["--set", "engine.seed=1"], "engine.seed cannot be set here"),
         (["--set", "data.holdout=0.1"], "data.holdout cannot be set here"),
-        (["--set", "rebalance.temperature=1"], "Did you mean rebalance.distillation_temperature?"),
+        (["--set", "rebalance.distillation_temp=1"], "Did you mean rebalance.distillation_temperature?"),
         (["--set", "rebalnce.gamma=1"], "There is no section 'rebalnce'. Did you mean rebalance?"),
         (["--set", "rebalance.distillation_weight=2"], "rebalance.distillation_weight: "),
         (["--set", "rebalance.epochs=0"], "rebalance.epochs is 0, so there is nothing to run"),

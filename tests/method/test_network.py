@@ -76,3 +76,16 @@ def test_halves_of_an_output_match_the_halves_of_the_batch(embedding_dim):
             assert torch.equal(half.embedding, out.embedding[rows])
         else:
             assert half.embedding is None
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+def test_a_state_dict_restores_the_network_without_projection_head(classifier: str):
+    network = Network("resnet8", num_classes=5, embedding_dim=16, classifier=classifier).eval()
+    restored = Network.restore("resnet8", network.state_dict()).eval()
+    assert restored.projection is None
+    assert torch.equal(restored(images(6)).logits, network(images(6)).logits)
+
+
+def test_a_state_dict_of_another_encoder_is_refused():
+    with pytest.raises(RuntimeError):
+        Network.restore("resnet14", Network("resnet8", num_classes=5).state_dict())

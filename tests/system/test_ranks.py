@@ -149,7 +149,7 @@ def make_stage(*assignments):
     config = resolve("demo", assignments=[*small, *assignments])
     stage = Representation(config, 5, choose_machine(config.engine))
     stage.bank.centroids = nn.functional.normalize(tensors(5, 8), dim=1)
-    stage.train_mode()
+    stage.begin_epoch(0)
     return stage
 
 

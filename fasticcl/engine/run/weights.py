@@ -111,19 +111,15 @@ def load_model(path: Path, *, best: bool = False) -> Model:
         if run is None:
             raise UserError(f"{file} contains only the last epoch's weights. Use the run folder instead.")
         weights = BestEpoch.load(run / BEST).network
-    network = Network(description.encoder, len(description.classes))
     try:
-        network.load_state_dict(without_projection(weights))
+        network = Network.restore(description.encoder, weights)
+        if len(network.classifier.weight) != len(description.classes):
+            raise RuntimeError("the classifier has another number of classes")
     except RuntimeError:
         raise UserError(
             f"The tensors in {file} do not match the encoder {description.encoder}. {_EXPECTED}."
         ) from None
     return Model(network.eval().requires_grad_(False), description, file, run)
-
-
-def without_projection(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a network's state dict without its projection head."""
-    return {name: value for name, value in weights.items() if not name.startswith("projection.")}
 
 
 def _advice(path: Path) -> str:

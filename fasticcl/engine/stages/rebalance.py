@@ -8,7 +8,7 @@ import torch
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta
+from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.network import Network
@@ -40,9 +40,10 @@ class Rebalancing:
             self.network.encoder.requires_grad_(False)
             self.teacher.encoder = self.network.encoder
         if self.settings.classifier == "reinit":
+            initial = copy.deepcopy(network.classifier).cpu()  # so that a GPU draws the same numbers
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.engine.seed)
-                initial = torch.nn.Linear(network.classifier.in_features, network.classifier.out_features)
+                initial.reset_parameters()
             network.classifier.load_state_dict(initial.state_dict())
         trained = network.classifier if self.frozen else network
         self.student = machine.wrap_for_training(trained)
@@ -60,11 +61,12 @@ class Rebalancing:
         """Return the learning rate of an epoch: ``lr_factor`` · ``optim.lr`` with cosine decay to 0."""
         return self.config.optim.lr * self.settings.lr_factor * cosine_factor(epoch, self.epochs)
 
-    def train_mode(self) -> None:
-        """Set training mode, but keep a frozen encoder in evaluation mode."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Set training mode, but keep a frozen encoder in evaluation mode, and set the learning rate."""
         self.network.train()
         if self.frozen:
             self.network.encoder.eval()
+        set_lr(self.optimizer, self.lr(epoch))
 
     def encode(self, batch: StreamBatch) -> torch.Tensor | None:
         """Begin a step and return the teacher's features [B, d_g], or None if they are not needed.

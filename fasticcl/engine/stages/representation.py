@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import build_optimizer, load_momenta, representation_lr
+from fasticcl.engine.optim import build_optimizer, load_momenta, representation_lr, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
@@ -39,7 +39,9 @@ class Representation:
         # Only centroids need the projection head. Baselines have neither.
         dim = self.method.embedding_dim if self.method.centroid_contrastive else 0
         split = self.method.bn_mode == "split"
-        self.network = Network(self.method.encoder, num_classes, dim, split_bn=split)
+        self.network = Network(
+            self.method.encoder, num_classes, dim, split, self.method.classifier, self.method.classifier_scale
+        )
         machine.to_device(self.network)
         class_counts = (
             torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
@@ -64,9 +66,10 @@ class Representation:
         """Return the learning rate of an epoch."""
         return representation_lr(epoch, self.config.optim)
 
-    def train_mode(self) -> None:
-        """Set the whole network to training mode."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the whole network to training mode and set the learning rate."""
         self.network.train()
+        set_lr(self.optimizer, self.lr(epoch))
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Begin a training step, return the losses and update the centroids."""

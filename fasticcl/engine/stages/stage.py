@@ -48,8 +48,8 @@ class Stage(Protocol):
         """Return the learning rate of an epoch."""
         ...
 
-    def train_mode(self) -> None:
-        """Set trained modules to training mode and frozen modules to evaluation mode."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the modes of the modules, the learning rate and everything else that an epoch changes."""
         ...
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:

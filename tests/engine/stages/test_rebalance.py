@@ -26,7 +26,7 @@ def make_stage(*assignments, dataset="demo", method=None):
         torch.randn(32, 3, 16, 16) * 2 + 1
     )  # running statistics that differ from the initial ones
     stage = Rebalancing(config, network, choose_machine(config.engine))
-    stage.train_mode()
+    stage.begin_epoch(0)
     return stage
 
 

@@ -21,7 +21,7 @@ def make_stage(*assignments, method=None):
     config = resolve("demo", method=method, assignments=[*small, *assignments])
     stage = Representation(config, CLASSES, choose_machine(config.engine))
     stage.bank.centroids = torch.nn.functional.normalize(torch.randn(CLASSES, 8), dim=1) * 0.9
-    stage.train_mode()
+    stage.begin_epoch(0)
     return stage
 
 
