@@ -24,8 +24,8 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
     """Return the number of epochs of each phase of a configuration, in order."""
     phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
     epochs: dict[Phase, int] = {phase: phases.count(phase) for phase in dict.fromkeys(phases)}
-    if config.rebalance.epochs:
-        epochs["rebalance"] = config.rebalance.epochs
+    if config.rebalance.trained_epochs:
+        epochs["rebalance"] = config.rebalance.trained_epochs
     return epochs
 
 
@@ -85,6 +85,8 @@ def resume_line(config: Config, checkpoint: Checkpoint | None, steps: int) -> st
     if checkpoint is None:
         return "resumed  from the beginning, because there is no checkpoint"
     stage, epoch = checkpoint.stage, checkpoint.epoch
+    if stage == "rebalancing" and config.rebalance.readout != "none":
+        return f"resumed  {'after' if epoch else 'before'} the readout {config.rebalance.readout}"
     epochs = (config.optim if stage == "representation" else config.rebalance).epochs
     if epoch == epochs:
         return f"resumed  after the last {stage} epoch"
