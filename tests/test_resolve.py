@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fasticcl.config import Config
 from fasticcl.errors import UserError
-from fasticcl.resolve import preset_names, resolve, validate
+from fasticcl.preset_files import preset_names
+from fasticcl.resolve import resolve, validate
 
 COMMON = {  # section 4.3, "for all experiments"
     "optim.momentum": 0.9,

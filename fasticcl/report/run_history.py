@@ -11,7 +11,8 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
-from fasticcl.resolve import preset_names, resolve
+from fasticcl.preset_files import preset_names
+from fasticcl.resolve import resolve
 
 _NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
