@@ -146,6 +146,28 @@ def test_phases_change_at_t():
     assert {resolve("inat2018", method="mixup").phase(epoch) for epoch in range(90)} == {"interpolative"}
 
 
+@pytest.mark.parametrize(
+    ("start", "epochs", "first"),
+    [
+        (0.0, 90, 0),
+        (0.55, 100, 55),
+        (0.8, 200, 160),
+        (2 / 3, 90, 60),
+        (0.5, 3, 2),
+        (0.999, 90, None),
+        (1.0, 90, None),
+    ],
+)
+def test_start_of_resampling_and_class_weights_is_an_epoch_or_never(start, epochs, first):
+    options = {"data": {"resample_start": start}, "optim": {"epochs": epochs}}
+    weights = {"class_weight_start": start, "class_weight_beta": 0.9}
+    config = resolve("inat2018", options=options | {"method": weights})
+    assert config.resample_epoch == config.class_weight_epoch == first
+    assert (
+        resolve("inat2018", options={"method": weights | {"class_weight_beta": 0}}).class_weight_epoch is None
+    )
+
+
 @pytest.mark.parametrize("imbalance", [100, 50, 10])
 def test_cifar_takes_an_imbalance(imbalance):
     config = resolve("cifar10-lt", options={"data": {"imbalance": imbalance}})

@@ -41,6 +41,20 @@ class Config(ConfigSection):
         never = self.method.interpolative_weight == 0
         return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
 
+    @property
+    def resample_epoch(self) -> int | None:
+        """First epoch with deferred re-sampling, counted from 0. None: no epoch."""
+        return self._start_epoch(self.data.resample_start)
+
+    @property
+    def class_weight_epoch(self) -> int | None:
+        """First epoch with class weights, counted from 0. None: no epoch."""
+        return self._start_epoch(self.method.class_weight_start) if self.method.class_weight_beta else None
+
+    def _start_epoch(self, fraction: float) -> int | None:
+        epoch = self.optim.epoch_after(fraction)
+        return epoch if epoch < self.optim.epochs else None
+
     def shortened(self) -> "Config":
         """Return a copy for ``fast_dev_run``, with two representation and at most one rebalancing epochs.
 

@@ -5,6 +5,7 @@ counter-based generator Philox, and then slices them by rank. Nothing else in th
 state, so any batch can be reproduced, in any order and on any number of ranks.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -21,7 +22,7 @@ PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
 
 # Purposes of the generators. Each has its own stream of numbers, so enabling or disabling one kind of draw
 # does not change the others.
-_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE = range(6)
+_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE, _RESAMPLE = range(7)
 _NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
 _BLOCK = 1024  # images whose order is computed at once, to amortise the overhead of NumPy calls
@@ -85,6 +86,8 @@ class Plan:
         batch_size: B, images per stream in the global batch.
         seed: seed of the run.
         rebalance_gamma: γ' of the class-aware stream in the rebalancing stage.
+        resample_epoch: first epoch of the representation stage, counted from 0, whose class-agnostic stream
+            is drawn with ``data.resample_gamma``. None: never.
         holdout_rows: rows of the index that are never drawn, sorted. Each class keeps at least one row.
             Equation 2 counts all images of a class, including these.
         rank, world_size: determine this process's slice of every global batch.
@@ -103,6 +106,7 @@ class Plan:
         batch_size: int,
         seed: int,
         rebalance_gamma: float = 1.0,
+        resample_epoch: int | None = None,
         holdout_rows: NDArray[np.int64] = _NONE,
         rank: int = 0,
         world_size: int = 1,
@@ -131,6 +135,9 @@ class Plan:
             "interpolative": AliasTable(class_probabilities(counts, data.gamma)),
             "rebalance": AliasTable(class_probabilities(counts, rebalance_gamma)),
         }
+        self._resample_epoch = math.inf if resample_epoch is None else resample_epoch
+        if resample_epoch is not None:
+            self.classes["resampled"] = AliasTable(class_probabilities(counts, data.resample_gamma))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -153,13 +160,17 @@ class Plan:
     def agnostic_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the index rows [B] of a class-agnostic global batch.
 
-        No row occurs twice in an epoch (section 3.2: all images have the same probability).
+        Before ``resample_epoch``, no row occurs twice in an epoch (section 3.2: all images have the same
+        probability). From this epoch on, the class is drawn by equation 2 with ``data.resample_gamma``, then
+        one of its images uniformly, with replacement. The number of draws per epoch is the same.
 
         Raises:
             ValueError: the step is outside the epoch.
         """
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is outside an epoch of {self.steps_per_epoch} steps")
+        if epoch >= self._resample_epoch:
+            return self._draw(self.classes["resampled"], self._rng(_RESAMPLE, phase, epoch, step))
         block, offset = divmod(step, self._block_steps)
         return self._row(self._order(phase, epoch, block)[offset * self.batch_size :][: self.batch_size])
 
@@ -177,8 +188,11 @@ class Plan:
 
         The class is drawn by equation 2, then one of its images uniformly, with replacement.
         """
-        rng = self._rng(_DRAW, phase, epoch, step)
-        classes = self.classes[phase].draw(rng, self.batch_size)
+        return self._draw(self.classes[phase], self._rng(_DRAW, phase, epoch, step))
+
+    def _draw(self, table: AliasTable, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return B index rows, drawn with replacement: a class from the table, then one of its images."""
+        classes = table.draw(rng, self.batch_size)
         return self._row(self._first[classes] + rng.integers(0, self._counts[classes]))
 
     @property

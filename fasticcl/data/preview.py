@@ -35,7 +35,14 @@ def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
     """
     shards = Shards(config.data.dir, "train")
     pairs = min(pairs, len(shards))
-    plan = Plan(shards.index, shards.counts, config.data, batch_size=pairs, seed=config.engine.seed)
+    plan = Plan(
+        shards.index,
+        shards.counts,
+        config.data,
+        batch_size=pairs,
+        seed=config.engine.seed,
+        resample_epoch=config.resample_epoch,
+    )
     batch = next(iter(Loader(shards, plan, threads=config.engine.workers).batches("interpolative")))
     assert isinstance(batch, Batch), "the interpolative phase has two streams"
     drawn = plan.batch("interpolative", 0, 0)

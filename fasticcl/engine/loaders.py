@@ -55,6 +55,7 @@ def build_loader(
         batch_size=batch_size,
         seed=config.engine.seed,
         rebalance_gamma=config.rebalance.gamma,
+        resample_epoch=config.resample_epoch,
         holdout_rows=dataset.holdout_rows,
         rank=ranks.rank,
         world_size=ranks.world_size,

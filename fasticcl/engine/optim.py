@@ -1,7 +1,7 @@
 """SGD and the learning-rate schedules (section 4.3)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,26 @@ from fasticcl.config import Optim
 
 
 def build_optimizer(
-    parameters: Iterable[torch.nn.Parameter], optim: Optim, weight_decay: float | None = None
+    parameters: Iterable[torch.nn.Parameter],
+    optim: Optim,
+    weight_decay: float | None = None,
+    undecayed: Sequence[torch.nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
-    """Return an SGD optimizer. `set_lr` sets its learning rate at the start of every epoch."""
+    """Return an SGD optimizer. `set_lr` sets its learning rate at the start of every epoch.
+
+    Args:
+        parameters: all trained parameters.
+        optim: the section ``optim``.
+        weight_decay: replaces that of the section.
+        undecayed: those of the parameters that have no weight decay.
+    """
     parameters = list(parameters)
+    excluded = {id(parameter) for parameter in undecayed}
+    groups: list[dict[str, Any]] = [{"params": [each for each in parameters if id(each) not in excluded]}]
+    if undecayed:
+        groups.append({"params": [*undecayed], "weight_decay": 0.0})
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=optim.lr,
         momentum=optim.momentum,
         nesterov=optim.nesterov,

@@ -64,10 +64,10 @@ def varied(tmp_path):
     return write_noisy_shards(tmp_path / "varied")
 
 
-def open_loader(folder, settings=PLAIN, prefetch=3, rank=0, world_size=1, limit=100):
+def open_loader(folder, settings=PLAIN, prefetch=3, limit=100, **options):
     shards = Shards(folder, "train")
     data = Data(dataset="folder", dir=folder, max_bad_samples=limit, **settings)
-    plan = Plan(shards.index, shards.counts, data, batch_size=BATCH, seed=5, rank=rank, world_size=world_size)
+    plan = Plan(shards.index, shards.counts, data, batch_size=BATCH, seed=5, **options)
     warnings = []
     loader = Loader(shards, plan, prefetch=prefetch, threads=1, warn=warnings.append)
     loader.warnings = warnings
@@ -96,11 +96,12 @@ def planned_rows(loader, phase, stream, step):
 @pytest.mark.parametrize("prefetch", [1, 3])
 @pytest.mark.parametrize("phase", ["warmup", "rebalance"])
 def test_substitutes_are_of_the_same_class_and_other_images_stay(plain, phase, prefetch, damage):
-    loader, stream = open_loader(plain, prefetch=prefetch), "agnostic" if phase == "warmup" else "aware"
+    options = {"prefetch": prefetch, "resample_epoch": 1}  # the second half of the compared steps
+    loader, stream = open_loader(plain, **options), "agnostic" if phase == "warmup" else "aware"
     planned = [planned_rows(loader, phase, stream, step) for step in range(2 * STEPS)]
     bad = {planned[0][2], planned[0][7], planned[2][4], planned[4][9]}  # two in the same batch
     damage(plain, *bad)
-    batches = first_batches(open_loader(plain, prefetch=prefetch), phase)
+    batches = first_batches(open_loader(plain, **options), phase)
     replaced = 0
     for batch, rows in zip(batches, planned, strict=True):
         assert batch.y.tolist() == [label_of(row) for row in rows]

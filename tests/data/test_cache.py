@@ -58,7 +58,8 @@ def same(one, other):
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("settings", GRAPHS.values(), ids=GRAPHS)
 def test_cached_batches_are_bit_identical_to_those_from_the_files(folder, settings, phase, location):
-    batches = [[*islice(open_loader(folder, settings, used).batches(phase), 6)] for used in ("off", location)]
+    loaders = [open_loader(folder, settings, used, resample_epoch=1) for used in ("off", location)]
+    batches = [[*islice(loader.batches(phase), 6)] for loader in loaders]  # re-sampled from the fifth on
     assert same(*batches)
 
 

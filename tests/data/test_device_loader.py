@@ -17,7 +17,8 @@ from tests.support.damaged_shards import flip_bit
 def open_loader(folder, warnings, lambda_per="batch"):
     shards = Shards(folder, "train")
     data = Data(dataset="demo", dir=folder, image_size=16, crop="pad", crop_padding=2, lambda_per=lambda_per)
-    plan = Plan(shards.index, shards.counts, data, batch_size=24, seed=4)
+    # Re-sampling starts within the compared batches.
+    plan = Plan(shards.index, shards.counts, data, batch_size=24, seed=4, resample_epoch=2)
     return Loader(shards, plan, threads=2, warn=warnings.append, max_steps=2)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
@@ -21,6 +22,27 @@ def test_rebalancing_yields_the_class_aware_stream(photo_shards):
     assert batch.y.tolist() == planned.labels.tolist()
     expected = expected_image(shards, planned, 5, data)
     assert (denormalise(batch.x, data)[5] - expected).abs().mean() < 1 / 255
+
+
+@pytest.mark.parametrize("prefetch", [1, 4])
+@pytest.mark.parametrize("phase", ["warmup", "interpolative"])
+def test_prefetching_loader_switches_to_resampling_at_the_first_step_of_its_epoch(tmp_path, phase, prefetch):
+    """The loader of the LDAM authors never applies its new sampler (issue 7 of kaidic/LDAM-DRW)."""
+    # Every image has one colour, which identifies its row.
+    encoded = [encode(Image.new("RGB", (8, 8), (6 * i, 255 - 6 * i, 7)), "PNG") for i in range(40)]
+    labels = np.repeat(np.arange(4), [28, 8, 3, 1])
+    items = [Item(encoded[i], int(labels[i]), f"{i}.png") for i in range(40)]
+    convert(Source("folder", list("abcd"), {"train": items, "val": items[:1]}), tmp_path)
+    settings = SMALL | {"image_size": 8, "crop_padding": 0, "resample_gamma": 0.0}
+    shards, data, plan = open_plan(tmp_path, batch_size=5, resample_epoch=2, **settings)
+    batches = islice(Loader(shards, plan, prefetch=prefetch).batches(phase, epoch=1), 8 * 11)
+    images = [getattr(batch, "x" if phase == "warmup" else "x_h") for batch in batches]
+    colors = [(denormalise(x, data)[:, 0, 4, 4] * 255 / 6).round().int().tolist() for x in images]
+    before, after = np.concatenate(colors[:8]), np.concatenate(colors[8:])
+    assert sorted(before) == list(range(40))
+    assert stats.chisquare(np.bincount(labels[after], minlength=4)).pvalue > 1e-3
+    assert colors[7] == plan.agnostic_rows(phase, 1, 7).tolist()
+    assert colors[8] == plan.agnostic_rows(phase, 2, 0).tolist()
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])

@@ -16,12 +16,12 @@ from tests.support import oracle
 LONG_TAIL = [400, 230, 120, 71, 37, 20, 13, 6, 2, 1]
 
 
-def make_plan(counts=LONG_TAIL, batch_size=30, seed=7, size=(375, 500), rank=0, world_size=1, **data):
+def make_plan(counts=LONG_TAIL, batch_size=30, seed=7, size=(375, 500), options=None, **data):
     index = np.zeros(sum(counts), dtype=INDEX_DTYPE)
     index["label"] = np.repeat(np.arange(len(counts)), counts)
     index["height"], index["width"] = size
     settings = Data(dataset="test", dir="unused", **data)
-    return Plan(index, counts, settings, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    return Plan(index, counts, settings, batch_size=batch_size, seed=seed, **options or {})
 
 
 def arrays(batch):
@@ -78,14 +78,14 @@ def test_disabling_one_draw_does_not_change_the_others():
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_rank_slices_form_the_global_batch(phase, world_size):
-    whole = arrays(make_plan(batch_size=24, lambda_per="sample").batch(phase, 1, 2))
-    parts = [
-        arrays(
-            make_plan(batch_size=24, lambda_per="sample", rank=rank, world_size=world_size).batch(phase, 1, 2)
-        )
-        for rank in range(world_size)
-    ]
+@pytest.mark.parametrize("resample_epoch", [None, 1])
+def test_rank_slices_form_the_global_batch(phase, world_size, resample_epoch):
+    def batch(**options):
+        options |= {"resample_epoch": resample_epoch}
+        return arrays(make_plan(batch_size=24, lambda_per="sample", options=options).batch(phase, 1, 2))
+
+    whole = batch()
+    parts = [batch(rank=rank, world_size=world_size) for rank in range(world_size)]
     for name, value in whole.items():
         assert np.array_equal(np.concatenate([part[name] for part in parts]), value), name
 
@@ -136,6 +136,89 @@ def test_class_agnostic_stream_has_the_class_counts_of_the_data():
     plan = make_plan(batch_size=sum(LONG_TAIL))
     rows = plan.agnostic_rows("interpolative", 5, 0)
     assert np.bincount(plan.index["label"][rows]).tolist() == LONG_TAIL
+
+
+@pytest.mark.parametrize("gamma", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("phase", ["warmup", "interpolative"])
+def test_million_resampled_draws_follow_equation_2(gamma, phase):
+    counts = [count * 100 for count in LONG_TAIL]
+    options = {"resample_epoch": 3}
+    plan = make_plan(counts, batch_size=45_000, options=options, gamma=0.3, resample_gamma=gamma)
+    assert plan.steps_per_epoch == 2
+    rows = np.concatenate([plan.agnostic_rows(phase, 3 + i // 2, i % 2) for i in range(22)])
+    drawn = np.bincount(plan.index["label"][rows], minlength=len(counts)) / len(rows)
+    expected = oracle.class_probabilities(counts, gamma)
+    error = np.sqrt(expected * (1 - expected) / len(rows))
+    assert (np.abs(drawn - expected) < 4 * error).all()
+    assert len(np.unique(rows)) < len(rows)  # with replacement
+    within = rows[rows < counts[0]]  # images of the largest class, in 20 groups of equal size
+    assert stats.chisquare(np.bincount(within // (counts[0] // 20))).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_resampling_changes_only_the_class_agnostic_stream_from_its_epoch_on(phase):
+    plain, resampled = make_plan(), make_plan(options={"resample_epoch": 2})
+    assert plain.steps_per_epoch == resampled.steps_per_epoch
+    for epoch in range(5):
+        for step in (0, 11, 29):
+            one, other = plain.batch(phase, epoch, step), resampled.batch(phase, epoch, step)
+            if epoch < 2 or phase == "rebalance":
+                assert same(one, other)
+                continue
+            one, other = arrays(one), arrays(other)
+            changed = {name for name in one if not np.array_equal(one[name], other[name])}
+            assert changed == {"agnostic.rows", "agnostic.labels"}
+
+
+def test_resampled_draws_are_independent_of_the_other_draws():
+    plan = make_plan([1000, 1000], batch_size=1000, options={"resample_epoch": 0})
+    first = plan.batch("interpolative", 1, 0)
+    others = [
+        first.aware,
+        plan.batch("warmup", 1, 0).agnostic,
+        plan.batch("interpolative", 2, 0).agnostic,
+        plan.batch("interpolative", 1, 1).agnostic,
+        make_plan([1000, 1000], batch_size=1000, seed=8, options={"resample_epoch": 0})
+        .batch("interpolative", 1, 0)
+        .agnostic,
+    ]
+    for other in others:
+        # 1000 pairs of equally probable classes agree 500 times, with standard deviation 16.
+        assert abs((first.agnostic.labels == other.labels).sum() - 500) < 80
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    held=st.data(),
+    gamma=st.floats(-3, 3),
+    epoch=st.integers(0, 50),
+    world_size=st.sampled_from([1, 2]),
+)
+@settings(max_examples=60, deadline=None)
+def test_resampled_batches_are_reproducible_and_without_holdout_rows(counts, held, gamma, epoch, world_size):
+    first = np.cumsum(counts) - counts
+    last = first + [held.draw(st.integers(0, count - 1)) for count in counts]  # one image of a class remains
+    holdout_rows = np.concatenate([np.arange(*ends) for ends in zip(first, last, strict=True)])
+    options = {"resample_epoch": epoch, "holdout_rows": holdout_rows}
+    size = sum(counts) - len(holdout_rows)
+    batch_size = max(1, size // 2 // world_size) * world_size
+    if batch_size > size:
+        return
+    settings = {"batch_size": batch_size, "resample_gamma": gamma}
+    plan = make_plan(counts, options=options, **settings)
+    assert plan.steps_per_epoch == size // batch_size
+    rows = plan.agnostic_rows("warmup", epoch, plan.steps_per_epoch - 1)
+    assert len(rows) == batch_size
+    assert not np.isin(rows, holdout_rows).any()
+    parts = [
+        make_plan(counts, options=options | {"rank": rank, "world_size": world_size}, **settings)
+        .batch("warmup", epoch, plan.steps_per_epoch - 1)
+        .agnostic.rows
+        for rank in range(world_size)
+    ]
+    assert np.concatenate(parts).tolist() == rows.tolist()
+    with pytest.raises(ValueError, match="outside an epoch"):
+        plan.agnostic_rows("warmup", epoch, plan.steps_per_epoch)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.2, 1.0), (2.0, 2.0)])
@@ -202,6 +285,6 @@ def test_impossible_plans_are_rejected():
     with pytest.raises(ValueError, match="larger than the 5 training images"):
         make_plan([5], batch_size=6)
     with pytest.raises(ValueError, match="divided among 4 ranks"):
-        make_plan(batch_size=30, world_size=4)
+        make_plan(batch_size=30, options={"world_size": 4})
     with pytest.raises(ValueError, match="at least one training image"):
         make_plan([5, 0], batch_size=2)

@@ -8,7 +8,9 @@ from PIL import Image
 import fasticcl
 from fasticcl.data.loader import Loader, draw_stream
 from fasticcl.data.plan import Plan
+from fasticcl.data.preview import write_samples
 from fasticcl.errors import UserError
+from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
 
 
@@ -43,6 +45,15 @@ def test_preview_depends_only_on_the_seed(digit_shards, tmp_path):
         fasticcl.show(digit_shards, samples=tmp_path / f"{name}.png", seed=seed)
     one, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
+
+
+def test_preview_of_a_run_that_resamples_from_the_start_shows_resampled_images(digit_shards, tmp_path):
+    files = []
+    for start in (0, 1):
+        config = resolve("demo", options={"data": {"dir": digit_shards, "resample_start": start}})
+        files.append(tmp_path / f"{start}.png")
+        write_samples(config, files[-1], pairs=2)
+    assert files[0].read_bytes() != files[1].read_bytes()
 
 
 def test_preview_that_cannot_be_written_gives_an_error_with_its_path(digit_shards, tmp_path):

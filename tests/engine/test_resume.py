@@ -77,6 +77,23 @@ def test_run_killed_at_any_step_resumes_bit_identically(begin, undisturbed, tmp_
     assert differences(tmp_path / "demo/run", undisturbed) == []
 
 
+def test_run_killed_around_the_start_of_resampling_resumes_bit_identically(
+    undisturbed, tiny_shards, tmp_path
+):
+    settings = {"data.resample_start": 0.5, "rebalance.epochs": 0}  # from the third of three epochs on
+    expected = train_tiny(tiny_shards, tmp_path / "expected", settings).run
+    crash(lambda: train_tiny(tiny_shards, tmp_path, settings), 2 * TINY_STEPS - 1)
+    crash(lambda: resume(tmp_path), 4)  # in the third epoch
+    resume(tmp_path)
+    assert differences(tmp_path / "demo/run", expected) == []
+    uniform, resampled = (
+        [record for record in metrics(run) if record.get("stage") == "representation"]
+        for run in (undisturbed, expected)
+    )
+    for one, other in zip(uniform, resampled, strict=True):
+        assert (one == other) == (one["epoch"] < 3)
+
+
 @both_encoders
 def test_run_stopped_after_every_step_ends_bit_identically(begin, undisturbed, tmp_path, monkeypatch):
     taken = record_steps(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM))

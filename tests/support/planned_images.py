@@ -44,7 +44,8 @@ def denormalise(images, data):
     return images * std + mean
 
 
-def open_plan(folder, batch_size=8, **settings):
+def open_plan(folder, batch_size=8, resample_epoch=None, **settings):
     shards = Shards(folder, "train")
     data = Data(**settings)
-    return shards, data, Plan(shards.index, shards.counts, data, batch_size=batch_size, seed=3)
+    options = {"batch_size": batch_size, "seed": 3, "resample_epoch": resample_epoch}
+    return shards, data, Plan(shards.index, shards.counts, data, **options)
