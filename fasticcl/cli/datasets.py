@@ -112,19 +112,19 @@ def preset_lines() -> Iterator[str]:
     """Yield the dataset presets, and the method presets by group, in lines of at most 80 columns."""
     from fasticcl.preset_files import GROUPS, DatasetPreset, MethodPreset, preset_names
 
-    yield "Datasets, for fasticcl train DATASET:"
+    yield "Datasets, for fasticcl train DATASET"
     for preset in map(DatasetPreset.read, preset_names()):
         yield from wrap(f"  {preset.name:<12} {preset.title}", 80, subsequent_indent=" " * 15)
     yield ""
-    yield "Methods, for fasticcl train DATASET --method METHOD:"
+    yield "Methods, for fasticcl train DATASET --method METHOD"
     methods = [*map(MethodPreset.read, preset_names("method"))]
     width = max(len(method.name) for method in methods)
     for group in GROUPS:
-        yield f"  {group}"
-        for method in methods:
-            if method.about.group == group:
-                yield f"    {method.name:<{width}}  {method.about.title}"
-                yield f"    {'':<{width}}  {'. '.join(filter(None, (method.about.paper, method.about.citation)))}"
+        yield f"{group}:"
+        for about, name in ((method.about, method.name) for method in methods):
+            if about.group == group:
+                yield f"  {name:<{width}} {about.title}"
+                yield f"  {'':<{width}} {'. '.join(filter(None, (about.paper, about.citation)))}"
     yield ""
     yield "To print a preset with the sources of its settings: fasticcl presets NAME"
 

@@ -70,7 +70,8 @@ class RunHistory:
         method, data = self.config.method.name, self.config.data
         options = {"data": {"imbalance": data.imbalance}} if data.imbalance else {}
         known_method = method if method in preset_names("method") else None
-        preset = _result_settings(resolve(data.dataset, method=known_method, options=options))
+        recipe = self.config.optim.recipe if known_method else None
+        preset = _result_settings(resolve(data.dataset, method=known_method, recipe=recipe, options=options))
         return {
             key: (preset.get(key), value)
             for key, value in _result_settings(self.config).items()
