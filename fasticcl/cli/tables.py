@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from fasticcl.config import Rebalance
     from fasticcl.engine.results import Report
     from fasticcl.export.exporter import ExportResult
     from fasticcl.shards.manifest import Manifest
@@ -100,16 +101,25 @@ def after_training(report: "Report") -> Iterator[str]:
     from fasticcl.resolve import resolve
 
     run = shlex.quote(str(report.run))
-    runs, seed = report.run.parent, resolve(file=report.run / "config.toml").engine.seed
+    runs, config = report.run.parent, resolve(file=report.run / "config.toml")
     name = free_name(runs, "again") if (runs / "again").exists() else "again"
-    seeded = f"--name {name} --seed {seed + 1}"
+    seeded = f"--name {name} --seed {config.engine.seed + 1}"
     yield f"Next: fasticcl predict {run} IMAGE...    classify your own images"
-    if "after" in report.rows:
-        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    compare rebalancing settings"
+    if over := _swept_setting(config.rebalance) if "after" in report.rows else "":
+        yield f"      fasticcl sweep {run} --over {over}    compare rebalancing settings"
     yield f"      fasticcl train -c {run}/config.toml {seeded}    repeat with another seed"
     if runs.name == "demo" and not report.run.name.startswith("ce"):
         yield "      fasticcl train demo --method ce    a baseline for comparison"
     yield f"      fasticcl report {run} RUN...    compare runs"
+
+
+def _swept_setting(rebalance: "Rebalance") -> str:
+    """Return a setting that the second stage uses and values to try, or an empty string if it has none."""
+    from fasticcl.method.readouts import READOUTS
+
+    if rebalance.readout == "none":
+        return "rebalance.gamma=0,0.5,1"
+    return "rebalance.tau=0,0.5,1,1.5" if "tau" in READOUTS[rebalance.readout].settings else ""
 
 
 def after_conversion(manifest: "Manifest", dest: Path) -> str:

@@ -154,7 +154,9 @@ def _choose(config: Config, num_classes: int, machine: Machine, steps: Remaining
         seconds = step_seconds(config, ranks)
         images = f"with {config.optim.batch_size // ranks} images of {size}×{size} pixels"
         if steps.total * seconds < _COMPILATION_PAYS_AFTER:
-            return _untried("off", f"the remaining {steps.total:,} steps {images} would not repay compilation")
+            return _untried(
+                "off", f"the remaining {steps.total:,} steps {images} would not repay compilation"
+            )
         if steps.representation == 0:
             return _untried("on", "no trial, because the representation stage that it measures is finished")
         if steps.representation * seconds < _TRIAL_PAYS_AFTER:

@@ -128,7 +128,7 @@ def evaluation_batch_size(config: Config, machine: Machine) -> int:
 
 
 def _evaluation_loader(config: Config, shards: Shards, machine: Machine, **options: Any) -> EvaluationLoader:
-    ranks = {"rank": machine.ranks.rank, "world_size": machine.ranks.world_size}
+    ranks: dict[str, Any] = {"rank": machine.ranks.rank, "world_size": machine.ranks.world_size}
     return EvaluationLoader(
         shards,
         config.data,

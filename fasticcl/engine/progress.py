@@ -126,7 +126,7 @@ class Display:
         self._last_line = time.monotonic()
         accuracy = [_accuracy(record)] if is_evaluated(record) else []
         parts = [_position(record, epochs), _losses(record), *accuracy, _speed(record)]
-        self.print("  ".join(filter(None, [*parts, f"ETA {self.eta()}"])))
+        self.print("  ".join(part for part in [*parts, f"ETA {self.eta()}"] if part))
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""

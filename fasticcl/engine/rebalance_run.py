@@ -1,6 +1,5 @@
 """Run the rebalancing stage of a run again with other settings, as a new run."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +10,15 @@ from fasticcl.config import Config
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.results import Report
 from fasticcl.engine.run.checkpoint import LAST, Checkpoint, Record
-from fasticcl.engine.run.folder import CENTROIDS, CONFIG, RunFolder, default_name, free_name
+from fasticcl.engine.run.folder import CENTROIDS, RunFolder, default_name, free_name
 from fasticcl.engine.run.metrics_log import METRICS_LOG
-from fasticcl.engine.second_stage_settings import method_name, with_settings
+from fasticcl.engine.run.rerun_settings import method_name, with_settings
 from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.trainer import train
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
 from fasticcl.method.network import Network
-from fasticcl.resolve import Layer, resolve, validate
+from fasticcl.resolve import Layer, validate
 from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
 

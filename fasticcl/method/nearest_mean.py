@@ -51,8 +51,8 @@ def nearest_mean(
     and on the CPU, where `index_add_` adds in a fixed order. The mean of a class without images is 0.
 
     Args:
-        features: batches of features [B, d_g] and classes [B] of this rank, on the CPU. They are iterated twice: for the
-            mean of all features, and for the class means.
+        features: batches of features [B, d_g] and classes [B] of this rank, on the CPU. They are iterated
+            twice: for the mean of all features, and for the class means.
         feature_dim: d_g.
         num_classes: K.
         all_reduce: returns the sum of a float64 tensor over all ranks.

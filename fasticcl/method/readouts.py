@@ -58,7 +58,7 @@ def tau_norm(inputs: ReadoutInputs) -> nn.Linear:
 
 
 def log_prior(inputs: ReadoutInputs) -> Classifier:
-    """Return the classifier of post-hoc logit adjustment (Menon et al., 2021): logits z_k - τ·log(n_k / N)."""
+    """Return the classifier of post-hoc logit adjustment (Menon et al., 2021), z_k - τ·log(n_k / N)."""
     counts = inputs.counts.double()
     adjustment = inputs.tau * (counts / counts.sum()).log()
     classifier = copy.deepcopy(inputs.classifier)
@@ -83,12 +83,12 @@ READOUTS: Mapping[str, Readout] = {
 }
 
 
-def find_readout(name: str, classifier: Classifier) -> Readout:
+def find_readout(name: str, classifier: Classifier | None = None) -> Readout:
     """Return the readout with a name.
 
     Args:
         name: a key of `READOUTS`.
-        classifier: classifier of the first stage.
+        classifier: classifier of the first stage, or None if it is not known.
 
     Raises:
         UserError: there is no such readout, or it does not support this classifier.
@@ -96,9 +96,9 @@ def find_readout(name: str, classifier: Classifier) -> Readout:
     if name not in READOUTS:
         raise UserError(f"There is no readout {name!r}. {nearest(name, [*READOUTS, 'none'])}")
     readout = READOUTS[name]
-    if readout.linear_only and not isinstance(classifier, nn.Linear):
+    if readout.linear_only and classifier is not None and not isinstance(classifier, nn.Linear):
         raise UserError(
-            f"The readout {name} requires a linear classifier, because the weights of a cosine classifier are "
-            "normalised already. Use --method ncm or --method logit-adjustment-post-hoc."
+            f"The readout {name} requires a linear classifier, because a cosine classifier normalises its "
+            "weights. Use the method ncm or logit-adjustment-post-hoc instead."
         )
     return readout

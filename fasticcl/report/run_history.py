@@ -12,7 +12,7 @@ from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.preset_files import preset_names
-from fasticcl.resolve import resolve
+from fasticcl.resolve import resolve, second_stage_of
 
 _NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
@@ -67,9 +67,12 @@ class RunHistory:
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from the presets: (preset value, run value) by section.key."""
-        method, data = self.config.method.name, self.config.data
+        name, data, known = self.config.method.name, self.config.data, preset_names("method")
         options = {"data": {"imbalance": data.imbalance}} if data.imbalance else {}
-        known_method = method if method in preset_names("method") else None
+        method, _, second = name.partition("+")  # the second stage of another method, as in iccl+tau-norm
+        if second in known:
+            options |= {"rebalance": second_stage_of(data.dataset, second), "method": {"name": name}}
+        known_method = method if method in known else None
         recipe = self.config.optim.recipe if known_method else None
         preset = _result_settings(resolve(data.dataset, method=known_method, recipe=recipe, options=options))
         return {

@@ -19,9 +19,11 @@ def joint_key(config: Config) -> tuple[object, ...]:
 
     The plan draws the same images, crops and colours for all configurations with the same γ'. A frozen
     encoder then computes the same features for all of them. A tuned encoder does not, so its
-    configurations are trained one by one.
+    configurations are trained one by one. Readouts are not trained, and all share one pass.
     """
     settings = config.rebalance
+    if settings.readout != "none":
+        return ("readout",)
     if settings.encoder == "frozen":
         return settings.gamma, settings.epochs
     return (settings,)
