@@ -88,7 +88,7 @@ def test_a_readout_cut_off_at_any_write_resumes_bit_identically(tiny_shards, tmp
     whole = train_tiny(tiny_shards, tmp_path, name="whole", epochs=1, **NCM).run
     begin_epoch, finish_epoch = ReadOut.begin_epoch, Loop._finish_epoch
 
-    def cut_before(self, epoch):
+    def cut_before(*_):
         raise PowerCut
 
     def cut_after(self, epoch):
@@ -104,9 +104,10 @@ def test_a_readout_cut_off_at_any_write_resumes_bit_identically(tiny_shards, tmp
     train = partial(train_tiny, tiny_shards, tmp_path, epochs=1, **NCM)
     cuts = [(ReadOut, "begin_epoch", cut_before), (ReadOut, "begin_epoch", cut_after)]
     for owner, attribute, cut in [*cuts, (Loop, "_finish_epoch", cut_at_end)]:
-        with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        with monkeypatch.context() as patch:
             patch.setattr(owner, attribute, cut)
-            train()
+            with pytest.raises(PowerCut):
+                train()
         train = partial(resume, tmp_path)
     assert not differences(train().run, whole)
 
@@ -119,9 +120,10 @@ def test_a_signal_during_a_readout_stops_before_the_evaluation(tiny_shards, tmp_
         begin_epoch(self, epoch)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         patch.setattr(ReadOut, "begin_epoch", interrupted)
-        train_tiny(tiny_shards, tmp_path, epochs=1, **NCM)
+        with pytest.raises(Stopped):
+            train_tiny(tiny_shards, tmp_path, epochs=1, **NCM)
     stored = checkpoint.Checkpoint.load(tmp_path / "demo/run/last.pt")
     assert (stored.stage, stored.epoch, stored.step) == ("rebalancing", 0, 0)
     output = ConsoleOutput()

@@ -105,7 +105,7 @@ def test_unreadable_images_are_left_out_with_one_warning_each(shards):
 def test_too_many_unreadable_images_or_a_class_without_images_end_the_run(shards):
     flip_bit(shards, 1, 2, 27, 28)
     features, _ = training_features_of(shards, **{"data.max_bad_samples": 3})
-    with pytest.raises(TrainingFailed, match="4 images cannot be read, more than data.max_bad_samples"):
+    with pytest.raises(TrainingFailed, match=r"4 images cannot be read, more than data\.max_bad_samples"):
         joined(features)
     flip_bit(shards, 29)
     features, _ = training_features_of(shards)
