@@ -8,19 +8,31 @@ import torch
 
 from fasticcl.config import Optim
 
+ParameterGroup = dict[str, Any]
+"""Parameters in the list ``params``, and ``lr_factor``, by which their learning rate is multiplied."""
+
 
 def build_optimizer(
-    parameters: Iterable[torch.nn.Parameter], optim: Optim, weight_decay: float | None = None
+    parameters: Iterable[torch.nn.Parameter | ParameterGroup],
+    optim: Optim,
+    weight_decay: float | None = None,
 ) -> torch.optim.Optimizer:
-    """Return an SGD optimizer. `set_lr` sets its learning rate at the start of every epoch."""
-    parameters = list(parameters)
+    """Return an SGD optimizer. `set_lr` sets its learning rates at the start of every epoch.
+
+    Args:
+        parameters: the parameters, or groups of them.
+        optim: the settings.
+        weight_decay: L2 penalty. None: ``optim.weight_decay``.
+    """
+    groups: list[Any] = list(parameters)
+    first = groups[0]
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=optim.lr,
         momentum=optim.momentum,
         nesterov=optim.nesterov,
         weight_decay=optim.weight_decay if weight_decay is None else weight_decay,
-        fused=parameters[0].is_cuda,
+        fused=(first["params"][0] if isinstance(first, dict) else first).is_cuda,
     )
 
 
@@ -33,9 +45,9 @@ def load_momenta(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Non
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups, multiplied by the ``lr_factor`` of a group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def cosine_factor(epoch: int, epochs: int) -> float:

@@ -81,6 +81,19 @@ def test_set_lr_reaches_every_parameter_group():
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05]
 
 
+def test_a_group_keeps_its_share_of_the_learning_rate():
+    one, two = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    groups = [{"params": [one], "lr_factor": 0.2}, {"params": [two]}]
+    optimizer = build_optimizer(groups, CIFAR)
+    for lr in (0.5, 0.25):
+        set_lr(optimizer, lr)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.2 * lr, lr]
+    saved = build_optimizer([one, two], CIFAR).state_dict()
+    load_momenta(optimizer, saved)
+    set_lr(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
+
+
 def test_momenta_of_a_cpu_are_restored_into_a_fused_optimizer():
     weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     saved, restored = (build_optimizer([weight], CIFAR) for weight in weights)
