@@ -9,30 +9,35 @@ import torch
 from fasticcl.config import Optim
 
 ParameterGroup = dict[str, Any]
-"""Parameters in the list ``params``, and ``lr_factor``, by which their learning rate is multiplied."""
+"""A list ``params`` and settings of its parameters. ``lr_factor`` multiplies their learning rate."""
 
 
 def build_optimizer(
-    parameters: Iterable[torch.nn.Parameter | ParameterGroup],
+    parameters: Iterable[torch.nn.Parameter],
     optim: Optim,
     weight_decay: float | None = None,
+    exceptions: ParameterGroup | None = None,
 ) -> torch.optim.Optimizer:
     """Return an SGD optimizer. `set_lr` sets its learning rates at the start of every epoch.
 
     Args:
-        parameters: the parameters, or groups of them.
-        optim: the settings.
-        weight_decay: L2 penalty. None: ``optim.weight_decay``.
+        parameters: all trained parameters.
+        optim: the section ``optim``.
+        weight_decay: replaces that of the section.
+        exceptions: some of the parameters, with their own ``weight_decay`` or ``lr_factor``.
     """
-    groups: list[Any] = list(parameters)
-    first = groups[0]
+    parameters = list(parameters)
+    excluded = {id(each) for each in exceptions["params"]} if exceptions else set()
+    groups: list[ParameterGroup] = [{"params": [each for each in parameters if id(each) not in excluded]}]
+    if exceptions and excluded:
+        groups.append(exceptions)
     return torch.optim.SGD(
-        groups,
+        [group for group in groups if group["params"]],
         lr=optim.lr,
         momentum=optim.momentum,
         nesterov=optim.nesterov,
         weight_decay=optim.weight_decay if weight_decay is None else weight_decay,
-        fused=(first["params"][0] if isinstance(first, dict) else first).is_cuda,
+        fused=parameters[0].is_cuda,
     )
 
 

@@ -1,7 +1,6 @@
 """The rebalancing stage: class-aware images and a teacher from the representation stage (section 3.6)."""
 
 import copy
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from torch import nn
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import ParameterGroup, build_optimizer, cosine_factor, load_momenta, set_lr
+from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import train_batch_norm
@@ -65,7 +64,7 @@ class Rebalancing:
             network.encoder.requires_grad_(False)
         if self.shared:
             self.teacher.encoder = network.encoder
-        self._prepare_classifier()
+        classifier = self._prepare_classifier()
         self.smoothing = self._smoothing(counts)
         trained = network.classifier if self.frozen else network
         self.student = machine.wrap_for_training(trained)
@@ -74,12 +73,16 @@ class Rebalancing:
         self._losses = machine.compile_losses(
             lambda batch: self.losses_from_features(self.encode(batch), batch)
         )
+        factor = self.settings.classifier_lr_factor
         self.optimizer = build_optimizer(
-            self._trained_parameters(trained), config.optim, self.settings.weight_decay
+            (value for value in trained.parameters() if value.requires_grad),
+            config.optim,
+            self.settings.weight_decay,
+            {"params": [] if factor == 1 else [*classifier.parameters()], "lr_factor": factor},
         )
 
-    def _prepare_classifier(self) -> None:
-        """Turn the classifier of the representation stage into that of the student."""
+    def _prepare_classifier(self) -> nn.Module:
+        """Turn the network's classifier into that of the student, and return it without its class scale."""
         classifier = self.network.classifier
         if self.settings.classifier == "reinit":
             initial = copy.deepcopy(classifier).cpu()  # so that a GPU draws the same numbers
@@ -92,6 +95,7 @@ class Rebalancing:
         if self.settings.class_scale:
             affine = ClassAffine(classifier, len(classifier.weight))
             self.network.classifier = affine.to(classifier.weight.device)
+        return classifier
 
     def _smoothing(self, counts: NDArray[np.integer] | None) -> torch.Tensor | None:
         """Return the factors of label-aware smoothing [K], or None without it."""
@@ -101,18 +105,6 @@ class Rebalancing:
         class_counts = torch.ones(num_classes) if counts is None else torch.from_numpy(counts)
         head, tail = self.settings.smoothing_head, self.settings.smoothing_tail
         return smoothing_factors(class_counts, head, tail).to(self.machine.device)
-
-    def _trained_parameters(self, trained: nn.Module) -> Iterable[nn.Parameter | ParameterGroup]:
-        """Return the parameters to train, in groups if the classifier has its own learning rate."""
-        parameters = [value for value in trained.parameters() if value.requires_grad]
-        factor, classifier = self.settings.classifier_lr_factor, self.network.classifier
-        if factor == 1:
-            return parameters
-        base = classifier.base if isinstance(classifier, ClassAffine) else classifier
-        of_base = {id(value) for value in base.parameters()}
-        others = [value for value in parameters if id(value) not in of_base]
-        groups: list[ParameterGroup] = [{"params": [*base.parameters()], "lr_factor": factor}]
-        return [*groups, {"params": others}] if others else groups
 
     def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has only one phase
         """Return ``rebalance``, whose batches contain only class-aware images."""

@@ -46,7 +46,7 @@ class Representation:
         class_counts = (
             torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
         )
-        self.classification = ClassificationLoss(self.method.class_loss, class_counts.to(machine.device))
+        self.classification = ClassificationLoss(self.method, class_counts.to(machine.device), machine.ranks)
         self.bank = CentroidBank(
             num_classes, dim, self.method.centroid_momentum, self.method.centroid_norm
         ).to(machine.device)
@@ -56,7 +56,19 @@ class Representation:
         may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
         self.forward = machine.wrap_for_training(self.network, may_be_unused)
         self._losses = machine.compile_losses(self._interpolative), machine.compile_losses(self._warmup)
-        self.optimizer = build_optimizer(self.network.parameters(), config.optim)
+        self.optimizer = build_optimizer(
+            self.network.parameters(),
+            config.optim,
+            exceptions={"params": self._initialize_bias(), "weight_decay": 0.0},
+        )
+
+    def _initialize_bias(self) -> list[torch.nn.Parameter]:
+        """Set the classifier's bias to the initial value of its loss, and return it if there is one."""
+        classifier, value = self.network.classifier, self.classification.costs.initial_bias
+        if value is None or not isinstance(classifier, torch.nn.Linear):
+            return []
+        torch.nn.init.constant_(classifier.bias, value)
+        return [classifier.bias]
 
     def phase(self, epoch: int) -> Phase:
         """Return ``warmup`` for the first T epochs, then ``interpolative``, unless ω_it is 0."""
@@ -67,9 +79,12 @@ class Representation:
         return representation_lr(epoch, self.config.optim)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the whole network to training mode and set the learning rate."""
+        """Set the whole network to training mode, the learning rate and the class weights."""
         self.network.train()
         set_lr(self.optimizer, self.lr(epoch))
+        self.classification.use_weights(
+            epoch >= self.config.optim.epoch_after(self.method.class_weight_start)
+        )
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Begin a training step, return the losses and update the centroids."""
