@@ -60,11 +60,12 @@ class Rebalance(ConfigSection):
             )
         if self.classifier == "frozen" and self.classifier_lr_factor != 1:
             raise ValueError(
-                "rebalance.classifier_lr_factor requires rebalance.classifier continue or reinit, not frozen"
+                "rebalance.classifier=frozen has no learning rate. Set rebalance.classifier_lr_factor=1"
             )
         if self.smoothed and self.distillation_weight == 1:
             raise ValueError(
-                "rebalance.smoothing_head and smoothing_tail require rebalance.distillation_weight below 1"
+                "rebalance.distillation_weight=1 leaves no cross-entropy to smooth. Lower it, or set "
+                "rebalance.smoothing_head and smoothing_tail to 0"
             )
         return self
 

@@ -256,8 +256,8 @@ def test_a_restored_stage_continues_bit_identically(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((*LWS, "rebalance.classifier_lr_factor=0.5"), "classifier_lr_factor requires"),
-        (("rebalance.distillation_weight=1", "rebalance.smoothing_head=0.1"), "distillation_weight below 1"),
+        ((*LWS, "rebalance.classifier_lr_factor=0.5"), "frozen has no learning rate"),
+        (("rebalance.distillation_weight=1", "rebalance.smoothing_head=0.1"), "no cross-entropy to smooth"),
         (("rebalance.encoder=frozen", "rebalance.classifier=frozen"), "leaves nothing to train"),
     ],
 )
