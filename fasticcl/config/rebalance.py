@@ -75,6 +75,11 @@ class Rebalance(ConfigSection):
         return self.smoothing_head > 0 or self.smoothing_tail > 0
 
     @property
+    def trained_epochs(self) -> int:
+        """Epochs of training in the second stage. A readout has none."""
+        return self.epochs if self.readout == "none" else 0
+
+    @property
     def enabled(self) -> bool:
         """Return True if the run has a second stage."""
         return self.epochs > 0 or self.readout != "none"
