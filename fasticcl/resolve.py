@@ -1,48 +1,29 @@
 """Resolve the configuration of a run from layers.
 
 Later layers override earlier ones: the dataset preset, a file (``--config``), a method preset (``--method``),
-then options and ``--set``. An unknown key raises an error that names the nearest known key.
+its published schedule (``--recipe published``), then options and ``--set``. An unknown key raises an error
+that names the nearest known key.
 """
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack, get_args
 
 from pydantic import ValidationError
 
-from fasticcl.config import SECTIONS, Config
+from fasticcl.config import SECTIONS, Config, Recipe
 from fasticcl.errors import UserError, nearest
+from fasticcl.layers import Layer, assignment, check_keys, merge
 from fasticcl.options import SETTINGS, TrainOptions
-
-PRESETS = resources.files("fasticcl") / "presets"
-Layer = Mapping[str, Mapping[str, Any]]
-
-
-def preset_names(kind: Literal["dataset", "method"] = "dataset") -> list[str]:
-    """Return the sorted names of the dataset presets or of the method presets."""
-    folder = PRESETS if kind == "dataset" else PRESETS / "method"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-
-
-def preset_text(name: str, kind: Literal["dataset", "method"] = "dataset") -> str:
-    """Return the TOML text of a preset.
-
-    Raises:
-        UserError: there is no preset with this name.
-    """
-    known = preset_names(kind)
-    if name not in known:
-        raise UserError(f"There is no {kind} preset {name!r}. {nearest(name, known)}")
-    folder = PRESETS if kind == "dataset" else PRESETS / "method"
-    return (folder / f"{name}.toml").read_text(encoding="utf-8")
+from fasticcl.preset_files import DatasetPreset, MethodPreset, preset_names
 
 
 def configure(
     dataset: str | None = None,
     *,
     method: str | None = None,
+    recipe: Recipe | None = None,
     config: str | Path | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),
     **options: Unpack[TrainOptions],
@@ -65,6 +46,7 @@ def configure(
     return resolve(
         dataset,
         method=method,
+        recipe=recipe,
         file=Path(config) if config else None,
         options=layer,
         assignments=() if isinstance(set, Mapping) else [set] if isinstance(set, str) else set,
@@ -75,6 +57,7 @@ def resolve(
     dataset: str | None = None,
     *,
     method: str | None = None,
+    recipe: Recipe | None = None,
     file: Path | None = None,
     options: Layer | None = None,
     assignments: Iterable[str] = (),
@@ -83,7 +66,9 @@ def resolve(
 
     Args:
         dataset: name of a dataset preset. None: the dataset named in ``file``.
-        method: name of a method preset (iccl, ce, mixup, crt).
+        method: name of a method preset.
+        recipe: "published": the schedule that the authors of the method published for the dataset. None or
+            "preset": that of the dataset preset, or of the run if ``file`` is the configuration of a run.
         file: TOML file with any part of the configuration.
         options: settings by section and key.
         assignments: settings as ``section.key=value``.
@@ -92,37 +77,100 @@ def resolve(
         UserError: an unknown preset, section or key, or an invalid value.
     """
     from_file = _read(file) if file else {}
-    _check_keys(from_file, file)
+    preset = DatasetPreset.read(_dataset_name(dataset, file, from_file))
+    # Options and --set form one layer, so their order on the command line does not matter.
+    settings = merge([options or {}, *map(assignment, assignments)])
+    if "recipe" in settings.get("optim", {}):
+        raise UserError("optim.recipe cannot be set. Use --recipe published.")
+    layers: list[Layer] = [preset.settings, from_file]
+    if method:
+        layers.append(MethodPreset.read(method).layer(preset.name))
+    if recipe is not None:
+        layers += _recipe(recipe, method, preset.name, from_file)
+    merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    for layer in [*layers, settings]:
+        _apply(merged, layer, preset.paper_warmup)
+    if merged["data"].get("imbalance") and "imbalance" not in preset.settings["data"]:
+        raise UserError(f"--imbalance applies only to cifar10-lt and cifar100-lt. Omit it for {preset.name}.")
+    if merged["data"].get("dataset") != preset.name:
+        raise UserError(f"data.dataset cannot be set. Pass it as an argument: fasticcl train {preset.name}.")
+    return validate(merged)
+
+
+def _dataset_name(dataset: str | None, file: Path | None, from_file: Layer) -> str:
+    """Return the dataset from the argument or the file, which must not contradict each other."""
     named = from_file.get("data", {}).get("dataset")
     if named is not None and not isinstance(named, str):
         raise UserError(f"{file}: data.dataset must be a name, got {named!r}.")
     if dataset and named and dataset != named:
         raise UserError(f"{file} is a configuration for {named}, not for {dataset}. Omit one of the two.")
-    dataset = dataset or named
-    if not dataset:
+    if not (dataset or named):
         raise UserError(f"Specify a dataset to train on: {', '.join(preset_names())}.")
-    preset = tomllib.loads(preset_text(dataset))
-    paper_warmup = {int(e): t for e, t in preset.pop("paper", {}).get("warmup_epochs", {}).items()}
-    method_layer = tomllib.loads(preset_text(method, "method")) if method else {}
-    # Options and --set form one layer, so their order on the command line does not matter.
-    layers = [preset, from_file, method_layer, _merged([options or {}, *map(assignment, assignments)])]
-    merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    for layer in layers:
-        _apply(merged, layer, paper_warmup)
-    if merged["data"].get("imbalance") and "imbalance" not in preset["data"]:
-        raise UserError(f"--imbalance applies only to cifar10-lt and cifar100-lt. Omit it for {dataset}.")
-    if merged["data"].get("dataset") != dataset:
-        raise UserError(f"data.dataset cannot be set. Pass it as an argument: fasticcl train {dataset}.")
-    return validate(merged)
+    return dataset or named or ""
 
 
-def _merged(layers: Iterable[Layer]) -> Layer:
-    union: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        _check_keys(layer)
-        for section, values in layer.items():
-            union.setdefault(section, {}).update(values)
-    return union
+def _recipe(recipe: str, method: str | None, dataset: str, from_file: Layer) -> list[Layer]:
+    """Return the layers of a recipe, which is recorded as ``optim.recipe``."""
+    if recipe not in (known := get_args(Recipe)):
+        raise UserError(f"There is no recipe {recipe!r}. {nearest(recipe, known)}")
+    method = method or from_file.get("method", {}).get("name", "iccl")
+    if recipe == "preset":
+        if from_file.get("optim", {}).get("recipe") == "published":
+            raise UserError(
+                "The configuration file has the published schedule of its method. Omit --recipe preset, or "
+                "name the dataset and the method instead of the file."
+            )
+        return []
+    return [MethodPreset.read(method).published(dataset), {"optim": {"recipe": recipe}}]
+
+
+def second_stage_of(dataset: str, method: str, recipe: Recipe | None = None) -> dict[str, Any]:
+    """Return the settings of the second stage of a method: all keys of the section ``rebalance``.
+
+    They are the defaults, overridden by the dataset preset and then by the method preset, including its
+    settings for this dataset. Because all keys are present, they replace those of another method completely,
+    as ``options={"rebalance": second_stage_of(...)}``. A method of one stage has ``epochs`` 0 and no readout.
+
+    Args:
+        dataset: name of a dataset preset.
+        method: name of a method preset.
+        recipe: as in `resolve`.
+
+    Raises:
+        UserError: an unknown preset, or no published schedule of the method for the dataset.
+    """
+    return resolve(dataset, method=method, recipe=recipe).rebalance.model_dump()
+
+
+def first_stage_differences(config: Config, method: str) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which the first stage of a run differs from that of a method.
+
+    Only settings of the sections ``data`` and ``method`` that the preset of one of both methods sets are
+    compared, so an encoder or a schedule that the user has chosen is not a difference.
+
+    Args:
+        config: the configuration of the run.
+        method: name of a method preset.
+
+    Returns:
+        (value of the run, value of the method) by section.key.
+
+    Raises:
+        UserError: there is no method preset with this name.
+    """
+    dataset = config.data.dataset
+    methods = [method, *({config.method.name} & set(preset_names("method")))]
+    layers = [MethodPreset.read(name).layer(dataset) for name in methods]
+    expected = resolve(dataset, method=method).model_dump()
+    actual = config.model_dump()
+    paths = {
+        (section, key) for layer in layers for section in ("data", "method") for key in layer.get(section, {})
+    }
+    return {
+        f"{section}.{key}": (actual[section][key], expected[section][key])
+        for section, key in sorted(paths - {("method", "name")})
+        if actual[section][key] != expected[section][key]
+    }
 
 
 def validate(values: Layer) -> Config:
@@ -131,7 +179,7 @@ def validate(values: Layer) -> Config:
     Raises:
         UserError: an unknown section or key, or an invalid value.
     """
-    _check_keys(values)
+    check_keys(values)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -144,59 +192,18 @@ def validate(values: Layer) -> Config:
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the settings of a file, which is a part of a configuration or a complete one."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the configuration {file}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not a TOML file: {error}.") from None
-
-
-def as_layer(settings: Mapping[str, Any] | Iterable[str]) -> Layer:
-    """Return settings as a layer.
-
-    Args:
-        settings: {"section.key": value}, ["section.key=value"], or a single "section.key=value".
-
-    Raises:
-        UserError: a string that is not an assignment, or an unknown section or key.
-    """
-    if isinstance(settings, Mapping):
-        paths = ((path.partition("."), value) for path, value in settings.items())
-        return _merged({section: {key: value}} for (section, _, key), value in paths)
-    return _merged(map(assignment, [settings] if isinstance(settings, str) else settings))
-
-
-def assignment(text: str) -> Layer:
-    """Return ``section.key=value`` as a layer. A value that is not valid TOML is treated as a string.
-
-    Raises:
-        UserError: the text is not an assignment.
-    """
-    path, equals, value = text.partition("=")
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and key):
-        raise UserError(f"--set expects section.key=value, for example optim.lr=0.1, got {text!r}.")
-    try:
-        return {section: {key: tomllib.loads(f"value = {value}")["value"]}}
-    except tomllib.TOMLDecodeError:
-        return {section: {key: value.strip()}}
-
-
-def _check_keys(layer: Layer, file: Path | None = None) -> None:
-    origin = f"{file}: " if file else ""
-    for section, values in layer.items():
-        if section not in Config.model_fields:
-            raise UserError(
-                f"{origin}There is no section {section!r}. {nearest(section, Config.model_fields)}"
-            )
-        if not isinstance(values, Mapping):
-            raise UserError(f"{origin}{section} is a section. Set its keys, as in {section}.key = value.")
-        known = SECTIONS[section].model_fields
-        for key in values:
-            if key not in known:
-                close = nearest(f"{section}.{key}", [f"{section}.{name}" for name in known])
-                raise UserError(f"{origin}There is no setting {section}.{key}. {close}")
+    check_keys(settings, str(file))
+    # The configuration of a run has all sections, so its schedule is the one that the recipe names.
+    if "recipe" in settings.get("optim", {}) and settings.keys() != SECTIONS.keys():
+        raise UserError(f"{file}: optim.recipe cannot be set. Use --recipe published.")
+    return settings
 
 
 def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mapping[int, int]) -> None:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from rich.console import Console
 
+from fasticcl.config import Recipe
 from fasticcl.errors import UserError
+from fasticcl.layers import as_layer
 from fasticcl.options import (
     ConfigFile,
     Option,
@@ -18,7 +20,7 @@ from fasticcl.options import (
     TrainOptions,
     documented,
 )
-from fasticcl.resolve import as_layer, configure
+from fasticcl.resolve import configure
 from fasticcl.system import rank_environment
 
 if TYPE_CHECKING:
@@ -36,7 +38,16 @@ def train(
     *,
     method: Annotated[
         str | None,
-        Option("Training method: iccl, ce, mixup or crt. None: iccl.", metavar="NAME", complete="methods"),
+        Option("Training method (see `fasticcl presets`). None: iccl.", metavar="NAME", complete="methods"),
+    ] = None,
+    recipe: Annotated[
+        Recipe | None,
+        Option(
+            "Schedule: preset (that of the dataset preset) or published (that of the authors of the method "
+            "for this dataset). None: preset.",
+            metavar="NAME",
+            complete="recipes",
+        ),
     ] = None,
     resume: Annotated[
         bool, Option("Continue the run with the given name, or the newest run of the dataset.")
@@ -55,10 +66,11 @@ def train(
         Stopped: the run was stopped by SIGINT or SIGTERM. Its state is saved, and ``resume`` continues it.
         TrainingFailed: the loss is not finite, or too many images are unreadable.
     """
-    resolved = configure(dataset, method=method, config=config, set=set, **options)
+    resolved = configure(dataset, method=method, recipe=recipe, config=config, set=set, **options)
     if resume:
         changed = [name for name, value in options.items() if value is not None]
-        changed += [name for name, value in (("method", method), ("config", config), ("set", set)) if value]
+        others = {"method": method, "recipe": recipe, "config": config, "set": set}
+        changed += [name for name, value in others.items() if value]
         for name in changed:
             if name not in ("name", "project"):
                 raise UserError(

@@ -22,8 +22,10 @@ from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import UserError
+from fasticcl.layers import as_layer
 from fasticcl.method.network import Network
-from fasticcl.resolve import as_layer, preset_names, resolve
+from fasticcl.preset_files import preset_names
+from fasticcl.resolve import resolve
 from fasticcl.shards.manifest import Manifest
 from fasticcl.system.hardware import bfloat16_instructions
 from fasticcl.system.machine import MODES, Machine, choose_machine

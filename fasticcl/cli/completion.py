@@ -1,6 +1,7 @@
 """Shell completion of the names of presets, layouts and settings."""
 
 from collections.abc import Callable, Iterable
+from typing import get_args
 
 
 def _starting(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -13,15 +14,21 @@ def _starting(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
 
 
 def _datasets() -> list[str]:
-    from fasticcl.resolve import preset_names
+    from fasticcl.preset_files import preset_names
 
     return preset_names()
 
 
 def _methods() -> list[str]:
-    from fasticcl.resolve import preset_names
+    from fasticcl.preset_files import preset_names
 
     return preset_names("method")
+
+
+def _recipes() -> list[str]:
+    from fasticcl.config import Recipe
+
+    return [*get_args(Recipe)]
 
 
 def _layouts() -> list[str]:
@@ -36,5 +43,5 @@ def _settings() -> list[str]:
     return [f"{name}.{key}=" for name, section in SECTIONS.items() for key in section.model_fields]
 
 
-datasets, methods = _starting(_datasets), _starting(_methods)
+datasets, methods, recipes = _starting(_datasets), _starting(_methods), _starting(_recipes)
 layouts, settings = _starting(_layouts), _starting(_settings)

@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from textwrap import wrap
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +16,7 @@ from fasticcl.cli import tables
 from fasticcl.cli.command import command, epilog
 from fasticcl.cli.terminal import leave, persistent_console
 from fasticcl.console import print_lines
-from fasticcl.errors import Stopped
+from fasticcl.errors import Stopped, UserError, nearest
 from fasticcl.system import rank_environment
 
 app = typer.Typer()
@@ -92,18 +93,40 @@ def datasets() -> None:
 
 @app.command(epilog=epilog("fasticcl presets", "fasticcl presets inat2018"))
 def presets(name: Annotated[str | None, typer.Argument(help="Preset to print.")] = None) -> None:
-    """List the presets, or print one with the sources of its settings."""
-    from fasticcl.resolve import preset_names, preset_text
+    """List the presets, or print one with the sources of its settings.
 
-    if name:
-        kind: Literal["dataset", "method"] = "method" if name in preset_names("method") else "dataset"
-        typer.echo(preset_text(name, kind), nl=False)
+    The methods are grouped, with their row in the paper and their citation.
+    """
+    from fasticcl.preset_files import preset_names, preset_text
+
+    if not name:
+        print_lines(Console(), preset_lines())
         return
-    for kind, use in (("dataset", "DATASET"), ("method", "DATASET --method METHOD")):
-        typer.echo(f"{kind} presets, for fasticcl train {use}:")
-        for preset in preset_names(kind):
-            typer.echo(f"  {preset:<12} {preset_text(preset, kind).splitlines()[0].removeprefix('# ')}")
-    typer.echo("To print a preset with the sources of its settings: fasticcl presets NAME")
+    datasets, methods = preset_names(), preset_names("method")
+    if name not in datasets + methods:
+        raise UserError(f"There is no preset {name!r}. {nearest(name, datasets + methods)}")
+    typer.echo(preset_text(name, "method" if name in methods else "dataset"), nl=False)
+
+
+def preset_lines() -> Iterator[str]:
+    """Yield the dataset presets, and the method presets by group, in lines of at most 80 columns."""
+    from fasticcl.preset_files import GROUPS, DatasetPreset, MethodPreset, preset_names
+
+    yield "Datasets, for fasticcl train DATASET"
+    for preset in map(DatasetPreset.read, preset_names()):
+        yield from wrap(f"  {preset.name:<12} {preset.title}", 80, subsequent_indent=" " * 15)
+    yield ""
+    yield "Methods, for fasticcl train DATASET --method METHOD"
+    methods = [*map(MethodPreset.read, preset_names("method"))]
+    width = max(len(method.name) for method in methods)
+    for group in GROUPS:
+        yield f"{group}:"
+        for about, name in ((method.about, method.name) for method in methods):
+            if about.group == group:
+                yield f"  {name:<{width}} {about.title}"
+                yield f"  {'':<{width}} {'. '.join(filter(None, (about.paper, about.citation)))}"
+    yield ""
+    yield "To print a preset with the sources of its settings: fasticcl presets NAME"
 
 
 def layout_lines() -> Iterator[str]:

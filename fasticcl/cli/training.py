@@ -30,6 +30,7 @@ app = typer.Typer()
     "fasticcl train inat2018 --name long --resume",
     before={
         "method": "imbalance",
+        "recipe": "imbalance",
         "quiet": "fast_dev_run",
         "resume": "fast_dev_run",
         "nproc": "fast_dev_run",

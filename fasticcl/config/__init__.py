@@ -8,6 +8,17 @@ from fasticcl.config.engine import Engine
 from fasticcl.config.method import Method
 from fasticcl.config.optim import Optim
 from fasticcl.config.rebalance import Rebalance
-from fasticcl.config.types import Cache, Device
+from fasticcl.config.types import Cache, Device, Recipe
 
-__all__ = ["SECTIONS", "Cache", "Config", "Data", "Device", "Engine", "Method", "Optim", "Rebalance"]
+__all__ = [
+    "SECTIONS",
+    "Cache",
+    "Config",
+    "Data",
+    "Device",
+    "Engine",
+    "Method",
+    "Optim",
+    "Rebalance",
+    "Recipe",
+]

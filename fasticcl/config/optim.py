@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fasticcl.config.section import ConfigSection
-from fasticcl.config.types import Count, Fraction, Positive, Weight
+from fasticcl.config.types import Count, Fraction, Positive, Recipe, Weight
 
 
 class Optim(ConfigSection):
     """SGD and its schedule in the representation stage (section 4.3)."""
 
-    recipe: Literal["preset", "published"] = "preset"
+    recipe: Recipe = "preset"
     """Source of the schedule: the dataset preset, or the authors of the method. Set by --recipe."""
     epochs: Count = 90
     """Epochs of the representation stage. T (method.warmup_epochs) and the schedule are adapted to it."""

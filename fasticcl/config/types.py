@@ -15,6 +15,7 @@ Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Triple = tuple[float, float, float]
 Device = Literal["auto", "cpu", "gpu"]
 Cache = Literal["auto", "host", "device", "off"]
+Recipe = Literal["preset", "published"]
 LoggerName = Literal["tensorboard", "wandb"]
 
 

@@ -47,10 +47,12 @@ class ClassWeights:
             costs: [B, K] loss of each sample for each class as its label.
             labels: the labels of the samples, each as its share (1, or λ and 1 - λ) and the classes [B].
         """
-        weights = [share * self.value[y] for share, y in labels]
-        parts = [costs.gather(1, y[:, None]).squeeze(1) for _, y in labels]
-        total = (torch.stack(weights) * torch.stack(parts)).sum()
+        samples, sizes = torch.zeros_like(costs[:, 0]), torch.zeros_like(costs[:, 0])
+        for share, y in labels:
+            weights = share * self.value[y]
+            samples = samples + weights * costs.gather(1, y[:, None]).squeeze(1)
+            sizes = sizes + weights
         if not self.divide_by_weights:
-            return total / len(costs)
+            return samples.mean()
         # Ranks average their gradients, so each divides by the mean over the ranks of the sums of weights.
-        return total / (self.ranks.all_reduce(torch.stack(weights).sum()) / self.ranks.world_size)
+        return samples.sum() / (self.ranks.all_reduce(sizes.sum()) / self.ranks.world_size)

@@ -11,7 +11,8 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
-from fasticcl.resolve import preset_names, resolve
+from fasticcl.preset_files import preset_names
+from fasticcl.resolve import resolve
 
 _NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
@@ -69,7 +70,8 @@ class RunHistory:
         method, data = self.config.method.name, self.config.data
         options = {"data": {"imbalance": data.imbalance}} if data.imbalance else {}
         known_method = method if method in preset_names("method") else None
-        preset = _result_settings(resolve(data.dataset, method=known_method, options=options))
+        recipe = self.config.optim.recipe if known_method else None
+        preset = _result_settings(resolve(data.dataset, method=known_method, recipe=recipe, options=options))
         return {
             key: (preset.get(key), value)
             for key, value in _result_settings(self.config).items()

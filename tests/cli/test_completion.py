@@ -15,6 +15,8 @@ from fasticcl.cli import completion
     [
         (completion.datasets, "ci", ["cifar10-lt", "cifar100-lt"]),
         (completion.methods, "i", ["iccl"]),
+        (completion.methods, "l", ["ldam-drw", "logit-adjustment", "logit-adjustment-post-hoc", "lws"]),
+        (completion.recipes, "pu", ["published"]),
         (completion.layouts, "i", ["inat2018", "imagenet-lt"]),
         (completion.settings, "rebalance.distillation_t", ["rebalance.distillation_temperature="]),
         (completion.settings, "nothing", []),

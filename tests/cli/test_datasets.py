@@ -1,10 +1,12 @@
 """``fasticcl convert`` and ``presets``: output, errors and the next commands."""
 
+import re
 import shlex
 import tomllib
 
 import numpy as np
 
+from fasticcl.preset_files import MethodPreset, preset_names, preset_text
 from tests.support.image_sources import write_image_folder
 from tests.support.images import encode, noise
 
@@ -43,23 +45,26 @@ def test_shards_of_one_class_cannot_be_trained_on(fasticcl_command, tmp_path):
 
 def test_presets_are_listed_and_printed(fasticcl_command):
     _, out, _ = fasticcl_command("presets")
-    for name in (
-        "cifar10-lt",
-        "cifar100-lt",
-        "demo",
-        "folder",
-        "imagenet-lt",
-        "inat2018",
-        "ce",
-        "crt",
-        "iccl",
-        "mixup",
-    ):
-        (line,) = [line for line in out.splitlines() if line.startswith(f"  {name} ")]
-        assert len(line) <= 120
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in preset_names():
+        assert len([line for line in lines if line.startswith(f"  {name} ")]) == 1
     code, out, _ = fasticcl_command("presets", "inat2018")
     assert code == 0
     assert tomllib.loads(out)["optim"]["batch_size"] == 512
+
+
+def test_methods_are_listed_once_in_their_group_with_their_row_and_citation(fasticcl_command):
+    _, out, _ = fasticcl_command("presets")
+    methods = out[out.index("Methods, ") :]
+    for name in preset_names("method"):
+        about = MethodPreset.read(name).about
+        row = ". ".join(filter(None, (about.paper, about.citation)))
+        (found,) = re.finditer(rf"^  {name} +{re.escape(about.title)}\n +{re.escape(row)}$", methods, re.M)
+        groups = re.findall(r"^(\S.*):$", methods[: found.start()], re.M)
+        assert groups[-1] == about.group
+    code, out, _ = fasticcl_command("presets", "ldam-drw")
+    assert (code, out) == (0, preset_text("ldam-drw", "method"))
 
 
 def test_next_command_after_a_small_conversion_works(fasticcl_command, tmp_path):

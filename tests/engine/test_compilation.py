@@ -78,7 +78,13 @@ def test_recompilation_in_every_step_would_be_detected(graphs, monkeypatch, tiny
         {},
         {"rebalance.encoder": "tuned", "method.bn_mode": "concat", "method.centroid_norm": "l2"},
         {"method.uniform_weight": 0, "method.class_loss": "balanced_softmax"},
-        {"method.bn_mode": "split", "method.centroid_norm": "bias_corrected"},
+        {
+            "method.bn_mode": "split",
+            "method.centroid_norm": "bias_corrected",
+            "method.class_loss": "ldam",
+            "method.class_weight_beta": 0.9,
+            "method.class_weight_start": 0.5,
+        },
     ],
     ids=str,
 )

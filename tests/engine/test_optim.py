@@ -74,6 +74,16 @@ def test_the_optimizer_has_the_configured_settings(override, expected):
     assert settings == {"lr": 0.7, "momentum": 0.8, "nesterov": True, "weight_decay": expected}
 
 
+def test_some_parameters_have_no_weight_decay():
+    weight, bias = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(1))
+    optimizer = build_optimizer([bias, weight], CIFAR, undecayed=[bias])
+    for parameter in (weight, bias):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert bias.item() == 1
+    assert weight.tolist() == pytest.approx([1 - CIFAR.lr * CIFAR.weight_decay] * 2)
+
+
 def test_set_lr_reaches_every_parameter_group():
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.1, 0.2)]
     optimizer = torch.optim.SGD(groups)

@@ -177,6 +177,7 @@ def test_first_steps_of_a_phase_have_the_losses_of_one_process(spy, tiny_shards,
     for world_size, sync in [(1, True), *((size, True) for size in sizes), (2, False)]:
         settings = {"engine.sync_bn": sync, "method.uniform_weight": 1.0, "rebalance.encoder": "frozen"}
         settings |= {"rebalance.encoder": phase} if phase == "tuned" else {}
+        settings |= {"method.class_weight_beta": 0.9} if phase == "interpolative" else {}
         project = tmp_path / f"{sync}-{world_size}"
         if taken:
             before = tmp_path / f"{sync}"  # the steps before are those of one process

@@ -8,18 +8,20 @@ import torch
 
 from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.stage import learn
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
-from tests.support import oracle
+from tests.support import class_loss_oracle, oracle
 
 CLASSES = 5
+COUNTS = np.array([90, 40, 12, 3, 1])
 
 
-def make_stage(*assignments, method=None):
+def make_stage(*assignments, method=None, counts=None):
     torch.manual_seed(0)
     small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
     config = resolve("demo", method=method, assignments=[*small, *assignments])
-    stage = Representation(config, CLASSES, choose_machine(config.engine))
+    stage = Representation(config, CLASSES, choose_machine(config.engine), counts)
     stage.bank.centroids = torch.nn.functional.normalize(torch.randn(CLASSES, 8), dim=1) * 0.9
     stage.begin_epoch(0)
     return stage
@@ -36,7 +38,7 @@ def outputs(stage, images):
     """Return logits and embeddings of a copy of the network, with its own batch statistics."""
     with torch.no_grad():
         output = copy.deepcopy(stage.network).train()(images)
-    return output.logits.numpy(), output.embedding.numpy()
+    return output.logits.numpy(), None if output.embedding is None else output.embedding.numpy()
 
 
 @pytest.mark.parametrize(("omega_u", "omega_it"), [(1.0, 1.0), (0.0, 1.0), (0.5, 2.0)])
@@ -115,6 +117,70 @@ def test_split_statistics_equal_separate_passes_and_concatenated_ones_do_not(mod
     assert all(close) == (mode == "split")
     assert all(statistics) == (mode == "split")
     assert torch.allclose(joined.bank.value, separate.bank.value, atol=1e-5) == (mode == "split")
+
+
+WEIGHTS = ("method.class_weight_beta=0.9", "method.class_weight_start=0.5", "optim.epochs=8")
+
+
+def weighted_stage(epoch, *assignments):
+    """Return a stage in an epoch of 8, whose class weights start in the fifth."""
+    stage = make_stage(*WEIGHTS, *assignments, method="ce", counts=COUNTS)
+    stage.begin_epoch(epoch)
+    return stage
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 4, 7])
+@pytest.mark.parametrize("norm", ["weights", "batch"])
+def test_class_weights_start_after_their_fraction_of_the_epochs(epoch, norm):
+    stage, batch = weighted_stage(epoch, f"method.class_weight_norm={norm}"), pair()
+    logits, _ = outputs(stage, batch.x_h)
+    y = batch.y_h.numpy()
+    weights = class_loss_oracle.class_weights(COUNTS, 0.9)[y] if epoch >= 4 else np.ones(len(y))
+    costs = class_loss_oracle.cross_entropy(logits.astype(np.float64))[np.arange(len(y)), y]
+    expected = (weights * costs).sum() / (weights.sum() if norm == "weights" else len(y))
+    assert stage.losses(StreamBatch(batch.x_h, batch.y_h))["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ce", "iccl"])
+def test_gradients_before_the_class_weights_start_are_those_without(method):
+    """A run with deferred re-weighting equals one without until its weights start."""
+    batch = pair() if method == "iccl" else StreamBatch(pair().x_h, pair().y_h)
+    weighted, plain = (make_stage(*each, method=method, counts=COUNTS) for each in (WEIGHTS, ()))
+    weighted.begin_epoch(3)
+    ours, expected = gradients(weighted, batch), gradients(plain, batch)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("epoch", [3, 4])
+def test_a_restored_stage_has_the_class_weights_of_its_epoch(epoch):
+    undisturbed = weighted_stage(0)
+    for each in range(1, epoch + 1):
+        undisturbed.begin_epoch(each)
+    restored = make_stage(*WEIGHTS, method="ce", counts=COUNTS)
+    restored.load_state_dict(copy.deepcopy(undisturbed.state_dict()))
+    restored.begin_epoch(epoch)
+    batches = [StreamBatch(pair().x_h, pair().y_h)] * 2
+    losses = [[learn(stage, batch)["loss"] for batch in batches] for stage in (undisturbed, restored)]
+    assert losses[0] == losses[1]
+
+
+def test_the_bias_for_sigmoid_focal_starts_at_one_class_in_k_and_does_not_decay():
+    stage = make_stage("method.class_loss=sigmoid_focal", method="ce")
+    bias = stage.network.classifier.bias
+    assert torch.sigmoid(bias).tolist() == pytest.approx([1 / CLASSES] * CLASSES)
+    rest, undecayed = stage.optimizer.param_groups
+    assert [each is bias for each in undecayed["params"]] == [True]
+    assert (undecayed["weight_decay"], rest["weight_decay"]) == (0, stage.config.optim.weight_decay)
+    assert len(rest["params"]) + 1 == len([*stage.network.parameters()])
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [(), ("method.class_loss=focal",), ("method.class_loss=sigmoid_focal", "method.classifier=cosine")],
+)
+def test_other_losses_and_classifiers_have_one_parameter_group(assignments):
+    (group,) = make_stage(*assignments, method="ce").optimizer.param_groups
+    assert group["weight_decay"] > 0
 
 
 def test_plain_cross_entropy_has_no_projection_head_and_one_loss():
