@@ -4,17 +4,29 @@ import os
 import signal
 from functools import cache, partial
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import fasticcl
+from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
+from fasticcl.preset_files import preset_names
 from fasticcl.report.run_history import read_history
-from fasticcl.resolve import preset_names, resolve
-from tests.support.small_runs import TINY_STEPS, PowerCut, differences, metrics, record_steps, resume, train_method
+from fasticcl.resolve import resolve
+from fasticcl.shards.reader import Shards
+from tests.support.classifier_oracle import classifier_logits
+from tests.support.small_runs import (
+    TINY_STEPS,
+    PowerCut,
+    differences,
+    metrics,
+    record_steps,
+    resume,
+    train_method,
+)
+from tests.support.trained_runs import softmax
 
 METHODS = preset_names("method")
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -49,7 +61,38 @@ def test_every_method_is_evaluated_with_the_recorded_accuracies(finished, method
 
 
 @every_method
-def test_every_method_stopped_in_every_phase_resumes_bit_identically(finished, tiny_shards, tmp_path, monkeypatch, method):
+def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_shards, method):
+    run = finished(method).run
+    network = load_model(run).network
+    (batch,) = evaluation_batches(Shards(tiny_shards, "test"), RunFolder.open(run).config.data, batch_size=30)
+    with torch.no_grad():
+        features = network.encoder(batch.x)
+    expected = softmax(classifier_logits(network.classifier.state_dict(), features))
+    predictions = [*fasticcl.predict(run, tiny_shards / "test", topk=10, device="cpu")]
+    for prediction, row in zip(predictions, expected, strict=True):
+        probabilities = [row[int(name)] for name in prediction.classes]
+        assert prediction.probabilities == pytest.approx(probabilities, abs=1e-5)
+        assert probabilities == pytest.approx(sorted(row, reverse=True), abs=1e-5)
+
+
+LOSSES = {
+    "ce": {"train/loss", "train/ce"},
+    "mixup": {"train/loss", "train/ce_it"},
+    "crt": {"train/loss", "train/ce"},
+    "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},
+}
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_methods_log_their_losses(finished, method):
+    records = metrics(finished(method).run)
+    assert {key for record in records for key in record if key.startswith("train/")} == LOSSES[method]
+
+
+@every_method
+def test_every_method_stopped_in_every_phase_resumes_bit_identically(
+    finished, tiny_shards, tmp_path, monkeypatch, method
+):
     """SIGTERM in the first epoch, a crash in the second, and SIGTERM in the second stage.
 
     After the crash, training continues from a checkpoint within the second epoch, in which deferred parts
@@ -57,6 +100,7 @@ def test_every_method_stopped_in_every_phase_resumes_bit_identically(finished, t
     """
     expected = finished(method).run
     crash, stops = 2 * TINY_STEPS, {2: signal.SIGTERM, 2 * TINY_STEPS + 3: signal.SIGTERM}
+
     def stop(count):
         if count == crash:
             raise PowerCut
@@ -71,6 +115,6 @@ def test_every_method_stopped_in_every_phase_resumes_bit_identically(finished, t
         except (PowerCut, Stopped):
             interruptions += 1
         begin = partial(resume, tmp_path, method)
-    trained = len(steps) > 2*TINY_STEPS+1
+    trained = len(steps) > 2 * TINY_STEPS + 1
     assert interruptions == 2 + trained
     assert differences(report.run, expected) == []
