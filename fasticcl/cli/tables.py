@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from fasticcl.config import Rebalance
     from fasticcl.engine.results import Report
     from fasticcl.export.exporter import ExportResult
     from fasticcl.shards.manifest import Manifest
@@ -100,16 +101,25 @@ def after_training(report: "Report") -> Iterator[str]:
     from fasticcl.resolve import resolve
 
     run = shlex.quote(str(report.run))
-    runs, seed = report.run.parent, resolve(file=report.run / "config.toml").engine.seed
+    runs, config = report.run.parent, resolve(file=report.run / "config.toml")
     name = free_name(runs, "again") if (runs / "again").exists() else "again"
-    seeded = f"--name {name} --seed {seed + 1}"
+    seeded = f"--name {name} --seed {config.engine.seed + 1}"
     yield f"Next: fasticcl predict {run} IMAGE...    classify your own images"
-    if "after" in report.rows:
-        yield f"      fasticcl sweep {run} --over rebalance.gamma=0,0.5,1    compare rebalancing settings"
+    if "after" in report.rows and (setting := _swept_setting(config.rebalance)):
+        yield f"      fasticcl sweep {run} --over rebalance.{setting}=0,0.5,1    compare rebalancing settings"
     yield f"      fasticcl train -c {run}/config.toml {seeded}    repeat with another seed"
-    if runs.name == "demo" and not report.run.name.startswith("ce"):
+    if runs.name == "demo" and config.method.name != "ce":
         yield "      fasticcl train demo --method ce    a baseline for comparison"
     yield f"      fasticcl report {run} RUN...    compare runs"
+
+
+def _swept_setting(rebalance: "Rebalance") -> str:
+    """Return a setting of the second stage for which a sweep is useful, or an empty string."""
+    from fasticcl.config.method_summary import READOUTS_WITH_TAU
+
+    if rebalance.readout == "none":
+        return "gamma"
+    return "tau" if rebalance.readout in READOUTS_WITH_TAU else ""
 
 
 def after_conversion(manifest: "Manifest", dest: Path) -> str:

@@ -126,7 +126,7 @@ def _create(run: RunFolder, config: Config, machine: Machine) -> Config:
     first = FirstStage.of(run, dataset)
     machine.to_device(first.network)
     # A stage on several ranks would wait for the other ranks, which do not create it.
-    stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()))
+    stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()), dataset.train.counts)
     new = RunFolder.create(config).path
     checkpoint = Checkpoint(
         stage=stage.name,

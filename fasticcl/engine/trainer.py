@@ -170,15 +170,16 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
     display = Display(console, steps, done)
     loop = Loop(loader, prepared.evaluate, run, display, prepared.learn)
     with closing(prepared.loggers), loop.stop, run.in_background(), display:
-        final = _train_stages(loop, prepared.representation, checkpoint)
+        final = _train_stages(loop, prepared, checkpoint)
         run.ranks.flush_delayed_max()
     final.network.projection = None
     train = prepared.dataset.train
     run.finish(final.network, Description.of(run.folder.config, train.manifest.classes, train.counts))
 
 
-def _train_stages(loop: Loop, first: Representation, checkpoint: Checkpoint | None) -> Stage:
+def _train_stages(loop: Loop, prepared: PreparedRun, checkpoint: Checkpoint | None) -> Stage:
     """Train both stages from the beginning or from a checkpoint, and return the last one."""
+    first = prepared.representation
     in_first = checkpoint is None or checkpoint.stage == first.name
     if in_first:
         loop.train(first, checkpoint)
@@ -186,7 +187,8 @@ def _train_stages(loop: Loop, first: Representation, checkpoint: Checkpoint | No
             loop.run.save_centroids(first.bank.value)
     if not first.config.rebalance.epochs:
         return first
-    second = Rebalancing(first.config, first.network, first.machine)
+    counts = prepared.dataset.train.counts
+    second = Rebalancing(first.config, first.network, first.machine, counts)
     loop.train(second, None if in_first else checkpoint)
     return second
 

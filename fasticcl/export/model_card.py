@@ -13,6 +13,7 @@ from fasticcl.export import card_history
 from fasticcl.export.classifier import InputType, input_signature, output_signature
 from fasticcl.export.snippets import REQUIREMENTS, usage_snippet
 from fasticcl.longtail import FEW_BELOW, MANY_ABOVE, class_groups
+from fasticcl.report.run_history import RunHistory
 
 MODEL_CARD = "MODEL_CARD.md"
 _CITATION = """\
@@ -50,7 +51,7 @@ def model_card(model: Model, file: str, format: str, input: InputType, best: boo
         ],
         "Citation": ["```bibtex", _CITATION, "```"],
     }
-    lines = [*_front_matter(description, format), *_title(model, file)]
+    lines = [*_front_matter(description, format), *_title(model, file, record)]
     for title, body in sections.items():
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
@@ -71,16 +72,18 @@ def _yaml_list(key: str, values: Iterable[str]) -> Iterator[str]:
     yield from (f"- {json.dumps(value)}" for value in values)  # JSON strings are valid YAML
 
 
-def _title(model: Model, file: str) -> Iterator[str]:
+def _title(model: Model, file: str, record: RunHistory | None) -> Iterator[str]:
     description = model.description
+    has_projection = record is None or record.config.method.centroid_contrastive
+    head = ", without the projection head used in training" if has_projection else ""
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     yield ""
     yield f"# {description.encoder} trained on {description.dataset} with {description.method}"
     yield ""
     yield (
         f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
-        f"{description.encoder} with {parameters:,} parameters (encoder and classifier, without the "
-        "projection head used in training), trained on long-tailed data with `fasticcl`, an implementation "
+        f"{description.encoder} with {parameters:,} parameters (encoder and classifier{head}), trained on "
+        "long-tailed data with `fasticcl`, an implementation "
         "of interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 

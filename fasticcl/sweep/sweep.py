@@ -201,7 +201,8 @@ class _GridTrainer:
         config = points[0].config
         loader = build_loader(config, self.dataset, self.machine, display.print)
         loader.bad_samples.merge(self.first.bad_rows)
-        stages = build_stages([point.config for point in points], self.first.network, self.machine)
+        configs, counts = [point.config for point in points], self.dataset.train.counts
+        stages = build_stages(configs, self.first.network, self.machine, counts)
         listed = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
         train_jointly(stages, loader, display, title)

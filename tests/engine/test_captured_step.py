@@ -53,10 +53,12 @@ class Replayed:
 
     def replay(self):
         Replayed.replays += 1
-        rate = self.stage.optimizer.param_groups[0]["lr"]
+        groups = self.stage.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
         set_lr(self.stage.optimizer, float("nan"))  # a graph reads no Python numbers
         self.output.copy_(self.function())
-        set_lr(self.stage.optimizer, rate)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
         assert [t.data_ptr() for t in self.tensors()] == [t.data_ptr() for t in self.addresses]
 
 
@@ -114,10 +116,21 @@ def test_captured_steps_equal_ordinary_steps(phase, assignments):
     assert (Replayed.recorded, Replayed.replays) == (1, 5)
 
 
-@pytest.mark.parametrize("encoder", ["frozen", "tuned"])
-def test_captured_rebalancing_steps_equal_ordinary_steps(encoder):
+SHIFTED = (
+    "rebalance.encoder=frozen",
+    "rebalance.batch_norm=train",
+    "rebalance.class_scale=true",
+    "rebalance.classifier_lr_factor=0.2",
+    "rebalance.smoothing_head=0.4",
+)
+
+
+@pytest.mark.parametrize(
+    "settings", [("rebalance.encoder=frozen",), ("rebalance.encoder=tuned",), SHIFTED], ids=str
+)
+def test_captured_rebalancing_steps_equal_ordinary_steps(settings):
     given = batches("rebalance", 6)
-    stage, other = (make_stages(f"rebalance.encoder={encoder}")[1]() for _ in range(2))
+    stage, other = (make_stages(*settings)[1]() for _ in range(2))
     captured = CapturedStep(
         lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stage)
     )

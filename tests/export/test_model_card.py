@@ -55,7 +55,9 @@ def test_parameter_counts_of_banner_and_card_differ_by_the_projection_head(tiny_
     )
     total, head = (int((count or "0").replace(",", "")) for count in banner.groups())
     assert (head > 0) == (method == "iccl")
-    assert f"a resnet8 with {total - head:,} parameters (encoder and classifier," in export_card(run)
+    note = ", without the projection head used in training" if head else ""
+    expected = f"a resnet8 with {total - head:,} parameters (encoder and classifier{note}), trained"
+    assert expected in export_card(run)
 
 
 @pytest.mark.parametrize("dataset", ["inat2018", "imagenet-lt", "cifar100-lt"])
