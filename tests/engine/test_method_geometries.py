@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fasticcl.data.batch import synthetic_batch
+from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.preset_files import preset_names
@@ -46,18 +47,37 @@ def take_step(stage, epoch, side):
     return changed(before, stage.network)
 
 
-def train_one_step_of_each_phase(config, side):
+def expected_changes(config, network):
+    """Return the tensors of the network that a step of the second stage changes."""
+    settings, state = config.rebalance, {*network.state_dict()}
+    classifier = {name for name in state if name.startswith("classifier.")}
+    encoder = {name for name, _ in network.encoder.named_parameters(prefix="encoder")}
+    statistics = {name for name in state - encoder if name.startswith("encoder.")}
+    base = {"classifier.base.weight", "classifier.base.bias"} if settings.class_scale else classifier
+    changes = base if settings.classifier != "frozen" else set()
+    changes = changes | ({"classifier.scale"} if settings.class_scale else set())
+    changes = changes | (encoder if settings.encoder == "tuned" else set())
+    return changes | (statistics if "train" in settings.batch_norm or settings.encoder == "tuned" else set())
+
+
+def take_every_kind_of_step(config, side):
     torch.manual_seed(0)
     machine = choose_machine(config.engine)
     first = Representation(config, CLASSES, machine, COUNTS)
     for epoch in first_epochs(config):
         trained = take_step(first, epoch, side)
-        assert {"classifier.weight", "encoder.conv.weight"} <= trained
-    return first, machine
+        assert {name for name, _ in first.network.named_parameters()} - trained == set()
+    if config.rebalance.readout == "none" and config.rebalance.epochs:
+        second = Rebalancing(config, first.network, machine, COUNTS)
+        assert take_step(second, 0, side) == expected_changes(config, second.network)
 
 
 @pytest.mark.parametrize("dataset", preset_names())
 @pytest.mark.parametrize("method", preset_names("method"))
 def test_every_method_trains_with_the_settings_of_every_dataset(dataset, method):
-    config = configuration(dataset, method, "resnet8")
-    first, machine = train_one_step_of_each_phase(config, SIDE)
+    take_every_kind_of_step(configuration(dataset, method, "resnet8"), SIDE)
+
+
+@pytest.mark.parametrize("method", ["iccl", "ldam-drw", "mislas"])
+def test_methods_train_encoders_for_large_images(method):
+    take_every_kind_of_step(configuration("imagenet-lt", method, "resnet18"), 32)
