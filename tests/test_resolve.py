@@ -293,18 +293,38 @@ def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
         UserError, match=r"mine\.toml: optim\.recipe cannot be set\. Use --recipe published\."
     ):
         resolve("demo", file=tmp_path / "mine.toml")
-    (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
-    with pytest.raises(UserError, match=r"has the published schedule of its method\. Omit --recipe preset"):
-        resolve(file=tmp_path / "run.toml", recipe="preset")
     with pytest.raises(UserError, match=r"no recipe 'publishd'\. Did you mean published"):
         resolve("demo", recipe="publishd")
 
 
-def test_a_recipe_precedes_options_and_finds_the_method_of_a_file(tmp_path):
+def test_a_recipe_precedes_options():
     config = resolve("imagenet-lt", method="crt", recipe="published", assignments=["optim.lr=0.3"])
     assert (config.optim.lr, config.optim.batch_size, config.rebalance.lr_factor) == (0.3, 512, 1.0)
-    (tmp_path / "run.toml").write_text(resolve("inat2018", method="crt").to_toml())
-    assert resolve(file=tmp_path / "run.toml", recipe="published").rebalance.epochs == 30
+
+
+@pytest.mark.parametrize("method", preset_names("method"))
+@pytest.mark.parametrize(
+    ("old", "old_recipe"), [("ldam-drw", None), ("mislas", "published"), ("logit-adjustment", "published")]
+)
+def test_a_method_or_recipe_replaces_that_of_a_file(tmp_path, method, old, old_recipe):
+    """Nothing of the old method remains, but the changes of the user do."""
+    changes = ["data.imbalance=50", "engine.seed=3", "method.encoder=resnet8"]
+    file, dataset = tmp_path / "run.toml", "cifar100-lt"
+    file.write_text(resolve(dataset, method=old, recipe=old_recipe, assignments=changes).to_toml())
+    for recipe in ("preset", *(["published"] if (dataset, method) in SCHEDULES else [])):
+        expected = resolve(dataset, method=method, recipe=recipe, assignments=changes)
+        assert resolve(file=file, method=method, recipe=recipe) == expected
+    fair = resolve(dataset, method=old, assignments=changes)
+    assert resolve(file=file, recipe="preset") == fair
+    assert resolve(file=file, method=method, recipe="preset").optim == fair.optim
+
+
+def test_a_file_keeps_its_recipe_for_another_method(tmp_path):
+    (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
+    config = resolve(file=tmp_path / "run.toml", method="crt")
+    assert config == resolve("inat2018", method="crt", recipe="published")
+    with pytest.raises(UserError, match=r"of mixup for inat2018 is known\. .* use --recipe preset\."):
+        resolve(file=tmp_path / "run.toml", method="mixup")
 
 
 def test_the_second_stage_of_a_method_replaces_that_of_another():

@@ -70,6 +70,7 @@ def _settings(record: RunHistory) -> Iterator[str]:
         yield f"Parts of the method: {'; '.join(parts)}."
     yield ""
     presets = f"the presets `{config.data.dataset}` and `{config.method.name}`"
+    presets += " with its published schedule" * (optim.recipe == "published")
     if not record.differences:
         yield f"All settings are those of {presets}."
         return

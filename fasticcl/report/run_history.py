@@ -11,8 +11,8 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
-from fasticcl.preset_files import preset_names
-from fasticcl.resolve import resolve
+from fasticcl.preset_files import MethodPreset, preset_names
+from fasticcl.resolve import resolve, second_stage_of
 
 _NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
@@ -83,11 +83,7 @@ class RunHistory:
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from the presets: (preset value, run value) by section.key."""
-        method, data = self.config.method.name, self.config.data
-        options = {"data": {"imbalance": data.imbalance}} if data.imbalance else {}
-        known_method = method if method in preset_names("method") else None
-        recipe = self.config.optim.recipe if known_method else None
-        preset = _result_settings(resolve(data.dataset, method=known_method, recipe=recipe, options=options))
+        preset = _result_settings(_preset_config(self.config))
         return {
             key: (preset.get(key), value)
             for key, value in _result_settings(self.config).items()
@@ -111,6 +107,25 @@ class RunHistory:
         finished_epochs = [len({record["epoch"] for record in stage}) for stage in stages]
         second = config.rebalance.trained_epochs or int(config.rebalance.enabled)  # a readout has one record
         return finished_epochs == [config.optim.epochs, second]
+
+
+def _preset_config(config: Config) -> Config:
+    """Return the configuration of the presets of a run, as far as they are known."""
+    data, options = config.data, {}
+    if data.imbalance:
+        options["data"] = {"imbalance": data.imbalance}
+    known = preset_names("method")
+    names = config.method.name.split(
+        "+"
+    )  # `fasticcl rebalance --method` appends the second stage to the name
+    if not all(name in known for name in names):
+        return resolve(data.dataset, options=options)
+    first, *second = names
+    for name in second:
+        options |= {"method": {"name": config.method.name}, "rebalance": second_stage_of(data.dataset, name)}
+    # The schedule is not known if `fasticcl rebalance` has changed the name of the method.
+    recipe = config.optim.recipe if data.dataset in MethodPreset.read(first).schedules else None
+    return resolve(data.dataset, method=first, recipe=recipe, options=options)
 
 
 def _result_settings(config: Config) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def _settings(history: RunHistory) -> PageSection:
     all_settings = Table([Column("setting"), Column("value")], settings, "All settings", folded=True)
     if not history.differences:
         presets = f"{history.config.data.dataset} and {history.config.method.name}"
+        presets += " with its published schedule" * (history.config.optim.recipe == "published")
         note = f"{note} All settings are those of the presets {presets}.".lstrip()
         return PageSection("Settings", note, [all_settings])
     rows = [
