@@ -146,7 +146,7 @@ class MethodPreset:
         for_datasets = f"Known for: {known}. " if known else ""
         raise UserError(
             f"No published schedule of {self.name} for {dataset} is known. {for_datasets}"
-            "Omit --recipe published to use the schedule of the dataset preset."
+            "For the schedule of the dataset preset, use --recipe preset."
         )
 
 

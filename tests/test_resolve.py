@@ -196,9 +196,10 @@ def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
         for key, expected in values.items():
             expected = tuple(expected) if isinstance(expected, list) else expected
             assert value(published, f"{section}.{key}") == expected != value(fair, f"{section}.{key}")
-    assert published.data == fair.data
-    lowered = fair.model_copy(update={"method": published.method})
-    assert lowered.method.model_copy(update={"warmup_epochs": fair.method.warmup_epochs}) == fair.method
+    others = {"data": {}, "method": {"warmup_epochs": fair.method.warmup_epochs}}  # T follows the epochs
+    for section, same in others.items():
+        same |= {key: value(fair, f"{section}.{key}") for key in schedule.get(section, {})}
+        assert getattr(published, section).model_copy(update=same) == getattr(fair, section)
 
 
 @pytest.mark.parametrize("dataset", CIFAR_LT)
@@ -258,16 +259,17 @@ def test_logit_adjustment_decays_at_its_published_epochs(method, dataset, expect
 
 @pytest.mark.parametrize(
     ("dataset", "epochs", "start"),
-    [(*pair, 160) for pair in zip(CIFAR_LT, (200, 200), strict=True)]
-    + [
+    [
+        ("cifar10-lt", 200, 120),
+        ("cifar100-lt", 200, 120),
+        ("cifar10-lt", 60, 36),
         ("inat2018", 90, 60),
         ("imagenet-lt", 90, 60),
         ("folder", 90, 60),
         ("demo", 50, 34),
-        ("cifar10-lt", 60, 48),
     ],
 )
-def test_deferred_methods_start_at_their_published_epoch(dataset, epochs, start):
+def test_deferred_methods_start_at_their_epoch(dataset, epochs, start):
     for method, path in (
         ("ce-drw", "method.class_weight_start"),
         ("ldam-drw", "method.class_weight_start"),
@@ -275,6 +277,19 @@ def test_deferred_methods_start_at_their_published_epoch(dataset, epochs, start)
     ):
         config = resolve(dataset, method=method, options={"optim": {"epochs": epochs}})
         assert config.optim.epoch_after(value(config, path)) == start
+
+
+@pytest.mark.parametrize("method", ["ce-drw", "ldam-drw", "ce-drs"])
+@pytest.mark.parametrize("recipe", ["preset", "published"])
+def test_deferred_methods_start_on_cifar_at_the_first_decay_of_the_rate(method, recipe):
+    """The published switch is at epoch 160, where the published rate decays for the first time."""
+    config = resolve("cifar100-lt", method=method, recipe=recipe)
+    share = config.data.resample_start if method == "ce-drs" else config.method.class_weight_start
+    start = config.optim.epoch_after(share)
+    assert start == {"preset": 120, "published": 160}[recipe]
+    rates = [representation_lr(epoch, config.optim) for epoch in range(200)]
+    assert rates[start - 1] == pytest.approx(0.1)
+    assert rates[start] == pytest.approx(1e-3)
 
 
 def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
@@ -293,18 +308,38 @@ def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
         UserError, match=r"mine\.toml: optim\.recipe cannot be set\. Use --recipe published\."
     ):
         resolve("demo", file=tmp_path / "mine.toml")
-    (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
-    with pytest.raises(UserError, match=r"has the published schedule of its method\. Omit --recipe preset"):
-        resolve(file=tmp_path / "run.toml", recipe="preset")
     with pytest.raises(UserError, match=r"no recipe 'publishd'\. Did you mean published"):
         resolve("demo", recipe="publishd")
 
 
-def test_a_recipe_precedes_options_and_finds_the_method_of_a_file(tmp_path):
+def test_a_recipe_precedes_options():
     config = resolve("imagenet-lt", method="crt", recipe="published", assignments=["optim.lr=0.3"])
     assert (config.optim.lr, config.optim.batch_size, config.rebalance.lr_factor) == (0.3, 512, 1.0)
-    (tmp_path / "run.toml").write_text(resolve("inat2018", method="crt").to_toml())
-    assert resolve(file=tmp_path / "run.toml", recipe="published").rebalance.epochs == 30
+
+
+@pytest.mark.parametrize("method", preset_names("method"))
+@pytest.mark.parametrize(
+    ("old", "old_recipe"), [("ldam-drw", None), ("mislas", "published"), ("logit-adjustment", "published")]
+)
+def test_a_method_or_recipe_replaces_that_of_a_file(tmp_path, method, old, old_recipe):
+    """Nothing of the old method remains, but the changes of the user do."""
+    changes = ["data.imbalance=50", "engine.seed=3", "method.encoder=resnet8"]
+    file, dataset = tmp_path / "run.toml", "cifar100-lt"
+    file.write_text(resolve(dataset, method=old, recipe=old_recipe, assignments=changes).to_toml())
+    for recipe in ("preset", *(["published"] if (dataset, method) in SCHEDULES else [])):
+        expected = resolve(dataset, method=method, recipe=recipe, assignments=changes)
+        assert resolve(file=file, method=method, recipe=recipe) == expected
+    fair = resolve(dataset, method=old, assignments=changes)
+    assert resolve(file=file, recipe="preset") == fair
+    assert resolve(file=file, method=method, recipe="preset").optim == fair.optim
+
+
+def test_a_file_keeps_its_recipe_for_another_method(tmp_path):
+    (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
+    config = resolve(file=tmp_path / "run.toml", method="crt")
+    assert config == resolve("inat2018", method="crt", recipe="published")
+    with pytest.raises(UserError, match=r"of mixup for inat2018 is known\. .* use --recipe preset\."):
+        resolve(file=tmp_path / "run.toml", method="mixup")
 
 
 def test_the_second_stage_of_a_method_replaces_that_of_another():
@@ -326,7 +361,7 @@ def test_the_first_stage_of_a_run_differs_from_another_methods():
     assert first_stage_differences(resolve("cifar10-lt", method="mislas"), "mixup") == {}
     differences = first_stage_differences(resolve("cifar10-lt", method="ldam-drw"), "crt")
     assert differences["method.class_loss"] == ("ldam", "cross_entropy")
-    assert differences["method.class_weight_start"] == (0.8, 0.0)
+    assert differences["method.class_weight_start"] == (0.6, 0.0)
     own = resolve("demo", method="ce", assignments=["method.name=mine", "method.interpolative_weight=1"])
     assert first_stage_differences(own, "ce") == {"method.interpolative_weight": (1.0, 0.0)}
 

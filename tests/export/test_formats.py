@@ -10,6 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fasticcl
+from fasticcl.engine.run.weights import load_model
+from fasticcl.export.classifier import Classifier
+from fasticcl.export.formats import find_format
+from fasticcl.method.classifiers import ClassAffine, CosineClassifier
 from tests.support.trained_runs import SIDE, fresh_weights, logits_of, network_of, noise_pixels, softmax
 
 
@@ -123,3 +127,28 @@ def test_network_of_torchvision_can_be_exported(tmp_path):
     (logits,) = onnx_session(tmp_path / "trees.onnx").run(["logits"], {"images": pixels})
     expected = logits_of(network, pixels, mean=[0.5, 0.4, 0.3], std=[0.3, 0.2, 0.25])
     np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_class_factors_and_cosines_are_exported(tmp_path, format):
+    fresh_weights(tmp_path / "trees.safetensors")
+    model = load_model(tmp_path / "trees.safetensors")
+    model.network.encoder = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    torch.manual_seed(0)
+    affine = model.network.classifier = ClassAffine(CosineClassifier(12, 3, scale=7), 3).requires_grad_(False)
+    affine.scale.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    affine.offset.copy_(torch.tensor([1.0, -1.0, 0.0]))
+    packer = find_format(format)
+    (tmp_path / "exported").write_bytes(packer.pack(Classifier(model)))
+    pixels = noise_pixels(5)
+    features = (np.float64(pixels) / 255 - model.description.mean) / model.description.std
+    f = (
+        features.reshape(5, 2, SIDE // 2, 2, SIDE // 2, 3)
+        .mean(axis=(2, 4))
+        .transpose(0, 3, 1, 2)
+        .reshape(5, 12)
+    )
+    w = np.float64(affine.base.weight)
+    cosines = f @ w.T / np.linalg.norm(f, axis=1)[:, None] / np.linalg.norm(w, axis=1)
+    logits, _ = packer.load(tmp_path / "exported", "uint8")(torch.from_numpy(pixels))
+    np.testing.assert_allclose(logits, 7 * cosines * [0.5, 1, 2] + [1, -1, 0], atol=1e-4)
