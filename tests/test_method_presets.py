@@ -39,9 +39,10 @@ def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
         for key, expected in values.items():
             expected = tuple(expected) if isinstance(expected, list) else expected
             assert value(published, f"{section}.{key}") == expected != value(fair, f"{section}.{key}")
-    assert published.data == fair.data
-    lowered = fair.model_copy(update={"method": published.method})
-    assert lowered.method.model_copy(update={"warmup_epochs": fair.method.warmup_epochs}) == fair.method
+    others = {"data": {}, "method": {"warmup_epochs": fair.method.warmup_epochs}}  # T follows the epochs
+    for section, same in others.items():
+        same |= {key: value(fair, f"{section}.{key}") for key in schedule.get(section, {})}
+        assert getattr(published, section).model_copy(update=same) == getattr(fair, section)
 
 
 ONE_STAGE = {"rebalance.epochs": 0, "rebalance.readout": "none"}
@@ -158,16 +159,17 @@ def test_logit_adjustment_decays_at_its_published_epochs(method, dataset, expect
 
 @pytest.mark.parametrize(
     ("dataset", "epochs", "start"),
-    [(*pair, 160) for pair in zip(CIFAR_LT, (200, 200), strict=True)]
-    + [
+    [
+        ("cifar10-lt", 200, 120),
+        ("cifar100-lt", 200, 120),
+        ("cifar10-lt", 60, 36),
         ("inat2018", 90, 60),
         ("imagenet-lt", 90, 60),
         ("folder", 90, 60),
         ("demo", 50, 34),
-        ("cifar10-lt", 60, 48),
     ],
 )
-def test_deferred_methods_start_at_their_published_epoch(dataset, epochs, start):
+def test_deferred_methods_start_at_their_epoch(dataset, epochs, start):
     for method, path in (
         ("ce-drw", "method.class_weight_start"),
         ("ldam-drw", "method.class_weight_start"),
@@ -175,3 +177,16 @@ def test_deferred_methods_start_at_their_published_epoch(dataset, epochs, start)
     ):
         config = resolve(dataset, method=method, options={"optim": {"epochs": epochs}})
         assert config.optim.epoch_after(value(config, path)) == start
+
+
+@pytest.mark.parametrize("method", ["ce-drw", "ldam-drw", "ce-drs"])
+@pytest.mark.parametrize("recipe", ["preset", "published"])
+def test_deferred_methods_start_on_cifar_at_the_first_decay_of_the_rate(method, recipe):
+    """The published switch is at epoch 160, where the published rate decays for the first time."""
+    config = resolve("cifar100-lt", method=method, recipe=recipe)
+    share = config.data.resample_start if method == "ce-drs" else config.method.class_weight_start
+    start = config.optim.epoch_after(share)
+    assert start == {"preset": 120, "published": 160}[recipe]
+    rates = [representation_lr(epoch, config.optim) for epoch in range(200)]
+    assert rates[start - 1] == pytest.approx(0.1)
+    assert rates[start] == pytest.approx(1e-3)

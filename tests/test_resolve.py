@@ -242,7 +242,7 @@ def test_the_first_stage_of_a_run_differs_from_another_methods():
     assert first_stage_differences(resolve("cifar10-lt", method="mislas"), "mixup") == {}
     differences = first_stage_differences(resolve("cifar10-lt", method="ldam-drw"), "crt")
     assert differences["method.class_loss"] == ("ldam", "cross_entropy")
-    assert differences["method.class_weight_start"] == (0.8, 0.0)
+    assert differences["method.class_weight_start"] == (0.6, 0.0)
     own = resolve("demo", method="ce", assignments=["method.name=mine", "method.interpolative_weight=1"])
     assert first_stage_differences(own, "ce") == {"method.interpolative_weight": (1.0, 0.0)}
 

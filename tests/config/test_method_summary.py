@@ -80,3 +80,13 @@ def test_epochs_are_those_of_a_shortened_run():
         "class weights (β = 0.9) from epoch 1, loss divided by the sum of the weights",
         "re-sampling (γ = 0) from epoch 2",
     ]
+
+
+def test_published_schedule_has_a_phrase():
+    config = resolve("cifar100-lt", method="ldam-drw", recipe="published")
+    assert method_summary(config) == [
+        "loss ldam (margin = 0.5)",
+        "classifier cosine (scale 30)",
+        "class weights (β = 0.9999) from epoch 161, loss divided by the sum of the weights",
+        "published schedule",
+    ]
