@@ -243,6 +243,8 @@ def test_the_first_stage_of_a_run_differs_from_another_methods():
     differences = first_stage_differences(resolve("cifar10-lt", method="ldam-drw"), "crt")
     assert differences["method.class_loss"] == ("ldam", "cross_entropy")
     assert differences["method.class_weight_start"] == (0.6, 0.0)
+    published = resolve("cifar10-lt", method="ce-drw", recipe="published")
+    assert first_stage_differences(published, "ce-drw") == {}
     own = resolve("demo", method="ce", assignments=["method.name=mine", "method.interpolative_weight=1"])
     assert first_stage_differences(own, "ce") == {"method.interpolative_weight": (1.0, 0.0)}
 
