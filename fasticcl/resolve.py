@@ -66,9 +66,9 @@ def resolve(
 
     Args:
         dataset: name of a dataset preset. None: the dataset named in ``file``.
-        method: name of a method preset.
-        recipe: "published": the schedule that the authors of the method published for the dataset. None or
-            "preset": that of the dataset preset, or of the run if ``file`` is the configuration of a run.
+        method: name of a method preset. None: that of ``file``, or else iccl.
+        recipe: "preset": the schedule of the dataset preset. "published": the one that the authors of the
+            method published for the dataset. None: that of ``file``, or else "preset".
         file: TOML file with any part of the configuration.
         options: settings by section and key.
         assignments: settings as ``section.key=value``.
@@ -82,11 +82,9 @@ def resolve(
     settings = merge([options or {}, *map(assignment, assignments)])
     if "recipe" in settings.get("optim", {}):
         raise UserError("optim.recipe cannot be set. Use --recipe published.")
-    layers: list[Layer] = [preset.settings, from_file]
-    if method:
-        layers.append(MethodPreset.read(method).layer(preset.name))
-    if recipe is not None:
-        layers += _recipe(recipe, method, preset.name, from_file)
+    layers = [preset.settings, from_file]
+    if method or recipe:
+        layers = [preset.settings, *_method_layers(preset.name, method, recipe, from_file)]
     merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for layer in [*layers, settings]:
         _apply(merged, layer, preset.paper_warmup)
@@ -109,19 +107,31 @@ def _dataset_name(dataset: str | None, file: Path | None, from_file: Layer) -> s
     return dataset or named or ""
 
 
-def _recipe(recipe: str, method: str | None, dataset: str, from_file: Layer) -> list[Layer]:
-    """Return the layers of a recipe, which is recorded as ``optim.recipe``."""
+def _method_layers(dataset: str, method: str | None, recipe: str | None, from_file: Layer) -> list[Layer]:
+    """Return the layers of a file, a method and its published schedule.
+
+    The arguments replace the method and the recipe of the file, together with all settings that the file has
+    from their presets.
+    """
+    named, written = from_file.get("method", {}).get("name"), from_file.get("optim", {}).get("recipe")
+    if named in preset_names("method"):
+        from_file = _without_presets(from_file, dataset)
+    preset, recipe = MethodPreset.read(method or named or "iccl"), recipe or written or "preset"
     if recipe not in (known := get_args(Recipe)):
         raise UserError(f"There is no recipe {recipe!r}. {nearest(recipe, known)}")
-    method = method or from_file.get("method", {}).get("name", "iccl")
-    if recipe == "preset":
-        if from_file.get("optim", {}).get("recipe") == "published":
-            raise UserError(
-                "The configuration file has the published schedule of its method. Omit --recipe preset, or "
-                "name the dataset and the method instead of the file."
-            )
-        return []
-    return [MethodPreset.read(method).published(dataset), {"optim": {"recipe": recipe}}]
+    published = preset.published(dataset) if recipe == "published" else {}
+    return [from_file, preset.layer(dataset), published, {"optim": {"recipe": recipe}}]
+
+
+def _without_presets(from_file: Layer, dataset: str) -> Layer:
+    """Return the settings of a file that differ from those of its dataset preset and method preset."""
+    preset = MethodPreset.read(from_file["method"]["name"])
+    recipe = from_file.get("optim", {}).get("recipe") if dataset in preset.schedules else None
+    unchanged = resolve(dataset, method=preset.name, recipe=recipe).model_dump(mode="json")
+    return {
+        section: {key: value for key, value in values.items() if unchanged[section][key] != value}
+        for section, values in from_file.items()
+    }
 
 
 def second_stage_of(dataset: str, method: str, recipe: Recipe | None = None) -> dict[str, Any]:
@@ -146,7 +156,8 @@ def first_stage_differences(config: Config, method: str) -> dict[str, tuple[Any,
     """Return the settings in which the first stage of a run differs from that of a method.
 
     Only settings of the sections ``data`` and ``method`` that the preset of one of both methods sets are
-    compared, so an encoder or a schedule that the user has chosen is not a difference.
+    compared, so an encoder or a schedule that the user has chosen is not a difference. If the run uses the
+    published schedule of its method, it is compared with the published one of the other method.
 
     Args:
         config: the configuration of the run.
@@ -161,7 +172,8 @@ def first_stage_differences(config: Config, method: str) -> dict[str, tuple[Any,
     dataset = config.data.dataset
     methods = [method, *({config.method.name} & set(preset_names("method")))]
     layers = [MethodPreset.read(name).layer(dataset) for name in methods]
-    expected = resolve(dataset, method=method).model_dump()
+    recipe = config.optim.recipe if dataset in MethodPreset.read(method).schedules else None
+    expected = resolve(dataset, method=method, recipe=recipe).model_dump()
     actual = config.model_dump()
     paths = {
         (section, key) for layer in layers for section in ("data", "method") for key in layer.get(section, {})

@@ -76,9 +76,9 @@ def test_a_wrong_table_is_one_sentence(text, sentence):
 
 
 def test_a_missing_schedule_names_the_datasets_that_have_one():
-    with pytest.raises(UserError, match=r"crt for demo is known\. Known for: imagenet-lt, inat2018\. Omit"):
+    with pytest.raises(UserError, match=r"crt for demo is known\. Known for: imagenet-lt, inat2018\. For"):
         METHODS["crt"].published("demo")
-    with pytest.raises(UserError, match=r"new for demo is known\. Omit --recipe published"):
+    with pytest.raises(UserError, match=r"new for demo is known\. For .* use --recipe preset"):
         MethodPreset.parse("new", ABOUT).published("demo")
     assert METHODS["iccl"].published("inat2018") == {}
 

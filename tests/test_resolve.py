@@ -1,6 +1,5 @@
 """The configuration: the paper's settings, layers, and what is refused."""
 
-import math
 import tomllib
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasticcl.config import Config
-from fasticcl.engine.optim import representation_lr
 from fasticcl.errors import UserError
 from fasticcl.preset_files import MethodPreset, preset_names
 from fasticcl.resolve import first_stage_differences, resolve, second_stage_of, validate
@@ -84,10 +82,6 @@ PAPER = {
 SCHEDULES = [
     (dataset, name) for name in preset_names("method") for dataset in MethodPreset.read(name).schedules
 ]
-CIFAR_LT, LARGE_SCALE = ("cifar100-lt", "cifar10-lt"), ("imagenet-lt", "inat2018")
-S_LDAM = [0.1 * (e + 1) / 5 for e in range(5)] + [0.1] * 155 + [1e-3] * 20 + [1e-5] * 20
-LDAM_INAT = [0.1] * 30 + [0.01] * 30 + [0.001] * 30
-DEC = [0.1 * (1 + math.cos(math.pi * e / 90)) for e in range(90)]  # rate 0.2
 
 
 def value(config, path):
@@ -179,104 +173,6 @@ def test_start_of_resampling_and_class_weights_is_an_epoch_or_never(start, epoch
     )
 
 
-@pytest.mark.parametrize("method", preset_names("method"))
-@pytest.mark.parametrize("dataset", preset_names())
-def test_every_method_has_the_schedule_of_the_dataset(dataset, method):
-    fair, iccl = resolve(dataset, method=method), resolve(dataset)
-    assert fair.optim == iccl.optim
-    assert fair.rebalance.lr_factor == iccl.rebalance.lr_factor
-    assert fair.rebalance.epochs in (0, iccl.rebalance.epochs)
-
-
-@pytest.mark.parametrize(("dataset", "method"), SCHEDULES)
-def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
-    fair, published = (resolve(dataset, method=method, recipe=recipe) for recipe in (None, "published"))
-    schedule = MethodPreset.read(method).schedules[dataset]
-    for section, values in schedule.items():
-        for key, expected in values.items():
-            expected = tuple(expected) if isinstance(expected, list) else expected
-            assert value(published, f"{section}.{key}") == expected != value(fair, f"{section}.{key}")
-    assert published.data == fair.data
-    lowered = fair.model_copy(update={"method": published.method})
-    assert lowered.method.model_copy(update={"warmup_epochs": fair.method.warmup_epochs}) == fair.method
-
-
-@pytest.mark.parametrize("dataset", CIFAR_LT)
-@pytest.mark.parametrize(
-    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw"]
-)
-def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
-    optim = resolve(dataset, method=method, recipe="published").optim
-    rates = [representation_lr(epoch, optim) for epoch in range(optim.epochs)]
-    assert rates == pytest.approx(S_LDAM)
-    assert (optim.batch_size, optim.momentum, optim.weight_decay, optim.nesterov) == (128, 0.9, 2e-4, False)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "method", "batch_size", "rates"),
-    [
-        *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
-        *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
-        *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
-        (
-            "inat2018",
-            "cb-focal",
-            1024,
-            [
-                *(1.6 * (e + 1) / 5 for e in range(5)),
-                *[1.6] * 25,
-                *[0.16] * 30,
-                *[0.016] * 20,
-                *[0.0016] * 10,
-            ],
-        ),
-        (
-            "cifar100-lt",
-            "mislas",
-            128,
-            [0.1 * (e + 1) / 5 for e in range(5)] + [0.1] * 155 + [0.01] * 20 + [0.001] * 20,
-        ),
-    ],
-)
-def test_other_published_schedules(dataset, method, batch_size, rates):
-    optim = resolve(dataset, method=method, recipe="published").optim
-    assert optim.batch_size == batch_size
-    assert [representation_lr(epoch, optim) for epoch in range(optim.epochs)] == pytest.approx(rates)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "expected"), [("cifar10-lt", [604, 926, 1128]), ("cifar100-lt", [691, 1059, 1290])]
-)
-@pytest.mark.parametrize("method", ["logit-adjustment", "logit-adjustment-post-hoc"])
-def test_logit_adjustment_decays_at_its_published_epochs(method, dataset, expected):
-    optim = resolve(dataset, method=method, recipe="published").optim
-    decays = [
-        e for e in range(30, optim.epochs) if representation_lr(e, optim) < representation_lr(e - 1, optim)
-    ]
-    assert decays == expected
-
-
-@pytest.mark.parametrize(
-    ("dataset", "epochs", "start"),
-    [(*pair, 160) for pair in zip(CIFAR_LT, (200, 200), strict=True)]
-    + [
-        ("inat2018", 90, 60),
-        ("imagenet-lt", 90, 60),
-        ("folder", 90, 60),
-        ("demo", 50, 34),
-        ("cifar10-lt", 60, 48),
-    ],
-)
-def test_deferred_methods_start_at_their_published_epoch(dataset, epochs, start):
-    for method, path in (
-        ("ce-drw", "method.class_weight_start"),
-        ("ldam-drw", "method.class_weight_start"),
-        ("ce-drs", "data.resample_start"),
-    ):
-        config = resolve(dataset, method=method, options={"optim": {"epochs": epochs}})
-        assert config.optim.epoch_after(value(config, path)) == start
-
-
 def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
     with pytest.raises(
         UserError, match=r"schedule of crt for demo is known\. Known for: imagenet-lt, inat2018"
@@ -293,18 +189,38 @@ def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
         UserError, match=r"mine\.toml: optim\.recipe cannot be set\. Use --recipe published\."
     ):
         resolve("demo", file=tmp_path / "mine.toml")
-    (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
-    with pytest.raises(UserError, match=r"has the published schedule of its method\. Omit --recipe preset"):
-        resolve(file=tmp_path / "run.toml", recipe="preset")
     with pytest.raises(UserError, match=r"no recipe 'publishd'\. Did you mean published"):
         resolve("demo", recipe="publishd")
 
 
-def test_a_recipe_precedes_options_and_finds_the_method_of_a_file(tmp_path):
+def test_a_recipe_precedes_options():
     config = resolve("imagenet-lt", method="crt", recipe="published", assignments=["optim.lr=0.3"])
     assert (config.optim.lr, config.optim.batch_size, config.rebalance.lr_factor) == (0.3, 512, 1.0)
-    (tmp_path / "run.toml").write_text(resolve("inat2018", method="crt").to_toml())
-    assert resolve(file=tmp_path / "run.toml", recipe="published").rebalance.epochs == 30
+
+
+@pytest.mark.parametrize("method", preset_names("method"))
+@pytest.mark.parametrize(
+    ("old", "old_recipe"), [("ldam-drw", None), ("mislas", "published"), ("logit-adjustment", "published")]
+)
+def test_a_method_or_recipe_replaces_that_of_a_file(tmp_path, method, old, old_recipe):
+    """Nothing of the old method remains, but the changes of the user do."""
+    changes = ["data.imbalance=50", "engine.seed=3", "method.encoder=resnet8"]
+    file, dataset = tmp_path / "run.toml", "cifar100-lt"
+    file.write_text(resolve(dataset, method=old, recipe=old_recipe, assignments=changes).to_toml())
+    for recipe in ("preset", *(["published"] if (dataset, method) in SCHEDULES else [])):
+        expected = resolve(dataset, method=method, recipe=recipe, assignments=changes)
+        assert resolve(file=file, method=method, recipe=recipe) == expected
+    fair = resolve(dataset, method=old, assignments=changes)
+    assert resolve(file=file, recipe="preset") == fair
+    assert resolve(file=file, method=method, recipe="preset").optim == fair.optim
+
+
+def test_a_file_keeps_its_recipe_for_another_method(tmp_path):
+    (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
+    config = resolve(file=tmp_path / "run.toml", method="crt")
+    assert config == resolve("inat2018", method="crt", recipe="published")
+    with pytest.raises(UserError, match=r"of mixup for inat2018 is known\. .* use --recipe preset\."):
+        resolve(file=tmp_path / "run.toml", method="mixup")
 
 
 def test_the_second_stage_of_a_method_replaces_that_of_another():
@@ -326,7 +242,9 @@ def test_the_first_stage_of_a_run_differs_from_another_methods():
     assert first_stage_differences(resolve("cifar10-lt", method="mislas"), "mixup") == {}
     differences = first_stage_differences(resolve("cifar10-lt", method="ldam-drw"), "crt")
     assert differences["method.class_loss"] == ("ldam", "cross_entropy")
-    assert differences["method.class_weight_start"] == (0.8, 0.0)
+    assert differences["method.class_weight_start"] == (0.6, 0.0)
+    published = resolve("cifar10-lt", method="ce-drw", recipe="published")
+    assert first_stage_differences(published, "ce-drw") == {}
     own = resolve("demo", method="ce", assignments=["method.name=mine", "method.interpolative_weight=1"])
     assert first_stage_differences(own, "ce") == {"method.interpolative_weight": (1.0, 0.0)}
 

@@ -105,21 +105,21 @@ def after_training(report: "Report") -> Iterator[str]:
     name = free_name(runs, "again") if (runs / "again").exists() else "again"
     seeded = f"--name {name} --seed {config.engine.seed + 1}"
     yield f"Next: fasticcl predict {run} IMAGE...    classify your own images"
-    if over := _swept_setting(config.rebalance) if "after" in report.rows else "":
-        yield f"      fasticcl sweep {run} --over {over}    compare rebalancing settings"
+    if "after" in report.rows and (setting := _swept_setting(config.rebalance)):
+        yield f"      fasticcl sweep {run} --over rebalance.{setting}=0,0.5,1    compare rebalancing settings"
     yield f"      fasticcl train -c {run}/config.toml {seeded}    repeat with another seed"
-    if runs.name == "demo" and not report.run.name.startswith("ce"):
+    if runs.name == "demo" and config.method.name != "ce":
         yield "      fasticcl train demo --method ce    a baseline for comparison"
     yield f"      fasticcl report {run} RUN...    compare runs"
 
 
 def _swept_setting(rebalance: "Rebalance") -> str:
-    """Return a setting that the second stage uses and values to try, or an empty string if it has none."""
-    from fasticcl.method.readouts import READOUTS
+    """Return a setting of the second stage for which a sweep is useful, or an empty string."""
+    from fasticcl.config.method_summary import READOUTS_WITH_TAU
 
     if rebalance.readout == "none":
-        return "rebalance.gamma=0,0.5,1"
-    return "rebalance.tau=0,0.5,1,1.5" if "tau" in READOUTS[rebalance.readout].settings else ""
+        return "gamma"
+    return "tau" if rebalance.readout in READOUTS_WITH_TAU else ""
 
 
 def after_conversion(manifest: "Manifest", dest: Path) -> str:

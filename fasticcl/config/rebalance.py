@@ -38,11 +38,12 @@ class Rebalance(ConfigSection):
     class_scale: bool = False
     """Train a factor for the logit of each class, which starts at 1 (LWS, MiSLAS)."""
     classifier_lr_factor: Positive = 1.0
-    """Learning rate of the classifier relative to that of class_scale."""
+    """Learning rate of the classifier relative to that of the stage, at which class_scale and a tuned
+    encoder are trained."""
     smoothing_head: Fraction = 0.0
-    """Label smoothing of the largest class (label-aware smoothing of MiSLAS)."""
+    """ε_h, the label smoothing of the largest class (label-aware smoothing of MiSLAS)."""
     smoothing_tail: Fraction = 0.0
-    """Label smoothing of the smallest class."""
+    """ε_t, the label smoothing of the smallest class. Classes in between follow a sine of their size."""
 
     @model_validator(mode="after")
     def _trains(self) -> "Rebalance":
@@ -57,7 +58,21 @@ class Rebalance(ConfigSection):
             raise ValueError(
                 "rebalance.classifier=frozen leaves nothing to train. Set rebalance.class_scale=true"
             )
+        if self.classifier == "frozen" and self.classifier_lr_factor != 1:
+            raise ValueError(
+                "rebalance.classifier=frozen has no learning rate. Set rebalance.classifier_lr_factor=1"
+            )
+        if self.smoothed and self.distillation_weight == 1:
+            raise ValueError(
+                "rebalance.distillation_weight=1 leaves no cross-entropy to smooth. Lower it, or set "
+                "rebalance.smoothing_head and smoothing_tail to 0"
+            )
         return self
+
+    @property
+    def smoothed(self) -> bool:
+        """Return True if label-aware smoothing replaces the cross-entropy of equation 9."""
+        return self.smoothing_head > 0 or self.smoothing_tail > 0
 
     @property
     def trained_epochs(self) -> int:

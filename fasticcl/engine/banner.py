@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from fasticcl.config import Config
+from fasticcl.config.method_summary import method_summary
 from fasticcl.data.plan import Phase
 from fasticcl.engine.dataset import Dataset
 from fasticcl.engine.run.checkpoint import Checkpoint
@@ -64,6 +65,8 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{head_note}, "
         f"seed {config.engine.seed}"
     )
+    if parts := method_summary(config):
+        yield f"training {'; '.join(parts)}"
     yield (
         f"schedule epochs: {epochs}; {steps:,} steps each; global batch {optim.batch_size}{local_batch}; "
         f"learning rate {optim.lr:g}, {optim.schedule}{warmup}"

@@ -6,7 +6,7 @@ the estimate nor the graph has been tested on a GPU yet.
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -155,7 +155,7 @@ class _Phase:
     def __init__(self, owner: CapturedStep, stage: TrainingStage, inputs: list[torch.Tensor]) -> None:
         self.owner, self.stage = owner, stage
         self.inputs = [torch.empty_like(value, device=owner.device) for value in inputs]
-        self.lr = torch.zeros((), device=owner.device)
+        self.rates = [torch.zeros((), device=owner.device) for _ in stage.optimizer.param_groups]
         self.recorder: Recorder | None = owner.recorder() if owner.recorder else None
         self.steps = 0
         self.names: tuple[str, ...] = ()
@@ -167,7 +167,8 @@ class _Phase:
     def step(self, inputs: list[torch.Tensor]) -> Losses:
         for static, value in zip(self.inputs, inputs, strict=True):
             static.copy_(value, non_blocking=True)
-        self.lr.fill_(self.stage.optimizer.param_groups[0]["lr"])
+        for rate, group in zip(self.rates, self.stage.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
         if self.recorder and self.steps == _WARMUP:
             self._record(self.recorder)
         self.steps += 1
@@ -194,20 +195,23 @@ class _Phase:
 
     def _learn(self) -> torch.Tensor:
         """Take a step on the static inputs and return its losses as one tensor."""
-        with self.stage.static_buffers(), _tensor_lr(self.stage.optimizer, self.lr):
+        with self.stage.static_buffers(), _tensor_rates(self.stage.optimizer, self.rates):
             losses = learn(self.stage, self.owner.prepare(*self.inputs))
         self.names = (*losses,)
         return torch.stack([loss.detach() for loss in losses.values()])
 
 
 @contextmanager
-def _tensor_lr(optimizer: torch.optim.Optimizer, lr: torch.Tensor) -> Iterator[None]:
-    """Use a tensor as the learning rate, because a graph would repeat the value of a number."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def _tensor_rates(optimizer: torch.optim.Optimizer, rates: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Use tensors as the learning rates of the groups, because a graph would repeat the value of a number."""
+    numbers = [group["lr"] for group in optimizer.param_groups]
+    _set_rates(optimizer, rates)
     try:
         yield
     finally:
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        _set_rates(optimizer, numbers)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[torch.Tensor | float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

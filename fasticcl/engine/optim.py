@@ -1,35 +1,38 @@
 """SGD and the learning-rate schedules (section 4.3)."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from fasticcl.config import Optim
 
+ParameterGroup = dict[str, Any]
+"""A list ``params`` and settings of its parameters. ``lr_factor`` multiplies their learning rate."""
+
 
 def build_optimizer(
     parameters: Iterable[torch.nn.Parameter],
     optim: Optim,
     weight_decay: float | None = None,
-    undecayed: Sequence[torch.nn.Parameter] = (),
+    exceptions: ParameterGroup | None = None,
 ) -> torch.optim.Optimizer:
-    """Return an SGD optimizer. `set_lr` sets its learning rate at the start of every epoch.
+    """Return an SGD optimizer. `set_lr` sets its learning rates at the start of every epoch.
 
     Args:
         parameters: all trained parameters.
         optim: the section ``optim``.
         weight_decay: replaces that of the section.
-        undecayed: those of the parameters that have no weight decay.
+        exceptions: some of the parameters, with their own ``weight_decay`` or ``lr_factor``.
     """
     parameters = list(parameters)
-    excluded = {id(parameter) for parameter in undecayed}
-    groups: list[dict[str, Any]] = [{"params": [each for each in parameters if id(each) not in excluded]}]
-    if undecayed:
-        groups.append({"params": [*undecayed], "weight_decay": 0.0})
+    excluded = {id(each) for each in exceptions["params"]} if exceptions else set()
+    groups: list[ParameterGroup] = [{"params": [each for each in parameters if id(each) not in excluded]}]
+    if exceptions and excluded:
+        groups.append(exceptions)
     return torch.optim.SGD(
-        groups,
+        [group for group in groups if group["params"]],
         lr=optim.lr,
         momentum=optim.momentum,
         nesterov=optim.nesterov,
@@ -47,9 +50,9 @@ def load_momenta(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Non
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups, multiplied by the ``lr_factor`` of a group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def cosine_factor(epoch: int, epochs: int) -> float:

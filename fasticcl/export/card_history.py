@@ -5,7 +5,8 @@ from statistics import median
 
 import torch
 
-from fasticcl.config import Config
+from fasticcl.config import Config, Rebalance
+from fasticcl.config.method_summary import method_summary, readout_name
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
 from fasticcl.engine.results import TITLES
@@ -39,10 +40,9 @@ def training_section(description: Description, record: RunHistory | None) -> Ite
         yield from _settings(record)
         yield ""
         speed = median(epoch["throughput/images_per_sec"] for epoch in record.stage("representation"))
-        replaced = record.epochs[-1]["data/bad_samples"]
         yield (
             f"The first stage processed {speed:,.0f} images per second (median of its epochs). "
-            f"{replaced:,} unreadable images were replaced by others of the same class."
+            f"{record.unreadable_images:,} unreadable images were replaced by others of the same class."
         )
     yield ""
     if record and record.environments:
@@ -57,20 +57,20 @@ def training_section(description: Description, record: RunHistory | None) -> Ite
 
 
 def _settings(record: RunHistory) -> Iterator[str]:
-    config = record.config.shortened() if record.config.engine.fast_dev_run else record.config
-    optim, rebalance = config.optim, config.rebalance
-    rebalancing = (
-        f"{rebalance.epochs} epochs of rebalancing (encoder {rebalance.encoder})"
-        if rebalance.epochs
-        else "no rebalancing"
-    )
+    config = record.effective_config
+    optim = config.optim
+    interpolates = config.method.interpolative_weight > 0
+    warmup = f" (warm-up T = {config.method.warmup_epochs})" if interpolates else ""
     yield (
-        f"Method `{config.method.name}`: {optim.epochs} epochs of representation learning (warm-up "
-        f"T = {config.method.warmup_epochs}), {rebalancing}, batch size {optim.batch_size}, "
-        f"learning rate {optim.lr:g}, seed {config.engine.seed}."
+        f"Method `{config.method.name}`: {optim.epochs} epochs of representation learning{warmup}, "
+        f"{_second_stage(config.rebalance)}, batch size {optim.batch_size}, learning rate {optim.lr:g}, "
+        f"seed {config.engine.seed}."
     )
+    if parts := method_summary(config):
+        yield f"Parts of the method: {'; '.join(parts)}."
     yield ""
     presets = f"the presets `{config.data.dataset}` and `{config.method.name}`"
+    presets += " with its published schedule" * (optim.recipe == "published")
     if not record.differences:
         yield f"All settings are those of {presets}."
         return
@@ -82,13 +82,23 @@ def _settings(record: RunHistory) -> Iterator[str]:
         yield f"| `{key}` | {value} | {preset} |"
 
 
+def _second_stage(rebalance: Rebalance) -> str:
+    if rebalance.readout != "none":
+        return f"then the readout {readout_name(rebalance)} without training"
+    if rebalance.epochs:
+        return f"{rebalance.epochs} epochs of rebalancing (encoder {rebalance.encoder})"
+    return "no rebalancing"
+
+
 def exported_accuracies(record: RunHistory | None, best: bool) -> Metrics:
     """Return the accuracies of the exported weights, or an empty mapping if they are not known."""
     return record.accuracies[_exported_row(record, best)][1] if record else {}
 
 
 def _exported_row(record: RunHistory, best: bool) -> str:
-    return "best" if best else "after" if "after" in record.accuracies else "last"
+    if best and "best" in record.accuracies:
+        return "best"
+    return "after" if "after" in record.accuracies else "last"
 
 
 def accuracy_section(description: Description, record: RunHistory | None, best: bool) -> Iterator[str]:
@@ -101,8 +111,7 @@ def accuracy_section(description: Description, record: RunHistory | None, best: 
     yield "| | overall | many | medium | few |"
     yield "|---|---:|---:|---:|---:|"
     for name, (epoch, metrics) in record.accuracies.items():
-        suffix = ", last epoch" if name in ("before", "after") else ""
-        title = f"{TITLES[name]}{suffix} ({epoch})" + (", chosen on these images" if name == "best" else "")
+        title = _title(record, name, epoch)
         title = f"**{title}: this file**" if name == _exported_row(record, best) else title
         yield f"| {title} | " + " | ".join(percent(metrics[key]) for key in METRICS) + " |"
     yield ""
@@ -110,11 +119,18 @@ def accuracy_section(description: Description, record: RunHistory | None, best: 
         "Overall accuracy is the share of correctly classified images. The other columns are means of "
         "per-class accuracies."
     )
-    if best:
+    if _exported_row(record, best) == "best":
         yield (
             "The best epoch was chosen by its accuracy on these images, so its accuracy on other images is "
             "probably lower."
         )
+
+
+def _title(record: RunHistory, name: str, epoch: int) -> str:
+    if name == "after" and record.has_readout:
+        return TITLES[name]
+    suffix = ", last epoch" if name in ("before", "after") else ""
+    return f"{TITLES[name]}{suffix} ({epoch})" + (", chosen on these images" if name == "best" else "")
 
 
 def _evaluated_images(config: Config, train_counts: list[int]) -> str:

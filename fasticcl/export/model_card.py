@@ -13,6 +13,8 @@ from fasticcl.export import card_history
 from fasticcl.export.classifier import InputType, input_signature, output_signature
 from fasticcl.export.snippets import REQUIREMENTS, usage_snippet
 from fasticcl.longtail import FEW_BELOW, MANY_ABOVE, class_groups
+from fasticcl.preset_files import MethodPreset, preset_names
+from fasticcl.report.run_history import RunHistory
 
 MODEL_CARD = "MODEL_CARD.md"
 _CITATION = """\
@@ -48,9 +50,9 @@ def model_card(model: Model, file: str, format: str, input: InputType, best: boo
             f"Licence of the training images: {_licence(description.dataset)}. You need to determine "
             "whether it also applies to weights trained on them. This card grants no rights."
         ],
-        "Citation": ["```bibtex", _CITATION, "```"],
+        "Citation": _citation(description.method),
     }
-    lines = [*_front_matter(description, format), *_title(model, file)]
+    lines = [*_front_matter(description, format), *_title(model, file, record)]
     for title, body in sections.items():
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
@@ -71,16 +73,18 @@ def _yaml_list(key: str, values: Iterable[str]) -> Iterator[str]:
     yield from (f"- {json.dumps(value)}" for value in values)  # JSON strings are valid YAML
 
 
-def _title(model: Model, file: str) -> Iterator[str]:
+def _title(model: Model, file: str, record: RunHistory | None) -> Iterator[str]:
     description = model.description
+    has_projection = record is None or record.config.method.centroid_contrastive
+    head = ", without the projection head used in training" if has_projection else ""
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     yield ""
     yield f"# {description.encoder} trained on {description.dataset} with {description.method}"
     yield ""
     yield (
         f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
-        f"{description.encoder} with {parameters:,} parameters (encoder and classifier, without the "
-        "projection head used in training), trained on long-tailed data with `fasticcl`, an implementation "
+        f"{description.encoder} with {parameters:,} parameters (encoder and classifier{head}), trained on "
+        "long-tailed data with `fasticcl`, an implementation "
         "of interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 
@@ -144,6 +148,23 @@ def _limits(accuracies: Metrics) -> Iterator[str]:
         "robustness to corrupted or adversarial images, for fairness towards groups of people, or for "
         "decisions about health, safety or rights."
     )
+
+
+def _citation(method: str) -> Iterator[str]:
+    """Yield the sources of the comparison methods in a name such as ``ce+lws``, and the entry of ICCL."""
+    known = preset_names("method")
+    names = [name for name in method.split("+") if name in known]
+    sources = {name: MethodPreset.read(name).about for name in names}
+    compared = [name for name in names if sources[name].group not in ("this paper", "baseline")]
+    for name in compared:
+        yield f"The method `{name}`: {sources[name].title} ({sources[name].citation})."
+        yield ""
+    if compared:
+        yield "ICCL, which `fasticcl` implements:"
+        yield ""
+    yield "```bibtex"
+    yield _CITATION
+    yield "```"
 
 
 def _licence(dataset: str) -> str:

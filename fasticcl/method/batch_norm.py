@@ -74,6 +74,14 @@ def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
     return _AllReduce.apply(tensor)
 
 
+def train_batch_norm(module: nn.Module) -> None:
+    """Set batch normalisation in a module to training mode and everything else to evaluation mode."""
+    module.eval()
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):  # the base class for all dimensions
+            child.train()
+
+
 def replace_batch_norm(
     module: nn.Module, replacement: type[SplitBatchNorm2d] | type[SyncBatchNorm2d]
 ) -> nn.Module:

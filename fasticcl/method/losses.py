@@ -6,6 +6,8 @@ Shapes: B samples, K classes, D embedding size. λ is a number, a scalar tensor 
 import torch
 from torch.nn import functional as F
 
+from fasticcl.method.label_smoothing import smoothed_cross_entropy
+
 Lambda = torch.Tensor | float
 
 
@@ -70,7 +72,12 @@ def interpolative_centroid_contrastive(
 
 
 def rebalance(
-    student: torch.Tensor, teacher: torch.Tensor, y: torch.Tensor, weight: float, temperature: float
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    y: torch.Tensor,
+    weight: float,
+    temperature: float,
+    smoothing: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return L_cb of equation 9: (1 - ω_d)·L_ce + ω_d·τ_d²·KL(teacher ‖ student), softened by τ_d.
 
@@ -80,8 +87,10 @@ def rebalance(
         y: [B] classes.
         weight: ω_d.
         temperature: τ_d.
+        smoothing: [K] factors ε_k of label-aware smoothing, which then replaces L_ce, or None.
     """
     target = F.log_softmax(teacher.detach().float() / temperature, dim=1)
     predicted = F.log_softmax(student.float() / temperature, dim=1)
     divergence = F.kl_div(predicted, target, reduction="batchmean", log_target=True)
-    return (1 - weight) * cross_entropy(student, y) + weight * temperature**2 * divergence
+    ce = cross_entropy(student, y) if smoothing is None else smoothed_cross_entropy(student, y, smoothing)
+    return (1 - weight) * ce + weight * temperature**2 * divergence

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from fasticcl.config.method_summary import method_summary
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.report.page import Cell, Column, PageFigure, PageSection, Table, count_cell, percent_cell
 from fasticcl.report.plotting import COLORS, PERCENT_LIMITS, plot_curve, styled_figure
@@ -25,7 +26,7 @@ def comparison_sections(groups: Sequence[RunGroup], figures: Sequence[PageFigure
         "configuration."
     )
     table = Table(columns, rows, "Top-1 accuracy (%)", sortable=True)
-    yield PageSection("Comparison", note, [table], figures)
+    yield PageSection("Comparison", note, [table, *_parts_table(groups)], figures)
     rows = [
         [
             Cell(run.title),
@@ -38,6 +39,18 @@ def comparison_sections(groups: Sequence[RunGroup], figures: Sequence[PageFigure
     ]
     columns = [Column("run"), Column("configuration"), Column("seed", number=True), *ACCURACY_COLUMNS]
     yield PageSection("Individual runs", tables=[Table(columns, rows, "Top-1 accuracy (%)", sortable=True)])
+
+
+def _parts_table(groups: Sequence[RunGroup]) -> Iterator[Table]:
+    """Yield a table of the parts of each configuration, unless all consist of those of ICCL."""
+    parts = [method_summary(group.runs[0].effective_config) for group in groups]
+    if any(parts):
+        rows = [
+            [Cell(group.label), Cell("; ".join(each) or "–")]
+            for group, each in zip(groups, parts, strict=True)
+        ]
+        columns = [Column("configuration"), Column("parts of the method")]
+        yield Table(columns, rows, "Losses, samplers and second stages that differ from those of ICCL")
 
 
 def _mean_cell(group: RunGroup, key: str) -> Cell:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fasticcl.config.method_summary import readout_name
 from fasticcl.console import print_lines
 from fasticcl.engine.loggers import log_figures
 from fasticcl.engine.run.folder import RunFolder
@@ -166,9 +167,10 @@ def _stored_analysis(path: Path) -> Any:
 
 
 def _subtitle(history: RunHistory) -> str:
-    config = history.config
+    config, rebalance = history.config, history.config.rebalance
+    is_trained = rebalance.readout == "none"
+    second = f"{rebalance.epochs} of rebalancing" if is_trained else f"the readout {readout_name(rebalance)}"
     return (
         f"{config.method.name}, {config.method.encoder}, {config.optim.epochs} epochs of representation "
-        f"learning and {config.rebalance.epochs} of rebalancing, batch size {config.optim.batch_size}, "
-        f"seed {config.engine.seed}"
+        f"learning and {second}, batch size {config.optim.batch_size}, seed {config.engine.seed}"
     )

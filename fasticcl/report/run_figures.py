@@ -37,7 +37,7 @@ def run_figures(history: RunHistory, analysis: ClassAnalysis | None) -> Iterator
         analysis: its per-class results. If None, the per-class figures are omitted.
     """
     yield "accuracy", accuracy_curves(history), "Accuracy on the evaluated split after each evaluated epoch."
-    yield "losses", loss_curves(history), "Training losses, averaged over each epoch."
+    yield "losses", loss_curves(history), _losses_caption(history.config.method.class_loss)
     if analysis:
         yield (
             "per-class",
@@ -55,6 +55,13 @@ def run_figures(history: RunHistory, analysis: ClassAnalysis | None) -> Iterator
         throughput_curves(history),
         "Images per second, and the share of time spent waiting for data.",
     )
+
+
+def _losses_caption(class_loss: str) -> str:
+    caption = "Training losses, averaged over each epoch."
+    if class_loss == "cross_entropy":
+        return caption
+    return f"{caption} In the representation stage, ce is the class loss {class_loss}."
 
 
 def accuracy_curves(history: RunHistory) -> Figure:

@@ -10,7 +10,7 @@ import numpy as np
 from fasticcl.report.run_history import RunHistory
 
 _NAMES = ("data.dataset", "method.name")
-_BUDGET = ("data.shards", "method.encoder", "optim.epochs", "optim.batch_size")
+_BUDGET = ("data.shards", "method.encoder", "optim.recipe", "optim.epochs", "optim.batch_size")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
-from fasticcl.preset_files import preset_names
+from fasticcl.preset_files import MethodPreset, preset_names
 from fasticcl.resolve import resolve, second_stage_of
 
 _NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
@@ -34,16 +34,31 @@ class RunHistory:
         """Dataset and name of the run."""
         return f"{self.config.data.dataset}/{self.folder.name}"
 
+    @property
+    def effective_config(self) -> Config:
+        """The configuration, shortened if the run used ``fast_dev_run``."""
+        return self.config.shortened() if self.config.engine.fast_dev_run else self.config
+
+    @property
+    def has_readout(self) -> bool:
+        """True if the second stage is a readout, which has one record and no epochs."""
+        return self.config.rebalance.readout != "none"
+
     def stage(self, name: str) -> list[dict[str, Any]]:
         """Return the epochs of a stage."""
         return [record for record in self.epochs if record["stage"] == name]
+
+    @property
+    def unreadable_images(self) -> int:
+        """Number of training images that could not be read."""
+        return max(record.get("data/bad_samples", 0) for record in self.epochs)
 
     @cached_property
     def accuracies(self) -> dict[str, tuple[int, Metrics]]:
         """Epoch (from 1 in its stage) and accuracies, by name: before, after and best, or last and best.
 
         They are those of evaluated epochs. The best epoch is the first with the highest overall accuracy of
-        the last stage.
+        the last stage. A readout is a single result, so there is no best epoch after it.
         """
         before, after = (
             [record for record in self.stage(name) if is_evaluated(record)]
@@ -54,7 +69,8 @@ class RunHistory:
             return {}
         last = {"before": before[-1:], "after": after[-1:]} if after else {"last": before[-1:]}
         records = {name: epochs[0] for name, epochs in last.items() if epochs}
-        records["best"] = max(final, key=lambda record: record["val/top1"])
+        if not (after and self.has_readout):
+            records["best"] = max(final, key=lambda record: record["val/top1"])
         return {
             name: (record["epoch"], {key: record[key] for key in METRICS}) for name, record in records.items()
         }
@@ -67,14 +83,7 @@ class RunHistory:
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from the presets: (preset value, run value) by section.key."""
-        name, data, known = self.config.method.name, self.config.data, preset_names("method")
-        options = {"data": {"imbalance": data.imbalance}} if data.imbalance else {}
-        method, _, second = name.partition("+")  # the second stage of another method, as in iccl+tau-norm
-        if second in known:
-            options |= {"rebalance": second_stage_of(data.dataset, second), "method": {"name": name}}
-        known_method = method if method in known else None
-        recipe = self.config.optim.recipe if known_method else None
-        preset = _result_settings(resolve(data.dataset, method=known_method, recipe=recipe, options=options))
+        preset = _result_settings(_preset_config(self.config))
         return {
             key: (preset.get(key), value)
             for key, value in _result_settings(self.config).items()
@@ -93,10 +102,30 @@ class RunHistory:
     @property
     def finished(self) -> bool:
         """True if both stages have all their epochs."""
-        config = self.config.shortened() if self.config.engine.fast_dev_run else self.config
+        config = self.effective_config
         stages = (self.stage(name) for name in ("representation", "rebalancing"))
         finished_epochs = [len({record["epoch"] for record in stage}) for stage in stages]
-        return finished_epochs == [config.optim.epochs, config.rebalance.epochs]
+        second = config.rebalance.trained_epochs or int(config.rebalance.enabled)  # a readout has one record
+        return finished_epochs == [config.optim.epochs, second]
+
+
+def _preset_config(config: Config) -> Config:
+    """Return the configuration of the presets of a run, as far as they are known."""
+    data, options = config.data, {}
+    if data.imbalance:
+        options["data"] = {"imbalance": data.imbalance}
+    known = preset_names("method")
+    names = config.method.name.split(
+        "+"
+    )  # `fasticcl rebalance --method` appends the second stage to the name
+    if not all(name in known for name in names):
+        return resolve(data.dataset, options=options)
+    first, *second = names
+    for name in second:
+        options |= {"method": {"name": config.method.name}, "rebalance": second_stage_of(data.dataset, name)}
+    # The schedule is not known if `fasticcl rebalance` has changed the name of the method.
+    recipe = config.optim.recipe if data.dataset in MethodPreset.read(first).schedules else None
+    return resolve(data.dataset, method=first, recipe=recipe, options=options)
 
 
 def _result_settings(config: Config) -> dict[str, Any]:

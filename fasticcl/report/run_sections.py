@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fasticcl.config.method_summary import method_summary
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.results import TITLES
 from fasticcl.longtail import class_groups
@@ -61,7 +62,7 @@ def accuracy_table(history: RunHistory) -> Table:
     rows = [
         [
             Cell(TITLES[name] + (stage if name == "best" else "")),
-            count_cell(epoch),
+            Cell("–") if name == "after" and history.has_readout else count_cell(epoch),
             *(percent_cell(metrics[key]) for key in METRICS),
         ]
         for name, (epoch, metrics) in history.accuracies.items()
@@ -100,28 +101,35 @@ def class_table(analysis: ClassAnalysis) -> Table:
 
 
 def _accuracy_note(history: RunHistory) -> str:
-    return (_NO_RESULT if history.config.engine.fast_dev_run else "") + (
+    best = (
         "Report the accuracies of the last epoch. The best epoch was selected on the images that it is "
-        "evaluated on, so its accuracy is optimistic. Overall is the share of images classified correctly. "
+        "evaluated on, so its accuracy is optimistic. "
+    )
+    return (
+        (_NO_RESULT if history.config.engine.fast_dev_run else "")
+        + (best if "best" in history.accuracies else "")
+        + "Overall is the share of images classified correctly. "
         "Many (more than 100 training images), medium (20 to 100) and few (fewer than 20) are averages of "
         "the per-class accuracies in each group."
     )
 
 
 def _settings(history: RunHistory) -> PageSection:
+    parts = "; ".join(method_summary(history.effective_config))
+    note = f"Method {history.config.method.name}: {parts}." if parts else ""
     settings = [[Cell(key), Cell(_format_value(value))] for key, value in history.settings.items()]
     all_settings = Table([Column("setting"), Column("value")], settings, "All settings", folded=True)
     if not history.differences:
         presets = f"{history.config.data.dataset} and {history.config.method.name}"
-        return PageSection("Settings", f"All settings are those of the presets {presets}.", [all_settings])
+        presets += " with its published schedule" * (history.config.optim.recipe == "published")
+        note = f"{note} All settings are those of the presets {presets}.".lstrip()
+        return PageSection("Settings", note, [all_settings])
     rows = [
         [Cell(key), Cell(_format_value(preset)), Cell(_format_value(value))]
         for key, (preset, value) in history.differences.items()
     ]
     columns = [Column("setting"), Column("preset"), Column("this run")]
-    return PageSection(
-        "Settings", tables=[Table(columns, rows, "Differences from the presets"), all_settings]
-    )
+    return PageSection("Settings", note, [Table(columns, rows, "Differences from the presets"), all_settings])
 
 
 def _format_value(value: Any) -> str:
@@ -149,8 +157,9 @@ def _confused_classes(analysis: ClassAnalysis) -> Iterator[ConfusedClass]:
 
 
 def _speed_note(history: RunHistory) -> str:
-    rates = [record["throughput/images_per_sec"] for record in history.epochs]
-    waits = [record["time/data_wait_pct"] for record in history.epochs]
+    epochs = [record for record in history.epochs if "throughput/images_per_sec" in record]
+    rates = [record["throughput/images_per_sec"] for record in epochs]
+    waits = [record["time/data_wait_pct"] for record in epochs]
     return (
         f"Median over the epochs: {np.median(rates):,.0f} images/s, with {np.median(waits):.0f} % of the "
         "time spent waiting for data. The throughput includes the images of both streams but not evaluation."
@@ -188,7 +197,7 @@ def _environments(history: RunHistory) -> Iterator[Table]:
 
 
 def _unreadable_note(history: RunHistory, analysis: ClassAnalysis | None) -> str:
-    count = history.epochs[-1].get("data/bad_samples", 0)
+    count = history.unreadable_images
     if not count:
         return "None. All training images that were drawn could be read."
     names = f": {', '.join(analysis.bad_samples)}" if analysis else ""

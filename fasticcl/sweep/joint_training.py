@@ -5,6 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fasticcl.config import Config
 from fasticcl.data.batch import StreamBatch
 from fasticcl.data.loader import Loader
@@ -18,28 +21,34 @@ def joint_key(config: Config) -> tuple[object, ...]:
     """Return the settings in which configurations must agree to be trained jointly.
 
     The plan draws the same images, crops and colours for all configurations with the same γ'. A frozen
-    encoder then computes the same features for all of them. A tuned encoder does not, so its
-    configurations are trained one by one. Readouts are not trained, and all share one pass.
+    encoder then computes the same features for all of them, also if its batch normalisation is in training
+    mode. The teacher then has features of its own, which only some configurations need. A tuned encoder does
+    not compute the same features, so its configurations are trained one by one. Readouts are not trained, and
+    all share one pass.
     """
     settings = config.rebalance
     if settings.readout != "none":
         return ("readout",)
     if settings.encoder == "frozen":
-        return settings.gamma, settings.epochs
+        teacher = settings.batch_norm == "train" and settings.distillation_weight > 0
+        return settings.gamma, settings.epochs, settings.batch_norm, teacher
     return (settings,)
 
 
-def build_stages(configs: Sequence[Config], network: Network, machine: Machine) -> list[Rebalancing]:
-    """Return one stage per configuration. Stages with a frozen encoder share it.
+def build_stages(
+    configs: Sequence[Config], network: Network, machine: Machine, counts: NDArray[np.integer]
+) -> list[Rebalancing]:
+    """Return one stage per configuration. Stages with a frozen encoder share a copy of it.
 
     Args:
         configs: configurations with the same `joint_key`.
         network: the network at the end of the representation stage, which is not modified.
         machine: the machine that trains.
+        counts: [K] training images per class.
     """
-    encoder = network.encoder
-    shared = {id(encoder): encoder} if configs[0].rebalance.encoder == "frozen" else {}
-    return [Rebalancing(config, copy.deepcopy(network, {**shared}), machine) for config in configs]
+    frozen = configs[0].rebalance.encoder == "frozen"
+    shared = {id(network.encoder): copy.deepcopy(network.encoder)} if frozen else {}
+    return [Rebalancing(config, copy.deepcopy(network, {**shared}), machine, counts) for config in configs]
 
 
 def train_jointly(stages: Sequence[Rebalancing], loader: Loader, display: Display, title: str) -> None:

@@ -213,12 +213,12 @@ class _GridTrainer:
         config = points[0].config
         loader = build_loader(config, self.dataset, self.machine, display.print)
         loader.bad_samples.merge(self.first.bad_rows)
-        configs = [point.config for point in points]
+        configs, counts = [point.config for point in points], self.dataset.train.counts
         if config.rebalance.readout != "none":
             bad_samples = loader.bad_samples
             stages = read_out_jointly(configs, self.first.network, self.dataset, self.machine, bad_samples)
             return self._evaluate(points, stages)
-        stages = build_stages(configs, self.first.network, self.machine)
+        stages = build_stages(configs, self.first.network, self.machine, counts)
         listed = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
         train_jointly(stages, loader, display, title)

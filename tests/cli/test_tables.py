@@ -30,6 +30,25 @@ def test_suggested_command_for_another_seed_can_be_used_repeatedly(tmp_path, mon
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "swept"),
+    [
+        ({}, "rebalance.gamma=0,0.5,1"),
+        ({"rebalance.readout": "tau_norm"}, "rebalance.tau=0,0.5,1"),
+        ({"rebalance.readout": "ncm"}, None),
+    ],
+)
+def test_sweep_after_training_is_over_a_setting_that_the_second_stage_uses(
+    tmp_path, monkeypatch, settings, swept
+):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create(fasticcl.configure("demo", name="ce-focal", set=settings)).path
+    lines = [*tables.after_training(Report(run, {"after": {}}, 1, "test"))]
+    suggested = [line.split("--over ")[1].split()[0] for line in lines if " sweep " in line]
+    assert suggested == ([swept] if swept else [])
+    assert any("--method ce " in line for line in lines)  # the name of a run is not that of its method
+
+
 @pytest.mark.parametrize("counts", [[7], [1, 1], [10_000, 10_000], [12, 12, 12]])
 def test_histogram_of_classes_of_equal_size_has_one_bar(counts):
     lines = list(tables.histogram(Summary(manifest=None, splits={}, counts=np.array(counts))))

@@ -94,6 +94,26 @@ def test_run_killed_around_the_start_of_resampling_resumes_bit_identically(
         assert (one == other) == (one["epoch"] < 3)
 
 
+def test_a_stage_with_moving_statistics_resumes_and_repeats_bit_identically(tiny_shards, tmp_path):
+    """Teacher and student have different classifiers and batch statistics."""
+    changes = {
+        "encoder": "frozen",
+        "batch_norm": "train",
+        "class_scale": True,
+        "classifier_lr_factor": 0.2,
+        "smoothing_head": 0.4,
+        "epochs": 2,
+    }
+    settings = {f"rebalance.{key}": value for key, value in changes.items()}
+    expected = train_tiny(tiny_shards, tmp_path / "expected", settings)
+    crash(lambda: train_tiny(tiny_shards, tmp_path, settings), ALL - 1)
+    crash(lambda: resume(tmp_path), TINY_STEPS)  # in the last epoch
+    resume(tmp_path)
+    assert differences(tmp_path / "demo/run", expected.run) == []
+    assert fasticcl.evaluate(expected.run) == expected
+    assert differences(fasticcl.rebalance(expected.run).run, expected.run) == []
+
+
 @both_encoders
 def test_run_stopped_after_every_step_ends_bit_identically(begin, undisturbed, tmp_path, monkeypatch):
     taken = record_steps(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM))

@@ -8,6 +8,7 @@ import pytest
 
 import fasticcl
 from tests.support.model_cards import card_section, export_card, table_rows
+from tests.support.run_histories import change_config, with_readout
 from tests.support.trained_runs import fresh_weights
 
 
@@ -65,6 +66,48 @@ def test_run_without_rebalancing_has_no_accuracy_before_it(run_without_rebalanci
     ]
     assert "no rebalancing" in card_section(card, "Training")
     assert "rebalance.epochs" not in card  # it equals the preset of the method
+
+
+def test_card_of_ldam_drw_names_its_loss_classifier_and_weights(run):
+    method = {
+        "name": "ldam-drw",
+        "interpolative_weight": 0.0,
+        "centroid_contrastive": False,
+        "class_loss": "ldam",
+        "classifier": "cosine",
+        "class_weight_beta": 0.9999,
+        "class_weight_start": 0.5,
+    }
+    change_config(run, method=method)
+    card = export_card(run)
+    training = card_section(card, "Training")
+    assert "Method `ldam-drw`: 2 epochs of representation learning, 2 epochs of rebalancing" in training
+    assert (
+        "Parts of the method: loss ldam (margin = 0.5); classifier cosine (scale 30); class weights "
+        "(β = 0.9999) from epoch 2, loss divided by the sum of the weights."
+    ) in training
+    assert "projection head" not in card
+    assert "warm-up T" not in card
+
+
+def test_card_of_ce_drs_names_the_epoch_of_resampling(run):
+    change_config(run, method={"name": "ce-drs"}, data={"resample_start": 0.5})
+    training = card_section(export_card(run), "Training")
+    assert "Parts of the method: re-sampling (γ = 0) from epoch 2." in training
+
+
+def test_card_of_a_readout_states_that_nothing_was_trained_in_it(run):
+    with_readout(run, "tau_norm", tau=0.7, epochs=10)
+    for best in (False, True):
+        card = export_card(run, best=best)
+        training, accuracy = card_section(card, "Training"), card_section(card, "Accuracy")
+        assert "then the readout tau_norm (τ = 0.7) without training, batch size 98" in training
+        assert [*table_rows(accuracy)] == [
+            "before rebalancing, last epoch (2)",
+            "after rebalancing: this file",
+        ]
+        assert "best epoch" not in card
+        assert "epochs of rebalancing" not in card
 
 
 def test_settings_that_differ_from_the_presets_are_listed(run):

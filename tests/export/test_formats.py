@@ -10,6 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fasticcl
+from fasticcl.export.classifier import Classifier
+from fasticcl.export.formats import FORMATS
+from tests.support.classifier_models import CLASSIFIERS, expected_logits, make_model
 from tests.support.trained_runs import SIDE, fresh_weights, logits_of, network_of, noise_pixels, softmax
 
 
@@ -123,3 +126,20 @@ def test_network_of_torchvision_can_be_exported(tmp_path):
     (logits,) = onnx_session(tmp_path / "trees.onnx").run(["logits"], {"images": pixels})
     expected = logits_of(network, pixels, mean=[0.5, 0.4, 0.3], std=[0.3, 0.2, 0.25])
     np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+# The linear classifier is exported above. The affine cosine classifier has the operations of the two others.
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [*((kind, "pt2") for kind in CLASSIFIERS if kind != "linear"), ("affine cosine", "onnx")],
+)
+def test_exported_classifiers_compute_their_formula_for_any_batch_size(tmp_path, kind, format):
+    model, path = make_model(kind), tmp_path / f"model.{format}"
+    path.write_bytes(FORMATS[format].pack(Classifier(model)))
+    forward = FORMATS[format].load(path, "uint8")
+    for count in (1, 5):
+        pixels = noise_pixels(count)
+        logits, probabilities = forward(torch.from_numpy(pixels))
+        expected = expected_logits(model, pixels)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        np.testing.assert_allclose(probabilities, softmax(expected), atol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from fasticcl.convert.layouts.registry import LAYOUTS
+from fasticcl.export import model_card
 from tests.support.model_cards import card_section, export_card, table_rows
 from tests.support.small_runs import ConsoleOutput, train_tiny
 from tests.support.trained_runs import fresh_weights, network_of
@@ -55,7 +56,35 @@ def test_parameter_counts_of_banner_and_card_differ_by_the_projection_head(tiny_
     )
     total, head = (int((count or "0").replace(",", "")) for count in banner.groups())
     assert (head > 0) == (method == "iccl")
-    assert f"a resnet8 with {total - head:,} parameters (encoder and classifier," in export_card(run)
+    note = ", without the projection head used in training" if head else ""
+    expected = f"a resnet8 with {total - head:,} parameters (encoder and classifier{note}), trained"
+    assert expected in export_card(run)
+
+
+@pytest.mark.parametrize(
+    ("method", "sources"),
+    [
+        ("iccl", []),
+        ("ce", []),
+        ("my-own", []),
+        (
+            "ldam-drw",
+            ["The method `ldam-drw`: LDAM with deferred re-weighting (DRW) (Cao et al., NeurIPS 2019)."],
+        ),
+        (
+            "focal+lws",
+            [
+                "The method `focal`: Focal loss, softmax form (Lin et al., ICCV 2017).",
+                "The method `lws`: Learnable weight scaling (LWS) (Kang et al., ICLR 2020).",
+            ],
+        ),
+    ],
+)
+def test_citation_names_the_sources_of_comparison_methods(method, sources):
+    lines = [*model_card._citation(method)]
+    assert [line for line in lines if line.startswith("The method")] == sources
+    assert ("ICCL, which `fasticcl` implements:" in lines) == bool(sources)
+    assert "arXiv:2110.10048" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("dataset", ["inat2018", "imagenet-lt", "cifar100-lt"])

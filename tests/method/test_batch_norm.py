@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fasticcl.method.batch_norm import SplitBatchNorm2d, SyncBatchNorm2d, replace_batch_norm
+from fasticcl.method.batch_norm import SplitBatchNorm2d, SyncBatchNorm2d, replace_batch_norm, train_batch_norm
 from fasticcl.method.network import Network
 from tests.support.processes import tensors_on_ranks
 
@@ -185,3 +185,12 @@ def test_sync_batch_norm_on_two_ranks_equals_batch_norm_of_the_global_batch(tmp_
     for name, value in (expected | dict(layer.named_buffers())).items():
         for result in results:
             assert torch.allclose(result[name], value, atol=1e-4), name
+
+
+def test_only_batch_norm_is_set_to_training_mode():
+    norms = [SplitBatchNorm2d(3), SyncBatchNorm2d(3), nn.BatchNorm2d(3), nn.BatchNorm1d(3)]
+    others = [nn.Dropout(), nn.Conv2d(3, 3, 1), nn.LayerNorm(3)]
+    module = nn.ModuleList([nn.Sequential(*norms), nn.Sequential(*others)])
+    train_batch_norm(module)
+    assert all(norm.training for norm in norms)
+    assert not any(other.training for other in others)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from fasticcl.config.method_summary import READOUTS_WITH_TAU
 from fasticcl.errors import UserError
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier, restore_classifier
 from fasticcl.method.readouts import READOUTS, ReadoutInputs, find_readout
@@ -106,3 +107,7 @@ def test_an_unknown_readout_names_the_known_ones():
         find_readout("tau-norm")
     with pytest.raises(UserError, match="Known: log_prior, ncm, tau_norm, none"):
         find_readout("x")
+
+
+def test_the_summary_of_a_run_states_tau_for_the_readouts_that_use_it():
+    assert {name for name, readout in READOUTS.items() if "tau" in readout.settings} == {*READOUTS_WITH_TAU}

@@ -8,7 +8,9 @@ from rich.console import Console
 import fasticcl
 from fasticcl.errors import UserError
 from fasticcl.report import report as report_module
-from tests.support.report_files import read_json
+from fasticcl.report.run_history import read_history
+from tests.support.report_files import read_json, read_page
+from tests.support.run_histories import with_readout
 from tests.support.small_runs import train_tiny
 
 
@@ -25,6 +27,22 @@ def test_the_same_run_gives_the_same_page(run):
     first = (run / "report.html").read_bytes()
     fasticcl.report(run)
     assert (run / "report.html").read_bytes() == first
+
+
+def test_the_report_of_a_readout_has_no_epochs_of_rebalancing(run):
+    with_readout(run, "tau_norm", tau=0.7, epochs=10)
+    fasticcl.report(run)
+    page, text = read_page(run), "\n".join(read_page(run).texts)
+    assert "8 epochs of representation learning and the readout tau_norm (τ = 0.7), batch size 20" in text
+    assert [row[:2] for row in page.tables[0][1:]] == [
+        ["before rebalancing", "8"],
+        ["after rebalancing", "–"],
+    ]
+    assert "best epoch" not in text
+    assert "Method iccl: readout tau_norm (τ = 0.7)." in text
+    assert read_history(run).finished
+    assert read_json(run)["accuracies"].keys() == {"before", "after"}
+    assert "unfinished" not in (run / "table.tex").read_text()
 
 
 def test_training_ends_with_a_report(tiny_shards, tmp_path):

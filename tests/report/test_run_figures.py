@@ -130,3 +130,13 @@ def test_the_running_mean_is_over_neighbours_in_size_and_skips_missing_values():
     assert len(x) == 150 - 10 + 1
     assert y == pytest.approx(2 * x)
     assert x[0] == pytest.approx(np.mean(many[:10]))
+
+
+def test_caption_of_the_losses_names_the_class_loss(history):
+    method = history.config.method.model_copy(update={"class_loss": "ldam"})
+    ldam = dataclasses.replace(history, config=history.config.model_copy(update={"method": method}))
+    losses = [[*itertools.islice(run_figures.run_figures(run, None), 2)][1] for run in (history, ldam)]
+    assert [caption for _, _, caption in losses] == [
+        "Training losses, averaged over each epoch.",
+        "Training losses, averaged over each epoch. In the representation stage, ce is the class loss ldam.",
+    ]

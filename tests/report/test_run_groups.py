@@ -69,3 +69,43 @@ def test_labels_are_distinct(tmp_path):
     settings = ({}, {"lr": 0.2}, {"method": "ce"}, {"method": "ce", "lr": 0.2})
     runs = [run_history(tmp_path, str(i), 1, **options) for i, options in enumerate(settings)]
     assert len(set(labels(runs))) == 4
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data.resample_start": 0.8},
+        {"data.resample_gamma": 1},
+        {"method.classifier": "cosine"},
+        {"method.classifier_scale": 16},
+        {"method.class_loss": "focal"},
+        {"method.focal_gamma": 2},
+        {"method.ldam_margin": 0.3},
+        {"method.logit_adjustment_tau": 2},
+        {"method.class_weight_beta": 0.9},
+        {"method.class_weight_start": 0.8},
+        {"method.class_weight_norm": "batch"},
+        {"rebalance.readout": "tau_norm"},
+        {"rebalance.tau": 0.7},
+        {"rebalance.batch_norm": "train"},
+        {"rebalance.class_scale": True},
+        {"rebalance.classifier_lr_factor": 0.5},
+        {"rebalance.smoothing_head": 0.4},
+        {"rebalance.smoothing_tail": 0.1},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_runs_that_differ_in_a_part_of_the_method_are_different_groups(tmp_path, changed):
+    frozen = {"rebalance.encoder": "frozen"}
+    runs = [run_history(tmp_path, name, 70, set=frozen | part) for name, part in (("a", {}), ("b", changed))]
+    groups = group_runs(runs)
+    ((key, value),) = changed.items()
+    assert [len(group.runs) for group in groups] == [1, 1]
+    assert groups[1].label.startswith(f"{key.partition('.')[2]} {value}")
+
+
+def test_the_recipe_is_part_of_the_label(tmp_path):
+    default = run_history(tmp_path, "a", 70)
+    optim = default.config.optim.model_copy(update={"recipe": "published", "lr": 0.2})
+    published = dataclasses.replace(default, config=default.config.model_copy(update={"optim": optim}))
+    assert labels([default, published]) == ["recipe preset", "recipe published"]

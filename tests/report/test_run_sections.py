@@ -10,6 +10,7 @@ from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Source
 from fasticcl.report import run_sections
 from tests.support.report_files import read_json, read_page
+from tests.support.run_histories import run_history
 
 
 def test_the_accuracy_table_has_the_accuracies_of_the_last_epoch(finished_run, results):
@@ -25,6 +26,32 @@ def test_the_settings_that_differ_from_the_presets_are_shown(finished_run):
     assert rows["data.image_size"] == ["16", "8"]
     assert rows["optim.batch_size"] == ["32", "20"]
     assert "optim.momentum" not in rows
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ""),
+        (
+            {
+                "method.name": "ldam-drw",
+                "method.class_loss": "ldam",
+                "method.classifier": "cosine",
+                "method.class_weight_beta": 0.9999,
+                "method.class_weight_start": 0.8,
+            },
+            "Method ldam-drw: loss ldam (margin = 0.5); classifier cosine (scale 30); class weights "
+            "(β = 0.9999) from epoch 5, loss divided by the sum of the weights.",
+        ),
+        (
+            {"method.name": "ce-drs", "data.resample_start": 0.8},
+            "Method ce-drs: re-sampling (γ = 0) from epoch 5.",
+        ),
+    ],
+)
+def test_the_parts_of_the_method_are_shown_with_the_settings(tmp_path, settings, expected):
+    section = run_sections._settings(run_history(tmp_path, "a", 70, epochs=5, set=settings))
+    assert section.text == expected
 
 
 def test_the_class_table_is_limited_to_the_worst_classes(run, monkeypatch):

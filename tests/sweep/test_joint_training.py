@@ -5,6 +5,8 @@ from safetensors.torch import load_file
 
 import fasticcl
 from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.resolve import resolve
+from fasticcl.sweep.joint_training import joint_key
 from tests.support.small_runs import TINY_COUNTS
 
 
@@ -47,3 +49,32 @@ def test_tuned_encoders_are_trained_separately_and_bit_identically(run, trained_
     separate = fasticcl.rebalance(run, set={"rebalance.encoder": "tuned", **sweep.entries[1].values})
     assert_same_weights(trained_stages[1], separate.run)
     assert separate.rows["after"] == sweep.entries[1].metrics
+
+
+def test_moving_batch_statistics_do_not_reach_other_settings(run, trained_stages):
+    over = {"rebalance.batch_norm": ["train", "eval"], "rebalance.classifier": ["continue", "frozen"]}
+    changes = {"rebalance.class_scale": True, "rebalance.smoothing_head": 0.4}
+    sweep = fasticcl.sweep(run, over=over, set=changes, holdout=0)
+    assert [entry.values["rebalance.batch_norm"] for entry in sweep.entries] == ["train"] * 2 + ["eval"] * 2
+    for entry, stage in [*zip(sweep.entries, trained_stages, strict=True)][1:3]:
+        separate = fasticcl.rebalance(run, set=changes | entry.values)
+        assert_same_weights(stage, separate.run)
+        assert separate.rows["after"] == entry.metrics
+
+
+def test_settings_with_the_same_features_are_trained_jointly():
+    def key(*assignments):
+        words = [f"rebalance.{each}" for each in ("encoder=frozen", *assignments)]
+        return joint_key(resolve("demo", assignments=words))
+
+    scaled = ("class_scale=true", "classifier=frozen", "distillation_weight=0", "lr_factor=0.5")
+    assert key() == key(*scaled)
+    assert key("batch_norm=train") == key("batch_norm=train", "class_scale=true", "smoothing_head=0.1")
+    keys = [
+        key(),
+        key("batch_norm=train"),
+        key("batch_norm=train", *scaled),
+        key("gamma=0.5"),
+        key("epochs=3"),
+    ]
+    assert len({*keys}) == len(keys)

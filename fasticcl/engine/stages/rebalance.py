@@ -2,8 +2,12 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch, StreamBatch
@@ -11,47 +15,96 @@ from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
+from fasticcl.method.batch_norm import train_batch_norm
+from fasticcl.method.classifiers import ClassAffine
+from fasticcl.method.label_smoothing import smoothing_factors
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
+
+
+class Features(NamedTuple):
+    """Features [B, d_g] of a batch, computed without gradient."""
+
+    teacher: torch.Tensor | None
+    """Features for the teacher's classifier. None if the teacher is not needed."""
+    student: torch.Tensor | None
+    """Features for the student's classifier. None if the encoder is tuned."""
 
 
 class Rebalancing:
     """Stage that fine-tunes the classifier and, with ``rebalance.encoder=tuned``, the encoder (equation 9).
 
-    A frozen encoder stays in evaluation mode. Teacher and student then share one forward pass of the encoder
-    without gradient. If the encoder is tuned, the teacher is a full copy of the initial network.
+    If the encoder is frozen and stays in evaluation mode, teacher and student share one forward pass of the
+    encoder without gradient. Otherwise, the teacher is a full copy of the initial network.
 
     Args:
         config: configuration of the run.
         network: the trained network of the representation stage. Its projection head is discarded.
         machine: device and ranks.
+        counts: [K] training images per class, for label-aware smoothing. None means equal counts.
     """
 
     name: StageName = "rebalancing"
 
-    def __init__(self, config: Config, network: Network, machine: Machine) -> None:
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        machine: Machine,
+        counts: NDArray[np.integer] | None = None,
+    ) -> None:
         self.config, self.settings, self.machine = config, config.rebalance, machine
         self.epochs = self.settings.epochs
         self.frozen = self.settings.encoder == "frozen"
+        self.shared = self.frozen and self.settings.batch_norm == "eval"
         network.projection = None
         self.network = network
         self.teacher = copy.deepcopy(network).eval().requires_grad_(False)
         if self.frozen:
-            self.network.encoder.requires_grad_(False)
-            self.teacher.encoder = self.network.encoder
-        if self.settings.classifier == "reinit":
-            initial = copy.deepcopy(network.classifier).cpu()  # so that a GPU draws the same numbers
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.engine.seed)
-                initial.reset_parameters()
-            network.classifier.load_state_dict(initial.state_dict())
+            network.encoder.requires_grad_(False)
+        if self.shared:
+            self.teacher.encoder = network.encoder
+        classifier = self._prepare_classifier()
+        self.smoothing = self._smoothing(counts)
         trained = network.classifier if self.frozen else network
         self.student = machine.wrap_for_training(trained)
         self.features = machine.compile_forward(self.teacher.encoder)
+        self.student_features = self.features if self.shared else machine.compile_forward(network.encoder)
         self._losses = machine.compile_losses(
             lambda batch: self.losses_from_features(self.encode(batch), batch)
         )
-        self.optimizer = build_optimizer(trained.parameters(), config.optim, self.settings.weight_decay)
+        factor = self.settings.classifier_lr_factor
+        self.optimizer = build_optimizer(
+            (value for value in trained.parameters() if value.requires_grad),
+            config.optim,
+            self.settings.weight_decay,
+            {"params": [] if factor == 1 else [*classifier.parameters()], "lr_factor": factor},
+        )
+
+    def _prepare_classifier(self) -> nn.Module:
+        """Turn the network's classifier into that of the student, and return it without its class scale."""
+        classifier = self.network.classifier
+        if self.settings.classifier == "reinit":
+            initial = copy.deepcopy(classifier).cpu()  # so that a GPU draws the same numbers
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.engine.seed)
+                initial.reset_parameters()
+            classifier.load_state_dict(initial.state_dict())
+        elif self.settings.classifier == "frozen":
+            classifier.requires_grad_(False)
+        if self.settings.class_scale:
+            affine = ClassAffine(classifier, len(classifier.weight))
+            self.network.classifier = affine.to(classifier.weight.device)
+        return classifier
+
+    def _smoothing(self, counts: NDArray[np.integer] | None) -> torch.Tensor | None:
+        """Return the factors of label-aware smoothing [K], or None without it."""
+        if not self.settings.smoothed:
+            return None
+        num_classes = len(self.network.classifier.weight)
+        class_counts = torch.ones(num_classes) if counts is None else torch.from_numpy(counts)
+        head, tail = self.settings.smoothing_head, self.settings.smoothing_tail
+        return smoothing_factors(class_counts, head, tail).to(self.machine.device)
 
     def phase(self, epoch: int) -> Phase:  # noqa: ARG002  the stage has only one phase
         """Return ``rebalance``, whose batches contain only class-aware images."""
@@ -62,37 +115,46 @@ class Rebalancing:
         return self.config.optim.lr * self.settings.lr_factor * cosine_factor(epoch, self.epochs)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set training mode, but keep a frozen encoder in evaluation mode, and set the learning rate."""
+        """Set the modes of the modules and the learning rate.
+
+        A frozen encoder is in evaluation mode, except for its batch normalisation with
+        ``rebalance.batch_norm=train``.
+        """
         self.network.train()
-        if self.frozen:
+        if self.shared:
             self.network.encoder.eval()
+        elif self.frozen:
+            train_batch_norm(self.network.encoder)
         set_lr(self.optimizer, self.lr(epoch))
 
-    def encode(self, batch: StreamBatch) -> torch.Tensor | None:
-        """Begin a step and return the teacher's features [B, d_g], or None if they are not needed.
-
-        If the encoder is frozen, these are also the features of the student.
-        """
+    def encode(self, batch: StreamBatch) -> Features:
+        """Begin a step and return the features that are computed without gradient."""
         self.machine.begin_step()
-        if not (self.frozen or self.settings.distillation_weight):
-            return None
         with torch.no_grad(), self.machine.autocast():
-            return self.features(batch.x)
+            if self.shared:
+                features = self.features(batch.x)
+                return Features(features, features)
+            teacher = self.features(batch.x) if self.settings.distillation_weight else None
+            student = self.student_features(batch.x) if self.frozen else None
+        return Features(teacher, student)
 
     def losses(self, batch: Batch | StreamBatch) -> Losses:
         """Begin a training step and return the losses of a class-aware batch."""
         assert isinstance(batch, StreamBatch)
         return self._losses(batch)
 
-    def losses_from_features(self, features: torch.Tensor | None, batch: StreamBatch) -> Losses:
-        """Return the losses of a class-aware batch from the features that `encode` returned for it."""
-        weight = self.settings.distillation_weight
+    def losses_from_features(self, features: Features, batch: StreamBatch) -> Losses:
+        """Return the losses of a class-aware batch from the features that `encode` returned for it.
+
+        ``ce`` is the plain cross-entropy, also with label-aware smoothing.
+        """
+        weight, temperature = self.settings.distillation_weight, self.settings.distillation_temperature
         with self.machine.autocast():
             with torch.no_grad():
-                teacher = self.teacher.classifier(features) if weight else None
-            student = self.student(features) if self.frozen else self.student(batch.x).logits
+                teacher = self.teacher.classifier(features.teacher) if weight else None
+            student = self.student(features.student) if self.frozen else self.student(batch.x).logits
         teacher = student if teacher is None else teacher
-        total = losses.rebalance(student, teacher, batch.y, weight, self.settings.distillation_temperature)
+        total = losses.rebalance(student, teacher, batch.y, weight, temperature, self.smoothing)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 
     def static_buffers(self) -> AbstractContextManager[None]:

@@ -57,7 +57,9 @@ class Representation:
         self.forward = machine.wrap_for_training(self.network, may_be_unused)
         self._losses = machine.compile_losses(self._interpolative), machine.compile_losses(self._warmup)
         self.optimizer = build_optimizer(
-            self.network.parameters(), config.optim, undecayed=self._initialize_bias()
+            self.network.parameters(),
+            config.optim,
+            exceptions={"params": self._initialize_bias(), "weight_decay": 0.0},
         )
 
     def _initialize_bias(self) -> list[torch.nn.Parameter]:

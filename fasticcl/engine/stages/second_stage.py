@@ -34,5 +34,5 @@ def build_second_stage(
         UserError: the readout is unknown or does not support the classifier.
     """
     if config.rebalance.readout == "none":
-        return Rebalancing(config, network, machine)
+        return Rebalancing(config, network, machine, counts)
     return ReadOut(config, network, machine, counts, features)

@@ -152,14 +152,18 @@ def test_gradients_before_the_class_weights_start_are_those_without(method):
 
 
 @pytest.mark.parametrize("epoch", [3, 4])
-def test_a_restored_stage_has_the_class_weights_of_its_epoch(epoch):
-    undisturbed = weighted_stage(0)
+@pytest.mark.parametrize("name", ["cross_entropy", "sigmoid_focal"])
+def test_a_restored_stage_has_the_momenta_and_the_class_weights_of_its_epoch(epoch, name):
+    """Sigmoid focal loss has two parameter groups."""
+    loss, batch = f"method.class_loss={name}", StreamBatch(pair().x_h, pair().y_h)
+    undisturbed = weighted_stage(0, loss)
+    learn(undisturbed, batch)
     for each in range(1, epoch + 1):
         undisturbed.begin_epoch(each)
-    restored = make_stage(*WEIGHTS, method="ce", counts=COUNTS)
+    restored = make_stage(*WEIGHTS, loss, method="ce", counts=COUNTS)
     restored.load_state_dict(copy.deepcopy(undisturbed.state_dict()))
     restored.begin_epoch(epoch)
-    batches = [StreamBatch(pair().x_h, pair().y_h)] * 2
+    batches = [batch] * 3
     losses = [[learn(stage, batch)["loss"] for batch in batches] for stage in (undisturbed, restored)]
     assert losses[0] == losses[1]
 

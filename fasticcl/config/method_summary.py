@@ -1,0 +1,99 @@
+"""The parts of a method in words, for the first lines of a run, its report and its model card."""
+
+from collections.abc import Iterator
+
+from fasticcl.config.config import Config
+from fasticcl.config.rebalance import Rebalance
+
+_LOSS_PARAMETERS = {
+    "focal": ("γ", "focal_gamma"),
+    "ldam": ("margin", "ldam_margin"),
+    "logit_adjustment": ("τ", "logit_adjustment_tau"),
+    "sigmoid_focal": ("γ", "focal_gamma"),
+}
+"""Symbol and setting of the parameter of a class loss."""
+READOUTS_WITH_TAU = ("tau_norm", "log_prior")
+"""Readouts that use ``rebalance.tau``."""
+_DIVISORS = {"weights": "the sum of the weights", "batch": "the batch size"}
+
+
+def method_summary(config: Config) -> list[str]:
+    """Return the losses, samplers and stages of a run that differ from those of ICCL, as short phrases.
+
+    The list is empty for ICCL itself and for cross-entropy. Epochs count from 1, as in all records.
+
+    Args:
+        config: the configuration, shortened if the run uses ``fast_dev_run``.
+    """
+    return [
+        *_classification(config),
+        *_class_weights(config),
+        *_sampling(config),
+        *_second_stage(config.rebalance),
+        *(["published schedule"] if config.optim.recipe == "published" else []),
+    ]
+
+
+def readout_name(rebalance: Rebalance) -> str:
+    """Return the readout with its τ, for example ``tau_norm (τ = 0.7)``."""
+    has_tau = rebalance.readout in READOUTS_WITH_TAU
+    return rebalance.readout + (f" (τ = {rebalance.tau:g})" if has_tau else "")
+
+
+def _classification(config: Config) -> Iterator[str]:
+    method = config.method
+    if method.class_loss != "cross_entropy":
+        symbol, setting = _LOSS_PARAMETERS.get(method.class_loss, ("", ""))
+        parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""
+        yield f"loss {method.class_loss}{parameter}"
+    if method.classifier != "linear":
+        scale = f" (scale {method.classifier_scale:g})" if method.classifier == "cosine" else ""
+        yield f"classifier {method.classifier}{scale}"
+
+
+def _class_weights(config: Config) -> Iterator[str]:
+    method = config.method
+    if not method.class_weight_beta:
+        return
+    weights = f"class weights (β = {method.class_weight_beta:g})"
+    if config.class_weight_epoch is None:
+        yield f"{weights} in no epoch, because class_weight_start is {method.class_weight_start:g}"
+    else:
+        yield (
+            f"{weights} from epoch {config.class_weight_epoch + 1}, "
+            f"loss divided by {_DIVISORS[method.class_weight_norm]}"
+        )
+
+
+def _sampling(config: Config) -> Iterator[str]:
+    data = config.data
+    if config.resample_epoch is not None:
+        yield f"re-sampling (γ = {data.resample_gamma:g}) from epoch {config.resample_epoch + 1}"
+    elif data.resample_start < 1:
+        yield (
+            f"re-sampling (γ = {data.resample_gamma:g}) in no epoch, because resample_start is "
+            f"{data.resample_start:g}"
+        )
+
+
+def _second_stage(rebalance: Rebalance) -> Iterator[str]:
+    if rebalance.readout != "none":
+        yield f"readout {readout_name(rebalance)}"
+        return
+    if not rebalance.epochs:
+        return
+    rate = rebalance.classifier_lr_factor
+    suffix = f" (learning rate × {rate:g})" if rate != 1 else ""
+    classifiers = {"continue": f"the classifier{suffix}", "reinit": f"a new classifier{suffix}", "frozen": ""}
+    parts = [
+        "the encoder" if rebalance.encoder == "tuned" else "",
+        classifiers[rebalance.classifier],
+        "the class scales" if rebalance.class_scale else "",
+    ]
+    if rebalance.classifier != "continue" or rebalance.class_scale or rate != 1:
+        yield f"second stage trains {' and '.join(filter(None, parts))}"
+    if rebalance.batch_norm == "train":
+        yield "second stage with batch norm in train mode"
+    if rebalance.smoothing_head or rebalance.smoothing_tail:
+        head, tail = rebalance.smoothing_head, rebalance.smoothing_tail
+        yield f"second stage with label smoothing from {head:g} (largest class) to {tail:g} (smallest class)"
