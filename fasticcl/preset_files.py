@@ -91,8 +91,8 @@ class MethodPreset:
     datasets: Mapping[str, Layer]
     """Settings for one dataset, which override ``settings``. The tables ``[datasets.NAME.SECTION]``."""
     schedules: Mapping[str, Layer]
-    """The published schedules by dataset, the tables ``[published.NAME.SECTION]``. An empty table: it is the
-    schedule of the dataset preset."""
+    """The published schedules by dataset, with settings that belong to them such as the start of deferred
+    weights. The tables ``[published.NAME.SECTION]``. An empty table: the schedule of the dataset preset."""
 
     @classmethod
     def read(cls, name: str) -> "MethodPreset":

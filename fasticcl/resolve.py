@@ -156,7 +156,8 @@ def first_stage_differences(config: Config, method: str) -> dict[str, tuple[Any,
     """Return the settings in which the first stage of a run differs from that of a method.
 
     Only settings of the sections ``data`` and ``method`` that the preset of one of both methods sets are
-    compared, so an encoder or a schedule that the user has chosen is not a difference.
+    compared, so an encoder or a schedule that the user has chosen is not a difference. If the run uses the
+    published schedule of its method, it is compared with the published one of the other method.
 
     Args:
         config: the configuration of the run.
@@ -171,7 +172,8 @@ def first_stage_differences(config: Config, method: str) -> dict[str, tuple[Any,
     dataset = config.data.dataset
     methods = [method, *({config.method.name} & set(preset_names("method")))]
     layers = [MethodPreset.read(name).layer(dataset) for name in methods]
-    expected = resolve(dataset, method=method).model_dump()
+    recipe = config.optim.recipe if dataset in MethodPreset.read(method).schedules else None
+    expected = resolve(dataset, method=method, recipe=recipe).model_dump()
     actual = config.model_dump()
     paths = {
         (section, key) for layer in layers for section in ("data", "method") for key in layer.get(section, {})

@@ -1,6 +1,5 @@
 """The configuration: the paper's settings, layers, and what is refused."""
 
-import math
 import tomllib
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasticcl.config import Config
-from fasticcl.engine.optim import representation_lr
 from fasticcl.errors import UserError
 from fasticcl.preset_files import MethodPreset, preset_names
 from fasticcl.resolve import first_stage_differences, resolve, second_stage_of, validate
@@ -84,10 +82,6 @@ PAPER = {
 SCHEDULES = [
     (dataset, name) for name in preset_names("method") for dataset in MethodPreset.read(name).schedules
 ]
-CIFAR_LT, LARGE_SCALE = ("cifar100-lt", "cifar10-lt"), ("imagenet-lt", "inat2018")
-S_LDAM = [0.1 * (e + 1) / 5 for e in range(5)] + [0.1] * 155 + [1e-3] * 20 + [1e-5] * 20
-LDAM_INAT = [0.1] * 30 + [0.01] * 30 + [0.001] * 30
-DEC = [0.1 * (1 + math.cos(math.pi * e / 90)) for e in range(90)]  # rate 0.2
 
 
 def value(config, path):
@@ -179,119 +173,6 @@ def test_start_of_resampling_and_class_weights_is_an_epoch_or_never(start, epoch
     )
 
 
-@pytest.mark.parametrize("method", preset_names("method"))
-@pytest.mark.parametrize("dataset", preset_names())
-def test_every_method_has_the_schedule_of_the_dataset(dataset, method):
-    fair, iccl = resolve(dataset, method=method), resolve(dataset)
-    assert fair.optim == iccl.optim
-    assert fair.rebalance.lr_factor == iccl.rebalance.lr_factor
-    assert fair.rebalance.epochs in (0, iccl.rebalance.epochs)
-
-
-@pytest.mark.parametrize(("dataset", "method"), SCHEDULES)
-def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
-    fair, published = (resolve(dataset, method=method, recipe=recipe) for recipe in (None, "published"))
-    schedule = MethodPreset.read(method).schedules[dataset]
-    for section, values in schedule.items():
-        for key, expected in values.items():
-            expected = tuple(expected) if isinstance(expected, list) else expected
-            assert value(published, f"{section}.{key}") == expected != value(fair, f"{section}.{key}")
-    others = {"data": {}, "method": {"warmup_epochs": fair.method.warmup_epochs}}  # T follows the epochs
-    for section, same in others.items():
-        same |= {key: value(fair, f"{section}.{key}") for key in schedule.get(section, {})}
-        assert getattr(published, section).model_copy(update=same) == getattr(fair, section)
-
-
-@pytest.mark.parametrize("dataset", CIFAR_LT)
-@pytest.mark.parametrize(
-    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw"]
-)
-def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
-    optim = resolve(dataset, method=method, recipe="published").optim
-    rates = [representation_lr(epoch, optim) for epoch in range(optim.epochs)]
-    assert rates == pytest.approx(S_LDAM)
-    assert (optim.batch_size, optim.momentum, optim.weight_decay, optim.nesterov) == (128, 0.9, 2e-4, False)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "method", "batch_size", "rates"),
-    [
-        *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
-        *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
-        *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
-        (
-            "inat2018",
-            "cb-focal",
-            1024,
-            [
-                *(1.6 * (e + 1) / 5 for e in range(5)),
-                *[1.6] * 25,
-                *[0.16] * 30,
-                *[0.016] * 20,
-                *[0.0016] * 10,
-            ],
-        ),
-        (
-            "cifar100-lt",
-            "mislas",
-            128,
-            [0.1 * (e + 1) / 5 for e in range(5)] + [0.1] * 155 + [0.01] * 20 + [0.001] * 20,
-        ),
-    ],
-)
-def test_other_published_schedules(dataset, method, batch_size, rates):
-    optim = resolve(dataset, method=method, recipe="published").optim
-    assert optim.batch_size == batch_size
-    assert [representation_lr(epoch, optim) for epoch in range(optim.epochs)] == pytest.approx(rates)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "expected"), [("cifar10-lt", [604, 926, 1128]), ("cifar100-lt", [691, 1059, 1290])]
-)
-@pytest.mark.parametrize("method", ["logit-adjustment", "logit-adjustment-post-hoc"])
-def test_logit_adjustment_decays_at_its_published_epochs(method, dataset, expected):
-    optim = resolve(dataset, method=method, recipe="published").optim
-    decays = [
-        e for e in range(30, optim.epochs) if representation_lr(e, optim) < representation_lr(e - 1, optim)
-    ]
-    assert decays == expected
-
-
-@pytest.mark.parametrize(
-    ("dataset", "epochs", "start"),
-    [
-        ("cifar10-lt", 200, 120),
-        ("cifar100-lt", 200, 120),
-        ("cifar10-lt", 60, 36),
-        ("inat2018", 90, 60),
-        ("imagenet-lt", 90, 60),
-        ("folder", 90, 60),
-        ("demo", 50, 34),
-    ],
-)
-def test_deferred_methods_start_at_their_epoch(dataset, epochs, start):
-    for method, path in (
-        ("ce-drw", "method.class_weight_start"),
-        ("ldam-drw", "method.class_weight_start"),
-        ("ce-drs", "data.resample_start"),
-    ):
-        config = resolve(dataset, method=method, options={"optim": {"epochs": epochs}})
-        assert config.optim.epoch_after(value(config, path)) == start
-
-
-@pytest.mark.parametrize("method", ["ce-drw", "ldam-drw", "ce-drs"])
-@pytest.mark.parametrize("recipe", ["preset", "published"])
-def test_deferred_methods_start_on_cifar_at_the_first_decay_of_the_rate(method, recipe):
-    """The published switch is at epoch 160, where the published rate decays for the first time."""
-    config = resolve("cifar100-lt", method=method, recipe=recipe)
-    share = config.data.resample_start if method == "ce-drs" else config.method.class_weight_start
-    start = config.optim.epoch_after(share)
-    assert start == {"preset": 120, "published": 160}[recipe]
-    rates = [representation_lr(epoch, config.optim) for epoch in range(200)]
-    assert rates[start - 1] == pytest.approx(0.1)
-    assert rates[start] == pytest.approx(1e-3)
-
-
 def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
     with pytest.raises(
         UserError, match=r"schedule of crt for demo is known\. Known for: imagenet-lt, inat2018"
@@ -362,6 +243,8 @@ def test_the_first_stage_of_a_run_differs_from_another_methods():
     differences = first_stage_differences(resolve("cifar10-lt", method="ldam-drw"), "crt")
     assert differences["method.class_loss"] == ("ldam", "cross_entropy")
     assert differences["method.class_weight_start"] == (0.6, 0.0)
+    published = resolve("cifar10-lt", method="ce-drw", recipe="published")
+    assert first_stage_differences(published, "ce-drw") == {}
     own = resolve("demo", method="ce", assignments=["method.name=mine", "method.interpolative_weight=1"])
     assert first_stage_differences(own, "ce") == {"method.interpolative_weight": (1.0, 0.0)}
 

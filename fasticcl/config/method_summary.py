@@ -84,11 +84,11 @@ def _second_stage(rebalance: Rebalance) -> Iterator[str]:
         return
     rate = rebalance.classifier_lr_factor
     suffix = f" (learning rate × {rate:g})" if rate != 1 else ""
-    classifiers = {"continue": f"classifier{suffix}", "reinit": f"new classifier{suffix}", "frozen": ""}
+    classifiers = {"continue": f"the classifier{suffix}", "reinit": f"a new classifier{suffix}", "frozen": ""}
     parts = [
-        "encoder" if rebalance.encoder == "tuned" else "",
+        "the encoder" if rebalance.encoder == "tuned" else "",
         classifiers[rebalance.classifier],
-        "class scales" if rebalance.class_scale else "",
+        "the class scales" if rebalance.class_scale else "",
     ]
     if rebalance.classifier != "continue" or rebalance.class_scale or rate != 1:
         yield f"second stage trains {' and '.join(filter(None, parts))}"

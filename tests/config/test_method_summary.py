@@ -43,11 +43,14 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
         (["data.resample_start=0.8"], ["re-sampling (γ = 0) from epoch 161"]),
         (["data.resample_start=0", "data.resample_gamma=0.5"], ["re-sampling (γ = 0.5) from epoch 1"]),
         (["data.resample_start=0.999"], ["re-sampling (γ = 0) in no epoch, because resample_start is 0.999"]),
-        (["rebalance.encoder=frozen", "rebalance.classifier=reinit"], ["second stage trains new classifier"]),
-        (["rebalance.classifier=reinit"], ["second stage trains encoder and new classifier"]),
+        (
+            ["rebalance.encoder=frozen", "rebalance.classifier=reinit"],
+            ["second stage trains a new classifier"],
+        ),
+        (["rebalance.classifier=reinit"], ["second stage trains the encoder and a new classifier"]),
         (
             ["rebalance.encoder=frozen", "rebalance.classifier=frozen", "rebalance.class_scale=true"],
-            ["second stage trains class scales"],
+            ["second stage trains the class scales"],
         ),
         (
             [
@@ -59,7 +62,7 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
                 "rebalance.smoothing_tail=0.1",
             ],
             [
-                "second stage trains classifier (learning rate × 0.2) and class scales",
+                "second stage trains the classifier (learning rate × 0.2) and the class scales",
                 "second stage with batch norm in train mode",
                 "second stage with label smoothing from 0.4 (largest class) to 0.1 (smallest class)",
             ],
@@ -79,4 +82,14 @@ def test_epochs_are_those_of_a_shortened_run():
     assert method_summary(config.shortened()) == [
         "class weights (β = 0.9) from epoch 1, loss divided by the sum of the weights",
         "re-sampling (γ = 0) from epoch 2",
+    ]
+
+
+def test_published_schedule_has_a_phrase():
+    config = resolve("cifar100-lt", method="ldam-drw", recipe="published")
+    assert method_summary(config) == [
+        "loss ldam (margin = 0.5)",
+        "classifier cosine (scale 30)",
+        "class weights (β = 0.9999) from epoch 161, loss divided by the sum of the weights",
+        "published schedule",
     ]

@@ -7,6 +7,7 @@ import signal
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,11 +34,16 @@ class Replayed:
         self.stage = stage
 
     def tensors(self):
-        """Return all tensors that a step changes. A graph knows them by their address."""
+        """Return all tensors that a step reads and a step or an epoch changes.
+
+        A graph knows them by their address.
+        """
         buffers = self.stage.optimizer.state.values()
         momenta = [state["momentum_buffer"] for state in buffers]
         bank = [*self.stage.bank.buffers()] if hasattr(self.stage, "bank") else []
-        return [*self.stage.network.state_dict().values(), *momenta, *bank]
+        loss = getattr(self.stage, "classification", None)
+        weights = [loss.weights.value] if loss and loss.weights else []
+        return [*self.stage.network.state_dict().values(), *momenta, *bank, *weights]
 
     def warm_up(self, function):
         return function()
@@ -67,12 +73,12 @@ def _counts():
     Replayed.recorded = Replayed.replays = 0
 
 
-def make_stages(*assignments):
+def make_stages(*assignments, method=None):
     torch.manual_seed(0)
     small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
-    config = resolve("demo", assignments=[*small, *assignments])
+    config = resolve("demo", method=method, assignments=[*small, *assignments])
     machine = choose_machine(config.engine)
-    first = Representation(config, CLASSES, machine)
+    first = Representation(config, CLASSES, machine, np.array([50, 20, 10, 2, 1]))
     return first, lambda: Rebalancing(config, copy.deepcopy(first.network), machine)
 
 
@@ -83,11 +89,15 @@ def batches(phase, count, size=6):
     return [type(each)(*part) for part in parts]
 
 
-def run(stage, given, step):
-    """Take steps whose learning rate changes, and return the losses and the final state."""
-    stage.begin_epoch(0)
+def run(stage, given, step, epochs=(0,)):
+    """Take steps whose learning rate changes, and return the losses and the final state.
+
+    Each of the epochs has the same number of steps.
+    """
     losses = []
     for number, batch in enumerate(given):
+        if number % (len(given) // len(epochs)) == 0:
+            stage.begin_epoch(epochs[number * len(epochs) // len(given)])
         set_lr(stage.optimizer, 0.1 / (1 + number))
         losses.append(step(stage, batch))
     return losses, copy.deepcopy(stage.state_dict())
@@ -114,6 +124,23 @@ def test_captured_steps_equal_ordinary_steps(phase, assignments):
     )
     assert same(run(stage, given, captured), run(other, given, learn))
     assert (Replayed.recorded, Replayed.replays) == (1, 5)
+
+
+@pytest.mark.parametrize("method", ["ldam-drw", "iccl"])
+def test_class_weights_that_start_in_a_later_epoch_reach_a_captured_step(method):
+    phase = "warmup" if method == "ldam-drw" else "interpolative"
+    settings = ("optim.epochs=4", "method.class_weight_beta=0.9", "method.class_weight_start=0.5")
+    given, (stage, _), (other, _) = batches(phase, 12), *(make_stages(*settings, method=method) for _ in "ab")
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stage)
+    )
+    losses, state = run(stage, given, captured, epochs=(1, 2))
+    assert same((losses, state), run(other, given, learn, epochs=(1, 2)))
+    assert (Replayed.recorded, Replayed.replays) == (1, 9)
+    unweighted = run(make_stages(*settings, method=method)[0], given, learn, epochs=(1, 1))[0]
+    assert [same(one, another) for one, another in zip(losses, unweighted, strict=True)] == [
+        step < 6 for step in range(12)
+    ]
 
 
 SHIFTED = (

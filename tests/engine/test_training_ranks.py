@@ -1,6 +1,5 @@
 """Complete runs on several ranks, compared with a single process, and how they end."""
 
-import contextlib
 import itertools
 import os
 import shutil
@@ -17,60 +16,26 @@ import fasticcl
 from fasticcl.cli import terminal
 from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.data.plan import Plan
-from fasticcl.engine.loop import Loop
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import Stopped
 from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
 from tests.support.processes import call_main, on_ranks, start_ranks
+from tests.support.recorded_steps import slots, spied
 from tests.support.small_runs import (
     FILES,
     TINY,
     TINY_STEPS,
     differences,
-    fingerprints,
     metrics,
     record_steps,
     resume,
     train_demo,
+    train_method,
     train_tiny,
 )
 
 ALL = 4 * TINY_STEPS
-
-
-def spied(call, *arguments, stop=None, **options):
-    """Train and return the samples, loss and centroids of every step on this rank, its saves and its report.
-
-    With ``stop``, rank ``stop`` modulo the number of ranks receives SIGTERM after that many steps.
-    """
-    seen, saves, step, save, report = [], [], Loop.take_step, RunWriter.save, None
-
-    def watched(self, stage, batches, stats):
-        batch = next(batches)
-        sums = dict(stats.sums)
-        step(self, stage, iter([batch]), stats)
-        bank = getattr(stage, "bank", None)
-        seen.append(
-            {
-                "samples": fingerprints(batch),
-                "loss": float(stats.sums["loss"] - sums.get("loss", 0)),
-                "centroids": bank.centroids.clone().numpy() if bank else np.zeros(0),
-            }
-        )
-        if len(seen) == stop and self.ranks.rank == stop % self.ranks.world_size:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def saving(self, stage, epoch, step, *rest):
-        saves.append((stage.name, epoch, step))
-        return save(self, stage, epoch, step, *rest)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Loop, "take_step", watched)
-        patched.setattr(RunWriter, "save", saving)
-        with contextlib.suppress(Stopped):
-            report = call(*arguments, **options)
-    return seen, saves, report
 
 
 @pytest.fixture
@@ -82,11 +47,6 @@ def spy(tmp_path):
         return [seen for seen, _, _ in answers]
 
     return on
-
-
-def slots(ranks):
-    """Return the samples of every step in the order of the global batch."""
-    return [[sample for rank in step for sample in rank["samples"]] for step in zip(*ranks, strict=True)]
 
 
 class Run:
@@ -232,6 +192,55 @@ def test_every_option_trains_on_two_ranks(tiny_shards, tmp_path):
     losses = on_ranks(tmp_path / "log", 2, losses_of_every_option, tiny_shards, tmp_path)
     assert np.shape(losses) == (2, len(OPTIONS), 3 * TINY_STEPS)
     assert np.isfinite(losses).all()
+
+
+METHODS = {
+    "ldam-drw": {},
+    "mixup": {"method.class_weight_beta": 0.9},
+    "ce-drs": {},
+    "mislas": {},
+    "ncm": {},
+}
+"""Methods whose loss or classifier involves all samples of a batch, with additional settings."""
+
+
+def train_recorded(shards, project, method):
+    """Train a run and return the recorded steps and the final tensors on this rank."""
+    tensors, finish = {}, RunWriter.finish
+
+    def recorded(self, network, description):
+        tensors.update({name: value.clone().numpy() for name, value in network.state_dict().items()})
+        finish(self, network, description)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunWriter, "finish", recorded)
+        settings = {"engine.sync_bn": True} | METHODS[method]
+        steps, *_ = spied(train_method, shards, project, method, settings)
+    return steps, tensors
+
+
+def train_methods(shards, project):
+    return {method: train_recorded(shards, project, method) for method in METHODS}
+
+
+@pytest.fixture(scope="module")
+def results(tiny_shards, tmp_path_factory):
+    """The results of both ranks and, last, those of a single process."""
+    project = tmp_path_factory.mktemp("ranks")
+    ranks = on_ranks(project / "log", 2, train_methods, tiny_shards, project / "two")
+    return [*ranks, train_methods(tiny_shards, project / "one")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_have_the_samples_losses_and_weights_of_one_process(results, method):
+    (one, weights), (two, other_weights), (alone, expected) = (each[method] for each in results)
+    assert slots([one, two]) == slots([alone])
+    losses = [np.mean([rank["loss"] for rank in step]) for step in zip(one, two, strict=True)]
+    assert losses == pytest.approx([step["loss"] for step in alone], rel=1e-4)
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.array_equal(weights[name], other_weights[name]), name
+        assert np.allclose(weights[name], value, atol=1e-4), name
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])

@@ -10,10 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fasticcl
-from fasticcl.engine.run.weights import load_model
 from fasticcl.export.classifier import Classifier
-from fasticcl.export.formats import find_format
-from fasticcl.method.classifiers import ClassAffine, CosineClassifier
+from fasticcl.export.formats import FORMATS
+from tests.support.classifier_models import CLASSIFIERS, expected_logits, make_model
 from tests.support.trained_runs import SIDE, fresh_weights, logits_of, network_of, noise_pixels, softmax
 
 
@@ -129,26 +128,18 @@ def test_network_of_torchvision_can_be_exported(tmp_path):
     np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_class_factors_and_cosines_are_exported(tmp_path):
-    """To ONNX, which is made from the graph in pt2."""
-    fresh_weights(tmp_path / "trees.safetensors")
-    model = load_model(tmp_path / "trees.safetensors")
-    model.network.encoder = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
-    torch.manual_seed(0)
-    affine = model.network.classifier = ClassAffine(CosineClassifier(12, 3, scale=7), 3).requires_grad_(False)
-    affine.scale.copy_(torch.tensor([0.5, 1.0, 2.0]))
-    affine.offset.copy_(torch.tensor([1.0, -1.0, 0.0]))
-    onnx = find_format("onnx")
-    (tmp_path / "exported").write_bytes(onnx.pack(Classifier(model)))
-    pixels = noise_pixels(5)
-    features = (np.float64(pixels) / 255 - model.description.mean) / model.description.std
-    f = (
-        features.reshape(5, 2, SIDE // 2, 2, SIDE // 2, 3)
-        .mean(axis=(2, 4))
-        .transpose(0, 3, 1, 2)
-        .reshape(5, 12)
-    )
-    w = np.float64(affine.base.weight)
-    cosines = f @ w.T / np.linalg.norm(f, axis=1)[:, None] / np.linalg.norm(w, axis=1)
-    logits, _ = onnx.load(tmp_path / "exported", "uint8")(torch.from_numpy(pixels))
-    np.testing.assert_allclose(logits, 7 * cosines * [0.5, 1, 2] + [1, -1, 0], atol=1e-4)
+# The linear classifier is exported above. The affine cosine classifier has the operations of the two others.
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [*((kind, "pt2") for kind in CLASSIFIERS if kind != "linear"), ("affine cosine", "onnx")],
+)
+def test_exported_classifiers_compute_their_formula_for_any_batch_size(tmp_path, kind, format):
+    model, path = make_model(kind), tmp_path / f"model.{format}"
+    path.write_bytes(FORMATS[format].pack(Classifier(model)))
+    forward = FORMATS[format].load(path, "uint8")
+    for count in (1, 5):
+        pixels = noise_pixels(count)
+        logits, probabilities = forward(torch.from_numpy(pixels))
+        expected = expected_logits(model, pixels)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        np.testing.assert_allclose(probabilities, softmax(expected), atol=1e-6)

@@ -59,6 +59,16 @@ def train_tiny(shards, project, set=(), **options):
     return train_demo(shards, project, TINY | {"rebalance.epochs": 1} | dict(set), batch_size=20, **options)
 
 
+def train_method(shards, project, method, set=(), **options):
+    """Train a method preset with ``fast_dev_run``: 3 steps in each of 2 epochs and of its second stage.
+
+    Deferred weights and re-sampling start with the second epoch.
+    """
+    options = {"name": method, "batch_size": 20, "device": "cpu", "fast_dev_run": True} | options
+    settings = {"method.encoder": "resnet8"} | TINY | dict(set)
+    return fasticcl.train("demo", method=method, data=shards, project=project, set=settings, **options)
+
+
 def resume(project, name="run", **options):
     """Resume a run with the settings in its folder."""
     return fasticcl.train("demo", project=project, name=name, resume=True, **options)

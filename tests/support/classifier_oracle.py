@@ -1,0 +1,23 @@
+"""Logits of classifiers in float64 NumPy, from their definitions and stored tensors."""
+
+import numpy as np
+
+
+def classifier_logits(state, features):
+    """Return the logits [B, K] of features [B, d_g] for a state dict of a classifier."""
+    state = {name: np.float64(value) for name, value in state.items()}
+    features = np.float64(features)
+    base = {name.removeprefix("base."): value for name, value in state.items() if name.startswith("base.")}
+    if base:
+        return state["scale"] * classifier_logits(base, features) + state["offset"]
+    if "mean" in state:  # -½‖f̂ - c_k‖² + ½
+        units = _unit(features - state["mean"])
+        distances = np.linalg.norm(units[:, None] - state["weight"][None], axis=2)
+        return 0.5 - 0.5 * distances**2
+    if "bias" in state:
+        return features @ state["weight"].T + state["bias"]
+    return state["scale"] * (_unit(features) @ _unit(state["weight"]).T)
+
+
+def _unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

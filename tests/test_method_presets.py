@@ -1,0 +1,192 @@
+"""The values of the method presets: the parameters and schedules of the publications."""
+
+import math
+
+import pytest
+
+from fasticcl.engine.optim import representation_lr
+from fasticcl.preset_files import MethodPreset, preset_names
+from fasticcl.resolve import resolve
+
+SCHEDULES = [
+    (dataset, name) for name in preset_names("method") for dataset in MethodPreset.read(name).schedules
+]
+CIFAR_LT = ("cifar100-lt", "cifar10-lt")
+S_LDAM = [0.1 * (e + 1) / 5 for e in range(5)] + [0.1] * 155 + [1e-3] * 20 + [1e-5] * 20
+LDAM_INAT = [0.1] * 30 + [0.01] * 30 + [0.001] * 30
+DEC = [0.1 * (1 + math.cos(math.pi * e / 90)) for e in range(90)]  # rate 0.2
+
+
+def value(config, path):
+    section, key = path.split(".")
+    return getattr(getattr(config, section), key)
+
+
+@pytest.mark.parametrize("method", preset_names("method"))
+@pytest.mark.parametrize("dataset", preset_names())
+def test_every_method_has_the_schedule_of_the_dataset(dataset, method):
+    fair, iccl = resolve(dataset, method=method), resolve(dataset)
+    assert fair.optim == iccl.optim
+    assert fair.rebalance.lr_factor == iccl.rebalance.lr_factor
+    assert fair.rebalance.epochs in (0, iccl.rebalance.epochs)
+
+
+@pytest.mark.parametrize(("dataset", "method"), SCHEDULES)
+def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
+    fair, published = (resolve(dataset, method=method, recipe=recipe) for recipe in (None, "published"))
+    schedule = MethodPreset.read(method).schedules[dataset]
+    for section, values in schedule.items():
+        for key, expected in values.items():
+            expected = tuple(expected) if isinstance(expected, list) else expected
+            assert value(published, f"{section}.{key}") == expected != value(fair, f"{section}.{key}")
+    others = {"data": {}, "method": {"warmup_epochs": fair.method.warmup_epochs}}  # T follows the epochs
+    for section, same in others.items():
+        same |= {key: value(fair, f"{section}.{key}") for key in schedule.get(section, {})}
+        assert getattr(published, section).model_copy(update=same) == getattr(fair, section)
+
+
+ONE_STAGE = {"rebalance.epochs": 0, "rebalance.readout": "none"}
+DRW = {"method.class_weight_beta": 0.9999, "method.class_weight_norm": "weights"}
+LDAM = DRW | {"method.classifier": "cosine", "method.classifier_scale": 30, "method.class_loss": "ldam"}
+STAGE_2 = {
+    "rebalance.gamma": 0,
+    "rebalance.distillation_weight": 0,
+    "rebalance.encoder": "frozen",
+    "rebalance.batch_norm": "train",
+}
+
+
+def sigmoid_focal(gamma, beta, norm):
+    loss = {"class_loss": "sigmoid_focal", "focal_gamma": gamma}
+    weights = {"class_weight_beta": beta, "class_weight_norm": norm, "class_weight_start": 0}
+    return ONE_STAGE | {f"method.{key}": setting for key, setting in (loss | weights).items()}
+
+
+def smoothing(head, tail, factor, alpha, **others):
+    stage = {"smoothing_head": head, "smoothing_tail": tail, "classifier_lr_factor": factor} | others
+    mixing = {"data.gamma": -1, "data.alpha": alpha, "data.beta": alpha, "rebalance.class_scale": True}
+    return STAGE_2 | mixing | {f"rebalance.{key}": setting for key, setting in stage.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "expected"),
+    [
+        ("focal", "cifar10-lt", ONE_STAGE | {"method.class_loss": "focal", "method.focal_gamma": 1}),
+        ("focal", "imagenet-lt", {"method.class_loss": "focal", "method.focal_gamma": 2}),
+        ("focal-sigmoid", "cifar100-lt", sigmoid_focal(1, 0, "weights")),
+        ("cb-focal", "cifar100-lt", sigmoid_focal(1, 0.9, "batch")),
+        ("cb-focal", "cifar10-lt", sigmoid_focal(1, 0.9999, "batch")),
+        ("cb-focal", "inat2018", sigmoid_focal(0.5, 0.999, "batch")),
+        ("ce-drw", "cifar10-lt", ONE_STAGE | DRW | {"method.class_loss": "cross_entropy"}),
+        ("ce-drs", "cifar10-lt", ONE_STAGE | {"data.resample_gamma": 0, "method.class_weight_beta": 0}),
+        ("ldam-drw", "cifar100-lt", ONE_STAGE | LDAM | {"method.ldam_margin": 0.5}),
+        ("ldam-drw", "inat2018", ONE_STAGE | LDAM | {"method.ldam_margin": 0.3}),
+        ("crt", "cifar10-lt", STAGE_2 | {"rebalance.classifier": "reinit", "rebalance.class_scale": False}),
+        ("lws", "cifar10-lt", STAGE_2 | {"rebalance.classifier": "frozen", "rebalance.class_scale": True}),
+        ("mislas", "cifar100-lt", smoothing(0.4, 0.1, 0.2, 1)),
+        ("mislas", "cifar10-lt", smoothing(0.3, 0, 0.5, 1, batch_norm="eval")),
+        ("mislas", "imagenet-lt", smoothing(0.3, 0, 0.05, 0.2)),
+        ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
+        ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
+    ],
+)
+def test_methods_have_their_published_parameters(method, dataset, expected):
+    config = resolve(dataset, method=method)
+    assert {path: value(config, path) for path in expected} == expected
+
+
+@pytest.mark.parametrize("method", sorted({*preset_names("method")} - {"iccl", "mixup", "mislas"}))
+def test_methods_train_on_plain_images_without_centroids(method):
+    config = resolve("cifar10-lt", method=method)
+    assert {config.phase(epoch) for epoch in range(200)} == {"warmup"}
+    assert not config.method.centroid_contrastive
+
+
+@pytest.mark.parametrize("dataset", CIFAR_LT)
+@pytest.mark.parametrize(
+    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw"]
+)
+def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
+    optim = resolve(dataset, method=method, recipe="published").optim
+    rates = [representation_lr(epoch, optim) for epoch in range(optim.epochs)]
+    assert rates == pytest.approx(S_LDAM)
+    assert (optim.batch_size, optim.momentum, optim.weight_decay, optim.nesterov) == (128, 0.9, 2e-4, False)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "batch_size", "rates"),
+    [
+        *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
+        *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
+        *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
+        (
+            "inat2018",
+            "cb-focal",
+            1024,
+            [
+                *(1.6 * (e + 1) / 5 for e in range(5)),
+                *[1.6] * 25,
+                *[0.16] * 30,
+                *[0.016] * 20,
+                *[0.0016] * 10,
+            ],
+        ),
+        (
+            "cifar100-lt",
+            "mislas",
+            128,
+            [0.1 * (e + 1) / 5 for e in range(5)] + [0.1] * 155 + [0.01] * 20 + [0.001] * 20,
+        ),
+    ],
+)
+def test_other_published_schedules(dataset, method, batch_size, rates):
+    optim = resolve(dataset, method=method, recipe="published").optim
+    assert optim.batch_size == batch_size
+    assert [representation_lr(epoch, optim) for epoch in range(optim.epochs)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"), [("cifar10-lt", [604, 926, 1128]), ("cifar100-lt", [691, 1059, 1290])]
+)
+@pytest.mark.parametrize("method", ["logit-adjustment", "logit-adjustment-post-hoc"])
+def test_logit_adjustment_decays_at_its_published_epochs(method, dataset, expected):
+    optim = resolve(dataset, method=method, recipe="published").optim
+    decays = [
+        e for e in range(30, optim.epochs) if representation_lr(e, optim) < representation_lr(e - 1, optim)
+    ]
+    assert decays == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "start"),
+    [
+        ("cifar10-lt", 200, 120),
+        ("cifar100-lt", 200, 120),
+        ("cifar10-lt", 60, 36),
+        ("inat2018", 90, 60),
+        ("imagenet-lt", 90, 60),
+        ("folder", 90, 60),
+        ("demo", 50, 34),
+    ],
+)
+def test_deferred_methods_start_at_their_epoch(dataset, epochs, start):
+    for method, path in (
+        ("ce-drw", "method.class_weight_start"),
+        ("ldam-drw", "method.class_weight_start"),
+        ("ce-drs", "data.resample_start"),
+    ):
+        config = resolve(dataset, method=method, options={"optim": {"epochs": epochs}})
+        assert config.optim.epoch_after(value(config, path)) == start
+
+
+@pytest.mark.parametrize("method", ["ce-drw", "ldam-drw", "ce-drs"])
+@pytest.mark.parametrize("recipe", ["preset", "published"])
+def test_deferred_methods_start_on_cifar_at_the_first_decay_of_the_rate(method, recipe):
+    """The published switch is at epoch 160, where the published rate decays for the first time."""
+    config = resolve("cifar100-lt", method=method, recipe=recipe)
+    share = config.data.resample_start if method == "ce-drs" else config.method.class_weight_start
+    start = config.optim.epoch_after(share)
+    assert start == {"preset": 120, "published": 160}[recipe]
+    rates = [representation_lr(epoch, config.optim) for epoch in range(200)]
+    assert rates[start - 1] == pytest.approx(0.1)
+    assert rates[start] == pytest.approx(1e-3)
