@@ -54,7 +54,7 @@ def test_a_method_brings_all_settings_of_its_second_stage(tmp_path):
     assert with_settings(run, {"rebalance": {"epochs": 2}}).rebalance.lr_factor == 3.0
 
 
-def test_the_second_stage_after_a_published_schedule_is_the_published_one_if_there_is_one(tmp_path):
+def test_the_second_stage_follows_the_recipe_of_the_run(tmp_path):
     published = resolve("imagenet-lt", method="crt", recipe="published")
     options = {"engine": {"project": tmp_path, "name": "run"}}
     run = RunFolder.create(resolve("imagenet-lt", method="ce", recipe="published", options=options))
