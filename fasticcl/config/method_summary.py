@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fasticcl.config.config import Config
 from fasticcl.config.rebalance import Rebalance
 
-_LOSS_PARAMETERS = {
+LOSS_PARAMETERS = {
     "focal": ("γ", "focal_gamma"),
     "ldam": ("margin", "ldam_margin"),
     "logit_adjustment": ("τ", "logit_adjustment_tau"),
@@ -18,9 +18,10 @@ _DIVISORS = {"weights": "the sum of the weights", "batch": "the batch size"}
 
 
 def method_summary(config: Config) -> list[str]:
-    """Return the losses, samplers and stages of a run that differ from those of ICCL, as short phrases.
+    """Return the losses, classifiers, samplers and second stages of a run that are not part of ICCL.
 
-    The list is empty for ICCL itself and for cross-entropy. Epochs count from 1, as in all records.
+    They are short phrases. There are none for ICCL, cross-entropy and mixup, which consist of parts of ICCL.
+    Epochs count from 1, as in all records.
 
     Args:
         config: the configuration, shortened if the run uses ``fast_dev_run``.
@@ -43,7 +44,7 @@ def readout_name(rebalance: Rebalance) -> str:
 def _classification(config: Config) -> Iterator[str]:
     method = config.method
     if method.class_loss != "cross_entropy":
-        symbol, setting = _LOSS_PARAMETERS.get(method.class_loss, ("", ""))
+        symbol, setting = LOSS_PARAMETERS.get(method.class_loss, ("", ""))
         parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""
         yield f"loss {method.class_loss}{parameter}"
     if method.classifier != "linear":
