@@ -102,12 +102,12 @@ def test_a_stage_with_moving_statistics_resumes_and_repeats_bit_identically(tiny
         "class_scale": True,
         "classifier_lr_factor": 0.2,
         "smoothing_head": 0.4,
-        "epochs": 2,
     }
     settings = {f"rebalance.{key}": value for key, value in changes.items()}
     expected = train_tiny(tiny_shards, tmp_path / "expected", settings)
-    crash(lambda: train_tiny(tiny_shards, tmp_path, settings), ALL - 1)
-    crash(lambda: resume(tmp_path), TINY_STEPS)  # in the last epoch
+    crash(
+        lambda: train_tiny(tiny_shards, tmp_path, settings), ALL
+    )  # its last checkpoint is from the step before
     resume(tmp_path)
     assert differences(tmp_path / "demo/run", expected.run) == []
     assert fasticcl.evaluate(expected.run) == expected

@@ -204,6 +204,18 @@ def test_shifted_batch_norm_keeps_the_teacher_of_the_representation_stage(split_
     assert not changed(state(first), stage.teacher)
 
 
+def test_only_batch_norm_of_a_frozen_encoder_is_in_training_mode():
+    network = make_network()
+    network.encoder = torch.nn.Sequential(network.encoder, torch.nn.Dropout())
+    stage = make_stage(*LWS, network=network)
+    stage.network.eval()  # as after an evaluation
+    stage.begin_epoch(1)
+    assert network.encoder[0].bn.training
+    assert not network.encoder[1].training
+    assert stage.network.classifier.training
+    assert not any(module.training for module in stage.teacher.modules())
+
+
 def test_without_smoothing_the_loss_needs_no_class_sizes():
     assert make_stage().smoothing is None
     assert make_stage("rebalance.smoothing_tail=0.1").smoothing is not None
@@ -269,8 +281,8 @@ def test_settings_without_effect_are_an_error(settings, message):
 def take_steps(ranks):
     """Train on this rank's part of three batches, without and with synchronised batch norm."""
     results = {}
-    for sync in (False, True):
-        config = resolve("demo", assignments=["engine.device=cpu", *SHIFTED_AND_SMOOTHED])
+    for sync, settings in ((False, LWS), (True, SHIFTED_AND_SMOOTHED)):
+        config = resolve("demo", assignments=["engine.device=cpu", *settings])
         network = make_network()
         if sync:
             replace_batch_norm(network, SyncBatchNorm2d)
