@@ -38,7 +38,7 @@ from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.engine.stages.stage import Stage
+from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
 
@@ -122,7 +122,7 @@ def configuration(
     return resolve(preset, assignments=words)
 
 
-def stepper(stage: Stage, batch: Batch | StreamBatch, config: Config) -> Callable[[], None]:
+def stepper(stage: TrainingStage, batch: Batch | StreamBatch, config: Config) -> Callable[[], None]:
     """Return the engine's step, including metrics and logging."""
     run = RunWriter(RunFolder.create(config))
     display = Display(Console(quiet=True), {"interpolative": 10**9})

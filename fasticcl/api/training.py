@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 
 TrainedRun = Annotated[str | Path, Option("Folder of a run whose representation stage is finished.")]
 
+SecondStage = Annotated[
+    str | None,
+    Option(
+        "Method whose second stage is run, such as tau-norm, with the settings of its preset (see `fasticcl "
+        "presets`). None: the second stage of the run.",
+        metavar="NAME",
+        complete="methods",
+    ),
+]
+
 
 @documented
 def train(
@@ -86,15 +96,23 @@ def train(
 def rebalance(
     run: TrainedRun,
     *,
+    method: SecondStage = None,
     set: Settings = (),
     name: Annotated[
-        str | None, Option("Name of the new run. None: RUN-rebalance-N with the next free number.")
+        str | None,
+        Option(
+            "Name of the new run. None: RUN-rebalance-N, or NAME-N with --method, with the next free number."
+        ),
     ] = None,
     device: RunDevice = None,
     workers: RunWorkers = None,
     console: Progress = None,
 ) -> "Report":
     """Repeat the rebalancing stage of a run (section 3.6) as a new run and return its report.
+
+    With ``method``, the second stage of another method follows the representation stage instead, with the
+    settings of its preset. ``method.name`` of the new run is then that method if the representation stage
+    is the same (``tau-norm`` after a run of ``ce``), and otherwise both (``iccl+tau-norm``).
 
     The new run is written next to the old one, which is not changed. If the old run was moved out of a
     folder with the name of its dataset, the new one is written to PROJECT/DATASET. With unchanged settings,
@@ -108,7 +126,8 @@ def rebalance(
     from fasticcl.engine.rebalance_run import rebalance_run
 
     settings = _stage_settings(set, device, workers)
-    return _write_report(rebalance_run(Path(run), settings, name=name, console=console), console)
+    report = rebalance_run(Path(run), settings, method=method, name=name, console=console)
+    return _write_report(report, console)
 
 
 @documented
@@ -123,6 +142,7 @@ def sweep(
             metavar="rebalance.KEY=V,V...",
         ),
     ] = (),
+    method: SecondStage = None,
     holdout: Annotated[
         float | None,
         Option(
@@ -154,7 +174,7 @@ def sweep(
     from fasticcl.sweep.sweep import sweep_run
 
     settings = _stage_settings(set, device, workers)
-    return sweep_run(Path(run), over, holdout=holdout, settings=settings, console=console)
+    return sweep_run(Path(run), over, method=method, holdout=holdout, settings=settings, console=console)
 
 
 @documented

@@ -29,7 +29,7 @@ from fasticcl.engine.loop import AnyBatch, Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.writer import RunWriter
-from fasticcl.engine.stages.stage import Learn, Stage, learn
+from fasticcl.engine.stages.stage import Learn, TrainingStage, learn
 from fasticcl.errors import TrainingFailed
 from fasticcl.system.machine import Mode
 
@@ -126,7 +126,7 @@ class BenchLoop:
     ) -> None:
         config = workload.config
         engine = config.engine.model_copy(update={"project": project})
-        self.stage: Stage = workload.stage(phase)
+        self.stage: TrainingStage = workload.stage(phase)
         self.ranks, self.log_every = workload.machine.ranks, engine.log_every
         self.stats = EpochStats(self.ranks, workload.machine.device)
         folder = RunFolder.create(config.model_copy(update={"engine": engine}))

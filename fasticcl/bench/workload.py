@@ -20,7 +20,7 @@ from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.engine.stages.stage import Stage
+from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.errors import UserError
 from fasticcl.layers import as_layer
 from fasticcl.method.network import Network
@@ -125,7 +125,7 @@ class Workload:
         """Return a new loader."""
         return build_loader(self.config, open_dataset(self.config, self.machine.gpu), self.machine)
 
-    def stage(self, phase: Phase) -> Stage:
+    def stage(self, phase: Phase) -> TrainingStage:
         """Return the stage of a phase, in training mode. It is built and compiled only once."""
         stage = self._rebalancing if phase == "rebalance" else self._representation
         stage.begin_epoch(0)
@@ -133,11 +133,11 @@ class Workload:
         return stage
 
     @cached_property
-    def _representation(self) -> Stage:
+    def _representation(self) -> TrainingStage:
         return Representation(self.config, self.num_classes, self.machine)
 
     @cached_property
-    def _rebalancing(self) -> Stage:
+    def _rebalancing(self) -> TrainingStage:
         method = self.config.method
         network = Network(
             method.encoder,

@@ -91,11 +91,13 @@ def evaluate(*, json_output: Json = False, **options: Any) -> None:
     app,
     training.rebalance,
     "fasticcl rebalance runs/demo/iccl-1 --set rebalance.gamma=0.5 --name half-reverse",
+    "fasticcl rebalance runs/demo/ce-1 --method tau-norm",
 )
 def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
     """Repeat the rebalancing stage of a run as a new run.
 
-    Change its settings with --set. The old run is not modified.
+    Change its settings with --set, or run the second stage of another method with --method. The old run is
+    not modified.
     """
     console = persistent_console(quiet=quiet or rank_environment.rank() > 0)
     report = training.rebalance(run, **options, console=console)
@@ -109,6 +111,7 @@ def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
     training.sweep,
     "fasticcl sweep runs/demo/iccl-1 --over rebalance.distillation_temperature=1,2,5,10,20",
     "fasticcl sweep runs/demo/iccl-1 --over rebalance.gamma=0,1 --over rebalance.lr_factor=0.1,1",
+    "fasticcl sweep runs/demo/ce-1 --method tau-norm --over rebalance.tau=0,0.5,1,1.5",
     before={"json_output": "device"},
 )
 def sweep(*, json_output: Json = False, **options: Any) -> None:

@@ -51,6 +51,18 @@ class BadSamples:
             self._warn(f"warning  {self.shards.name(row)}: {reason}, replaced by another image of its class")
         self._check_count()
 
+    def leave_out(self, rows: Iterable[int]) -> None:
+        """Add unreadable images where they need no substitute, with a warning for each new one.
+
+        Raises:
+            TrainingFailed: more images than ``max_bad_samples`` or all images of a class are unreadable.
+        """
+        for row in sorted(set(rows) - self._rows):
+            self._rows.add(row)
+            self._warn(f"warning  {self.shards.name(row)} cannot be read and is left out")
+            self._check_class(row)
+        self._check_count()
+
     def merge(self, rows: Iterable[int]) -> None:
         """Add images that another rank, or an earlier process of this run, has already reported.
 
@@ -101,16 +113,20 @@ class BadSamples:
         return stream
 
     def _substitute(self, row: int, phase: Phase, epoch: int, step: int) -> StreamPlan:
+        self._check_class(row)
+        substitutes = (
+            self.plan.substitute(row, phase, epoch, step, attempt) for attempt in itertools.count()
+        )
+        return next(image for image in substitutes if int(image.rows[0]) not in self._rows)
+
+    def _check_class(self, row: int) -> None:
+        """Raise TrainingFailed if no image of the class of an image is readable."""
         label = int(self.plan.index["label"][row])
         if self._rows.issuperset(self.plan.rows_of(label).tolist()):
             raise TrainingFailed(
                 f"The class {self.shards.manifest.classes[label]!r} has no readable image left. "
                 f"Convert {self.shards.folder.parent} again."
             )
-        substitutes = (
-            self.plan.substitute(row, phase, epoch, step, attempt) for attempt in itertools.count()
-        )
-        return next(image for image in substitutes if int(image.rows[0]) not in self._rows)
 
 
 class UnreadableImages(TrainingFailed):

@@ -88,6 +88,8 @@ def resume_line(config: Config, checkpoint: Checkpoint | None, steps: int) -> st
     if checkpoint is None:
         return "resumed  from the beginning, because there is no checkpoint"
     stage, epoch = checkpoint.stage, checkpoint.epoch
+    if stage == "rebalancing" and config.rebalance.readout != "none":
+        return f"resumed  {'after' if epoch else 'before'} the readout {config.rebalance.readout}"
     epochs = (config.optim if stage == "representation" else config.rebalance).epochs
     if epoch == epochs:
         return f"resumed  after the last {stage} epoch"

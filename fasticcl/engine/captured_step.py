@@ -16,7 +16,7 @@ from fasticcl.data.batch import Batch, StreamBatch
 from fasticcl.data.device_images import PackedBatch, obstacle
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
-from fasticcl.engine.stages.stage import Learn, Losses, Stage, learn
+from fasticcl.engine.stages.stage import Learn, Losses, TrainingStage, learn
 from fasticcl.errors import UserError
 from fasticcl.system.machine import Machine
 
@@ -134,7 +134,7 @@ class CapturedStep:
         """Creates the graph of a phase, or None after a failed capture."""
         self._phase: _Phase | None = None
 
-    def __call__(self, stage: Stage, batch: PackedBatch | Batch | StreamBatch) -> Losses:
+    def __call__(self, stage: TrainingStage, batch: PackedBatch | Batch | StreamBatch) -> Losses:
         """Take a training step and return its losses, without waiting for the device."""
         inputs = [*vars(batch).values()]
         if self._phase is None or not self._phase.accepts(stage, inputs):
@@ -152,7 +152,7 @@ class _Phase:
         inputs: inputs of the shapes of this phase.
     """
 
-    def __init__(self, owner: CapturedStep, stage: Stage, inputs: list[torch.Tensor]) -> None:
+    def __init__(self, owner: CapturedStep, stage: TrainingStage, inputs: list[torch.Tensor]) -> None:
         self.owner, self.stage = owner, stage
         self.inputs = [torch.empty_like(value, device=owner.device) for value in inputs]
         self.rates = [torch.zeros((), device=owner.device) for _ in stage.optimizer.param_groups]
@@ -161,7 +161,7 @@ class _Phase:
         self.names: tuple[str, ...] = ()
         self.losses: torch.Tensor | None = None
 
-    def accepts(self, stage: Stage, inputs: list[torch.Tensor]) -> bool:
+    def accepts(self, stage: TrainingStage, inputs: list[torch.Tensor]) -> bool:
         return stage is self.stage and [each.shape for each in inputs] == [each.shape for each in self.inputs]
 
     def step(self, inputs: list[torch.Tensor]) -> Losses:

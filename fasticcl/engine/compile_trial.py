@@ -75,6 +75,11 @@ class RemainingSteps:
     representation: int
     rebalancing: int
 
+    @property
+    def total(self) -> int:
+        """The steps of both stages."""
+        return self.representation + self.rebalancing
+
     @classmethod
     def of(cls, config: Config, steps: int, checkpoint: Checkpoint | None = None) -> "RemainingSteps":
         """Count the steps of a new run, or those after a checkpoint.
@@ -84,7 +89,7 @@ class RemainingSteps:
             steps: steps per epoch.
             checkpoint: the checkpoint from which the run continues, or None for a new run.
         """
-        all_steps = cls(config.optim.epochs * steps, config.rebalance.epochs * steps)
+        all_steps = cls(config.optim.epochs * steps, config.rebalance.trained_epochs * steps)
         if checkpoint is None:
             return all_steps
         done = checkpoint.epoch * steps + checkpoint.step
@@ -134,6 +139,8 @@ def choose_mode(
         machine: the machine, with the mode that ``engine.compile`` names.
         steps: the remaining steps of the run, or None for a run that is long enough for a trial.
     """
+    if steps is not None and steps.total == 0:  # a readout, or only the final files
+        return ModeChoice("off")
     if not is_automatic(config, machine):
         return ModeChoice(machine.mode)
     return machine.ranks.run_on_main(lambda: _choose(config, num_classes, machine, steps))
@@ -146,9 +153,10 @@ def _choose(config: Config, num_classes: int, machine: Machine, steps: Remaining
         ranks, size = machine.ranks.world_size, config.data.image_size
         seconds = step_seconds(config, ranks)
         images = f"with {config.optim.batch_size // ranks} images of {size}×{size} pixels"
-        total = steps.representation + steps.rebalancing
-        if total * seconds < _COMPILATION_PAYS_AFTER:
-            return _untried("off", f"the remaining {total:,} steps {images} would not repay compilation")
+        if steps.total * seconds < _COMPILATION_PAYS_AFTER:
+            return _untried(
+                "off", f"the remaining {steps.total:,} steps {images} would not repay compilation"
+            )
         if steps.representation == 0:
             return _untried("on", "no trial, because the representation stage that it measures is finished")
         if steps.representation * seconds < _TRIAL_PAYS_AFTER:

@@ -59,7 +59,12 @@ class EpochStats:
         return first if first < _NEVER else None
 
     def record(self) -> Record:
-        """Return the means so far over all ranks. This waits for the device."""
+        """Return the means so far over all ranks, or nothing before the first step.
+
+        This waits for the device.
+        """
+        if not self.steps:
+            return {}
         seconds = time.perf_counter() - self.began
         means = self.ranks.all_reduce(torch.stack([*self.sums.values()])) / (
             self.steps * self.ranks.world_size

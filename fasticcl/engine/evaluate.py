@@ -98,13 +98,13 @@ def _predictions(
     encoder: nn.Module, classifiers: Sequence[nn.Module], batches: Iterable[StreamBatch], machine: Machine
 ) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
     """Yield the labels [B] of each batch and the predicted classes [B] of every classifier."""
-    encode = _feature_extractor(encoder, machine)
+    encode = feature_extractor(encoder, machine)
     for batch in batches:
         features = encode(batch.x)
         yield batch.y, [classifier(features).argmax(dim=1) for classifier in classifiers]
 
 
-def _feature_extractor(encoder: nn.Module, machine: Machine) -> Callable[[torch.Tensor], torch.Tensor]:
+def feature_extractor(encoder: nn.Module, machine: Machine) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that maps images [B, 3, S, S] to float32 features [B, d_g]."""
     if machine.gpu is None:
         return encoder

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fasticcl.config import Config
 from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.data.loader import Loader
@@ -93,6 +96,20 @@ def holdout_batches(config: Config, dataset: Dataset, machine: Machine) -> Evalu
     return _evaluation_loader(config, dataset.train, machine, rows=dataset.holdout_rows)
 
 
+def training_image_batches(
+    config: Config, dataset: Dataset, machine: Machine, rows: NDArray[np.int64]
+) -> EvaluationLoader:
+    """Return batches of training images, with the transforms of an evaluation.
+
+    Args:
+        config: configuration of the run.
+        dataset: the opened splits.
+        machine: device and ranks. The images are not divided among the ranks.
+        rows: rows of the training images.
+    """
+    return _evaluation_loader(config, dataset.train, machine, rows=rows, rank=0, world_size=1)
+
+
 def evaluation_batch_size(config: Config, machine: Machine) -> int:
     """Return the images per evaluation batch of each rank.
 
@@ -111,16 +128,15 @@ def evaluation_batch_size(config: Config, machine: Machine) -> int:
 
 
 def _evaluation_loader(config: Config, shards: Shards, machine: Machine, **options: Any) -> EvaluationLoader:
+    ranks: dict[str, Any] = {"rank": machine.ranks.rank, "world_size": machine.ranks.world_size}
     return EvaluationLoader(
         shards,
         config.data,
-        **options,
+        **(ranks | options),
         batch_size=evaluation_batch_size(config, machine),
         max_batches=_FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
         copy_outputs=machine.captures_graphs,
-        rank=machine.ranks.rank,
-        world_size=machine.ranks.world_size,
     )

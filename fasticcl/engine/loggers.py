@@ -155,9 +155,14 @@ class Loggers:
         self._warn: Callable[[str], None] = lambda _: None
 
     def global_step(self, stage: str | None, epoch: int, step: int) -> int:
-        """Return the global step over both stages. ``epoch`` counts from 0 within its stage."""
-        previous_epochs = self.config.optim.epochs if stage == "rebalancing" else 0
-        return (previous_epochs + epoch) * self._steps + step
+        """Return the global step over both stages. ``epoch`` counts from 0 within its stage.
+
+        A readout counts as one step, so its record does not have the step of the record before it.
+        """
+        if stage != "rebalancing":
+            return epoch * self._steps + step
+        steps = self._steps if self.config.rebalance.readout == "none" else 1
+        return self.config.optim.epochs * self._steps + epoch * steps + step
 
     def open(self, run: RunWriter, first: int) -> None:
         """Start the loggers.
@@ -181,9 +186,11 @@ class Loggers:
         The last step of an epoch has two records. Only the second one, the record of the epoch, is
         logged. W&B accepts each step once, so it would drop the second one after a stop between the two.
         """
-        if record["step"] == self._steps and "val/top1" not in record:
+        ends_epoch = "val/top1" in record
+        if record["step"] == self._steps and not ends_epoch:
             return
-        step = self.global_step(record["stage"], record["epoch"] - 1, record["step"])
+        position = (record["epoch"], 0) if ends_epoch else (record["epoch"] - 1, record["step"])
+        step = self.global_step(record["stage"], *position)
         scalars = {name: value for name, value in record.items() if "/" in name and value is not None}
         for name, logger in [*self._open.items()]:
             self._try(name, lambda logger=logger: logger.log(scalars, step))

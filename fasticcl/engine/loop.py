@@ -14,7 +14,7 @@ from fasticcl.engine.evaluate import NOT_EVALUATED, Metrics
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.checkpoint import Checkpoint, Record
 from fasticcl.engine.run.writer import RunWriter
-from fasticcl.engine.stages.stage import Learn, Stage, learn
+from fasticcl.engine.stages.stage import Learn, Stage, TrainingStage, learn
 from fasticcl.errors import Stopped, TrainingFailed
 from fasticcl.system.signals import StopRequest
 
@@ -95,27 +95,42 @@ class Loop:
         device = next(stage.network.parameters()).device
         stats = EpochStats(self.ranks, device, partial)
         for epoch in range(first_epoch, stage.epochs):
-            if stage.phase(epoch) != phase:
+            if isinstance(stage, TrainingStage) and stage.phase(epoch) != phase:
                 phase = self.display.phase = stage.phase(epoch)
                 batches = self.loader.batches(phase, epoch, first_step)
             stage.begin_epoch(epoch)
-            for step in range(first_step, self.steps):
-                self.take_step(stage, batches, stats)
-                if (step + 1) % self.log_every == 0:
-                    self.log(stage, epoch, step + 1, stats)
-                due = self.clock.due() and self.ranks.is_main  # the clock of rank 0 decides for all
-                signum, due = self.ranks.delayed_max(self.stop.signum or 0, due)
-                if signum or due:
-                    self._save(stage, epoch, step + 1, stats)
-                if signum:
-                    raise self._stopped(signum)
-            if signum := (self.ranks.flush_delayed_max() or [0])[0]:  # received during the last step
-                self._save(stage, epoch, self.steps, stats)
+            if isinstance(stage, TrainingStage):
+                self._take_steps(stage, epoch, first_step, batches, stats)
+            elif signum := max(self.ranks.all_gather_object(self.stop.signum or 0)):
+                self._save(stage, epoch, 0, stats)
                 raise self._stopped(signum)
             self._finish_epoch(stage, epoch, stats)
             stats, first_step = EpochStats(self.ranks, device), 0
 
-    def take_step(self, stage: Stage, batches: Iterator[AnyBatch], stats: EpochStats) -> None:
+    def _take_steps(
+        self,
+        stage: TrainingStage,
+        epoch: int,
+        first_step: int,
+        batches: Iterator[AnyBatch],
+        stats: EpochStats,
+    ) -> None:
+        """Take the remaining steps of an epoch."""
+        for step in range(first_step, self.steps):
+            self.take_step(stage, batches, stats)
+            if (step + 1) % self.log_every == 0:
+                self.log(stage, epoch, step + 1, stats)
+            due = self.clock.due() and self.ranks.is_main  # the clock of rank 0 decides for all
+            signum, due = self.ranks.delayed_max(self.stop.signum or 0, due)
+            if signum or due:
+                self._save(stage, epoch, step + 1, stats)
+            if signum:
+                raise self._stopped(signum)
+        if signum := (self.ranks.flush_delayed_max() or [0])[0]:  # received during the last step
+            self._save(stage, epoch, self.steps, stats)
+            raise self._stopped(signum)
+
+    def take_step(self, stage: TrainingStage, batches: Iterator[AnyBatch], stats: EpochStats) -> None:
         """Train on the next batch, without waiting for the device."""
         began = time.perf_counter()
         batch = next(batches)
@@ -142,7 +157,7 @@ class Loop:
 
     def _check(self, stage: Stage, epoch: int, stats: EpochStats) -> None:
         """Raise TrainingFailed if a loss since the last check was not finite."""
-        if (step := stats.bad_step()) is None:
+        if (step := stats.bad_step()) is None or not isinstance(stage, TrainingStage):
             return
         mine = self.loader.names(stage.phase(epoch), epoch, step)
         names = [name for each in self.ranks.all_gather_object(mine) for name in each]
@@ -158,6 +173,11 @@ class Loop:
         finite = [value.isfinite().all() for value in stage.network.parameters()]
         if torch.stack(finite).all():  # the only wait for the device
             return
+        if stage.phase(0) == "readout":
+            raise TrainingFailed(
+                "The weights of the readout are not finite. The representation stage is finished, so repeat "
+                f"the readout with: fasticcl rebalance {self.run.folder.path} --set rebalance.tau=1"
+            )
         raise TrainingFailed(
             f"The weights are not finite after the last step of the {stage.name} stage. Lower --lr. "
             f"The last checkpoint is from before that step. Continue from it with: {self._command}"
@@ -184,7 +204,8 @@ class Loop:
         return self.run.folder.resume_command
 
     def _finish_epoch(self, stage: Stage, epoch: int, stats: EpochStats) -> None:
-        record = self._record(stage, epoch, self.steps, stats)
+        steps = self.steps if isinstance(stage, TrainingStage) else 0
+        record = self._record(stage, epoch, steps, stats)
         self._check_weights(stage)
         self._share_bad_samples()
         record |= {"data/bad_samples": len(self.loader.bad_samples), **self._accuracies(stage, epoch)}

@@ -52,6 +52,8 @@ class TimeEstimate:
 
     def seconds(self) -> float | None:
         """Return the remaining seconds, or None before the first measurement."""
+        if not any(self.left.values()):
+            return 0.0
         if not self._measured:
             return None
         # The step time of a phase that has not begun is derived from the last measured phase.
@@ -124,7 +126,7 @@ class Display:
         self._last_line = time.monotonic()
         accuracy = [_accuracy(record)] if is_evaluated(record) else []
         parts = [_position(record, epochs), _losses(record), *accuracy, _speed(record)]
-        self.print("  ".join([*parts, f"ETA {self.eta()}"]))
+        self.print("  ".join(part for part in [*parts, f"ETA {self.eta()}"] if part))
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""
@@ -159,4 +161,6 @@ def _accuracy(record: Mapping[str, Any]) -> str:
 
 
 def _speed(record: Mapping[str, Any]) -> str:
+    if "throughput/images_per_sec" not in record:  # an epoch without steps
+        return ""
     return f"{record['throughput/images_per_sec']:.0f} images/s wait {record['time/data_wait_pct']:.0f}%"

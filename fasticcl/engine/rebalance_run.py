@@ -1,6 +1,5 @@
 """Run the rebalancing stage of a run again with other settings, as a new run."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +10,17 @@ from fasticcl.config import Config
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.results import Report
 from fasticcl.engine.run.checkpoint import LAST, Checkpoint, Record
-from fasticcl.engine.run.folder import CENTROIDS, CONFIG, RunFolder, free_name
+from fasticcl.engine.run.folder import CENTROIDS, RunFolder, default_name, free_name
 from fasticcl.engine.run.metrics_log import METRICS_LOG
-from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.run.rerun_settings import method_name, with_settings
+from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.trainer import train
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
 from fasticcl.method.network import Network
-from fasticcl.resolve import Layer, resolve, validate
+from fasticcl.resolve import Layer, validate
 from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
-
-_ALLOWED = {"engine": ("device", "workers", "report")}  # in addition to all settings of rebalance
 
 
 @dataclass(frozen=True)
@@ -60,31 +58,13 @@ class FirstStage:
         return cls(network, epochs, checkpoint.bad_rows)
 
 
-def with_settings(run: RunFolder, settings: Layer) -> Config:
-    """Return the configuration of a run with other settings of its rebalancing stage.
-
-    Raises:
-        UserError: a setting is not allowed here, unknown or out of range.
-    """
-    for section, values in settings.items():
-        if section == "rebalance" or section not in Config.model_fields:
-            continue
-        for key in values:
-            if key not in _ALLOWED.get(section, ()):
-                options = ["-c", str(run.path / CONFIG), "--name", "NEW", "--set", f"{section}.{key}=..."]
-                command = shlex.join(["fasticcl", "train", *options])
-                raise UserError(
-                    f"{section}.{key} cannot be set here. Only rebalance.*, engine.device, engine.workers "
-                    f"and engine.report can. Start a new run with: {command}"
-                )
-    config = resolve(file=run.path / CONFIG, options=settings)
-    if not config.rebalance.epochs:
-        raise UserError("rebalance.epochs is 0, so there is nothing to run. Add --set rebalance.epochs=10.")
-    return config
-
-
 def rebalance_run(
-    folder: Path, settings: Layer, *, name: str | None = None, console: Console | None = None
+    folder: Path,
+    settings: Layer,
+    *,
+    method: str | None = None,
+    name: str | None = None,
+    console: Console | None = None,
 ) -> Report:
     """Run the rebalancing stage of a run again as a new run, and return its report.
 
@@ -96,7 +76,9 @@ def rebalance_run(
     Args:
         folder: the run folder, which is not modified.
         settings: keys of ``rebalance``, and ``engine.device``, ``engine.workers``, ``engine.report``.
-        name: name of the new run, or None for the old name with ``-rebalance`` and the next free number.
+        method: method preset whose second stage replaces that of the run, or None to repeat the run's stage.
+        name: name of the new run. None for the next free number after the method, see `method_name`, or
+            without a method after the old name with ``-rebalance``.
         console: shows the progress, or None for no output.
 
     Raises:
@@ -106,17 +88,20 @@ def rebalance_run(
         TrainingFailed: training fails, as in `train`.
     """
     run = RunFolder.open(folder)
-    config = _with_new_folder(run, with_settings(run, settings), name)
+    config = _with_new_folder(run, with_settings(run, settings, method), method, name)
     machine = choose_machine(config.engine)
     with machine.ranks.report_lost_rank():
         config = machine.ranks.run_on_main(lambda: _create(run, config, machine))
     return train(config, resume=True, console=console)
 
 
-def _with_new_folder(run: RunFolder, config: Config, name: str | None) -> Config:
-    """Return a configuration with the folder of the new run."""
-    name = name or free_name(run.project / config.data.dataset, f"{run.path.name}-rebalance")
-    values = config.model_dump()
+def _with_new_folder(run: RunFolder, config: Config, method: str | None, name: str | None) -> Config:
+    """Return a configuration with the method and the folder of the new run."""
+    values, runs = config.model_dump(), run.project / config.data.dataset
+    if method:
+        values["method"]["name"] = method_name(run.config, method)
+        name = name or default_name(runs, validate(values))
+    name = name or free_name(runs, f"{run.path.name}-rebalance")
     return validate({**values, "engine": {**values["engine"], "project": str(run.project), "name": name}})
 
 
@@ -126,7 +111,8 @@ def _create(run: RunFolder, config: Config, machine: Machine) -> Config:
     first = FirstStage.of(run, dataset)
     machine.to_device(first.network)
     # A stage on several ranks would wait for the other ranks, which do not create it.
-    stage = Rebalancing(config, first.network, replace(machine, ranks=Ranks()), dataset.train.counts)
+    alone = replace(machine, ranks=Ranks())
+    stage = build_second_stage(config, first.network, alone, dataset.train.counts)
     new = RunFolder.create(config).path
     checkpoint = Checkpoint(
         stage=stage.name,

@@ -121,7 +121,7 @@ def open_saved_run(
     last, _ = run.checkpoint(dataset.train.manifest.source_sha256) or (None, None)
     best = BestEpoch.load(folder / BEST)
     weights = {"before": last.teacher} if last and last.teacher else {}
-    weights["after" if config.rebalance.epochs else "last"] = load_file(folder / WEIGHTS)
+    weights["after" if config.rebalance.enabled else "last"] = load_file(folder / WEIGHTS)
     weights["best"] = best.network
     return SavedRun(
         config,

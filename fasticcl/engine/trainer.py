@@ -28,10 +28,12 @@ from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import Description
 from fasticcl.engine.run.writer import RunWriter
-from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import Learn, Stage, learn
+from fasticcl.engine.stages.training_features import TrainingFeatures
 from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.method.readouts import find_readout
 from fasticcl.system import rank_environment
 from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.machine import Machine, choose_machine
@@ -118,6 +120,13 @@ class PreparedRun:
         machine = replace(self.machine, mode="off") if self.config.engine.fast_dev_run else self.machine
         return evaluate(stage.network, self.evaluation_batches, self.dataset.train.counts, machine)
 
+    def second_stage(self) -> Stage:
+        """Return the stage that continues from the representation stage."""
+        config, network, machine = self.config, self.representation.network, self.machine
+        bad_samples = self.loader.bad_samples
+        features = TrainingFeatures(config, self.dataset, machine, network.encoder, bad_samples)
+        return build_second_stage(config, network, machine, self.dataset.train.counts, features)
+
     @cached_property
     def evaluation_batches(self) -> EvaluationLoader:
         """Return this rank's batches of the evaluated split, from one pipeline for all evaluations."""
@@ -145,6 +154,8 @@ def _prepare(
     if machine.mode == "captured":
         loader, step = captured_training(loader, machine, warn)
     representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
+    if shortened.rebalance.readout != "none":  # before hours of training
+        find_readout(shortened.rebalance.readout, representation.network.classifier)
     loggers = Loggers(shortened, loader.steps)
     return PreparedRun(shortened, dataset, machine, loader, step, loggers, representation, choice)
 
@@ -185,10 +196,9 @@ def _train_stages(loop: Loop, prepared: PreparedRun, checkpoint: Checkpoint | No
         loop.train(first, checkpoint)
         if first.bank.value.numel():
             loop.run.save_centroids(first.bank.value)
-    if not first.config.rebalance.epochs:
+    if not prepared.config.rebalance.enabled:
         return first
-    counts = prepared.dataset.train.counts
-    second = Rebalancing(first.config, first.network, first.machine, counts)
+    second = prepared.second_stage()
     loop.train(second, None if in_first else checkpoint)
     return second
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasticcl.config import Config
-from fasticcl.engine.rebalance_run import with_settings
 from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.rerun_settings import with_settings
 from fasticcl.errors import UserError
 from fasticcl.resolve import Layer, assignment
 
@@ -27,22 +27,23 @@ class GridPoint:
     """True if the run itself was rebalanced with the same settings, including those that are not swept."""
 
 
-def build_grid(run: RunFolder, over: Over, settings: Layer) -> list[GridPoint]:
+def build_grid(run: RunFolder, over: Over, settings: Layer, method: str | None = None) -> list[GridPoint]:
     """Return all combinations without duplicates. The last setting changes fastest.
 
     Args:
         run: the run whose rebalancing stage is swept.
         over: settings of ``rebalance`` and their values.
         settings: other changes, common to all combinations.
+        method: method preset whose second stage replaces that of the run.
 
     Raises:
-        UserError: a setting is unknown or of another section, or a value is out of range.
+        UserError: a setting is unknown, not used or of another section, or a value is out of range.
     """
     axes = _axes(over)
     points: dict[tuple[Any, ...], GridPoint] = {}
     for combination in itertools.product(*axes.values()):
         rebalance = {**settings.get("rebalance", {}), **dict(zip(axes, combination, strict=True))}
-        config = with_settings(run, {**settings, "rebalance": rebalance})
+        config = with_settings(run, {**settings, "rebalance": rebalance}, method)
         values = {f"rebalance.{key}": getattr(config.rebalance, key) for key in axes}
         same_as_run = config.rebalance == run.config.rebalance
         points[tuple(values.values())] = GridPoint(values, config, same_as_run)

@@ -23,9 +23,12 @@ def joint_key(config: Config) -> tuple[object, ...]:
     The plan draws the same images, crops and colours for all configurations with the same γ'. A frozen
     encoder then computes the same features for all of them, also if its batch normalisation is in training
     mode. The teacher then has features of its own, which only some configurations need. A tuned encoder does
-    not compute the same features, so its configurations are trained one by one.
+    not compute the same features, so its configurations are trained one by one. Readouts are not trained, and
+    all share one pass.
     """
     settings = config.rebalance
+    if settings.readout != "none":
+        return ("readout",)
     if settings.encoder == "frozen":
         teacher = settings.batch_norm == "train" and settings.distillation_weight > 0
         return settings.gamma, settings.epochs, settings.batch_norm, teacher

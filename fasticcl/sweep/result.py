@@ -51,6 +51,8 @@ class SweepResult:
     split: str
     """The evaluated split, which is never used to choose."""
     holdout: Holdout
+    method: str | None
+    """Method preset of the second stage. None: the second stage of the run."""
     fixed: dict[str, Any]
     """Other changes to the run's settings, common to all entries, by ``rebalance.key``."""
     before: Metrics
@@ -81,7 +83,8 @@ class SweepResult:
             return None
         values = {**self.fixed, **self.best.values}
         changes = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-        return shlex.join(["fasticcl", "rebalance", str(self.run), *changes])
+        method = ["--method", self.method] if self.method else []
+        return shlex.join(["fasticcl", "rebalance", str(self.run), *method, *changes])
 
     def write(self) -> None:
         """Write ``sweep.json`` and ``sweep.csv``, each atomically.
@@ -103,6 +106,7 @@ class SweepResult:
             "run": str(self.run),
             "split": self.split,
             "holdout": vars(self.holdout),
+            "method": self.method,
             "fixed": self.fixed,
             "before": {**self.before, "held_back": self.holdout_before},
             "settings": [{"values": entry.values, **self._accuracies(entry)} for entry in self.entries],

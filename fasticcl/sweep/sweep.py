@@ -16,7 +16,7 @@ from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
 from fasticcl.engine.run.folder import RunFolder
-from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.report.plotting import to_png, to_svg
@@ -24,6 +24,7 @@ from fasticcl.resolve import Layer, validate
 from fasticcl.sweep.figure import sweep_figure
 from fasticcl.sweep.grid import GridPoint, Over, build_grid
 from fasticcl.sweep.holdout_set import HoldoutSet
+from fasticcl.sweep.joint_readouts import read_out_jointly
 from fasticcl.sweep.joint_training import build_stages, joint_key, train_jointly
 from fasticcl.sweep.result import Holdout, SweepEntry, SweepResult
 from fasticcl.system import rank_environment
@@ -36,6 +37,7 @@ def sweep_run(
     folder: Path,
     over: Over,
     *,
+    method: str | None = None,
     holdout: float | None = None,
     settings: Layer | None = None,
     console: Console | None = None,
@@ -43,12 +45,13 @@ def sweep_run(
     """Rebalance the representation stage of a run with several settings and choose the best.
 
     The best settings are chosen on holdout images, never on the evaluated split. With a frozen encoder,
-    combinations that draw the same images are trained jointly. The resulting weights are those of
-    `rebalance_run` with the same holdout.
+    combinations that draw the same images are trained jointly, and readouts share the features. The resulting
+    weights are those of `rebalance_run` with the same holdout.
 
     Args:
         folder: the run folder. The sweep creates ``sweep-N`` in it.
         over: settings of ``rebalance`` and their values.
+        method: method preset whose second stage replaces that of the run.
         holdout: training images withheld from rebalancing, as a share of each class if below 1, otherwise as
             the number of images per class. None uses the run's holdout (``data.holdout``), or else a tenth.
             With 0, no best settings are chosen.
@@ -73,22 +76,27 @@ def sweep_run(
     shorten = run.config.engine.fast_dev_run
     grid = [
         replace(point, config=_with_holdout(point.config.shortened() if shorten else point.config, share))
-        for point in build_grid(run, over, settings or {})
+        for point in build_grid(run, over, settings or {}, method)
     ]
-    machine = choose_machine(grid[0].config.engine)
-    if machine.compiled:
-        # CUDA graphs reuse the output buffers of one network, but joint training needs those of several.
-        machine = replace(machine, mode="on")
+    machine = _choose_machine(grid)
     dataset = open_dataset(grid[0].config, machine.gpu, require_cache=False)
     first = FirstStage.of(run, dataset, warn)
     machine.to_device(first.network.eval())
     holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, warn)
-    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, settings or {})
+    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, method, settings or {})
     try:
         return _GridTrainer(grid, dataset, holdout_set, first, machine, console).train(sweep)
     finally:
         with suppress(OSError):
             sweep.folder.rmdir()  # succeeds only if the folder is empty because nothing was finished
+
+
+def _choose_machine(grid: Sequence[GridPoint]) -> Machine:
+    machine = choose_machine(grid[0].config.engine)
+    if not any(point.config.rebalance.trained_epochs for point in grid):
+        return replace(machine, mode="off")  # compiling would take longer than the readouts
+    # CUDA graphs reuse the output buffers of one network, but joint training needs those of several.
+    return replace(machine, mode="on") if machine.compiled else machine
 
 
 def _choose_holdout(run: RunFolder, holdout: float | None) -> float:
@@ -111,6 +119,7 @@ def _start(
     split: str,
     first: FirstStage,
     holdout_set: HoldoutSet,
+    method: str | None,
     settings: Layer,
 ) -> SweepResult:
     """Create the folder of the sweep and return a result without entries."""
@@ -127,6 +136,7 @@ def _start(
         folder=_create_folder(run.path),
         split=split,
         holdout=holdout,
+        method=method,
         fixed={f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()},
         before={key: first.epochs[-1][key] for key in METRICS},
         holdout_before=holdout_before,
@@ -182,7 +192,9 @@ class _GridTrainer:
     def train(self, sweep: SweepResult) -> SweepResult:
         """Return the sweep with the entries of all points. Files are written after each joint training."""
         steps = build_loader(self.grid[0].config, self.dataset, self.machine).steps
-        epochs = [self.grid[numbers[0]].config.rebalance.epochs for numbers in self.joint_groups.values()]
+        epochs = [
+            self.grid[numbers[0]].config.rebalance.trained_epochs for numbers in self.joint_groups.values()
+        ]
         finished: dict[int, SweepEntry] = {}
         with Display(self.console, {"rebalance": sum(epochs) * steps}) as display:
             try:
@@ -202,13 +214,17 @@ class _GridTrainer:
         loader = build_loader(config, self.dataset, self.machine, display.print)
         loader.bad_samples.merge(self.first.bad_rows)
         configs, counts = [point.config for point in points], self.dataset.train.counts
+        if config.rebalance.readout != "none":
+            bad_samples = loader.bad_samples
+            stages = read_out_jointly(configs, self.first.network, self.dataset, self.machine, bad_samples)
+            return self._evaluate(points, stages)
         stages = build_stages(configs, self.first.network, self.machine, counts)
         listed = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
         train_jointly(stages, loader, display, title)
         return self._evaluate(points, stages)
 
-    def _evaluate(self, points: Sequence[GridPoint], stages: Sequence[Rebalancing]) -> list[SweepEntry]:
+    def _evaluate(self, points: Sequence[GridPoint], stages: Sequence[Stage]) -> list[SweepEntry]:
         encoder = stages[0].network.eval().encoder
         classifiers = [stage.network.classifier for stage in stages]
         holdout_accuracies = self.holdout_set.accuracies(encoder, classifiers)
@@ -224,7 +240,7 @@ class _GridTrainer:
         return entries
 
 
-def _is_finite(stage: Rebalancing) -> bool:
+def _is_finite(stage: Stage) -> bool:
     return all(bool(value.isfinite().all()) for value in stage.network.parameters())
 
 

@@ -138,9 +138,10 @@ def test_class_agnostic_stream_has_the_class_counts_of_the_data():
     assert np.bincount(plan.index["label"][rows]).tolist() == LONG_TAIL
 
 
-@pytest.mark.parametrize("gamma", [-1.0, 0.0, 1.0])
-@pytest.mark.parametrize("phase", ["warmup", "interpolative"])
-def test_million_resampled_draws_follow_equation_2(gamma, phase):
+@pytest.mark.parametrize(
+    ("phase", "gamma"), [("warmup", -1.0), ("warmup", 0.0), ("interpolative", 0.0), ("interpolative", 1.0)]
+)
+def test_million_resampled_draws_follow_equation_2(phase, gamma):
     counts = [count * 100 for count in LONG_TAIL]
     options = {"resample_epoch": 3}
     plan = make_plan(counts, batch_size=45_000, options=options, gamma=0.3, resample_gamma=gamma)
@@ -194,7 +195,7 @@ def test_resampled_draws_are_independent_of_the_other_draws():
     epoch=st.integers(0, 50),
     world_size=st.sampled_from([1, 2]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_resampled_batches_are_reproducible_and_without_holdout_rows(counts, held, gamma, epoch, world_size):
     first = np.cumsum(counts) - counts
     last = first + [held.draw(st.integers(0, count - 1)) for count in counts]  # one image of a class remains

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 import fasticcl
+from fasticcl.engine.loggers import Loggers
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
 from tests.support.small_runs import (
@@ -78,6 +79,15 @@ def test_tensorboard_gets_the_figures_of_the_report(tiny_shards, tmp_path):
     for name in names:
         (image,) = found.Images(name)
         assert image.width > 900
+
+
+def test_a_readout_has_a_global_step_of_its_own():
+    loggers, seen = Loggers(resolve("demo", method="ncm", options={"optim": {"epochs": 4}}), steps=5), []
+    loggers._open["fake"] = types.SimpleNamespace(log=lambda scalars, step: seen.append((step, scalars)))
+    loggers.log({"stage": "representation", "epoch": 4, "step": 5, "val/top1": 1.0})
+    loggers.log({"stage": "rebalancing", "epoch": 1, "step": 0, "val/top1": 2.0})
+    assert seen == [(20, {"val/top1": 1.0}), (21, {"val/top1": 2.0})]
+    assert [loggers.global_step("rebalancing", epoch, 0) for epoch in (0, 1)] == [20, 21]
 
 
 @pytest.mark.parametrize("last", [2, TINY_STEPS, 5])

@@ -60,7 +60,8 @@ class Waits(TorchDispatchMode):
 def check(network):
     """Check the weights as at the end of an epoch, and return the number of waits for the device."""
     with Waits() as waits:
-        Loop._check_weights(SimpleNamespace(_command="--resume"), SimpleNamespace(name="x", network=network))
+        stage = SimpleNamespace(name="x", network=network, phase=lambda _: "warmup")
+        Loop._check_weights(SimpleNamespace(_command="--resume"), stage)
     return waits.count
 
 

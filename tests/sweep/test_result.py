@@ -17,6 +17,7 @@ def sweep_result(*holdout_accuracies, run_setting=None):
         folder=None,
         split="test",
         holdout=Holdout(0.1, 8, 8, True),
+        method=None,
         fixed={"rebalance.epochs": 5},
         before={},
         holdout_before=None,

@@ -40,8 +40,7 @@ class RunFolder:
             UserError: the name is taken, or the folder cannot be created.
         """
         runs = config.engine.project / config.data.dataset
-        stem = _DEV_RUN * config.engine.fast_dev_run + config.method.name
-        name = config.engine.name or free_name(runs, stem)
+        name = config.engine.name or default_name(runs, config)
         path = runs / name
         try:
             runs.mkdir(parents=True, exist_ok=True)
@@ -140,6 +139,11 @@ class RunFolder:
         project = [] if self.project == Path("runs") else ["--project", str(self.project)]
         words = ["fasticcl", "train", self.config.data.dataset, *project, "--name", self.path.name]
         return shlex.join([*words, *nproc_option(), "--resume"])
+
+
+def default_name(folder: Path, config: Config) -> str:
+    """Return the name of a run that has none: its method and the smallest number that is free in a folder."""
+    return free_name(folder, _DEV_RUN * config.engine.fast_dev_run + config.method.name)
 
 
 def free_name(folder: Path, stem: str) -> str:

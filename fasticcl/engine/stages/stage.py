@@ -1,8 +1,8 @@
-"""The interface between a training stage and the epoch loop, and the training step."""
+"""The interface between a stage and the epoch loop, and the training step."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import torch
 
@@ -12,12 +12,14 @@ from fasticcl.method.network import Network
 
 StageName = Literal["representation", "rebalancing"]
 STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
+StagePhase = Phase | Literal["readout"]
+"""The phase of an epoch. ``readout``: an epoch without training steps."""
 
 Losses = dict[str, torch.Tensor]
 """Scalar losses by name. ``loss`` is the minimised total."""
 
 
-Learn = Callable[["Stage", Any], Losses]
+Learn = Callable[["TrainingStage", Any], Losses]
 """Takes a training step on a batch and returns its losses, as `learn` does."""
 
 
@@ -25,7 +27,8 @@ class StageState(TypedDict):
     """The part of a checkpoint that belongs to a stage: state dicts by name."""
 
     network: dict[str, Any]
-    optimizer: dict[str, Any]
+    optimizer: NotRequired[dict[str, Any]]
+    """Optimizer of a stage that trains."""
     centroids: NotRequired[dict[str, Any]]
     """Centroid bank of the representation stage."""
     teacher: NotRequired[dict[str, Any]]
@@ -33,15 +36,14 @@ class StageState(TypedDict):
 
 
 class Stage(Protocol):
-    """A training stage: network, losses, optimizer, schedule and state for checkpoints."""
+    """A stage of a run: network, schedule and state for checkpoints."""
 
     name: StageName
     epochs: int
     network: Network
-    optimizer: torch.optim.Optimizer
 
-    def phase(self, epoch: int) -> Phase:
-        """Return the phase of an epoch, which determines its batches."""
+    def phase(self, epoch: int) -> StagePhase:
+        """Return the phase of an epoch."""
         ...
 
     def lr(self, epoch: int) -> float:
@@ -50,14 +52,6 @@ class Stage(Protocol):
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the modes of the modules, the learning rate and everything else that an epoch changes."""
-        ...
-
-    def losses(self, batch: Batch | StreamBatch) -> Losses:
-        """Begin a training step and return the losses of a batch."""
-        ...
-
-    def static_buffers(self) -> AbstractContextManager[None]:
-        """Return a context in which a step changes all state in place, as CUDA graphs require."""
         ...
 
     def state_dict(self) -> StageState:
@@ -69,7 +63,26 @@ class Stage(Protocol):
         ...
 
 
-def learn(stage: Stage, batch: Batch | StreamBatch) -> Losses:
+@runtime_checkable
+class TrainingStage(Stage, Protocol):
+    """A stage that takes training steps: losses and optimizer."""
+
+    optimizer: torch.optim.Optimizer
+
+    def phase(self, epoch: int) -> Phase:
+        """Return the phase of an epoch, which determines its batches."""
+        ...
+
+    def losses(self, batch: Batch | StreamBatch) -> Losses:
+        """Begin a training step and return the losses of a batch."""
+        ...
+
+    def static_buffers(self) -> AbstractContextManager[None]:
+        """Return a context in which a step changes all state in place, as CUDA graphs require."""
+        ...
+
+
+def learn(stage: TrainingStage, batch: Batch | StreamBatch) -> Losses:
     """Take a training step and return its losses, without waiting for the device."""
     # Gradients are cleared before the forward pass, because CUDA graphs overwrite those of the last step.
     stage.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,104 @@
+"""Readouts: classifiers that are computed from a trained network without training it.
+
+To add one, write a function and add a line to `READOUTS`.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fasticcl.errors import UserError, nearest
+from fasticcl.method.classifiers import ClassAffine, Classifier
+from fasticcl.method.nearest_mean import nearest_mean
+
+
+@dataclass(frozen=True)
+class ReadoutInputs:
+    """The inputs of a readout."""
+
+    classifier: Classifier
+    """Classifier of the first stage, on the CPU."""
+    counts: torch.Tensor
+    """[K] training images per class."""
+    tau: float
+    """τ, ``rebalance.tau``."""
+    features: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    """Batches of float32 features [B, d_g] of the training images of this rank and their classes [B], on
+    the CPU. They are computed when they are iterated, which can be repeated."""
+    all_reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total
+    """Returns the sum of a tensor over all ranks."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A readout and its requirements."""
+
+    compute: Callable[[ReadoutInputs], Classifier]
+    settings: tuple[str, ...] = ()
+    """The keys of ``rebalance`` that it uses."""
+    linear_only: bool = False
+    """True if it requires the linear classifier."""
+
+
+def tau_norm(inputs: ReadoutInputs) -> nn.Linear:
+    """Return the τ-normalised classifier (Kang et al., 2020): weights w_k / ‖w_k‖^τ, without bias.
+
+    τ = 0 keeps the weights, and τ = 1 makes all norms equal.
+    """
+    weight = inputs.classifier.weight.detach().double()
+    norms = weight.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    classifier = nn.Linear(weight.shape[1], len(weight))
+    with torch.no_grad():
+        classifier.weight.copy_(weight / norms**inputs.tau)
+        classifier.bias.zero_()
+    return classifier
+
+
+def log_prior(inputs: ReadoutInputs) -> Classifier:
+    """Return the classifier of post-hoc logit adjustment (Menon et al., 2021), z_k - τ·log(n_k / N)."""
+    counts = inputs.counts.double()
+    adjustment = inputs.tau * (counts / counts.sum()).log()
+    classifier = copy.deepcopy(inputs.classifier)
+    if not isinstance(classifier, nn.Linear):
+        classifier = ClassAffine(classifier, len(counts))
+    offset = classifier.bias if isinstance(classifier, nn.Linear) else classifier.offset
+    with torch.no_grad():
+        offset.copy_(offset.double() - adjustment)
+    return classifier
+
+
+def ncm(inputs: ReadoutInputs) -> Classifier:
+    """Return the classifier of the nearest class mean (Kang et al., 2020)."""
+    num_classes, feature_dim = inputs.classifier.weight.shape
+    return nearest_mean(inputs.features, feature_dim, num_classes, inputs.all_reduce)
+
+
+READOUTS: Mapping[str, Readout] = {
+    "log_prior": Readout(log_prior, ("tau",)),
+    "ncm": Readout(ncm),
+    "tau_norm": Readout(tau_norm, ("tau",), linear_only=True),
+}
+
+
+def find_readout(name: str, classifier: Classifier | None = None) -> Readout:
+    """Return the readout with a name.
+
+    Args:
+        name: a key of `READOUTS`.
+        classifier: classifier of the first stage, or None if it is not known.
+
+    Raises:
+        UserError: there is no such readout, or it does not support this classifier.
+    """
+    if name not in READOUTS:
+        raise UserError(f"There is no readout {name!r}. {nearest(name, [*READOUTS, 'none'])}")
+    readout = READOUTS[name]
+    if readout.linear_only and classifier is not None and not isinstance(classifier, nn.Linear):
+        raise UserError(
+            f"The readout {name} requires a linear classifier, because a cosine classifier normalises its "
+            "weights. Use the method ncm or logit-adjustment-post-hoc instead."
+        )
+    return readout

@@ -1,0 +1,86 @@
+"""Sweeps of readouts, compared with separate runs."""
+
+import json
+
+import pytest
+
+import fasticcl
+from fasticcl.data.evaluation_loader import EvaluationLoader
+from fasticcl.engine.stages.readout import ReadOut
+from tests.support.small_runs import train_tiny
+
+TAUS = {"rebalance.tau": [0, 0.5, 2]}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_shards, tmp_path_factory):
+    """A run of cross-entropy. Tests may add sweep folders to it."""
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("ce"), {"rebalance.epochs": 0}, method="ce").run
+
+
+def test_readouts_of_a_sweep_share_one_pass_and_equal_separate_runs(run, monkeypatch):
+    iterate, passes = EvaluationLoader.__iter__, []
+
+    def counted(self):
+        passes.append(sum(map(len, self._rows)))
+        return iterate(self)
+
+    monkeypatch.setattr(EvaluationLoader, "__iter__", counted)
+    over = {"rebalance.readout": ["tau_norm", "log_prior"], **TAUS}
+    sweep = fasticcl.sweep(run, over=over, method="tau-norm", holdout=0)
+    assert passes == [30]  # the evaluated split, once for all six
+    passes.clear()
+    mixed = fasticcl.sweep(run, over={"rebalance.readout": ["ncm", "log_prior"]}, method="ncm", holdout=0)
+    assert passes == [60, 30]
+    for entry in (sweep.entries[0], sweep.entries[2], sweep.entries[4], mixed.entries[0]):
+        method = "ncm" if entry is mixed.entries[0] else "tau-norm"
+        separate = fasticcl.rebalance(run, method=method, set=entry.values)
+        assert separate.rows["after"] == entry.metrics
+    assert sweep.entries[3].metrics == sweep.before  # log_prior with τ = 0
+
+
+def test_tau_is_chosen_on_the_holdout_and_the_command_repeats_it(run, run_cli):
+    words = ["--method", "tau-norm", "--over", "rebalance.tau=0,0.5,1,2,1e4", "--json"]
+    code, out, _ = run_cli("sweep", run, *words)
+    assert code == 0
+    printed = json.loads(out)
+    rated = {entry["values"]["rebalance.tau"]: entry["held_back"] for entry in printed["settings"]}
+    assert rated.pop(1e4) is None  # weights that are not finite
+    assert printed["settings"][4]["val/top1"] is None
+    best = printed["best"]["rebalance.tau"]
+    assert rated[best] == max(rated.values())
+    assert len(set(rated.values())) > 1
+    assert printed["method"] == "tau-norm"
+    assert printed["command"] == f"fasticcl rebalance {run} --method tau-norm --set rebalance.tau={best}"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--over", "rebalance.tau=0,1"], "Add --method tau-norm"),
+        (["--method", "ncm", "--over", "rebalance.tau=0,1"], "The readout ncm does not use rebalance.tau"),
+        (["--method", "tau-norm", "--over", "rebalance.gamma=0,1"], "does not use rebalance.gamma"),
+        (["--method", "focal", "--over", "rebalance.gamma=0,1"], "The method focal has no second stage"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_that_a_readout_ignores_are_refused(run, run_cli, words, sentence):
+    before = {path.name for path in run.iterdir()}
+    code, _, error = run_cli("sweep", run, *words)
+    assert code == 2
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert {path.name for path in run.iterdir()} == before
+
+
+def test_the_holdout_is_left_out_of_the_class_means(run, monkeypatch):
+    seen, begin_epoch = [], ReadOut.begin_epoch
+
+    def counted(self, epoch):
+        begin_epoch(self, epoch)
+        seen.append(sum(len(classes) for _, classes in self.features))
+
+    monkeypatch.setattr(ReadOut, "begin_epoch", counted)
+    sweep = fasticcl.sweep(run, over={"rebalance.readout": ["ncm"]}, method="ncm", holdout=1)
+    assert sweep.holdout.images == 8
+    assert seen == [60 - 8]
