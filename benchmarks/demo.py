@@ -1,9 +1,13 @@
-"""Accuracy of training methods on the demonstration data, over several seeds.
+"""Accuracy of training methods over several seeds, on the demonstration data by default.
 
-    python benchmarks/demo.py [--methods ce mixup crt iccl] [--seeds 0 1 2] [--json FILE]
+    python benchmarks/demo.py [--methods ce iccl ...] [--seeds 0 1 2] [--project DIR] [--json FILE]
+                              [--dataset NAME] [--second-stage SECTION.KEY=VALUE ...] [TRAINING OPTIONS]
 
-Every run is `fasticcl train demo --method METHOD --seed SEED` with the settings of the preset. The result is
-the mean accuracy of the last epoch and its sample standard deviation over the seeds.
+Every run is `fasticcl train DATASET --method METHOD --seed SEED`, with all other options of `fasticcl train`
+passed on. Methods that differ from another only in the second stage continue its run with
+`fasticcl rebalance RUN --method METHOD`, which gives the same result. The result is the mean accuracy of the
+last epoch and its sample standard deviation over the seeds. With --project, finished runs are kept, and the
+same command continues an interrupted one.
 """
 
 import argparse
@@ -20,30 +24,102 @@ from rich.table import Table
 import fasticcl
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.progress import percent
+from fasticcl.errors import UserError
+
+FIRST_STAGES = {
+    "crt": "ce",
+    "lws": "ce",
+    "tau-norm": "ce",
+    "ncm": "ce",
+    "logit-adjustment-post-hoc": "ce",
+    "mislas": "mixup",
+}
+"""Methods that continue the first stage of another one."""
+METHODS = (
+    "ce",
+    "focal",
+    "focal-sigmoid",
+    "cb-focal",
+    "ce-drw",
+    "ce-drs",
+    "ldam-drw",
+    "balanced-softmax",
+    "logit-adjustment",
+    "mixup",
+    *FIRST_STAGES,
+    "iccl",
+)
 
 
 def main() -> None:
-    options = parse()
-    with tempfile.TemporaryDirectory() as project:
-        runs = [run(method, seed, project) for seed in options.seeds for method in options.methods]
+    options, training = parse()
+    with tempfile.TemporaryDirectory() as temporary:
+        project = options.project or Path(temporary)
+        runs = [
+            run(options, training, method, seed, project)
+            for seed in options.seeds
+            for method in sorted(options.methods, key=METHODS.index)
+        ]
     summary = summarise(runs)
     show(summary)
     write_result(
-        {"machine": hardware(), "seeds": options.seeds, "summary": summary, "runs": runs}, options.json
+        {
+            "machine": hardware(),
+            "dataset": options.dataset,
+            "options": training,
+            "second_stage": options.second_stage,
+            "seeds": options.seeds,
+            "summary": summary,
+            "runs": runs,
+        },
+        options.json,
     )
 
 
-def parse() -> argparse.Namespace:
+def parse() -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Return the options of the script and those that are passed on to `fasticcl.train`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--methods", nargs="+", default=["ce", "mixup", "crt", "iccl"])
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--project", type=Path, help="folder in which the runs are kept")
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    parser.add_argument(
+        "--second-stage",
+        action="append",
+        default=[],
+        metavar="rebalance.KEY=VALUE",
+        help="a setting for methods with a second stage",
+    )
+    training = parser.add_argument_group("training options, as for fasticcl train")
+    training.add_argument("--data")
+    training.add_argument("--epochs", type=int)
+    training.add_argument("--eval-every", type=int)
+    training.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    options = parser.parse_args()
+    names = ("data", "epochs", "eval_every", "set")
+    return options, {name: getattr(options, name) for name in names if getattr(options, name)}
 
 
-def run(method: str, seed: int, project: str) -> dict[str, Any]:
-    began = time.perf_counter()
-    report = fasticcl.train("demo", method=method, seed=seed, project=project, report=False)
+def run(
+    options: argparse.Namespace, training: dict[str, Any], method: str, seed: int, project: Path
+) -> dict[str, Any]:
+    """Train a method, or continue its run, and return its accuracies."""
+    name, began = f"{method}-s{seed}", time.perf_counter()
+    folder = project / options.dataset
+    kept: dict[str, Any] = {"name": name, "project": project}
+    if (folder / name / "config.toml").exists():
+        report = fasticcl.train(options.dataset, **kept, resume=True)
+    elif method in FIRST_STAGES:
+        first = folder / f"{FIRST_STAGES[method]}-s{seed}"
+        if not first.exists():
+            raise UserError(f"{method} continues {FIRST_STAGES[method]}. Add it to --methods.")
+        report = fasticcl.rebalance(first, method=method, name=name, set=options.second_stage)
+    else:
+        kept |= training | {"method": method, "seed": seed, "report": False}
+        if method == "iccl":
+            kept["set"] = [*training.get("set", []), *options.second_stage]
+        report = fasticcl.train(options.dataset, **kept)
     seconds = time.perf_counter() - began
     print(f"{method} seed {seed}: {seconds:.0f} s")
     return {"method": method, "seed": seed, "seconds": round(seconds, 1), "rows": report.rows}

@@ -129,13 +129,18 @@ def _method_layers(dataset: str, method: str | None, recipe: str | None, from_fi
 
 def _without_presets(from_file: Layer, dataset: str) -> Layer:
     """Return the settings of a file that differ from those of its dataset preset and method preset."""
-    preset = MethodPreset.read(from_file["method"]["name"])
-    recipe = from_file.get("optim", {}).get("recipe") if dataset in preset.schedules else None
-    unchanged = resolve(dataset, method=preset.name, recipe=recipe).model_dump(mode="json")
+    method, recipe = from_file["method"]["name"], from_file.get("optim", {}).get("recipe")
+    recipe = _if_published(recipe, method, dataset)
+    unchanged = resolve(dataset, method=method, recipe=recipe).model_dump(mode="json")
     return {
         section: {key: value for key, value in values.items() if unchanged[section][key] != value}
         for section, values in from_file.items()
     }
+
+
+def _if_published(recipe: Recipe | None, method: str, dataset: str) -> Recipe | None:
+    """Return the recipe, or None if no schedule of the method was published for the dataset."""
+    return recipe if dataset in MethodPreset.read(method).schedules else None
 
 
 def second_stage_of(dataset: str, method: str, recipe: Recipe | None = None) -> dict[str, Any]:
@@ -148,11 +153,12 @@ def second_stage_of(dataset: str, method: str, recipe: Recipe | None = None) -> 
     Args:
         dataset: name of a dataset preset.
         method: name of a method preset.
-        recipe: as in `resolve`.
+        recipe: as in `resolve`, but "preset" if no schedule was published for the dataset.
 
     Raises:
-        UserError: an unknown preset, or no published schedule of the method for the dataset.
+        UserError: an unknown preset.
     """
+    recipe = _if_published(recipe, method, dataset)
     return resolve(dataset, method=method, recipe=recipe).rebalance.model_dump()
 
 
@@ -176,7 +182,7 @@ def first_stage_differences(config: Config, method: str) -> dict[str, tuple[Any,
     dataset = config.data.dataset
     methods = [method, *({config.method.name} & set(preset_names("method")))]
     layers = [MethodPreset.read(name).layer(dataset) for name in methods]
-    recipe = config.optim.recipe if dataset in MethodPreset.read(method).schedules else None
+    recipe = _if_published(config.optim.recipe, method, dataset)
     expected = resolve(dataset, method=method, recipe=recipe).model_dump()
     actual = config.model_dump()
     paths = {

@@ -233,6 +233,7 @@ def test_the_second_stage_of_a_method_replaces_that_of_another():
             assert other.rebalance.model_dump() == stage
     assert second_stage_of("cifar10-lt", "mislas")["classifier_lr_factor"] == 0.5
     assert second_stage_of("inat2018", "crt", "published")["epochs"] == 30
+    assert second_stage_of("demo", "crt", "published") == second_stage_of("demo", "crt")
 
 
 def test_the_first_stage_of_a_run_differs_from_another_methods():

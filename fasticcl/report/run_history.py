@@ -122,7 +122,8 @@ def _preset_config(config: Config) -> Config:
         return resolve(data.dataset, options=options)
     first, *second = names
     for name in second:
-        options |= {"method": {"name": config.method.name}, "rebalance": second_stage_of(data.dataset, name)}
+        stage = second_stage_of(data.dataset, name, config.optim.recipe)
+        options |= {"method": {"name": config.method.name}, "rebalance": stage}
     # The schedule is not known if `fasticcl rebalance` has changed the name of the method.
     recipe = config.optim.recipe if data.dataset in MethodPreset.read(first).schedules else None
     return resolve(data.dataset, method=first, recipe=recipe, options=options)

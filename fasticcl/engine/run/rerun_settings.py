@@ -31,7 +31,8 @@ def with_settings(run: RunFolder, settings: Layer, method: str | None = None) ->
     """
     _check_sections(run, settings)
     changes = settings.get("rebalance", {})
-    base = second_stage_of(run.config.data.dataset, method) if method else {}
+    dataset, recipe = run.config.data.dataset, run.config.optim.recipe
+    base = second_stage_of(dataset, method, recipe) if method else {}
     config = resolve(file=run.path / CONFIG, options={**settings, "rebalance": {**base, **changes}})
     _check_used(config.rebalance, changes)
     if not config.rebalance.enabled:

@@ -54,6 +54,17 @@ def test_a_method_brings_all_settings_of_its_second_stage(tmp_path):
     assert with_settings(run, {"rebalance": {"epochs": 2}}).rebalance.lr_factor == 3.0
 
 
+def test_the_second_stage_follows_the_recipe_of_the_run(tmp_path):
+    published = resolve("imagenet-lt", method="crt", recipe="published")
+    options = {"engine": {"project": tmp_path, "name": "run"}}
+    run = RunFolder.create(resolve("imagenet-lt", method="ce", recipe="published", options=options))
+    assert with_settings(run, {}, "crt").rebalance == published.rebalance
+    assert published.rebalance.lr_factor == 1.0
+    options["engine"]["name"] = "fair"
+    fair = RunFolder.create(resolve("imagenet-lt", method="ce", options=options))
+    assert with_settings(fair, {}, "crt").rebalance.lr_factor == 0.1
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "sentence"),
     [
