@@ -128,7 +128,7 @@ def test_network_of_torchvision_can_be_exported(tmp_path):
     np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
 
 
-# The linear classifier is exported above. The affine cosine classifier has the operations of the two others.
+# The linear classifier is exported above. The affine cosine classifier has the operations of two others.
 @pytest.mark.parametrize(
     ("kind", "format"),
     [
