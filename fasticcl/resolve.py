@@ -13,9 +13,9 @@ from typing import Any, Unpack, get_args
 from pydantic import ValidationError
 
 from fasticcl.config import SECTIONS, Config, Recipe
-from fasticcl.config.unused_settings import why_unused
+from fasticcl.config.layers import Layer, assignment, check_keys, merge
+from fasticcl.config.unused_settings import check_used
 from fasticcl.errors import UserError, nearest
-from fasticcl.layers import Layer, assignment, check_keys, merge
 from fasticcl.options import SETTINGS, TrainOptions
 from fasticcl.preset_files import DatasetPreset, MethodPreset, preset_names
 
@@ -32,7 +32,7 @@ def configure(
     """Return the configuration that `fasticcl.train` would use with the same arguments.
 
     Raises:
-        UserError: an unknown name, an invalid value, or a setting without effect.
+        UserError: an unknown name, an invalid value, or a setting that has no effect.
     """
     settings = dict(set) if isinstance(set, Mapping) else {}
     for name, value in options.items():
@@ -53,10 +53,7 @@ def configure(
         options=layer,
         assignments=assignments,
     )
-    for section, values in merge([layer, *map(assignment, assignments)]).items():
-        for key in values:
-            if reason := why_unused(resolved, f"{section}.{key}"):
-                raise UserError(f"{section}.{key} has no effect, because {reason}. Omit it.")
+    check_used(merge([layer, *map(assignment, assignments)]), resolved)
     return resolved
 
 

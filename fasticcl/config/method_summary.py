@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fasticcl.config.config import Config
 from fasticcl.config.rebalance import Rebalance
 
-LOSS_PARAMETERS = {
+_LOSS_PARAMETERS = {
     "focal": ("γ", "focal_gamma"),
     "ldam": ("margin", "ldam_margin"),
     "logit_adjustment": ("τ", "logit_adjustment_tau"),
@@ -44,7 +44,7 @@ def readout_name(rebalance: Rebalance) -> str:
 def _classification(config: Config) -> Iterator[str]:
     method = config.method
     if method.class_loss != "cross_entropy":
-        symbol, setting = LOSS_PARAMETERS.get(method.class_loss, ("", ""))
+        symbol, setting = _LOSS_PARAMETERS.get(method.class_loss, ("", ""))
         parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""
         yield f"loss {method.class_loss}{parameter}"
     if method.classifier != "linear":

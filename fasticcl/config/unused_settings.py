@@ -1,41 +1,73 @@
-"""Settings of losses, classifiers, samplers and second stages that a run does not use."""
+"""Settings that have no effect with others, such as the γ of the focal loss with another loss."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from fasticcl.config.config import Config
-from fasticcl.config.method_summary import LOSS_PARAMETERS, READOUTS_WITH_TAU
-from fasticcl.config.rebalance import Rebalance
+from fasticcl.config.method_summary import READOUTS_WITH_TAU
+from fasticcl.errors import UserError
 
-_LOSSES = {*LOSS_PARAMETERS, "cross_entropy", "balanced_softmax"}
-"""Losses whose settings are known. A loss that was added may use any of them."""
+_USED_WITH = {
+    "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
+    "method.ldam_margin": ("method.class_loss", ("ldam",)),
+    "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
+    "method.classifier_scale": ("method.classifier", ("cosine",)),
+    "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
+}
+"""Settings that are used with some values of another setting only."""
+_USED_WITHOUT = {
+    "method.class_weight_start": ("method.class_weight_beta", 0),
+    "method.class_weight_norm": ("method.class_weight_beta", 0),
+    "data.resample_gamma": ("data.resample_start", 1),
+}
+"""Settings that are used unless another setting has a value."""
+_SECOND_STAGE = (
+    "batch_norm",
+    "class_scale",
+    "classifier",
+    "classifier_lr_factor",
+    "smoothing_head",
+    "smoothing_tail",
+)
+"""Settings of ``rebalance`` that only a trained second stage uses."""
 
 
-def why_unused(config: Config, path: str) -> str | None:
-    """Return why a setting has no effect on a run, or None if it has an effect.
+def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> None:
+    """Check that settings of the user have an effect.
+
+    Settings that belong to the paper's method are not checked, because they have always been accepted.
 
     Args:
-        config: the configuration of the run.
-        path: the setting, as section.key.
+        settings: the settings that the user has written, by section and key.
+        config: the resulting configuration.
+
+    Raises:
+        UserError: a setting has no effect.
     """
+    for section, values in settings.items():
+        for key in values:
+            path = f"{section}.{key}"
+            if path in _USED_WITH:
+                other, used = _USED_WITH[path]
+                if _value(config, other) not in used:
+                    raise _unused(path, config, other, f"set {other} to {' or '.join(used)}")
+            elif path in _USED_WITHOUT:
+                other, unused = _USED_WITHOUT[path]
+                if _value(config, other) == unused:
+                    raise _unused(path, config, other, f"set {other}")
+            elif section == "rebalance" and key in _SECOND_STAGE:
+                if config.rebalance.readout != "none":
+                    raise _unused(path, config, "rebalance.readout", "choose another --method")
+                if not config.rebalance.epochs:
+                    raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
+
+
+def _value(config: Config, path: str) -> Any:
     section, _, key = path.partition(".")
-    method = config.method
-    if section == "rebalance":
-        return _why_unused_in_second_stage(config.rebalance, key)
-    users = [name for name, (_, setting) in LOSS_PARAMETERS.items() if f"method.{setting}" == path]
-    if users and method.class_loss in _LOSSES - {*users}:
-        return f"only the loss {' or '.join(users)} uses it"
-    if path == "method.classifier_scale" and method.classifier == "linear":
-        return "a linear classifier has no scale"
-    if path in ("method.class_weight_start", "method.class_weight_norm") and not method.class_weight_beta:
-        return "method.class_weight_beta is 0, so there are no class weights"
-    if path == "data.resample_gamma" and config.data.resample_start == 1:
-        return "data.resample_start is 1, so there is no re-sampling"
-    return None
+    return getattr(getattr(config, section), key)
 
 
-def _why_unused_in_second_stage(rebalance: Rebalance, key: str) -> str | None:
-    if key == "tau" and rebalance.readout in ("none", "ncm"):
-        return f"only the readout {' or '.join(READOUTS_WITH_TAU)} uses it"
-    if key in ("tau", "readout", "epochs"):
-        return None
-    if rebalance.readout != "none":
-        return f"the readout {rebalance.readout} does not use it"
-    return None if rebalance.epochs else "rebalance.epochs is 0, so there is no second stage"
+def _unused(path: str, config: Config, other: str, advice: str) -> UserError:
+    value = _value(config, other)
+    text = f"{value:g}" if isinstance(value, float) else value
+    return UserError(f"{path} has no effect, because {other} is {text}. Omit it, or {advice}.")
