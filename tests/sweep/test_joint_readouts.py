@@ -6,7 +6,7 @@ import pytest
 
 import fasticcl
 from fasticcl.data.evaluation_loader import EvaluationLoader
-from fasticcl.engine.stages.readout import ReadOut
+from fasticcl.engine.stages.readout import ReadoutStage
 from tests.support.small_runs import train_tiny
 
 TAUS = {"rebalance.tau": [0, 0.5, 2]}
@@ -74,13 +74,13 @@ def test_settings_that_a_readout_ignores_are_refused(run, run_cli, words, senten
 
 
 def test_the_holdout_is_left_out_of_the_class_means(run, monkeypatch):
-    seen, begin_epoch = [], ReadOut.begin_epoch
+    seen, begin_epoch = [], ReadoutStage.begin_epoch
 
     def counted(self, epoch):
         begin_epoch(self, epoch)
         seen.append(sum(len(classes) for _, classes in self.features))
 
-    monkeypatch.setattr(ReadOut, "begin_epoch", counted)
+    monkeypatch.setattr(ReadoutStage, "begin_epoch", counted)
     sweep = fasticcl.sweep(run, over={"rebalance.readout": ["ncm"]}, method="ncm", holdout=1)
     assert sweep.holdout.images == 8
     assert seen == [60 - 8]
