@@ -13,6 +13,7 @@ from typing import Any, Unpack, get_args
 from pydantic import ValidationError
 
 from fasticcl.config import SECTIONS, Config, Recipe
+from fasticcl.config.unused_settings import check_used
 from fasticcl.errors import UserError, nearest
 from fasticcl.layers import Layer, assignment, check_keys, merge
 from fasticcl.options import SETTINGS, TrainOptions
@@ -31,7 +32,7 @@ def configure(
     """Return the configuration that `fasticcl.train` would use with the same arguments.
 
     Raises:
-        UserError: an unknown name or an invalid value.
+        UserError: an unknown name, an invalid value, or a setting that has no effect.
     """
     settings = dict(set) if isinstance(set, Mapping) else {}
     for name, value in options.items():
@@ -43,14 +44,17 @@ def configure(
     for path, value in settings.items():
         section, _, key = path.partition(".")
         layer.setdefault(section, {})[key] = value
-    return resolve(
+    assignments = () if isinstance(set, Mapping) else [set] if isinstance(set, str) else [*set]
+    resolved = resolve(
         dataset,
         method=method,
         recipe=recipe,
         file=Path(config) if config else None,
         options=layer,
-        assignments=() if isinstance(set, Mapping) else [set] if isinstance(set, str) else set,
+        assignments=assignments,
     )
+    check_used(merge([layer, *map(assignment, assignments)]), resolved)
+    return resolved
 
 
 def resolve(

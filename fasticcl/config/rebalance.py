@@ -16,7 +16,7 @@ class Rebalance(ConfigSection):
     readout: str = "none"
     """Classifier that is computed without training: tau_norm, ncm or log_prior. none: train the stage."""
     tau: Weight = 1.0
-    """τ of the readouts tau_norm and log_prior. 0 keeps the classifier (tau_norm drops its bias)."""
+    """τ of the readouts tau_norm (without bias) and log_prior. 0: the weights of the first stage."""
     gamma: float = 1.0
     """γ' of the class-aware stream of this stage."""
     distillation_weight: Fraction = 0.5

@@ -51,7 +51,10 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         _count_parameters(network.projection) if network.projection else 0,
     )
     head_note = f" ({head:,} in the projection head, used in training only)" if head else ""
-    epochs = ", ".join(f"{count} {_PHASES[phase]}" for phase, count in phase_epochs(config).items())
+    phases = phase_epochs(config)
+    # A method without an interpolative branch trains the whole stage in the phase "warmup".
+    names = _PHASES if config.method.interpolative_weight else {**_PHASES, "warmup": "representation"}
+    epochs = ", ".join(f"{count} {names[phase]}" for phase, count in phases.items())
     ranks = machine.ranks.world_size
     holdout_note = f" ({len(dataset.holdout_rows):,} in the holdout)" if len(dataset.holdout_rows) else ""
     local_batch = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""

@@ -47,4 +47,4 @@ def test_banner_names_the_parts_of_the_method():
     assert lines[2] == (
         "training loss focal (γ = 1); re-sampling (γ = 0) from epoch 9; readout tau_norm (τ = 1)"
     )
-    assert lines[3].startswith("schedule epochs: 10 warm-up (T); 3 steps each;")
+    assert lines[3].startswith("schedule epochs: 10 representation; 3 steps each;")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fasticcl.data.batch import synthetic_batch
-from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import learn
 from fasticcl.preset_files import preset_names
 from fasticcl.resolve import resolve
@@ -67,8 +67,15 @@ def take_every_kind_of_step(config, side):
     for epoch in first_epochs(config):
         trained = take_step(first, epoch, side)
         assert {name for name, _ in first.network.named_parameters()} - trained == set()
-    if config.rebalance.readout == "none" and config.rebalance.epochs:
-        second = Rebalancing(config, first.network, machine, COUNTS)
+    if config.rebalance.readout != "none":
+        features = [(torch.randn(12, first.network.classifier.in_features), torch.arange(12) % CLASSES)]
+        second = build_second_stage(config, first.network, machine, COUNTS, features)
+        second.begin_epoch(0)
+        images = torch.randn(BATCH, 3, side, side)
+        assert second.network(images).logits.isfinite().all()
+        assert not torch.equal(second.network(images).logits, second.teacher(images).logits)
+    elif config.rebalance.epochs:
+        second = build_second_stage(config, first.network, machine, COUNTS)
         assert take_step(second, 0, side) == expected_changes(config, second.network)
 
 
@@ -78,6 +85,6 @@ def test_every_method_trains_with_the_settings_of_every_dataset(dataset, method)
     take_every_kind_of_step(configuration(dataset, method, "resnet8"), SIDE)
 
 
-@pytest.mark.parametrize("method", ["iccl", "ldam-drw", "mislas"])
+@pytest.mark.parametrize("method", ["iccl", "ldam-drw", "mislas", "ncm"])
 def test_methods_train_encoders_for_large_images(method):
     take_every_kind_of_step(configuration("imagenet-lt", method, "resnet18"), 32)

@@ -3,17 +3,20 @@
 import os
 import signal
 from functools import cache, partial
+from itertools import combinations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import fasticcl
 from fasticcl.data.evaluation_loader import evaluation_batches
-from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
+from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.preset_files import preset_names
 from fasticcl.report.run_history import read_history
 from fasticcl.resolve import resolve
@@ -23,6 +26,7 @@ from tests.support.small_runs import (
     TINY_STEPS,
     PowerCut,
     differences,
+    equal,
     metrics,
     record_steps,
     resume,
@@ -60,6 +64,7 @@ CLASSIFIERS = {
     "ldam-drw": CosineClassifier,
     "lws": ClassAffine,
     "mislas": ClassAffine,
+    "ncm": NearestMeanClassifier,
 }
 
 
@@ -67,6 +72,13 @@ CLASSIFIERS = {
 def test_every_method_has_its_classifier(finished, method):
     classifier = load_model(finished(method).run).network.classifier
     assert type(classifier) is CLASSIFIERS.get(method, nn.Linear)
+
+
+def test_every_method_has_a_result_of_its_own(finished):
+    """Except that balanced softmax is logit adjustment with τ = 1."""
+    results = {method: load_file(finished(method).run / WEIGHTS) for method in METHODS}
+    equal_methods = [pair for pair in combinations(METHODS, 2) if equal(*(results[each] for each in pair))]
+    assert equal_methods == [("balanced-softmax", "logit-adjustment")]
 
 
 @every_method

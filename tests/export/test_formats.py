@@ -128,10 +128,14 @@ def test_network_of_torchvision_can_be_exported(tmp_path):
     np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
 
 
-# The linear classifier is exported above. The affine cosine classifier has the operations of the two others.
+# The linear classifier is exported above. The affine cosine classifier has the operations of two others.
 @pytest.mark.parametrize(
     ("kind", "format"),
-    [*((kind, "pt2") for kind in CLASSIFIERS if kind != "linear"), ("affine cosine", "onnx")],
+    [
+        *((kind, "pt2") for kind in CLASSIFIERS if kind != "linear"),
+        ("affine cosine", "onnx"),
+        ("nearest mean", "onnx"),
+    ],
 )
 def test_exported_classifiers_compute_their_formula_for_any_batch_size(tmp_path, kind, format):
     model, path = make_model(kind), tmp_path / f"model.{format}"

@@ -8,6 +8,7 @@ from torch import nn
 
 from fasticcl.engine.run.weights import Description, Model
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
+from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.method.network import Network
 from tests.support.classifier_oracle import classifier_logits
 
@@ -22,10 +23,19 @@ def class_affine(base):
     return classifier
 
 
+def nearest_mean_classifier():
+    classifier = NearestMeanClassifier(FEATURES, CLASSES)
+    with torch.no_grad():
+        classifier.weight.normal_()
+        classifier.mean.normal_()
+    return classifier
+
+
 CLASSIFIERS = {
     "linear": lambda: nn.Linear(FEATURES, CLASSES),
     "cosine": lambda: CosineClassifier(FEATURES, CLASSES, 16.0),
     "affine": lambda: class_affine(nn.Linear(FEATURES, CLASSES)),
+    "nearest mean": nearest_mean_classifier,
     "affine cosine": lambda: class_affine(CosineClassifier(FEATURES, CLASSES, 8.0)),
 }
 

@@ -7,10 +7,16 @@ from fasticcl.report.run_history import RunHistory
 from fasticcl.resolve import resolve, validate
 
 
-def run_history(project, name, top1, few=50.0, **options):
-    """Return the history of one epoch with the given accuracies. The options are those of `configure`."""
-    settings = {"rebalance.epochs": 0, **options.pop("set", {})}
-    config = fasticcl.configure("demo", **{"data": project, "epochs": 1, "set": settings, **options})
+def run_history(project, name, top1, few=50.0, set=(), **options):
+    """Return the history of one epoch with the given accuracies. The options are those of `configure`.
+
+    Settings in ``set`` may be without effect.
+    """
+    settings = {"rebalance.epochs": 0, **dict(set)}
+    values = fasticcl.configure("demo", **{"data": project, "epochs": 1, **options}).model_dump()
+    for path, value in settings.items():
+        section, _, key = path.partition(".")
+        values[section][key] = value
     record = {
         "stage": "representation",
         "phase": "warmup",
@@ -20,7 +26,7 @@ def run_history(project, name, top1, few=50.0, **options):
         "val/medium": 1.0,
         "val/few": few,
     }
-    return RunHistory(project / name, config, [record])
+    return RunHistory(project / name, validate(values), [record])
 
 
 def change_config(run, **sections):

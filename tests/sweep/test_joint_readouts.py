@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import fasticcl
 from fasticcl.data.evaluation_loader import EvaluationLoader
@@ -25,17 +27,27 @@ def test_readouts_of_a_sweep_share_one_pass_and_equal_separate_runs(run, monkeyp
         passes.append(sum(map(len, self._rows)))
         return iterate(self)
 
+    begin_epoch, stages = ReadOut.begin_epoch, []
+
+    def recorded(self, epoch):
+        begin_epoch(self, epoch)
+        stages.append(self)
+
     monkeypatch.setattr(EvaluationLoader, "__iter__", counted)
+    monkeypatch.setattr(ReadOut, "begin_epoch", recorded)
     over = {"rebalance.readout": ["tau_norm", "log_prior"], **TAUS}
     sweep = fasticcl.sweep(run, over=over, method="tau-norm", holdout=0)
     assert passes == [30]  # the evaluated split, once for all six
     passes.clear()
     mixed = fasticcl.sweep(run, over={"rebalance.readout": ["ncm", "log_prior"]}, method="ncm", holdout=0)
     assert passes == [60, 30]
-    for entry in (sweep.entries[0], sweep.entries[2], sweep.entries[4], mixed.entries[0]):
-        method = "ncm" if entry is mixed.entries[0] else "tau-norm"
-        separate = fasticcl.rebalance(run, method=method, set=entry.values)
-        assert separate.rows["after"] == entry.metrics
+    entries = [*sweep.entries, *mixed.entries]
+    for number in (1, 4, 6):  # tau_norm, log_prior and ncm
+        separate = fasticcl.rebalance(run, method="tau-norm", set=entries[number].values)
+        assert separate.rows["after"] == entries[number].metrics
+        weights = load_file(separate.run / "model.safetensors")
+        for name, value in stages[number].network.state_dict().items():
+            assert torch.equal(value, weights[name])
     assert sweep.entries[3].metrics == sweep.before  # log_prior with τ = 0
 
 

@@ -113,7 +113,8 @@ def test_a_readout_cut_off_at_any_write_resumes_bit_identically(tiny_shards, tmp
 
 
 def test_a_signal_during_a_readout_stops_before_the_evaluation(tiny_shards, tmp_path, monkeypatch):
-    whole = train_tiny(tiny_shards, tmp_path, name="whole", epochs=1, **NCM).run
+    options = {"method": "logit-adjustment-post-hoc", "epochs": 1}
+    whole = train_tiny(tiny_shards, tmp_path, name="whole", **options).run
     begin_epoch = ReadoutStage.begin_epoch
 
     def interrupted(self, epoch):
@@ -123,13 +124,13 @@ def test_a_signal_during_a_readout_stops_before_the_evaluation(tiny_shards, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(ReadoutStage, "begin_epoch", interrupted)
         with pytest.raises(Stopped):
-            train_tiny(tiny_shards, tmp_path, epochs=1, **NCM)
+            train_tiny(tiny_shards, tmp_path, **options)
     stored = checkpoint.Checkpoint.load(tmp_path / "demo/run/last.pt")
     assert (stored.stage, stored.epoch, stored.step) == ("rebalancing", 0, 0)
     output = ConsoleOutput()
     assert not differences(resume(tmp_path, console=output.console).run, whole)
     lines = output.file.getvalue().splitlines()
-    assert "resumed  before the readout ncm" in lines
+    assert "resumed  before the readout log_prior" in lines
     (line,) = [line for line in lines if line.startswith("readout ")]
     assert line.startswith("readout       epoch 1/1  top1 ")
     assert line.endswith("  ETA 0:00")

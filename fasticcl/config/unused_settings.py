@@ -1,0 +1,73 @@
+"""Settings that have no effect with others, such as the γ of the focal loss with another loss."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fasticcl.config.config import Config
+from fasticcl.config.method_summary import READOUTS_WITH_TAU
+from fasticcl.errors import UserError
+
+_USED_WITH = {
+    "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
+    "method.ldam_margin": ("method.class_loss", ("ldam",)),
+    "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
+    "method.classifier_scale": ("method.classifier", ("cosine",)),
+    "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
+}
+"""Settings that are used with some values of another setting only."""
+_USED_WITHOUT = {
+    "method.class_weight_start": ("method.class_weight_beta", 0),
+    "method.class_weight_norm": ("method.class_weight_beta", 0),
+    "data.resample_gamma": ("data.resample_start", 1),
+}
+"""Settings that are used unless another setting has a value."""
+_SECOND_STAGE = (
+    "batch_norm",
+    "class_scale",
+    "classifier",
+    "classifier_lr_factor",
+    "smoothing_head",
+    "smoothing_tail",
+)
+"""Settings of ``rebalance`` that only a trained second stage uses."""
+
+
+def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> None:
+    """Check that settings of the user have an effect.
+
+    Settings that belong to the paper's method are not checked, because they have always been accepted.
+
+    Args:
+        settings: the settings that the user has written, by section and key.
+        config: the resulting configuration.
+
+    Raises:
+        UserError: a setting has no effect.
+    """
+    for section, values in settings.items():
+        for key in values:
+            path = f"{section}.{key}"
+            if path in _USED_WITH:
+                other, used = _USED_WITH[path]
+                if _value(config, other) not in used:
+                    raise _unused(path, config, other, f"set {other} to {' or '.join(used)}")
+            elif path in _USED_WITHOUT:
+                other, unused = _USED_WITHOUT[path]
+                if _value(config, other) == unused:
+                    raise _unused(path, config, other, f"set {other}")
+            elif section == "rebalance" and key in _SECOND_STAGE:
+                if config.rebalance.readout != "none":
+                    raise _unused(path, config, "rebalance.readout", "choose another --method")
+                if not config.rebalance.epochs:
+                    raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
+
+
+def _value(config: Config, path: str) -> Any:
+    section, _, key = path.partition(".")
+    return getattr(getattr(config, section), key)
+
+
+def _unused(path: str, config: Config, other: str, advice: str) -> UserError:
+    value = _value(config, other)
+    text = f"{value:g}" if isinstance(value, float) else value
+    return UserError(f"{path} has no effect, because {other} is {text}. Omit it, or {advice}.")

@@ -1,0 +1,69 @@
+"""Settings without effect are errors, if the user has written them."""
+
+import pytest
+
+import fasticcl
+from fasticcl.errors import UserError
+from fasticcl.preset_files import preset_names
+
+
+@pytest.mark.parametrize(
+    ("method", "assignments", "sentence"),
+    [
+        (
+            "ce",
+            ["method.focal_gamma=2"],
+            "method.focal_gamma has no effect, because method.class_loss is cross_entropy. Omit it, or set "
+            "method.class_loss to focal or sigmoid_focal.",
+        ),
+        (
+            "ce-drw",
+            ["method.class_weight_beta=0", "method.class_weight_start=0.5"],
+            "method.class_weight_start has no effect, because method.class_weight_beta is 0. Omit it, or set "
+            "method.class_weight_beta.",
+        ),
+        (
+            "ce",
+            ["rebalance.class_scale=true"],
+            "rebalance.class_scale has no effect, because rebalance.epochs is 0. Omit it, or set "
+            "rebalance.epochs=10.",
+        ),
+        (
+            "ncm",
+            ["rebalance.classifier=reinit"],
+            "rebalance.classifier has no effect, because rebalance.readout is ncm. Omit it, or choose "
+            "another --method.",
+        ),
+        ("ncm", ["rebalance.tau=1"], "rebalance.tau has no effect, because rebalance.readout is ncm. "),
+        ("ce", ["method.ldam_margin=1"], "method.ldam_margin has no effect, "),
+        ("ldam-drw", ["method.logit_adjustment_tau=1"], "because method.class_loss is ldam. "),
+        ("crt", ["method.classifier_scale=9"], "because method.classifier is linear. "),
+        ("cb-focal", ["data.resample_gamma=1"], "because data.resample_start is 1. "),
+    ],
+)
+def test_a_setting_without_effect_is_an_error_with_its_reason(method, assignments, sentence):
+    with pytest.raises(UserError) as error:
+        fasticcl.configure("demo", method=method, set=assignments)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "assignments"),
+    [
+        ("ce", ["method.class_loss=focal", "method.focal_gamma=2"]),
+        ("ce", ["method.class_weight_beta=0.9", "method.class_weight_start=0.5"]),
+        ("ce", ["rebalance.epochs=1", "rebalance.class_scale=true"]),
+        ("tau-norm", ["rebalance.tau=0"]),
+        ("crt", ["method.classifier=cosine", "method.classifier_scale=9"]),
+        ("iccl", ["data.resample_start=0.5", "data.resample_gamma=1"]),
+    ],
+)
+def test_settings_with_effect_are_accepted(method, assignments):
+    fasticcl.configure("demo", method=method, set=assignments)
+
+
+def test_settings_of_files_and_presets_may_be_without_effect(tmp_path):
+    for method in preset_names("method"):
+        config = fasticcl.configure("demo", method=method)
+        (tmp_path / "config.toml").write_text(config.to_toml())
+        assert fasticcl.configure(config=tmp_path / "config.toml") == config
