@@ -27,14 +27,14 @@ def test_readouts_of_a_sweep_share_one_pass_and_equal_separate_runs(run, monkeyp
         passes.append(sum(map(len, self._rows)))
         return iterate(self)
 
-    begin_epoch, stages = ReadOut.begin_epoch, []
+    begin_epoch, stages = ReadoutStage.begin_epoch, []
 
     def recorded(self, epoch):
         begin_epoch(self, epoch)
         stages.append(self)
 
     monkeypatch.setattr(EvaluationLoader, "__iter__", counted)
-    monkeypatch.setattr(ReadOut, "begin_epoch", recorded)
+    monkeypatch.setattr(ReadoutStage, "begin_epoch", recorded)
     over = {"rebalance.readout": ["tau_norm", "log_prior"], **TAUS}
     sweep = fasticcl.sweep(run, over=over, method="tau-norm", holdout=0)
     assert passes == [30]  # the evaluated split, once for all six
