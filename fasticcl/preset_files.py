@@ -122,7 +122,7 @@ class MethodPreset:
                     close = nearest(dataset, known)
                     raise UserError(f"{origin}: There is no dataset preset {dataset!r}. {close}")
                 if not isinstance(layer, Mapping):
-                    raise UserError(f"{origin}: {table}.{dataset} is a table. Set the keys of its sections.")
+                    raise UserError(f"{origin}: {table}.{dataset} must be a table of sections.")
                 check_keys(layer, f"{origin}, {table}.{dataset}")
         if any(
             "recipe" in layer.get("optim", {}) for layer in (tables, *datasets.values(), *schedules.values())
@@ -154,7 +154,9 @@ def _about(table: Mapping[str, Any], origin: str) -> About:
     try:
         about = About(**table)
     except TypeError:
-        raise UserError(f"{origin}: about needs title, group and citation, and may have paper.") from None
+        raise UserError(
+            f"{origin}: [about] must have title, group and citation, and may have paper."
+        ) from None
     if about.group not in GROUPS:
         raise UserError(f"{origin}: There is no group {about.group!r}. {nearest(about.group, GROUPS)}")
     return about

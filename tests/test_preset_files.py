@@ -58,14 +58,14 @@ def test_values_have_a_source_in_a_comment(preset):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "about needs title, group and citation, and may have paper"),
-        (ABOUT + "year = 2021\n", "about needs title"),
+        ("", r"\[about\] must have title, group and citation, and may have paper"),
+        (ABOUT + "year = 2021\n", "must have title"),
         (ABOUT.replace("mixing", "mixng"), "no group 'mixng'. Did you mean mixing"),
         (ABOUT + "[method]\nclas_loss = 1\n", "new: There is no setting method.clas_loss"),
         (ABOUT + "[datasets.cifar-lt.method]\nname = 1\n", "no dataset preset 'cifar-lt'"),
         (ABOUT + "[datasets.demo.metod]\nname = 1\n", "new, datasets.demo: There is no section 'metod'"),
         (ABOUT + "[published.demo.optim]\nrate = 1\n", "new, published.demo: There is no setting optim.rate"),
-        (ABOUT + "[published]\ndemo = 1\n", "new: published.demo is a table"),
+        (ABOUT + "[published]\ndemo = 1\n", "new: published.demo must be a table"),
         (ABOUT + "[published.demo.optim]\nrecipe = 'preset'\n", "new: optim.recipe cannot be set"),
     ],
 )

@@ -53,8 +53,8 @@ def train(
     recipe: Annotated[
         Recipe | None,
         Option(
-            "Schedule: preset (that of the dataset preset) or published (that of the authors of the method "
-            "for this dataset). None: preset.",
+            "Training schedule: preset (from the dataset preset, the same for all methods) or published "
+            "(from the authors of the method, for this dataset). None: preset.",
             metavar="NAME",
             complete="recipes",
         ),

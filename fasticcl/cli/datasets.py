@@ -117,6 +117,7 @@ def preset_lines() -> Iterator[str]:
         yield from wrap(f"  {preset.name:<12} {preset.title}", 80, subsequent_indent=" " * 15)
     yield ""
     yield "Methods, for fasticcl train DATASET --method METHOD"
+    yield "Rows and tables are those of the ICCL paper."
     methods = [*map(MethodPreset.read, preset_names("method"))]
     width = max(len(method.name) for method in methods)
     for group in GROUPS:
@@ -124,7 +125,9 @@ def preset_lines() -> Iterator[str]:
         for about, name in ((method.about, method.name) for method in methods):
             if about.group == group:
                 yield f"  {name:<{width}} {about.title}"
-                yield f"  {'':<{width}} {'. '.join(filter(None, (about.paper, about.citation)))}"
+                source = ". ".join(filter(None, (about.paper, about.citation)))
+                indent = " " * (width + 3)
+                yield from wrap(source, 80, initial_indent=indent, subsequent_indent=indent)
     yield ""
     yield "To print a preset with the sources of its settings: fasticcl presets NAME"
 

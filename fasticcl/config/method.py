@@ -38,7 +38,7 @@ class Method(ConfigSection):
     """Loss of the classifier: cross_entropy (equations 6 and 7), balanced_softmax, focal, ldam,
     logit_adjustment or sigmoid_focal."""
     focal_gamma: Weight = 1.0
-    """γ of focal and sigmoid_focal. 0: cross-entropy."""
+    """γ of focal and sigmoid_focal. 0: cross-entropy, for sigmoid_focal of one sigmoid per class."""
     ldam_margin: Weight = 0.5
     """M of ldam, the margin of the smallest class."""
     logit_adjustment_tau: Weight = 1.0

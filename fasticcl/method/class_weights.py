@@ -41,7 +41,7 @@ class ClassWeights:
         self.value.copy_(self._enabled) if enabled else self.value.fill_(1)
 
     def mean(self, costs: torch.Tensor, *labels: tuple[Lambda, torch.Tensor]) -> torch.Tensor:
-        """Return the weighted mean over the labels, divided as ``method.class_weight_norm`` says.
+        """Return the weighted mean over the labels, divided according to ``method.class_weight_norm``.
 
         Args:
             costs: [B, K] loss of each sample for each class as its label.

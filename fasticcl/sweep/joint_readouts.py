@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fasticcl.config import Config
 from fasticcl.data.bad_samples import BadSamples
 from fasticcl.engine.dataset import Dataset
-from fasticcl.engine.stages.readout import ReadOut
+from fasticcl.engine.stages.readout import ReadoutStage
 from fasticcl.engine.stages.training_features import TrainingFeatures
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
@@ -18,7 +18,7 @@ def read_out_jointly(
     dataset: Dataset,
     machine: Machine,
     bad_samples: BadSamples,
-) -> list[ReadOut]:
+) -> list[ReadoutStage]:
     """Return one stage per configuration, with its classifier. All share the encoder.
 
     Args:
@@ -31,7 +31,7 @@ def read_out_jointly(
     encoder = network.encoder
     features = TrainingFeatures(configs[0], dataset, machine, encoder, bad_samples)
     stages = [
-        ReadOut(
+        ReadoutStage(
             config,
             copy.deepcopy(network, {id(encoder): encoder}),
             machine,

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import fasticcl
 from fasticcl.data.evaluation_loader import EvaluationLoader
-from fasticcl.engine.stages.readout import ReadOut
+from fasticcl.engine.stages.readout import ReadoutStage
 from tests.support.small_runs import train_tiny
 
 TAUS = {"rebalance.tau": [0, 0.5, 2]}
@@ -27,14 +27,14 @@ def test_readouts_of_a_sweep_share_one_pass_and_equal_separate_runs(run, monkeyp
         passes.append(sum(map(len, self._rows)))
         return iterate(self)
 
-    begin_epoch, stages = ReadOut.begin_epoch, []
+    begin_epoch, stages = ReadoutStage.begin_epoch, []
 
     def recorded(self, epoch):
         begin_epoch(self, epoch)
         stages.append(self)
 
     monkeypatch.setattr(EvaluationLoader, "__iter__", counted)
-    monkeypatch.setattr(ReadOut, "begin_epoch", recorded)
+    monkeypatch.setattr(ReadoutStage, "begin_epoch", recorded)
     over = {"rebalance.readout": ["tau_norm", "log_prior"], **TAUS}
     sweep = fasticcl.sweep(run, over=over, method="tau-norm", holdout=0)
     assert passes == [30]  # the evaluated split, once for all six
@@ -86,13 +86,13 @@ def test_settings_that_a_readout_ignores_are_refused(run, run_cli, words, senten
 
 
 def test_the_holdout_is_left_out_of_the_class_means(run, monkeypatch):
-    seen, begin_epoch = [], ReadOut.begin_epoch
+    seen, begin_epoch = [], ReadoutStage.begin_epoch
 
     def counted(self, epoch):
         begin_epoch(self, epoch)
         seen.append(sum(len(classes) for _, classes in self.features))
 
-    monkeypatch.setattr(ReadOut, "begin_epoch", counted)
+    monkeypatch.setattr(ReadoutStage, "begin_epoch", counted)
     sweep = fasticcl.sweep(run, over={"rebalance.readout": ["ncm"]}, method="ncm", holdout=1)
     assert sweep.holdout.images == 8
     assert seen == [60 - 8]

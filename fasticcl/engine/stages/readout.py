@@ -15,7 +15,7 @@ from fasticcl.method.readouts import ReadoutInputs, find_readout
 from fasticcl.system.machine import Machine
 
 
-class ReadOut:
+class ReadoutStage:
     """Stage that replaces the classifier of the representation stage with one computed from it.
 
     The classifier is computed at the beginning of the only epoch, so a run that is stopped at any time

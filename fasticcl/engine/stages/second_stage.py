@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.engine.stages.readout import ReadOut
+from fasticcl.engine.stages.readout import ReadoutStage
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
@@ -19,7 +19,7 @@ def build_second_stage(
     machine: Machine,
     counts: NDArray[np.integer],
     features: Iterable[tuple[torch.Tensor, torch.Tensor]] = (),
-) -> Rebalancing | ReadOut:
+) -> Rebalancing | ReadoutStage:
     """Return the second stage of a run.
 
     Args:
@@ -35,4 +35,4 @@ def build_second_stage(
     """
     if config.rebalance.readout == "none":
         return Rebalancing(config, network, machine, counts)
-    return ReadOut(config, network, machine, counts, features)
+    return ReadoutStage(config, network, machine, counts, features)

@@ -15,7 +15,7 @@ from fasticcl.data.holdout import draw_holdout_rows
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.run import checkpoint
-from fasticcl.engine.stages.readout import ReadOut
+from fasticcl.engine.stages.readout import ReadoutStage
 from fasticcl.errors import Stopped, TrainingFailed, UserError
 from fasticcl.method.network import Network
 from fasticcl.resolve import resolve
@@ -86,7 +86,7 @@ def test_the_record_has_accuracies_and_no_losses(run):
 
 def test_a_readout_cut_off_at_any_write_resumes_bit_identically(tiny_shards, tmp_path, monkeypatch):
     whole = train_tiny(tiny_shards, tmp_path, name="whole", epochs=1, **NCM).run
-    begin_epoch, finish_epoch = ReadOut.begin_epoch, Loop._finish_epoch
+    begin_epoch, finish_epoch = ReadoutStage.begin_epoch, Loop._finish_epoch
 
     def cut_before(*_):
         raise PowerCut
@@ -102,7 +102,7 @@ def test_a_readout_cut_off_at_any_write_resumes_bit_identically(tiny_shards, tmp
             raise PowerCut
 
     train = partial(train_tiny, tiny_shards, tmp_path, epochs=1, **NCM)
-    cuts = [(ReadOut, "begin_epoch", cut_before), (ReadOut, "begin_epoch", cut_after)]
+    cuts = [(ReadoutStage, "begin_epoch", cut_before), (ReadoutStage, "begin_epoch", cut_after)]
     for owner, attribute, cut in [*cuts, (Loop, "_finish_epoch", cut_at_end)]:
         with monkeypatch.context() as patch:
             patch.setattr(owner, attribute, cut)
@@ -115,14 +115,14 @@ def test_a_readout_cut_off_at_any_write_resumes_bit_identically(tiny_shards, tmp
 def test_a_signal_during_a_readout_stops_before_the_evaluation(tiny_shards, tmp_path, monkeypatch):
     options = {"method": "logit-adjustment-post-hoc", "epochs": 1}
     whole = train_tiny(tiny_shards, tmp_path, name="whole", **options).run
-    begin_epoch = ReadOut.begin_epoch
+    begin_epoch = ReadoutStage.begin_epoch
 
     def interrupted(self, epoch):
         begin_epoch(self, epoch)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ReadOut, "begin_epoch", interrupted)
+        patch.setattr(ReadoutStage, "begin_epoch", interrupted)
         with pytest.raises(Stopped):
             train_tiny(tiny_shards, tmp_path, **options)
     stored = checkpoint.Checkpoint.load(tmp_path / "demo/run/last.pt")

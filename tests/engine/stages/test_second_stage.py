@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fasticcl.engine.stages.readout import ReadOut
+from fasticcl.engine.stages.readout import ReadoutStage
 from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import TrainingStage
@@ -12,7 +12,7 @@ from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
 
 
-@pytest.mark.parametrize(("readout", "kind"), [("none", Rebalancing), ("log_prior", ReadOut)])
+@pytest.mark.parametrize(("readout", "kind"), [("none", Rebalancing), ("log_prior", ReadoutStage)])
 def test_only_rebalancing_takes_training_steps(readout, kind):
     config = resolve("demo", options={"rebalance": {"readout": readout}, "engine": {"device": "cpu"}})
     stage = build_second_stage(
