@@ -146,7 +146,11 @@ class Workload:
             classifier_scale=method.classifier_scale,
         )
         self.machine.to_device(network)
-        return Rebalancing(self.config, network, self.machine)
+        # The phase is measured even if the run has no such stage. The schedule needs at least one epoch.
+        rebalance = self.config.rebalance
+        rebalance = rebalance.model_copy(update={"epochs": max(rebalance.epochs, 1)})
+        config = self.config.model_copy(update={"rebalance": rebalance})
+        return Rebalancing(config, network, self.machine)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the figures depend on, in addition to the hardware."""
