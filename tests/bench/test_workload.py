@@ -39,7 +39,7 @@ def test_the_rebalancing_phase_is_measured_for_runs_without_it(photo_shards, tmp
     options = {"data": photo_shards, "device": "cpu", "encoder": "resnet8", "assignments": settings}
     stage = open_workload(tmp_path, "folder", **options).stage("rebalance")
     assert stage.phase(0) == "rebalance"
-    assert [group["lr"] for group in stage.optimizer.param_groups] == [0]
+    assert all(0 < group["lr"] < 1e-5 for group in stage.optimizer.param_groups)
 
 
 def test_only_the_batch_size_of_large_images_is_reduced_and_only_on_a_cpu(photo_shards, tmp_path):
