@@ -34,7 +34,8 @@ def with_settings(run: RunFolder, settings: Layer, method: str | None = None) ->
     dataset, recipe = run.config.data.dataset, run.config.optim.recipe
     base = second_stage_of(dataset, method, recipe) if method else {}
     config = resolve(file=run.path / CONFIG, options={**settings, "rebalance": {**base, **changes}})
-    _check_used(config.rebalance, changes)
+    if config.rebalance.enabled or not method:
+        _check_used(config.rebalance, changes)
     if not config.rebalance.enabled:
         raise _nothing_to_run(run.config.data.dataset, method, "epochs" in changes)
     return config

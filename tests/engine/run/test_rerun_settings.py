@@ -68,6 +68,7 @@ def test_the_second_stage_follows_the_recipe_of_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("method", "settings", "sentence"),
     [
+        ("focal", {"tau": 0.5}, r"The method focal has no second stage\."),
         (
             "focal",
             {},
