@@ -48,6 +48,7 @@ def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
 ONE_STAGE = {"rebalance.epochs": 0, "rebalance.readout": "none"}
 DRW = {"method.class_weight_beta": 0.9999, "method.class_weight_norm": "weights"}
 LDAM = DRW | {"method.classifier": "cosine", "method.classifier_scale": 30, "method.class_loss": "ldam"}
+LOGIT_ADJUSTMENT = {"method.class_loss": "logit_adjustment", "method.logit_adjustment_tau": 1}
 STAGE_2 = {
     "rebalance.gamma": 0,
     "rebalance.distillation_weight": 0,
@@ -86,12 +87,58 @@ def smoothing(head, tail, factor, alpha, **others):
         ("mislas", "cifar100-lt", smoothing(0.4, 0.1, 0.2, 1)),
         ("mislas", "cifar10-lt", smoothing(0.3, 0, 0.5, 1, batch_norm="eval")),
         ("mislas", "imagenet-lt", smoothing(0.3, 0, 0.05, 0.2)),
+        ("balanced-softmax", "demo", ONE_STAGE | {"method.class_loss": "balanced_softmax"}),
+        ("logit-adjustment", "demo", ONE_STAGE | LOGIT_ADJUSTMENT),
+        ("mixup", "cifar10-lt", ONE_STAGE | {"data.gamma": -1, "method.uniform_weight": 0}),
+        ("ncm", "folder", {"rebalance.readout": "ncm"}),
         ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
         ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
     ],
 )
 def test_methods_have_their_published_parameters(method, dataset, expected):
     config = resolve(dataset, method=method)
+    assert {path: value(config, path) for path in expected} == expected
+
+
+def schedule(epochs, batch_size, lr, weight_decay, **others):
+    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay} | others
+    return {f"optim.{key}": setting for key, setting in settings.items()}
+
+
+def second_stage(epochs):
+    return {"rebalance.epochs": epochs, "rebalance.lr_factor": 1}
+
+
+TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for TensorFlow
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "expected"),
+    [
+        ("crt", "imagenet-lt", schedule(90, 512, 0.2, 5e-4) | second_stage(10)),
+        ("crt", "inat2018", schedule(90, 512, 0.2, 1e-4) | second_stage(30)),
+        ("lws", "imagenet-lt", schedule(90, 512, 0.2, 5e-4) | second_stage(5)),
+        ("lws", "inat2018", schedule(90, 512, 0.2, 1e-4) | second_stage(5)),
+        ("mislas", "cifar10-lt", schedule(200, 128, 0.1, 5e-4, nesterov=False) | second_stage(10)),
+        ("mislas", "cifar100-lt", schedule(200, 128, 0.1, 5e-4, nesterov=False) | second_stage(10)),
+        ("mislas", "imagenet-lt", schedule(180, 256, 0.1, 5e-4, schedule="cosine") | second_stage(10)),
+        ("mislas", "inat2018", schedule(200, 256, 0.1, 1e-4, schedule="cosine") | second_stage(10)),
+        ("mixup", "cifar10-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        ("mixup", "cifar100-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        ("cb-focal", "inat2018", schedule(90, 1024, 1.6, 1e-4, **TF)),
+        *(
+            (
+                f"logit-adjustment{suffix}",
+                dataset,
+                schedule(epochs, 128, 0.1, 2e-4, warmup_epochs=warmup, **TF),
+            )
+            for suffix in ("", "-post-hoc")
+            for dataset, epochs, warmup in (("cifar10-lt", 1241, 20), ("cifar100-lt", 1419, 22))
+        ),
+    ],
+)
+def test_published_schedules_have_the_values_of_the_official_code(method, dataset, expected):
+    config = resolve(dataset, method=method, recipe="published")
     assert {path: value(config, path) for path in expected} == expected
 
 

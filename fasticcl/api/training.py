@@ -101,7 +101,8 @@ def rebalance(
     name: Annotated[
         str | None,
         Option(
-            "Name of the new run. None: RUN-rebalance-N, or NAME-N with --method, with the next free number."
+            "Name of the new run. None: RUN-rebalance-N or, with --method, the method of the new run and N, "
+            "such as iccl+tau-norm-1. N is the next free number."
         ),
     ] = None,
     device: RunDevice = None,
