@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
+from fasticcl.config.layers import Layer, check_keys, merge
 from fasticcl.errors import UserError, nearest
-from fasticcl.layers import Layer, check_keys, merge
 
 PRESETS = resources.files("fasticcl") / "presets"
 GROUPS = (

@@ -13,9 +13,9 @@ from typing import Any, Unpack, get_args
 from pydantic import ValidationError
 
 from fasticcl.config import SECTIONS, Config, Recipe
+from fasticcl.config.layers import Layer, assignment, check_keys, merge
 from fasticcl.config.unused_settings import check_used
 from fasticcl.errors import UserError, nearest
-from fasticcl.layers import Layer, assignment, check_keys, merge
 from fasticcl.options import SETTINGS, TrainOptions
 from fasticcl.preset_files import DatasetPreset, MethodPreset, preset_names
 
@@ -118,8 +118,8 @@ def _method_layers(dataset: str, method: str | None, recipe: str | None, from_fi
     from their presets.
     """
     named, written = from_file.get("method", {}).get("name"), from_file.get("optim", {}).get("recipe")
-    if named in preset_names("method"):
-        from_file = _without_presets(from_file, dataset)
+    if isinstance(named, str) and (unchanged := named_presets(dataset, named, written)):
+        from_file = _without_presets(from_file, unchanged)
     preset, recipe = MethodPreset.read(method or named or "iccl"), recipe or written or "preset"
     if recipe not in (known := get_args(Recipe)):
         raise UserError(f"There is no recipe {recipe!r}. {nearest(recipe, known)}")
@@ -127,15 +127,38 @@ def _method_layers(dataset: str, method: str | None, recipe: str | None, from_fi
     return [from_file, preset.layer(dataset), published, {"optim": {"recipe": recipe}}]
 
 
-def _without_presets(from_file: Layer, dataset: str) -> Layer:
-    """Return the settings of a file that differ from those of its dataset preset and method preset."""
-    method, recipe = from_file["method"]["name"], from_file.get("optim", {}).get("recipe")
-    recipe = _if_published(recipe, method, dataset)
-    unchanged = resolve(dataset, method=method, recipe=recipe).model_dump(mode="json")
+def _without_presets(from_file: Layer, presets: Config) -> Layer:
+    """Return the settings of a file that differ from those of its presets."""
+    unchanged = presets.model_dump(mode="json")
     return {
         section: {key: value for key, value in values.items() if unchanged[section][key] != value}
         for section, values in from_file.items()
     }
+
+
+def named_presets(
+    dataset: str, method: str, recipe: Recipe | None = None, options: Layer | None = None
+) -> Config | None:
+    """Return the configuration of the presets that the method name of a run stands for.
+
+    `fasticcl rebalance --method` appends the method of the second stage to the name, as in ``iccl+lws``.
+
+    Args:
+        dataset: name of a dataset preset.
+        method: the name.
+        recipe: as in `resolve`, but "preset" if no schedule was published for the dataset.
+        options: other settings.
+
+    Returns:
+        The configuration, or None if the name does not consist of method presets.
+    """
+    first, *second = method.split("+")
+    if not {first, *second} <= {*preset_names("method")}:
+        return None
+    layers = [options or {}]
+    for name in second:
+        layers.append({"method": {"name": method}, "rebalance": second_stage_of(dataset, name, recipe)})
+    return resolve(dataset, method=first, recipe=_if_published(recipe, first, dataset), options=merge(layers))
 
 
 def _if_published(recipe: Recipe | None, method: str, dataset: str) -> Recipe | None:

@@ -215,6 +215,15 @@ def test_a_method_or_recipe_replaces_that_of_a_file(tmp_path, method, old, old_r
     assert resolve(file=file, method=method, recipe="preset").optim == fair.optim
 
 
+def test_a_method_replaces_both_methods_of_a_rebalanced_run(tmp_path):
+    second = second_stage_of("demo", "tau-norm") | {"tau": 0.3}
+    options = {"method": {"name": "iccl+tau-norm"}, "rebalance": second, "engine": {"seed": 3}}
+    (tmp_path / "run.toml").write_text(resolve("demo", options=options).to_toml())
+    config = resolve(file=tmp_path / "run.toml", method="crt")
+    expected = resolve("demo", method="crt", assignments=["engine.seed=3", "rebalance.tau=0.3"])
+    assert config == expected
+
+
 def test_a_file_keeps_its_recipe_for_another_method(tmp_path):
     (tmp_path / "run.toml").write_text(resolve("inat2018", method="lws", recipe="published").to_toml())
     config = resolve(file=tmp_path / "run.toml", method="crt")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 from rich.console import Console
 
 from fasticcl.config import Recipe
+from fasticcl.config.layers import as_layer
 from fasticcl.errors import UserError
-from fasticcl.layers import as_layer
 from fasticcl.options import (
     ConfigFile,
     Option,

@@ -12,6 +12,7 @@ import torch
 from fasticcl.bench.sizes import Sizes
 from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, generate_images, write_shards
 from fasticcl.config import Config
+from fasticcl.config.layers import as_layer
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.engine.compile_trial import RemainingSteps, choose_mode, is_automatic
@@ -22,7 +23,6 @@ from fasticcl.engine.stages.rebalance import Rebalancing
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.errors import UserError
-from fasticcl.layers import as_layer
 from fasticcl.method.network import Network
 from fasticcl.preset_files import preset_names
 from fasticcl.resolve import resolve
@@ -146,7 +146,11 @@ class Workload:
             classifier_scale=method.classifier_scale,
         )
         self.machine.to_device(network)
-        return Rebalancing(self.config, network, self.machine)
+        # The phase is measured even if the run has no such stage. The schedule needs at least one epoch.
+        rebalance = self.config.rebalance
+        rebalance = rebalance.model_copy(update={"epochs": max(rebalance.epochs, 1)})
+        config = self.config.model_copy(update={"rebalance": rebalance})
+        return Rebalancing(config, network, self.machine)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the figures depend on, in addition to the hardware."""

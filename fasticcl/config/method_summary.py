@@ -18,9 +18,10 @@ _DIVISORS = {"weights": "the sum of the weights", "batch": "the batch size"}
 
 
 def method_summary(config: Config) -> list[str]:
-    """Return the losses, samplers and stages of a run that differ from those of ICCL, as short phrases.
+    """Return the losses, classifiers, samplers and second stages of a run that are not part of ICCL.
 
-    The list is empty for ICCL itself and for cross-entropy. Epochs count from 1, as in all records.
+    They are short phrases. There are none for ICCL, cross-entropy and mixup, which consist of parts of ICCL.
+    Epochs count from 1, as in all records.
 
     Args:
         config: the configuration, shortened if the run uses ``fast_dev_run``.

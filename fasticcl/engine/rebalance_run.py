@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fasticcl.config import Config
+from fasticcl.config.layers import Layer
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.results import Report
 from fasticcl.engine.run.checkpoint import LAST, Checkpoint, Record
@@ -18,7 +19,7 @@ from fasticcl.engine.trainer import train
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
 from fasticcl.method.network import Network
-from fasticcl.resolve import Layer, validate
+from fasticcl.resolve import validate
 from fasticcl.system.machine import Machine, choose_machine
 from fasticcl.system.ranks import Ranks
 

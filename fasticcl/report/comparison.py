@@ -42,7 +42,7 @@ def comparison_sections(groups: Sequence[RunGroup], figures: Sequence[PageFigure
 
 
 def _parts_table(groups: Sequence[RunGroup]) -> Iterator[Table]:
-    """Yield a table of the parts of each configuration, unless all consist of those of ICCL."""
+    """Yield a table of the parts of each configuration, unless all consist of parts of ICCL."""
     parts = [method_summary(group.runs[0].effective_config) for group in groups]
     if any(parts):
         rows = [
@@ -50,7 +50,7 @@ def _parts_table(groups: Sequence[RunGroup]) -> Iterator[Table]:
             for group, each in zip(groups, parts, strict=True)
         ]
         columns = [Column("configuration"), Column("parts of the method")]
-        yield Table(columns, rows, "Losses, samplers and second stages that differ from those of ICCL")
+        yield Table(columns, rows, "Losses, classifiers, samplers and second stages that ICCL does not have")
 
 
 def _mean_cell(group: RunGroup, key: str) -> Cell:

@@ -11,8 +11,7 @@ from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.errors import UserError
-from fasticcl.preset_files import MethodPreset, preset_names
-from fasticcl.resolve import resolve, second_stage_of
+from fasticcl.resolve import named_presets, resolve
 
 _NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
@@ -114,19 +113,8 @@ def _preset_config(config: Config) -> Config:
     data, options = config.data, {}
     if data.imbalance:
         options["data"] = {"imbalance": data.imbalance}
-    known = preset_names("method")
-    names = config.method.name.split(
-        "+"
-    )  # `fasticcl rebalance --method` appends the second stage to the name
-    if not all(name in known for name in names):
-        return resolve(data.dataset, options=options)
-    first, *second = names
-    for name in second:
-        stage = second_stage_of(data.dataset, name, config.optim.recipe)
-        options |= {"method": {"name": config.method.name}, "rebalance": stage}
-    # The schedule is not known if `fasticcl rebalance` has changed the name of the method.
-    recipe = config.optim.recipe if data.dataset in MethodPreset.read(first).schedules else None
-    return resolve(data.dataset, method=first, recipe=recipe, options=options)
+    presets = named_presets(data.dataset, config.method.name, config.optim.recipe, options)
+    return presets or resolve(data.dataset, options=options)
 
 
 def _result_settings(config: Config) -> dict[str, Any]:

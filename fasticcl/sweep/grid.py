@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasticcl.config import Config
+from fasticcl.config.layers import Layer, assignment
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.rerun_settings import with_settings
 from fasticcl.errors import UserError
-from fasticcl.resolve import Layer, assignment
 
 Over = Mapping[str, Any] | Iterable[str]
 """Values by setting, or ``["rebalance.key=value,value"]``. A single value may be given without a list."""

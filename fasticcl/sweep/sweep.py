@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fasticcl.config import Config
+from fasticcl.config.layers import Layer
 from fasticcl.console import print_lines
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import METRICS, accuracies, count_correct
@@ -20,7 +21,7 @@ from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.report.plotting import to_png, to_svg
-from fasticcl.resolve import Layer, validate
+from fasticcl.resolve import validate
 from fasticcl.sweep.figure import sweep_figure
 from fasticcl.sweep.grid import GridPoint, Over, build_grid
 from fasticcl.sweep.holdout_set import HoldoutSet

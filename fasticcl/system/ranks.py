@@ -61,11 +61,12 @@ class Ranks:
         return total
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Average the floating-point buffers (running statistics of batch normalisation) over all ranks."""
+        """Average the running statistics of batch normalisation over all ranks."""
         if self.world_size == 1:
             return
-        # Buffers of a frozen encoder are equal already. The mean of equal numbers can differ by rounding.
-        buffers = [getattr(child, name) for child, name in self._float_buffers(module) if child.training]
+        # Other buffers, such as the scale of a cosine classifier, and those of a frozen encoder are equal
+        # already. The mean of equal numbers can differ by rounding.
+        buffers = [getattr(child, name) for child, name in self._statistics(module) if child.training]
         if not buffers:
             return
         flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
@@ -74,12 +75,13 @@ class Ranks:
         means = flat.split([buffer.numel() for buffer in buffers])
         torch._foreach_copy_(buffers, [m.view_as(b) for m, b in zip(means, buffers, strict=True)])
 
-    def _float_buffers(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
-        """Return the owner and the name of each floating-point buffer. The first call searches the module."""
+    def _statistics(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        """Return the owner and the name of each running statistic. The first call searches the module."""
         if module not in self._owners:
             self._owners[module] = [
                 (child, name)
                 for child in module.modules()
+                if isinstance(child, nn.modules.batchnorm._BatchNorm)  # the base class for all dimensions
                 for name, buffer in child.named_buffers(recurse=False)
                 if buffer.is_floating_point()
             ]

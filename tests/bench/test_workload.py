@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 import torch
 
 import fasticcl
@@ -29,6 +30,16 @@ def test_the_configuration_of_a_run_is_used_unchanged(fasticcl_command, digit_sh
     assert result["images"]["count"] == 392
     settings = {name: result["settings"][name] for name in ("dataset", "encoder", "batch_size", "image_size")}
     assert settings == {"dataset": "demo", "encoder": "resnet8", "batch_size": 24, "image_size": 16}
+
+
+@pytest.mark.parametrize(
+    "settings", [["rebalance.epochs=0"], ["rebalance.epochs=0", "rebalance.readout=ncm"]]
+)
+def test_the_rebalancing_phase_is_measured_for_runs_without_it(photo_shards, tmp_path, settings):
+    options = {"data": photo_shards, "device": "cpu", "encoder": "resnet8", "assignments": settings}
+    stage = open_workload(tmp_path, "folder", **options).stage("rebalance")
+    assert stage.phase(0) == "rebalance"
+    assert all(0 < group["lr"] < 1e-5 for group in stage.optimizer.param_groups)
 
 
 def test_only_the_batch_size_of_large_images_is_reduced_and_only_on_a_cpu(photo_shards, tmp_path):

@@ -64,18 +64,20 @@ def test_buffers_of_a_single_process_are_not_searched(monkeypatch):
 
 def average_while_buffers_change(ranks):
     module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval())
+    module[0].register_buffer("scale", torch.tensor(float(ranks.rank)))
     for step in (0.0, 4.0):
         for norm in module[1:]:
             norm.running_var = torch.full((2,), step + ranks.rank)  # a new tensor
         ranks.average_buffers(module)
-    return {"trained": module[1].running_var, "frozen": module[2].running_var}
+    return {"trained": module[1].running_var, "frozen": module[2].running_var, "scale": module[0].scale}
 
 
-def test_current_buffers_of_trained_modules_are_averaged(tmp_path):
+def test_current_statistics_of_trained_modules_are_averaged(tmp_path):
     results = tensors_on_ranks(tmp_path / "log", WORLD_SIZE, average_while_buffers_change)
     for rank, result in enumerate(results):
         assert result["trained"].tolist() == [4.5] * 2
         assert result["frozen"].tolist() == [4.0 + rank] * 2
+        assert result["scale"] == rank
 
 
 @pytest.fixture

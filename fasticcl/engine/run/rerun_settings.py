@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterable
 
 from fasticcl.config import Config, Rebalance
+from fasticcl.config.layers import Layer
 from fasticcl.engine.run.folder import CONFIG, RunFolder
 from fasticcl.errors import UserError
-from fasticcl.layers import Layer
 from fasticcl.method.readouts import READOUTS, find_readout
 from fasticcl.preset_files import preset_names
 from fasticcl.resolve import first_stage_differences, resolve, second_stage_of

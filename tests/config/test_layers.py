@@ -2,8 +2,8 @@
 
 import pytest
 
+from fasticcl.config.layers import as_layer, assignment, check_keys, merge
 from fasticcl.errors import UserError
-from fasticcl.layers import as_layer, assignment, check_keys, merge
 
 
 @pytest.mark.parametrize(

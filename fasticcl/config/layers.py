@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fasticcl.config import SECTIONS
+from fasticcl.config.config import SECTIONS
 from fasticcl.errors import UserError, nearest
 
 Layer = Mapping[str, Mapping[str, Any]]
