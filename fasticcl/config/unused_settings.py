@@ -15,6 +15,19 @@ _USED_WITH = {
     "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
 }
 """Settings that are used with some values of another setting only."""
+_SHIPPED = {
+    "method.class_loss": (
+        "cross_entropy",
+        "balanced_softmax",
+        "focal",
+        "ldam",
+        "logit_adjustment",
+        "sigmoid_focal",
+    ),
+    "method.classifier": ("linear", "cosine"),
+    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior"),
+}
+"""Values that are part of fasticcl. Others are added by users and may use any setting."""
 _USED_WITHOUT = {
     "method.class_weight_start": ("method.class_weight_beta", 0),
     "method.class_weight_norm": ("method.class_weight_beta", 0),
@@ -49,7 +62,7 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
             path = f"{section}.{key}"
             if path in _USED_WITH:
                 other, used = _USED_WITH[path]
-                if _value(config, other) not in used:
+                if _value(config, other) in set(_SHIPPED[other]) - set(used):
                     raise _unused(path, config, other, f"set {other} to {' or '.join(used)}")
             elif path in _USED_WITHOUT:
                 other, unused = _USED_WITHOUT[path]

@@ -11,9 +11,9 @@ from fasticcl.method.class_losses import ClassLoss
 
 
 def log_prior(counts: torch.Tensor) -> torch.Tensor:
-    """Return log(n_k / N) in float32 for training images per class [K]."""
+    """Return log(n_k / N) in float64 for training images per class [K]."""
     counts = counts.double()
-    return (counts / counts.sum()).log().float()
+    return (counts / counts.sum()).log()
 
 
 class LogitAdjustment(ClassLoss):
@@ -21,7 +21,7 @@ class LogitAdjustment(ClassLoss):
 
     def __init__(self, counts: torch.Tensor, settings: Method) -> None:
         super().__init__(counts, settings)
-        self.adjustment = settings.logit_adjustment_tau * log_prior(counts)
+        self.adjustment = (settings.logit_adjustment_tau * log_prior(counts)).float()
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """Return -log p^k of the adjusted logits, [B, K]."""

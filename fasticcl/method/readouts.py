@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fasticcl.errors import UserError, nearest
+from fasticcl.method import logit_adjustment
 from fasticcl.method.classifiers import ClassAffine, Classifier
 from fasticcl.method.nearest_mean import nearest_mean
 
@@ -59,11 +60,10 @@ def tau_norm(inputs: ReadoutInputs) -> nn.Linear:
 
 def log_prior(inputs: ReadoutInputs) -> Classifier:
     """Return the classifier of post-hoc logit adjustment (Menon et al., 2021), z_k - τ·log(n_k / N)."""
-    counts = inputs.counts.double()
-    adjustment = inputs.tau * (counts / counts.sum()).log()
+    adjustment = inputs.tau * logit_adjustment.log_prior(inputs.counts)
     classifier = copy.deepcopy(inputs.classifier)
     if not isinstance(classifier, nn.Linear):
-        classifier = ClassAffine(classifier, len(counts))
+        classifier = ClassAffine(classifier, len(inputs.counts))
     offset = classifier.bias if isinstance(classifier, nn.Linear) else classifier.offset
     with torch.no_grad():
         offset.copy_(offset.double() - adjustment)

@@ -3,7 +3,11 @@
 import pytest
 
 import fasticcl
+from fasticcl.config.unused_settings import _SHIPPED
 from fasticcl.errors import UserError
+from fasticcl.method.class_losses import CLASS_LOSSES
+from fasticcl.method.classifiers import CLASSIFIERS
+from fasticcl.method.readouts import READOUTS
 from fasticcl.preset_files import preset_names
 
 
@@ -56,6 +60,7 @@ def test_a_setting_without_effect_is_an_error_with_its_reason(method, assignment
         ("tau-norm", ["rebalance.tau=0"]),
         ("crt", ["method.classifier=cosine", "method.classifier_scale=9"]),
         ("iccl", ["data.resample_start=0.5", "data.resample_gamma=1"]),
+        ("ce", ["method.class_loss=added_by_a_user", "method.focal_gamma=2"]),
     ],
 )
 def test_settings_with_effect_are_accepted(method, assignments):
@@ -67,3 +72,9 @@ def test_settings_of_files_and_presets_may_be_without_effect(tmp_path):
         config = fasticcl.configure("demo", method=method)
         (tmp_path / "config.toml").write_text(config.to_toml())
         assert fasticcl.configure(config=tmp_path / "config.toml") == config
+
+
+def test_all_losses_classifiers_and_readouts_are_checked():
+    assert set(_SHIPPED["method.class_loss"]) == set(CLASS_LOSSES)
+    assert set(_SHIPPED["method.classifier"]) == set(CLASSIFIERS)
+    assert set(_SHIPPED["rebalance.readout"]) == {"none", *READOUTS}

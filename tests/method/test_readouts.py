@@ -74,27 +74,6 @@ def test_log_prior_with_tau_0_is_the_first_stage(make):
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("classes", "ratio", "first", "last"),
-    [
-        (100, 100, -3.077, -7.682),
-        (100, 50, -3.228, -7.140),
-        (100, 10, -3.667, -5.970),
-        (10, 100, -0.909, -5.514),
-        (10, 50, -1.029, -4.941),
-        (10, 10, -1.408, -3.710),
-    ],
-)
-def test_log_prior_of_cifar_lt(classes, ratio, first, last):
-    most = 50_000 // classes
-    counts = torch.tensor([int(most * ratio ** (-k / (classes - 1))) for k in range(classes)])
-    classifier = nn.Linear(3, classes)
-    nn.init.zeros_(classifier.bias)
-    prior = -read_out("log_prior", classifier, counts=counts).bias.detach()
-    assert prior[0].item() == pytest.approx(first, abs=6e-4)
-    assert prior[-1].item() == pytest.approx(last, abs=6e-4)
-
-
 def test_tau_norm_refuses_a_cosine_classifier_in_one_sentence():
     with pytest.raises(UserError, match=r"tau_norm requires a linear classifier, because .* Use the method"):
         find_readout("tau_norm", CosineClassifier(8, 4))
