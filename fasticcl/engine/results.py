@@ -38,7 +38,8 @@ class Report:
     rows: dict[str, Metrics]
     """Accuracies by name: ``before`` and ``after`` rebalancing, both at the last epoch of their stage, and
     ``best``, the evaluated epoch with the highest overall accuracy on the evaluated split. Without
-    rebalancing the names are ``last`` and ``best``."""
+    rebalancing the names are ``last`` and ``best``. A readout has no epochs to choose from, so it has no
+    ``best``."""
     best_epoch: int
     """The epoch of ``best`` in its stage, from 1."""
     split: str
@@ -49,7 +50,9 @@ def report_of(run: RunWriter, split: str) -> Report:
     """Return the report of a finished run from its records."""
     before, after = run.metrics.last("representation"), run.metrics.last("rebalancing")
     best = run.metrics.best("rebalancing" if after else "representation")
-    rows = {"before": before, "after": after, "best": best} if after else {"last": before, "best": best}
+    rows = {"before": before, "after": after} if after else {"last": before}
+    if run.folder.config.rebalance.readout == "none":
+        rows["best"] = best
     accuracies = {name: {key: record[key] for key in METRICS} for name, record in rows.items() if record}
     return Report(run.folder.path, accuracies, best["epoch"] if best else 0, split)
 
@@ -122,7 +125,8 @@ def open_saved_run(
     best = BestEpoch.load(folder / BEST)
     weights = {"before": last.teacher} if last and last.teacher else {}
     weights["after" if config.rebalance.enabled else "last"] = load_file(folder / WEIGHTS)
-    weights["best"] = best.network
+    if config.rebalance.readout == "none":
+        weights["best"] = best.network
     return SavedRun(
         config,
         dataset,

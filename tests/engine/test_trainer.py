@@ -29,6 +29,7 @@ from tests.support.small_runs import (
     SHORTEST,
     SMALL,
     TINY,
+    TINY_COUNTS,
     TINY_STEPS,
     metrics,
     resume,
@@ -47,6 +48,24 @@ def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train_few):
     assert same_weights(one.run, again.run)
     assert metrics(one.run) != metrics(other.run)
     assert not same_weights(one.run, other.run)
+
+
+def test_losses_of_both_stages_have_the_class_counts_of_the_training_images(
+    tiny_shards, tmp_path, monkeypatch
+):
+    seen = []
+
+    def recorded(build):
+        def built(*arguments):
+            seen.append(arguments[3].tolist())
+            return build(*arguments)
+
+        return built
+
+    for name in ("Representation", "build_second_stage"):
+        monkeypatch.setattr(trainer, name, recorded(getattr(trainer, name)))
+    train_tiny(tiny_shards, tmp_path, method="mislas", fast_dev_run=True)
+    assert seen == [TINY_COUNTS] * 2
 
 
 def test_run_folder_has_all_files_and_records(train):
