@@ -19,7 +19,7 @@ def test_suggested_command_for_another_seed_can_be_used_repeatedly(tmp_path, mon
     run = RunFolder.create(fasticcl.configure("demo", name="first", seed=4)).path
     started = []
     for _ in range(3):
-        (line,) = [line for line in tables.after_training(Report(run, {}, 1, "test")) if " train -c " in line]
+        (line,) = [line for line in tables.after_training(Report(run, {}, 1, "test")) if " --seed " in line]
         words = shlex.split(line.split("    ")[-2])
         options = dict(zip(words[2::2], words[3::2], strict=True))
         config = fasticcl.configure(config=options["-c"], name=options["--name"], seed=int(options["--seed"]))
