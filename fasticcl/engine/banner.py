@@ -69,7 +69,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         f"seed {config.engine.seed}"
     )
     if parts := method_summary(config):
-        yield f"training {'; '.join(parts)}"
+        yield f"parts    {'; '.join(parts)}"
     yield (
         f"schedule epochs: {epochs}; {steps:,} steps each; global batch {optim.batch_size}{local_batch}; "
         f"learning rate {optim.lr:g}, {optim.schedule}{warmup}"

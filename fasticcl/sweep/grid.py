@@ -68,7 +68,8 @@ def _axes(over: Over) -> dict[str, list[Any]]:
         axes[key] = _as_list(values)
     if not axes or not all(axes.values()):
         raise UserError(
-            "Give the values to try, for example: --over rebalance.distillation_temperature=1,2,5,10,20"
+            "Give the values to try, for example: --over rebalance.gamma=0,0.5,1, or, with "
+            "--method tau-norm, --over rebalance.tau=0,0.5,1"
         )
     return axes
 

@@ -45,6 +45,6 @@ def test_banner_names_the_parts_of_the_method():
     assignments = ["optim.epochs=10", "method.class_loss=focal", "data.resample_start=0.8"]
     lines = banner_lines(*assignments, "rebalance.readout=tau_norm", "rebalance.epochs=7", method="ce")
     assert lines[2] == (
-        "training loss focal (γ = 1); re-sampling (γ = 0) from epoch 9; readout tau_norm (τ = 1)"
+        "parts    loss focal (γ = 1); re-sampling (γ = 0) from epoch 9; readout tau_norm (τ = 1)"
     )
     assert lines[3].startswith("schedule epochs: 10 representation; 3 steps each;")

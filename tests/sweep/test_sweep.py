@@ -45,7 +45,10 @@ def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, mon
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Give the values to try, for example: --over rebalance.distillation_temperature=1,2,5,10,20"),
+        (
+            [],
+            "Give the values to try, for example: --over rebalance.gamma=0,0.5,1, or, with --method tau-norm, ",
+        ),
         (["--over", "rebalance.distillation_temp=1,2"], "Did you mean rebalance.distillation_temperature?"),
         (["--over", "optim.lr=1,2"], "--over requires settings of the rebalancing stage"),
         (["--over", "gamma=1,2"], "--over requires settings of the rebalancing stage"),
