@@ -47,7 +47,7 @@ def test_ctrl_c_keeps_the_finished_settings_and_exits_with_130(run, run_cli, mon
     [
         (
             [],
-            "Give the values to try, for example: --over rebalance.gamma=0,0.5,1, or, with --method tau-norm, ",
+            "Give the values to try, for example: --over rebalance.gamma=0,0.5,1, or, with ",
         ),
         (["--over", "rebalance.distillation_temp=1,2"], "Did you mean rebalance.distillation_temperature?"),
         (["--over", "optim.lr=1,2"], "--over requires settings of the rebalancing stage"),
