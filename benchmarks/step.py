@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from fasticcl.config import Config
 from fasticcl.data.batch import Batch
 from fasticcl.engine.epoch_stats import EpochStats
+from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.resolve import resolve
@@ -126,6 +127,7 @@ def pair_of_steps(preset: str, encoder: str, classes: int) -> tuple[Step, Step]:
     stage = Representation(config, classes, choose_machine(config.engine))
     plain = Plain(copy.deepcopy(stage.network), config, classes)
     stage.begin_epoch(0)
+    set_lr(stage.optimizer, config.optim.lr)  # that of the plain implementation, without warm-up
     stats = EpochStats(stage.machine.ranks, stage.machine.device)
 
     def ours(batch: Batch) -> torch.Tensor:

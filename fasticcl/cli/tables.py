@@ -109,7 +109,8 @@ def after_training(report: "Report") -> Iterator[str]:
         yield f"      fasticcl sweep {run} --over rebalance.{setting}=0,0.5,1    compare rebalancing settings"
     yield f"      fasticcl train -c {run}/config.toml {seeded}    repeat with another seed"
     if runs.name == "demo" and config.method.name != "ce":
-        yield f"      fasticcl train -c {run}/config.toml --method ce    a baseline for comparison"
+        named = f" --name {free_name(runs, 'ce')}" if config.engine.name else ""  # the file has the old name
+        yield f"      fasticcl train -c {run}/config.toml --method ce{named}    a baseline for comparison"
     yield f"      fasticcl report {run} RUN...    compare runs"
 
 

@@ -159,7 +159,7 @@ def test_next_commands_work_for_paths_with_spaces(fasticcl_command, tiny_shards,
     code, out, _ = fasticcl_command("train", "demo", "--name", "first", *small)
     assert code == 0
     commands = [words for words in next_commands(out) if words[2] != "demo"]
-    assert [words[1] for words in commands] == ["predict", "sweep", "train", "report"]
+    assert [words[1] for words in commands] == ["predict", "sweep", "train", "train", "report"]
     commands[0].append("my image.png")
     for words in [*commands, ["fasticcl", "rebalance", "my 'own' runs/demo/first"]]:
         code, out, err = fasticcl_command(*words[1:])
@@ -168,3 +168,4 @@ def test_next_commands_work_for_paths_with_spaces(fasticcl_command, tiny_shards,
     assert words == ["report", "my 'own' runs/demo/first", "my 'own' runs/demo/first-rebalance-1"]
     assert fasticcl_command(*words)[0] == 0
     assert (tmp_path / "my 'own' runs/demo/again/model.safetensors").exists()
+    assert (tmp_path / "my 'own' runs/demo/ce-1/model.safetensors").exists()
