@@ -24,7 +24,7 @@ from rich.table import Table
 import fasticcl
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.progress import percent
-from fasticcl.errors import UserError
+from fasticcl.resolve import first_stage_differences
 
 FIRST_STAGES = {
     "crt": "ce",
@@ -34,7 +34,7 @@ FIRST_STAGES = {
     "logit-adjustment-post-hoc": "ce",
     "mislas": "mixup",
 }
-"""Methods that continue the first stage of another one."""
+"""Methods that continue the first stage of another one, if its settings are the same on the dataset."""
 METHODS = (
     "ce",
     "focal",
@@ -110,19 +110,27 @@ def run(
     kept: dict[str, Any] = {"name": name, "project": project}
     if (folder / name / "config.toml").exists():
         report = fasticcl.train(options.dataset, **kept, resume=True)
-    elif method in FIRST_STAGES:
+    elif continues(options.dataset, method):
         first = folder / f"{FIRST_STAGES[method]}-s{seed}"
         if not first.exists():
-            raise UserError(f"{method} continues {FIRST_STAGES[method]}. Add it to --methods.")
+            raise SystemExit(f"{method} continues {FIRST_STAGES[method]}. Add it to --methods.")
         report = fasticcl.rebalance(first, method=method, name=name, set=options.second_stage)
     else:
         kept |= training | {"method": method, "seed": seed, "report": False}
-        if method == "iccl":
+        if method == "iccl" or method in FIRST_STAGES:
             kept["set"] = [*training.get("set", []), *options.second_stage]
         report = fasticcl.train(options.dataset, **kept)
     seconds = time.perf_counter() - began
     print(f"{method} seed {seed}: {seconds:.0f} s")
     return {"method": method, "seed": seed, "seconds": round(seconds, 1), "rows": report.rows}
+
+
+def continues(dataset: str, method: str) -> bool:
+    """Return True if a method has the first stage of another one on this dataset."""
+    first = FIRST_STAGES.get(method)
+    return first is not None and not first_stage_differences(
+        fasticcl.configure(dataset, method=first), method
+    )
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:

@@ -61,10 +61,13 @@ class Config(ConfigSection):
         Everything that starts later in a run starts in the second epoch.
         """
         data, method = self.data, self.method
-        resample_start = min(data.resample_start, 0.5) if data.resample_start < 1 else 1.0
+        resample_start, class_weight_start = (
+            min(fraction, 0.5) if fraction < 1 else fraction  # 1 means never
+            for fraction in (data.resample_start, method.class_weight_start)
+        )
         first = {
             "warmup_epochs": min(method.warmup_epochs, 1),
-            "class_weight_start": min(method.class_weight_start, 0.5),
+            "class_weight_start": class_weight_start,
         }
         return self.model_copy(
             update={

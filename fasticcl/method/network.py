@@ -76,10 +76,7 @@ class Network(nn.Module):
             RuntimeError: the state dict does not belong to a network with this encoder.
         """
         network = cls(encoder, num_classes=1)
-        prefix = "classifier."
-        network.classifier = restore_classifier(
-            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        )
+        network.classifier = classifier_of(state)
         network.load_state_dict(
             {name: value for name, value in state.items() if not name.startswith("projection.")}
         )
@@ -98,3 +95,15 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, SplitBatchNorm2d):
                 module.num_streams = num_streams
+
+
+def classifier_of(state: Mapping[str, torch.Tensor]) -> Classifier:
+    """Return the classifier in the state dict of a network.
+
+    Raises:
+        RuntimeError: the state dict does not contain a classifier.
+    """
+    prefix = "classifier."
+    return restore_classifier(
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    )

@@ -93,3 +93,13 @@ def test_published_schedule_has_a_phrase():
         "class weights (β = 0.9999) from epoch 161, loss divided by the sum of the weights",
         "published schedule",
     ]
+
+
+@pytest.mark.parametrize(("fraction", "start"), [(0.0, 0), (0.3, 1), (0.9, 1), (1.0, None)])
+def test_deferred_parts_start_in_the_second_short_epoch_or_never(fraction, start):
+    settings = {
+        "data": {"resample_start": fraction},
+        "method": {"class_weight_beta": 0.9, "class_weight_start": fraction},
+    }
+    short = resolve("demo", method="ce", options=settings).shortened()
+    assert (short.resample_epoch, short.class_weight_epoch) == (start, start)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Config
 from fasticcl.engine.stages.stage import StageName, StagePhase, StageState
-from fasticcl.method.classifiers import restore_classifier
-from fasticcl.method.network import Network
+from fasticcl.method.network import Network, classifier_of
 from fasticcl.method.readouts import ReadoutInputs, find_readout
 from fasticcl.system.machine import Machine
 
@@ -80,12 +79,4 @@ class ReadoutStage:
     def load_state_dict(self, state: StageState) -> None:
         """Restore the state that `state_dict` returned."""
         self.teacher.load_state_dict(state["teacher"])
-        prefix = "classifier."
-        classifier = restore_classifier(
-            {
-                name.removeprefix(prefix): value
-                for name, value in state["network"].items()
-                if name.startswith(prefix)
-            }
-        )
-        self.network.classifier = classifier.to(self.machine.device)
+        self.network.classifier = classifier_of(state["network"]).to(self.machine.device)
