@@ -30,7 +30,7 @@ from _runs import hardware, write_result
 from rich.console import Console
 
 from fasticcl.config import Config
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch, TrainingBatch
 from fasticcl.engine.epoch_stats import EpochStats
 from fasticcl.engine.loop import Loop
 from fasticcl.engine.progress import Display
@@ -122,7 +122,7 @@ def configuration(
     return resolve(preset, assignments=words)
 
 
-def stepper(stage: TrainingStage, batch: Batch | StreamBatch, config: Config) -> Callable[[], None]:
+def stepper(stage: TrainingStage, batch: TrainingBatch, config: Config) -> Callable[[], None]:
     """Return the engine's step, including metrics and logging."""
     run = RunWriter(RunFolder.create(config))
     display = Display(Console(quiet=True), {"interpolative": 10**9})
@@ -130,7 +130,7 @@ def stepper(stage: TrainingStage, batch: Batch | StreamBatch, config: Config) ->
     loop = Loop(nothing, nothing, run, display)
     stats = EpochStats(run.ranks, torch.device(config.engine.device))
 
-    def repeat() -> Iterator[Batch | StreamBatch]:
+    def repeat() -> Iterator[TrainingBatch]:
         while True:
             yield batch
 

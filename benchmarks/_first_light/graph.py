@@ -10,7 +10,7 @@ from _first_light.report import Report
 from _first_light.setup import Setup
 from _first_light.workloads import photograph_data, square_data, start
 from fasticcl.config import Data
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import TrainingBatch
 from fasticcl.data.cache import Cache, CacheLocation, evaluation_cache
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.evaluation_loader import evaluation_batches
@@ -24,7 +24,7 @@ _BATCHES = 2  # the second reveals buffers and inputs that do not change
 _LIMIT = 3.0
 
 Shape = tuple[Data, CacheLocation]
-Pairs = Iterator[tuple[Batch | StreamBatch, Batch | StreamBatch]]
+Pairs = Iterator[tuple[TrainingBatch, TrainingBatch]]
 
 
 def check(setup: Setup, report: Report) -> None:

@@ -9,7 +9,7 @@ from _first_light.report import Report
 from _first_light.setup import Setup
 from _first_light.workloads import photograph_data, square_data, start
 from fasticcl.config import Data
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import TrainingBatch, tensors_of
 from fasticcl.data.cache import CacheLocation
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
@@ -46,14 +46,14 @@ def hold(
         if busy is not None:
             queue_work(busy)
         batch = next(source)
-        queued.append([value.clone() for value in vars(batch).values()])
+        queued.append([value.clone() for value in tensors_of(batch).values()])
         if number < _HELD:
             held.append(batch)
         del batch  # as in training, before the device has read it
     synchronize(setup)
     std = torch.tensor(data.std)[:, None, None] * 255
     found = {
-        "held": worst(expected[:_HELD], [[*vars(batch).values()] for batch in held], std),
+        "held": worst(expected[:_HELD], [[*tensors_of(batch).values()] for batch in held], std),
         "read in stream order": worst(expected, queued, std),
     }
     report.add(name, found)
@@ -73,14 +73,14 @@ def queue_work(matrix: torch.Tensor) -> None:
 
 def batches(
     setup: Setup, data: Data, location: CacheLocation, copy_outputs: bool = False
-) -> Iterator[Batch | StreamBatch]:
+) -> Iterator[TrainingBatch]:
     shards = Shards(data.dir, "train")
     plan = Plan(shards.index, shards.counts, data, batch_size=4 if setup.small else 64, seed=0)
     loader = Loader(shards, plan, gpu=setup.gpu, cache_location=location, copy_outputs=copy_outputs)
     return loader.batches("interpolative")
 
 
-def idle(setup: Setup, source: Iterator[Batch | StreamBatch]) -> Iterator[Batch | StreamBatch]:
+def idle(setup: Setup, source: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
     """Yield the first batches, each after all queued work has finished."""
     for _ in range(_HELD + _LATER):
         batch = next(source)
@@ -88,8 +88,8 @@ def idle(setup: Setup, source: Iterator[Batch | StreamBatch]) -> Iterator[Batch 
         yield batch
 
 
-def copied(batch: Batch | StreamBatch) -> list[torch.Tensor]:
-    return [value.to("cpu", copy=True) for value in vars(batch).values()]
+def copied(batch: TrainingBatch) -> list[torch.Tensor]:
+    return [value.to("cpu", copy=True) for value in tensors_of(batch).values()]
 
 
 def worst(

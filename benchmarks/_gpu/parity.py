@@ -9,7 +9,7 @@ import torch
 
 from _gpu.bench import BOTH, Bench, Figures, Row
 from fasticcl.config import Data
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import TrainingBatch, tensors_of
 from fasticcl.data.cache import CacheLocation
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Phase, Plan
@@ -45,10 +45,10 @@ def graph(bench: Bench) -> list[Row]:
     ]
 
 
-def difference(one: Batch | StreamBatch, two: Batch | StreamBatch, data: Data) -> Figures:
+def difference(one: TrainingBatch, two: TrainingBatch, data: Data) -> Figures:
     std = torch.tensor(data.std)[:, None, None] * 255
     levels, same = [], True
-    for name, value in vars(one).items():
+    for name, value in tensors_of(one).items():
         other = getattr(two, name).cpu()
         if value.ndim == 4:
             levels.append(((value - other) * std).abs().flatten())
@@ -71,7 +71,7 @@ def step(bench: Bench) -> list[Row]:
     opened = cache(lambda: bench.workload(*bench.sizes.parity, *settings))
 
     @cache
-    def reference(phase: Phase) -> tuple[Batch | StreamBatch, Vectors, Vectors]:
+    def reference(phase: Phase) -> tuple[TrainingBatch, Vectors, Vectors]:
         """Return a batch, initial weights, and the results of a step on the CPU."""
         batch = next(replace(opened(), machine=cpu).loader().batches(phase))
         torch.manual_seed(0)
@@ -97,11 +97,12 @@ def step(bench: Bench) -> list[Row]:
     ]
 
 
-def moved(batch: Batch | StreamBatch, device: torch.device) -> Batch | StreamBatch:
-    return type(batch)(**{name: value.to(device) for name, value in vars(batch).items()})
+def moved(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
+    tensors: dict[str, Any] = {name: value.to(device) for name, value in tensors_of(batch).items()}
+    return replace(batch, **tensors)
 
 
-def one_step(stage: Representation, batch: Batch | StreamBatch) -> Vectors:
+def one_step(stage: Representation, batch: TrainingBatch) -> Vectors:
     """Return the losses of a step, its gradient, and the weights and centroids after it, as vectors."""
     stage.begin_epoch(0)
     set_lr(stage.optimizer, 0.1)

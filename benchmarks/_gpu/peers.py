@@ -16,7 +16,7 @@ from fasticcl.bench.suite import ignore_status
 from fasticcl.bench.synthetic_images import write_files
 from fasticcl.bench.training import STEP_WARMUP, loader_task, loader_warmup, step_task
 from fasticcl.bench.workload import Workload
-from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
+from fasticcl.data.batch import Batch, TrainingBatch, synthetic_batch
 
 
 def bare(bench: Bench) -> list[Row]:
@@ -86,7 +86,7 @@ def forever(source: Iterator[Batch]) -> Task:
     return start
 
 
-def repeated(step: Callable[[Any], object], batch: Batch | StreamBatch) -> Task:
+def repeated(step: Callable[[Any], object], batch: TrainingBatch) -> Task:
     def start() -> Iterator[int]:
         while True:
             step(batch)

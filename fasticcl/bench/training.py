@@ -19,7 +19,7 @@ from rich.console import Console
 from fasticcl.bench.measure import Clock, Measurement, Stopwatch, Task
 from fasticcl.bench.workload import Workload
 from fasticcl.config import Config
-from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
+from fasticcl.data.batch import TrainingBatch, synthetic_batch
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
@@ -218,7 +218,7 @@ def _instrumented(loader: Loader, loop: BenchLoop) -> list[tuple[object, str, st
     ]
 
 
-def _timed(batches: Iterator[Batch | StreamBatch], stopwatch: Stopwatch) -> Iterator[Batch | StreamBatch]:
+def _timed(batches: Iterator[TrainingBatch], stopwatch: Stopwatch) -> Iterator[TrainingBatch]:
     while True:
         with stopwatch.part("wait"):
             batch = next(batches)

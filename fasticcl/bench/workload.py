@@ -19,8 +19,8 @@ from fasticcl.engine.compile_trial import RemainingSteps, choose_mode, is_automa
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
+from fasticcl.engine.stages.first_stage import build_first_stage
 from fasticcl.engine.stages.rebalance import Rebalancing
-from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
@@ -134,7 +134,7 @@ class Workload:
 
     @cached_property
     def _representation(self) -> TrainingStage:
-        return Representation(self.config, self.num_classes, self.machine)
+        return build_first_stage(self.config, self.num_classes, self.machine)
 
     @cached_property
     def _rebalancing(self) -> TrainingStage:

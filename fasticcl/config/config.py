@@ -36,10 +36,23 @@ class Config(ConfigSection):
             raise ValueError("engine.sync_bn requires method.bn_mode separate or concat, not split")
         return self
 
-    def phase(self, epoch: int) -> Literal["warmup", "interpolative"]:
+    @model_validator(mode="after")
+    def _mixes_once(self) -> "Config":
+        mixes_features = bool(self.method.mixup_after) or self.method.first_stage == "bbn"
+        if mixes_features and self.data.mixing != "none":
+            reason = "method.mixup_after" if self.method.mixup_after else "method.first_stage=bbn"
+            raise ValueError(f"{reason} mixes features, not images. Set data.mixing=none")
+        if self.data.mixing == "none" and not mixes_features:
+            raise ValueError("data.mixing=none requires method.mixup_after or method.first_stage=bbn")
+        return self
+
+    def phase(self, epoch: int) -> Literal["warmup", "interpolative", "translation"]:
         """Return the phase of an epoch of the representation stage, counted from 0 (section 4.3)."""
-        never = self.method.interpolative_weight == 0
-        return "warmup" if never or epoch < self.method.warmup_epochs else "interpolative"
+        method, resampled = self.method, self.resample_epoch
+        if method.first_stage == "m2m" and resampled is not None and epoch >= resampled:
+            return "translation"
+        interpolative = method.warmup_epochs <= epoch < self.optim.epochs - method.cooldown_epochs
+        return "interpolative" if interpolative and method.interpolative_weight else "warmup"
 
     @property
     def resample_epoch(self) -> int | None:
@@ -67,6 +80,7 @@ class Config(ConfigSection):
         )
         first = {
             "warmup_epochs": min(method.warmup_epochs, 1),
+            "cooldown_epochs": 0,
             "class_weight_start": class_weight_start,
         }
         return self.model_copy(

@@ -52,6 +52,11 @@ class Data(ConfigSection):
     """Second parameter of the Beta distribution of λ."""
     lambda_per: Literal["batch", "sample"] = "batch"
     """Draw one λ for each batch or for each sample."""
+    mixing: Literal["mixup", "cutmix", "none"] = "mixup"
+    """Mixing of the two streams. mixup: equation 3. cutmix: paste a rectangle of the class-aware image into
+    the class-agnostic one. none: leave the images unmixed, for methods that mix features."""
+    mixing_probability: Fraction = 1.0
+    """Probability that images are mixed, for each λ. Otherwise λ is 1 and x_h is kept."""
     cache: Cache = "auto"
     """Decode every image once and cache it in host or device memory. off: no cache. auto (default): cache
     small images if they fit, preferably on the device."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fasticcl.config.section import ConfigSection
-from fasticcl.config.types import Count, FolderName, Fraction, Positive, Weight
+from fasticcl.config.types import Count, Folder, FolderName, Fraction, Names, Positive, Weight
 
 
 class Method(ConfigSection):
@@ -30,10 +30,41 @@ class Method(ConfigSection):
     """ω_u of equation 8."""
     interpolative_weight: Weight = 1.0
     """ω_it of equation 8. 0 disables the interpolative branch."""
+    cooldown_epochs: int = Field(default=0, ge=0)
+    """Number of epochs at the end of the stage without the interpolative branch."""
+    first_stage: Literal["iccl", "bbn", "m2m"] = "iccl"
+    """Training of the first stage. iccl: equation 8, whose losses can be disabled. bbn: an encoder with two
+    tails whose logits are mixed. m2m: images of large classes are translated to small classes."""
+    mixup_after: Names = ()
+    """Blocks of the encoder after which the two streams can be mixed instead of the images (manifold mixup):
+    input, stem, stage1, stage2, ... One of them is drawn for each batch. Requires data.mixing=none."""
     classifier: str = "linear"
-    """Classifier: linear, or cosine (normalised features and weights, without bias)."""
+    """Classifier: linear, cosine (normalised features and weights, without bias) or causal (De-confound)."""
     classifier_scale: Positive = 30.0
-    """s, the scale of the logits of a cosine classifier."""
+    """Scale of the logits of a cosine classifier (s) or of a causal one (τ)."""
+    causal_heads: Count = 2
+    """Heads of a causal classifier. They divide the features into equal parts."""
+    causal_gamma: Weight = 0.03125
+    """γ of a causal classifier, which is added to the norms of its weights."""
+    causal_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """μ, the momentum of the feature mean of a causal classifier."""
+    causal_momentum_decay: bool = False
+    """Set μ to 1 - (1 - causal_momentum) · min(50 · learning rate, 1) in each epoch."""
+    seed_run: Folder | None = None
+    """M2m: finished run whose network guides the translation. None: train this network first, with
+    cross-entropy."""
+    m2m_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """β of M2m, which controls how often images of a larger class are chosen and accepted."""
+    m2m_lambda: Weight = 0.5
+    """λ of M2m, the weight of the logit of the original class."""
+    m2m_confidence: Fraction = 0.9
+    """γ of M2m, the smallest probability of the target class at which an image is accepted."""
+    m2m_step_size: Positive = 0.1
+    """L2 norm of each gradient step of M2m, for pixel values from 0 to 1."""
+    m2m_steps: Count = 10
+    """Gradient steps of M2m."""
+    m2m_noise: Weight = 0.5
+    """L2 norm of the noise added to an image before the first step of M2m, for pixel values from 0 to 1."""
     class_loss: str = "cross_entropy"
     """Loss of the classifier: cross_entropy (equations 6 and 7), balanced_softmax, focal, ldam,
     logit_adjustment or sigmoid_focal."""

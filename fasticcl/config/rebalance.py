@@ -14,9 +14,11 @@ class Rebalance(ConfigSection):
     epochs: int = Field(default=10, ge=0)
     """Epochs of the stage. 0 skips it. A readout needs no epochs and ignores this setting."""
     readout: str = "none"
-    """Classifier that is computed without training: tau_norm, ncm or log_prior. none: train the stage."""
+    """Classifier computed without training: tau_norm, ncm, log_prior or tde. none: train the stage."""
     tau: Weight = 1.0
     """τ of the readouts tau_norm (without bias) and log_prior. 0: the weights of the first stage."""
+    alpha: Weight = 1.0
+    """α of the readout tde, the strength of the removed effect. 0: the logits of training."""
     gamma: float = 1.0
     """γ' of the class-aware stream of this stage."""
     distillation_weight: Fraction = 0.5
@@ -32,9 +34,14 @@ class Rebalance(ConfigSection):
     batch_norm: Literal["eval", "train"] = "eval"
     """Batch normalisation in a frozen encoder. eval: keep the running statistics. train: use the statistics
     of each batch and update the running ones."""
-    classifier: Literal["continue", "reinit", "frozen"] = "continue"
+    classifier: Literal["continue", "reinit", "frozen", "memory"] = "continue"
     """continue: start from the classifier of the representation stage. reinit: start from a new one (cRT).
-    frozen: keep it fixed, which requires class_scale (LWS)."""
+    frozen: keep it fixed, which requires class_scale (LWS). memory: train a classifier with a memory of class
+    centroids (OLTR)."""
+    attention: bool = False
+    """Insert modulated attention before the pooling of the encoder (OLTR), for images of 224 pixels."""
+    centroid_loss_weight: Weight = 0.01
+    """Weight of the centroid loss of a memory classifier."""
     class_scale: bool = False
     """Train a factor for the logit of each class, which starts at 1 (LWS, MiSLAS)."""
     classifier_lr_factor: Positive = 1.0

@@ -39,3 +39,4 @@ def _split_names(value: object) -> object:
 
 
 LoggerNames = Annotated[tuple[LoggerName, ...], BeforeValidator(_split_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from fasticcl.config import Data
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import Batch, PairBatch, StreamBatch, TrainingBatch
 from fasticcl.data.cache import cache_budget, decode_rows
 from fasticcl.data.dali.resize import resized_by_dali
 from fasticcl.data.plan import BatchPlan
@@ -26,6 +26,8 @@ def obstacle(data: Data, shards: Shards, gpu: int | None) -> str | None:
         return f"data.crop is {data.crop}, not pad"
     if any(data.color_jitter):
         return "data.color_jitter is not 0"
+    if data.mixing == "cutmix":
+        return "data.mixing is cutmix"
     if data.image_size > _SMALL:
         return f"data.image_size is {data.image_size}, more than {_SMALL}"
     needed = 3 * len(shards) * (data.image_size + 2 * data.crop_padding) ** 2
@@ -79,6 +81,7 @@ class DeviceImages:
     ) -> None:
         self.size, self.padding = images.shape[1], data.crop_padding
         self._width = self.size + 2 * self.padding
+        self._mixing = data.mixing
         padded = F.pad(images, (0, 0, *(self.padding,) * 4))  # black, as in the graph
         self._pixels = padded.reshape(-1, 3).to(device)
         self._labels = torch.from_numpy(labels.astype(np.int64)).to(device)
@@ -116,7 +119,7 @@ class DeviceImages:
         device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
         return cls(images, shards.index["label"], data, device)
 
-    def batch(self, values: torch.Tensor) -> Batch | StreamBatch:
+    def batch(self, values: torch.Tensor) -> TrainingBatch:
         """Return the batch of packed values [4 or 9, B] on the device."""
         streams = values[: len(values) // _PER_STREAM * _PER_STREAM].split(_PER_STREAM)
         (x_h, y_h), *others = (self._augmented(*stream) for stream in streams)
@@ -124,6 +127,8 @@ class DeviceImages:
             return StreamBatch(self._normalised(x_h), y_h)
         ((x_t, y_t),) = others
         lam = values[-1].view(torch.float32)
+        if self._mixing == "none":
+            return PairBatch(self._normalised(x_h), y_h, self._normalised(x_t), y_t, lam)
         weight = lam[:, None, None, None]
         mixed = weight * x_h + (1 - weight) * x_t  # equation 3
         return Batch(self._normalised(x_h), y_h, self._normalised(mixed), y_t, lam)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fasticcl.config import Data
 from fasticcl.data.bad_samples import BadSamples
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import Batch, PairBatch, StreamBatch, TrainingBatch
 from fasticcl.data.cache import Cache, CacheLocation
 from fasticcl.data.dali import graph
 from fasticcl.data.dali.decoding import Decoder
@@ -70,7 +70,7 @@ class Loader:
         self.options = PipelineOptions(batch_size, threads, prefetch, gpu, copy_outputs)
         self._decoder = Decoder(threads, gpu, plan.data.hw_decoder_load)
 
-    def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[Batch | StreamBatch]:
+    def batches(self, phase: Phase, epoch: int = 0, step: int = 0) -> Iterator[TrainingBatch]:
         """Yield this rank's batches endlessly, epoch after epoch, starting at a step.
 
         The pipeline prefetches across the ends of epochs. Close or delete the iterator to stop it.
@@ -79,14 +79,19 @@ class Loader:
             TrainingFailed: too many images, or all images of a class, are unreadable, or DALI failed for
                 another reason.
         """
-        kind = Batch if phase == "interpolative" else StreamBatch
         first = epoch * self.steps + step
         pipeline, fed = self._pipeline(phase, first)
         for iteration in itertools.count(first):
             while (tensors := self._try(pipeline, fed, iteration)) is None:
                 pipeline, fed = self._pipeline(phase, iteration)
             del fed[iteration]
-            yield kind(*tensors)
+            yield self._batch(phase, iteration, tensors)
+
+    def _batch(self, phase: Phase, iteration: int, tensors: list[torch.Tensor]) -> TrainingBatch:
+        if phase == "interpolative" and self.plan.data.mixing != "none":
+            return Batch(*tensors)
+        kind = PairBatch if phase == "interpolative" else StreamBatch
+        return kind(*tensors, rng=self.plan.method_rng(phase, *divmod(iteration, self.steps)))
 
     def names(self, phase: Phase, epoch: int, step: int) -> list[str]:
         """Return the names of the images of a step in the shards, for both streams."""

@@ -17,12 +17,12 @@ from fasticcl.config import Data
 from fasticcl.data.crops import evaluation_crop, resized_crop_windows, whole
 from fasticcl.data.sampling import AliasTable, class_probabilities, permute
 
-Phase = Literal["warmup", "interpolative", "rebalance"]
-PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")
+Phase = Literal["warmup", "interpolative", "rebalance", "translation"]
+PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance", "translation")
 
 # Purposes of the generators. Each has its own stream of numbers, so enabling or disabling one kind of draw
 # does not change the others.
-_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE, _RESAMPLE = range(7)
+_ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE, _RESAMPLE, _METHOD = range(8)
 _NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
 _BLOCK = 1024  # images whose order is computed at once, to amortise the overhead of NumPy calls
@@ -150,12 +150,16 @@ class Plan:
         if phase != "rebalance":
             rows = self.agnostic_rows(phase, epoch, step)
             agnostic = self._augment(rows, self._rng(_AUGMENT_AGNOSTIC, phase, epoch, step))[self.part]
-        if phase != "warmup":
+        if phase in ("interpolative", "rebalance"):
             rows = self.aware_rows(phase, epoch, step)
             aware = self._augment(rows, self._rng(_AUGMENT_AWARE, phase, epoch, step))[self.part]
         if phase == "interpolative":
             lam = self._lambda(epoch, step)[self.part]
         return BatchPlan(agnostic, aware, lam)
+
+    def method_rng(self, phase: Phase, epoch: int, step: int) -> np.random.Generator:
+        """Return a generator for the random choices of the method in a step, which is equal on all ranks."""
+        return self._rng(_METHOD, phase, epoch, step)
 
     def agnostic_rows(self, phase: Phase, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the index rows [B] of a class-agnostic global batch.

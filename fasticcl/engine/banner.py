@@ -17,6 +17,7 @@ _PHASES: Mapping[Phase, str] = {
     "warmup": "warm-up (T)",
     "interpolative": "interpolative",
     "rebalance": "rebalancing",
+    "translation": "translation",
 }
 """Name of each phase in the banner."""
 

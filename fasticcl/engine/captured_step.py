@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import TrainingBatch, tensors_of
 from fasticcl.data.device_images import PackedBatch, obstacle
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
@@ -22,7 +22,7 @@ from fasticcl.system.machine import Machine
 
 _WARMUP = 3  # steps before the capture, in which libraries choose their kernels and allocate their workspaces
 
-Prepare = Callable[..., Batch | StreamBatch]
+Prepare = Callable[..., TrainingBatch]
 """Computes the batch from the tensors that change from step to step."""
 
 
@@ -45,7 +45,7 @@ def captured_training(
         raise UserError(f"engine.compile=captured cannot be used: {reason}. Use --set engine.compile=auto.")
     device_loader = DeviceLoader(loader)
 
-    def prepare(values: torch.Tensor) -> Batch | StreamBatch:
+    def prepare(values: torch.Tensor) -> TrainingBatch:
         return device_loader.images.batch(values)
 
     return device_loader, captured_step(prepare, machine, warn)
@@ -134,9 +134,9 @@ class CapturedStep:
         """Creates the graph of a phase, or None after a failed capture."""
         self._phase: _Phase | None = None
 
-    def __call__(self, stage: TrainingStage, batch: PackedBatch | Batch | StreamBatch) -> Losses:
+    def __call__(self, stage: TrainingStage, batch: PackedBatch | TrainingBatch) -> Losses:
         """Take a training step and return its losses, without waiting for the device."""
-        inputs = [*vars(batch).values()]
+        inputs = [*tensors_of(batch).values()]
         if self._phase is None or not self._phase.accepts(stage, inputs):
             self._phase = None  # frees the graph of the previous phase
             self._phase = _Phase(self, stage, inputs)

@@ -19,7 +19,7 @@ from fasticcl.data.batch import synthetic_batch
 from fasticcl.engine.captured_step import CapturedStep
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.run.checkpoint import Checkpoint
-from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.first_stage import build_first_stage
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
 from fasticcl.system.machine import MODES, Machine, Mode
@@ -189,14 +189,15 @@ def try_modes(
     # Synchronised batch statistics would wait for the other ranks, which take no steps.
     alone = config.model_copy(update={"engine": config.engine.model_copy(update={"sync_bn": False})})
     phase = config.phase(config.optim.epochs - 1)
-    size = config.optim.batch_size // machine.ranks.world_size
+    size, side = config.optim.batch_size // machine.ranks.world_size, config.data.image_size
+    mixed = config.data.mixing != "none"
 
     def start(mode: Mode) -> Step:
         torch.manual_seed(0)  # the same weights for all modes
-        stage = Representation(alone, num_classes, replace(machine, mode=mode, ranks=Ranks()))
+        stage = build_first_stage(alone, num_classes, replace(machine, mode=mode, ranks=Ranks()))
         stage.begin_epoch(0)
         set_lr(stage.optimizer, _LR)
-        batch = synthetic_batch(phase, size, config.data.image_size, num_classes, machine.device)
+        batch = synthetic_batch(phase, size, side, num_classes, machine.device, mixed)
         step = CapturedStep(type(batch), machine.device, _fail) if mode == "captured" else learn
         return lambda: step(stage, batch)["loss"].detach()
 

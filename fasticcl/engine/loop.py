@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import TrainingBatch
 from fasticcl.data.device_images import PackedBatch
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
@@ -18,7 +18,7 @@ from fasticcl.engine.stages.stage import Learn, Stage, TrainingStage, learn
 from fasticcl.errors import Stopped, TrainingFailed
 from fasticcl.system.signals import StopRequest
 
-AnyBatch = Batch | StreamBatch | PackedBatch
+AnyBatch = TrainingBatch | PackedBatch
 
 
 class SaveClock:

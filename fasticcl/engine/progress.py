@@ -14,7 +14,12 @@ from fasticcl.engine.evaluate import METRICS, is_evaluated
 
 _STEPS_BEFORE_ESTIMATE = 50
 _LINE_INTERVAL = 60  # seconds between two lines within an epoch without a terminal
-RELATIVE_COST: Mapping[Phase, float] = {"warmup": 1.0, "interpolative": 2.0, "rebalance": 0.5}
+RELATIVE_COST: Mapping[Phase, float] = {
+    "warmup": 1.0,
+    "interpolative": 2.0,
+    "rebalance": 0.5,
+    "translation": 12.0,
+}
 """Assumed cost of a step until its phase is measured: forward passes with gradient, 0.5 without gradient."""
 _SKIPPED_STEPS = 2  # at the start of a phase, while pipelines fill and kernels are selected or compiled
 

@@ -28,9 +28,10 @@ from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import Description
 from fasticcl.engine.run.writer import RunWriter
+from fasticcl.engine.stages.first_stage import build_first_stage
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.second_stage import build_second_stage
-from fasticcl.engine.stages.stage import Learn, Stage, learn
+from fasticcl.engine.stages.stage import Learn, Stage, TrainingStage, learn
 from fasticcl.engine.stages.training_features import TrainingFeatures
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.method.readouts import find_readout
@@ -110,7 +111,7 @@ class PreparedRun:
     learn: Learn
     """Takes a training step on a batch of the loader."""
     loggers: Loggers
-    representation: Representation
+    first: TrainingStage
     choice: ModeChoice
     """The compile mode and the reason for it."""
 
@@ -122,7 +123,7 @@ class PreparedRun:
 
     def second_stage(self) -> Stage:
         """Return the stage that continues from the representation stage."""
-        config, network, machine = self.config, self.representation.network, self.machine
+        config, network, machine = self.config, self.first.network, self.machine
         bad_samples = self.loader.bad_samples
         features = TrainingFeatures(config, self.dataset, machine, network.encoder, bad_samples)
         return build_second_stage(config, network, machine, self.dataset.train.counts, features)
@@ -153,11 +154,11 @@ def _prepare(
         warn(f"warning  compiled code is not kept for later runs: {problem}")
     if machine.mode == "captured":
         loader, step = captured_training(loader, machine, warn)
-    representation = Representation(shortened, dataset.num_classes, machine, dataset.train.counts)
+    first = build_first_stage(shortened, dataset.num_classes, machine, dataset.train.counts)
     if shortened.rebalance.readout != "none":  # before hours of training
-        find_readout(shortened.rebalance.readout, representation.network.classifier)
+        find_readout(shortened.rebalance.readout, first.network.classifier)
     loggers = Loggers(shortened, loader.steps)
-    return PreparedRun(shortened, dataset, machine, loader, step, loggers, representation, choice)
+    return PreparedRun(shortened, dataset, machine, loader, step, loggers, first, choice)
 
 
 def _opening(
@@ -165,7 +166,7 @@ def _opening(
 ) -> Iterator[str]:
     """Yield the lines that are printed before the first step."""
     config, steps = prepared.config, prepared.loader.steps
-    yield from banner(config, prepared.dataset, prepared.representation.network, prepared.machine, steps)
+    yield from banner(config, prepared.dataset, prepared.first.network, prepared.machine, steps)
     if prepared.choice.description:
         yield f"mode     {prepared.choice.description}"
     yield f"run      {run.folder.path}"
@@ -190,11 +191,11 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
 
 def _train_stages(loop: Loop, prepared: PreparedRun, checkpoint: Checkpoint | None) -> Stage:
     """Train both stages from the beginning or from a checkpoint, and return the last one."""
-    first = prepared.representation
+    first = prepared.first
     in_first = checkpoint is None or checkpoint.stage == first.name
     if in_first:
         loop.train(first, checkpoint)
-        if first.bank.value.numel():
+        if isinstance(first, Representation) and first.bank.value.numel():
             loop.run.save_centroids(first.bank.value)
     if not prepared.config.rebalance.enabled:
         return first

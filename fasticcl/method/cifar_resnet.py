@@ -1,5 +1,6 @@
 """ResNets for CIFAR-sized images (He et al., 2016)."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -28,6 +29,14 @@ class BasicBlock(nn.Module):
         return F.relu(out + shortcut)
 
 
+class GlobalAveragePool(nn.Module):
+    """Mean over all positions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [B, C] for x of [B, C, H, W]."""
+        return x.mean(dim=(2, 3))
+
+
 class CifarResNet(nn.Module):
     """ResNet with 6n + 2 layers in three stages of 16, 32 and 64 channels. The feature size d_g is 64.
 
@@ -39,7 +48,7 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int) -> None:
         super().__init__()
-        per_stage = (depth - 2) // 6
+        self.per_stage = per_stage = (depth - 2) // 6
         self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(16)
         blocks, channels = [], 16
@@ -56,6 +65,16 @@ class CifarResNet(nn.Module):
         """Return features [B, 64] of images [B, 3, H, W]."""
         x = self.blocks(F.relu(self.bn(self.conv(x))))
         return x.mean(dim=(2, 3))
+
+    def named_blocks(self) -> Mapping[str, nn.Module]:
+        """Return the stem, the three stages and the pooling, see `encoder_blocks.BlockEncoder`."""
+        starts = range(0, len(self.blocks), self.per_stage)
+        stages = [self.blocks[start : start + self.per_stage] for start in starts]
+        return {
+            "stem": nn.Sequential(self.conv, self.bn, nn.ReLU()),
+            **{f"stage{number}": stage for number, stage in enumerate(stages, start=1)},
+            "pool": GlobalAveragePool(),
+        }
 
 
 def _encoder(depth: int) -> tuple[nn.Module, int]:

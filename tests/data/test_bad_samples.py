@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from fasticcl.config import Data
+from fasticcl.data.batch import tensors_of
 from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Plan
@@ -168,7 +169,7 @@ def test_all_other_images_are_bit_identical(varied, phase, damage):
         }
         substituted = np.any([*hit.values()], axis=0)
         changed_images = {"x": substituted, "x_h": hit.get("agnostic"), "x_f": substituted}
-        for name, value in vars(batch).items():
+        for name, value in tensors_of(batch).items():
             same = [torch.equal(a, b) for a, b in zip(value, getattr(before, name), strict=True)]
             expected = ~changed_images[name] if name in changed_images else np.ones(BATCH, dtype=bool)
             assert same == expected.tolist(), (step, name)
@@ -178,7 +179,8 @@ def test_all_other_images_are_bit_identical(varied, phase, damage):
 
 def all_bytes(batches):
     return [
-        b"".join(value.contiguous().numpy().tobytes() for value in vars(batch).values()) for batch in batches
+        b"".join(value.contiguous().numpy().tobytes() for value in tensors_of(batch).values())
+        for batch in batches
     ]
 
 
@@ -216,7 +218,7 @@ def test_ranks_have_the_substitutes_of_a_single_process(varied, damage):
         for rank in range(2)
     ]
     for one, *two in zip(whole, *parts, strict=True):
-        for name, value in vars(one).items():
+        for name, value in tensors_of(one).items():
             assert torch.equal(torch.cat([getattr(part, name) for part in two]), value)
 
 

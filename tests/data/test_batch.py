@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch
+from fasticcl.data.batch import Batch, StreamBatch, synthetic_batch, tensors_of
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES
 from tests.support.planned_images import PHOTOS, open_plan
@@ -16,7 +16,7 @@ def fields(batch):
         name: (value.shape, value.dtype, value.is_contiguous(memory_format=torch.channels_last))
         if value.ndim == 4
         else (value.shape, value.dtype)
-        for name, value in vars(batch).items()
+        for name, value in tensors_of(batch).items()
     }
 
 

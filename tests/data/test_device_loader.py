@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fasticcl.config import Data
+from fasticcl.data.batch import tensors_of
 from fasticcl.data.device_loader import DeviceLoader
 from fasticcl.data.loader import Loader
 from fasticcl.data.plan import PHASES, Plan
@@ -30,7 +31,7 @@ def test_batches_are_bit_identical_to_those_of_the_graph(tiny_shards, phase, lam
     for one, packed in zip(islice(expected, 4), loader.batches(phase, 1, 1), strict=False):
         other = loader.images.batch(packed.values)
         assert type(one) is type(other)
-        assert all(torch.equal(value, vars(other)[name]) for name, value in vars(one).items())
+        assert all(torch.equal(value, tensors_of(other)[name]) for name, value in tensors_of(one).items())
         assert packed.images == one.images
 
 
@@ -44,5 +45,5 @@ def test_damaged_images_are_replaced_by_the_same_images(tiny_shards, tmp_path):
     for one, packed in zip(islice(expected, 4), loader.batches("interpolative"), strict=False):
         assert loader.bad_samples.rows == damaged  # before the first batch
         other = loader.images.batch(packed.values)
-        assert all(torch.equal(value, vars(other)[name]) for name, value in vars(one).items())
+        assert all(torch.equal(value, tensors_of(other)[name]) for name, value in tensors_of(one).items())
     assert len(warnings) == len(damaged)

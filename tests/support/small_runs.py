@@ -9,6 +9,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import fasticcl
+from fasticcl.data.batch import tensors_of
 from fasticcl.engine.loop import Loop
 
 NO_REPORT = {"engine.report": False}  # reports are tested in tests/report
@@ -160,7 +161,7 @@ def record_steps(monkeypatch, after=None):
 
 def fingerprints(batch):
     """Return a short digest of every sample of a batch: pixels, classes and λ."""
-    fields = [value.contiguous() for value in vars(batch).values()]
+    fields = [value.contiguous() for value in tensors_of(batch).values()]
     return [
         hashlib.sha1(b"".join(field[i].numpy().tobytes() for field in fields)).hexdigest()[:12]
         for i in range(len(fields[0]))

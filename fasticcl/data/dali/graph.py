@@ -23,9 +23,9 @@ from fasticcl.data.dali.resize import LINEAR, resizer
 def build(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeline:
     """Build the pipeline of one phase.
 
-    Its outputs are image [B, S, S, 3] float32 and label [B] int64 of the first stream. If the streams are
-    mixed, the mixed image x_f = λ·x_h + (1 - λ)·x_t (equation 3), the label of the second stream and λ [B]
-    follow.
+    Its outputs are image [B, S, S, 3] float32 and label [B] int64 of the first stream. If there are two
+    streams, the second image, the label of the second stream and λ [B] follow. The second image is
+    x_f = λ·x_h + (1 - λ)·x_t (equation 3), or x_t with ``data.mixing=none``.
 
     Args:
         feed: source of the inputs.
@@ -49,9 +49,10 @@ def _built(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeli
         images = [_augment(stream, spec, options) for stream in streams]
         labels = [_to_device(stream["label"], gpu) for stream in streams]
         outputs = [normalise(images[0], spec.data), labels[0]]
-        if spec.mixed:
+        if spec.paired:
             lam = _to_device(lam, gpu)
-            outputs += [normalise(mix(images[0], images[1], lam), spec.data), labels[1], lam]
+            second = images[1] if spec.data.mixing == "none" else mix(images[0], images[1], lam)
+            outputs += [normalise(second, spec.data), labels[1], lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
     return pipeline

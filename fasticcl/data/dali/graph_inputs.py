@@ -78,8 +78,8 @@ class GraphSpec:
 
     data: Data
     """Image size, normalisation and jitter settings."""
-    mixed: bool = False
-    """If True, there are two streams, and the second output image is their mix."""
+    paired: bool = False
+    """If True, there are two streams, which are mixed as ``data.mixing`` specifies."""
     padded: bool = False
     """If True, cuts may reach beyond the resized window into black padding."""
     jitter: bool = False
@@ -93,7 +93,7 @@ class GraphSpec:
         """Return the graph of a training phase."""
         return cls(
             data,
-            mixed=phase == "interpolative",
+            paired=phase == "interpolative",
             padded=data.crop == "pad",
             jitter=any(data.color_jitter),
             image_format=source.image_format,
@@ -145,8 +145,8 @@ def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stre
         The nodes of each stream by name, and the node of λ, or None if there is one stream.
     """
     layout = spec.layout
-    inputs = [*layout.values()] * (2 if spec.mixed else 1) + [_LAMBDA] * spec.mixed
-    starts = range(0, len(inputs) - spec.mixed, len(layout))
+    inputs = [*layout.values()] * (2 if spec.paired else 1) + [_LAMBDA] * spec.paired
+    starts = range(0, len(inputs) - spec.paired, len(layout))
     resident = [*starts] if spec.image_format == "resident" else []
     others = [position for position in range(len(inputs)) if position not in resident]
     feed = lru_cache(maxsize=1)(feed)  # resident images have a separate source, which requests the same batch
@@ -156,7 +156,7 @@ def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stre
         device = "cpu" if gpu is None else "gpu"
         nodes |= _source(feed, inputs, resident, device=device, cuda_stream=spec.cuda_stream or 0)
     streams: list[Stream] = [{name: nodes[start + k] for k, name in enumerate(layout)} for start in starts]
-    return streams, nodes[len(inputs) - 1] if spec.mixed else None
+    return streams, nodes[len(inputs) - 1] if spec.paired else None
 
 
 def _source(feed: Feed, inputs: Sequence[_Input], positions: list[int], **options: Any) -> dict[int, Any]:

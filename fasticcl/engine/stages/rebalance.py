@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fasticcl.config import Config
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import StreamBatch, TrainingBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
@@ -138,7 +138,7 @@ class Rebalancing:
             student = self.student_features(batch.x) if self.frozen else None
         return Features(teacher, student)
 
-    def losses(self, batch: Batch | StreamBatch) -> Losses:
+    def losses(self, batch: TrainingBatch) -> Losses:
         """Begin a training step and return the losses of a class-aware batch."""
         assert isinstance(batch, StreamBatch)
         return self._losses(batch)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import Batch, StreamBatch, TrainingBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, load_momenta, representation_lr, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
@@ -86,7 +86,7 @@ class Representation:
             epoch >= self.config.optim.epoch_after(self.method.class_weight_start)
         )
 
-    def losses(self, batch: Batch | StreamBatch) -> Losses:
+    def losses(self, batch: TrainingBatch) -> Losses:
         """Begin a training step, return the losses and update the centroids."""
         self.machine.begin_step()
         interpolative, warmup = self._losses

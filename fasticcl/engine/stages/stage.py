@@ -6,12 +6,12 @@ from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_check
 
 import torch
 
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import TrainingBatch
 from fasticcl.data.plan import Phase
 from fasticcl.method.network import Network
 
-StageName = Literal["representation", "rebalancing"]
-STAGES: tuple[StageName, ...] = ("representation", "rebalancing")
+StageName = Literal["seed", "representation", "rebalancing"]
+STAGES: tuple[StageName, ...] = ("seed", "representation", "rebalancing")
 StagePhase = Phase | Literal["readout"]
 """The phase of an epoch. ``readout``: an epoch without training steps."""
 
@@ -33,6 +33,8 @@ class StageState(TypedDict):
     """Centroid bank of the representation stage."""
     teacher: NotRequired[dict[str, Any]]
     """Teacher of the rebalancing stage: encoder and classifier at the end of the representation stage."""
+    seed: NotRequired[dict[str, Any]]
+    """Frozen network that guides the translation of M2m."""
 
 
 class Stage(Protocol):
@@ -73,7 +75,7 @@ class TrainingStage(Stage, Protocol):
         """Return the phase of an epoch, which determines its batches."""
         ...
 
-    def losses(self, batch: Batch | StreamBatch) -> Losses:
+    def losses(self, batch: TrainingBatch) -> Losses:
         """Begin a training step and return the losses of a batch."""
         ...
 
@@ -82,7 +84,7 @@ class TrainingStage(Stage, Protocol):
         ...
 
 
-def learn(stage: TrainingStage, batch: Batch | StreamBatch) -> Losses:
+def learn(stage: TrainingStage, batch: TrainingBatch) -> Losses:
     """Take a training step and return its losses, without waiting for the device."""
     # Gradients are cleared before the forward pass, because CUDA graphs overwrite those of the last step.
     stage.optimizer.zero_grad(set_to_none=True)
