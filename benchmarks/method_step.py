@@ -1,6 +1,6 @@
 """Cost of a training step of every method, relative to a step of cross-entropy (`ce`).
 
-    python benchmarks/method_step.py [--only METHOD ...] [--encoder resnet32] [--repeats 5] [--steps 4]
+    python benchmarks/method_step.py [--only METHOD ...] [--encoder resnet32] [--repeats 5] [--steps 2]
                                      [--lock FILE] [--json FILE]
 
 The settings are those of the method presets on CIFAR100-LT at ratio 100, with batches of 128 images of 32×32
@@ -52,7 +52,7 @@ from fasticcl.system.machine import choose_machine
 
 PRESET, CLASSES, LARGEST, IMBALANCE = "cifar100-lt", 100, 500, 100
 REFERENCE = "ce"
-COUNTED = 4  # steps whose images and operations are counted. They also serve as warm-up.
+COUNTED, COUNTED_BATCH = 8, 32  # steps and images in a batch for counting. Some methods draw in a step.
 LOAD_SECONDS = 0.5  # before a round, the load by other processes is measured for this time
 # Settings that do not change the cost of a step.
 _SCHEDULE = {"name", "warmup_epochs", "cooldown_epochs", "class_weight_start", "seed_run"}
@@ -83,15 +83,17 @@ class Step:
     def __init__(self, config: Config, part: Part) -> None:
         self.stage = build_stage(config, part)
         self.stage.begin_epoch(part.last_epoch)
-        self.batch = _batch(config, part)
-        self.decoded = self.batch.images / config.optim.batch_size
-        self.passed, self.flops = self._count(config.optim.batch_size)
+        images, passed, flops = self._count(_batch(config, part, COUNTED_BATCH))
+        self.decoded, self.passed, self.flops = (value / COUNTED_BATCH for value in (images, passed, flops))
+        self.batch = _batch(config, part, config.optim.batch_size)
+        self.seconds(1)  # warm-up
 
-    def _count(self, batch_size: int) -> tuple[float, float]:
-        """Take a few steps and return their images through a network per image of the batch, and FLOPs."""
+    def _count(self, batch: TrainingBatch) -> tuple[float, float, float]:
+        """Return images decoded for a batch, images through a network and FLOPs of a step."""
         with counted_images() as passed, FlopCounterMode(display=False) as counter:
-            self.seconds(COUNTED)
-        return sum(passed) / COUNTED / batch_size, counter.get_total_flops() / COUNTED
+            for _ in range(COUNTED):
+                learn(self.stage, batch)
+        return batch.images, sum(passed) / COUNTED, counter.get_total_flops() / COUNTED
 
     def seconds(self, steps: int) -> float:
         """Take steps and return the seconds of one."""
@@ -131,7 +133,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=methods, default=methods, metavar="METHOD")
     parser.add_argument("--encoder", default="resnet32", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="number of rounds (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=4, help="steps of a measurement (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="steps of a measurement (default %(default)s)")
     parser.add_argument("--lock", type=Path, help="file to lock during each round")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()
@@ -184,10 +186,9 @@ def build_stage(config: Config, part: Part) -> TrainingStage:
     return second
 
 
-def _batch(config: Config, part: Part) -> TrainingBatch:
-    data, size = config.data, config.optim.batch_size
-    mixed = data.mixing != "none"
-    return synthetic_batch(part.phase, size, data.image_size, CLASSES, torch.device("cpu"), mixed)
+def _batch(config: Config, part: Part, size: int) -> TrainingBatch:
+    side, mixed = config.data.image_size, config.data.mixing != "none"
+    return synthetic_batch(part.phase, size, side, CLASSES, torch.device("cpu"), mixed)
 
 
 @contextmanager

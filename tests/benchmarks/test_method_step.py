@@ -31,6 +31,7 @@ def small(monkeypatch, method_step):
 
     monkeypatch.setattr(method_step, "configuration", with_small_batches)
     monkeypatch.setattr(method_step, "COUNTED", 1)
+    monkeypatch.setattr(method_step, "COUNTED_BATCH", 4)
 
 
 @pytest.mark.parametrize(
