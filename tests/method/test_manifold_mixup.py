@@ -152,7 +152,7 @@ def test_bfloat16_states_stay_bfloat16(block):
     ours, (x_h, x_t, lam) = network(dtype=torch.float32), pair(dtype=torch.float32)
     types = []
 
-    def record(module, inputs, output):
+    def record(module, _, output):
         types.append((type(module), output.dtype))
 
     for module in ours.encoder.modules():
