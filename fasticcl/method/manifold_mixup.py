@@ -37,9 +37,7 @@ def check_blocks(encoder: nn.Module, names: Iterable[str]) -> None:
     known = (INPUT, *named_blocks(encoder))
     for name in names:
         if name not in known:
-            raise UserError(
-                f"method.mixup_after: the encoder has no block {name!r}. {nearest(name, known)}"
-            )
+            raise UserError(f"method.mixup_after: the encoder has no block {name!r}. {nearest(name, known)}")
 
 
 def draw_block(names: Sequence[str], rng: np.random.Generator) -> str:
