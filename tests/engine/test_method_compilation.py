@@ -1,0 +1,59 @@
+"""Compiled training steps of the methods with code of their own, without inductor."""
+
+import pytest
+import torch
+
+from fasticcl.errors import UserError
+from tests.support.method_stages import losses_of_steps, short_config, trained_phases
+from tests.support.small_runs import equal
+
+STEPS = 3
+GRAPHS = {"manifold-mixup": 3}
+"""Methods whose steps have several graphs, and their largest number: one for each block that is drawn."""
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """The graphs that Dynamo passes to the backend, which runs them uncompiled under their guards."""
+    passed, compile_ = [], torch.compile
+
+    def keep(graph, _):
+        passed.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compile_(module, backend=keep))
+    yield passed
+    torch.compiler.reset()
+
+
+def train(method, mode, graphs):
+    """Return the losses of all steps, and for each phase the number of new graphs after each step."""
+    config = short_config(method, f"engine.compile={mode}")
+    losses, counts = [], []
+    for stage, epochs in trained_phases(config):
+        before, phase = len(graphs), []
+        for step in losses_of_steps(config, stage, epochs, STEPS):
+            losses.append(step)
+            phase.append(len(graphs) - before)
+        counts.append(phase)
+    return losses, counts
+
+
+@pytest.mark.parametrize("mode", ["on", "step"])
+@pytest.mark.parametrize("method", ["manifold-mixup"])
+def test_every_phase_is_compiled_in_its_first_step_and_matches_eager(graphs, method, mode):
+    """Values that change with the epoch do not compile it again."""
+    expected, _ = train(method, "off", graphs)
+    assert not graphs
+    losses, counts = train(method, mode, graphs)
+    assert equal(losses, expected)
+    for first, *_, last in counts:
+        assert 1 <= first <= last <= GRAPHS.get(method, first)
+
+
+@pytest.mark.parametrize(("method", "setting"), [("manifold-mixup", "method.mixup_after")])
+def test_methods_that_draw_in_a_step_are_not_captured(method, setting):
+    config = short_config(method, "engine.compile=captured")
+    with pytest.raises(UserError, match=rf"captured cannot be used: with {setting}, each step makes random"):
+        next(trained_phases(config))
