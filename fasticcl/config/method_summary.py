@@ -27,6 +27,7 @@ def method_summary(config: Config) -> list[str]:
         config: the configuration, shortened if the run uses ``fast_dev_run``.
     """
     return [
+        *_mixing(config),
         *_classification(config),
         *_class_weights(config),
         *_sampling(config),
@@ -39,6 +40,15 @@ def readout_name(rebalance: Rebalance) -> str:
     """Return the readout with its τ, for example ``tau_norm (τ = 0.7)``."""
     has_tau = rebalance.readout in READOUTS_WITH_TAU
     return rebalance.readout + (f" (τ = {rebalance.tau:g})" if has_tau else "")
+
+
+def _mixing(config: Config) -> Iterator[str]:
+    data = config.data
+    name = {"mixup": "mixup", "cutmix": "CutMix", "none": ""}[data.mixing]
+    is_iccl = data.mixing == "mixup" and data.mixing_probability == 1
+    if name and not is_iccl and config.method.interpolative_weight:
+        probability = f" (probability {data.mixing_probability:g})" if data.mixing_probability < 1 else ""
+        yield f"{name} of both streams{probability}"
 
 
 def _classification(config: Config) -> Iterator[str]:
