@@ -43,12 +43,18 @@ def readout_name(rebalance: Rebalance) -> str:
 
 
 def _mixing(config: Config) -> Iterator[str]:
-    data = config.data
-    name = {"mixup": "mixup", "cutmix": "CutMix", "none": ""}[data.mixing]
-    is_iccl = data.mixing == "mixup" and data.mixing_probability == 1
-    if name and not is_iccl and config.method.interpolative_weight:
-        probability = f" (probability {data.mixing_probability:g})" if data.mixing_probability < 1 else ""
-        yield f"{name} of both streams{probability}"
+    data, blocks = config.data, config.method.mixup_after
+    if blocks:
+        name = "manifold mixup after " + " or ".join(filter(None, [", ".join(blocks[:-1]), blocks[-1]]))
+    elif data.mixing == "cutmix":
+        name = "CutMix of both streams"
+    elif data.mixing == "mixup" and data.mixing_probability < 1:
+        name = "mixup of both streams"
+    else:
+        return
+    probability = f" (probability {data.mixing_probability:g})" if data.mixing_probability < 1 else ""
+    phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
+    yield name + probability + ("" if "interpolative" in phases else " in no epoch")
 
 
 def _classification(config: Config) -> Iterator[str]:

@@ -52,7 +52,7 @@ def _built(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeli
         outputs = [normalise(images[0], spec.data), labels[0]]
         if spec.paired:
             lam = _to_device(mixing[0], gpu)
-            second = _second_image(images, lam, mixing[1:], spec.data)
+            second = _second_image(*images, lam, mixing[1:], spec.data)
             outputs += [normalise(second, spec.data), labels[1], lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
@@ -110,14 +110,15 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     )
 
 
-def _second_image(images: list[Any], lam: Any, regions: list[Any], data: Data) -> Any:
+def _second_image(image: Any, other: Any, lam: Any, regions: list[Any], data: Data) -> Any:
     match data.mixing:
         case "mixup":
-            return mix(*images, lam)
+            return mix(image, other, lam)
         case "cutmix":
-            return paste(*images, *regions)
+            positions, sizes = regions
+            return paste(image, other, positions, sizes)
         case "none":
-            return images[1]
+            return other
 
 
 def mix(image: Any, other: Any, lam: Any) -> Any:
