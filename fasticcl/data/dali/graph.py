@@ -52,7 +52,7 @@ def _built(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeli
         outputs = [normalise(images[0], spec.data), labels[0]]
         if spec.paired:
             lam = _to_device(mixing[0], gpu)
-            second = _second_image(*images, lam, mixing[1:], spec.data)
+            second = _second_image(images[0], images[1], lam, mixing[1:], spec.data)
             outputs += [normalise(second, spec.data), labels[1], lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
