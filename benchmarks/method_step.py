@@ -109,7 +109,8 @@ def main() -> None:
     configs = {name: configuration(name, options.encoder) for name in names}
     parts = {name: parts_of(config) for name, config in configs.items()}
     reference, *_ = parts[REFERENCE]
-    steps = {part.key: Step(configs[name], part) for name in configs for part in parts[name]}
+    first = {part.key: (name, part) for name in reversed(configs) for part in parts[name]}
+    steps = {key: Step(configs[name], part) for key, (name, part) in first.items()}
     measured = _measure(Step(configs[REFERENCE], reference), steps, options)
     result = {
         "benchmark": "method_step",

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fasticcl.errors import UserError
+from fasticcl.preset_files import preset_names
 from tests.support.method_stages import losses_of_steps, short_config, trained_phases
 from tests.support.small_runs import equal
 
@@ -40,8 +41,21 @@ def train(method, mode, graphs):
     return losses, counts
 
 
-@pytest.mark.parametrize("mode", ["on", "step"])
-@pytest.mark.parametrize("method", ["manifold-mixup"])
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        (method, mode)
+        for method, mode in (
+            ("bbn", "on"),
+            ("bbn", "step"),
+            ("m2m", "step"),
+            ("manifold-mixup", "on"),
+            ("oltr", "step"),
+            ("tde", "step"),
+        )
+        if method in preset_names("method")
+    ],
+)
 def test_every_phase_is_compiled_in_its_first_step_and_matches_eager(graphs, method, mode):
     """Values that change with the epoch do not compile it again."""
     expected, _ = train(method, "off", graphs)

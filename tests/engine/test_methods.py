@@ -5,6 +5,7 @@ import signal
 from functools import cache, partial
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -31,9 +32,10 @@ from tests.support.small_runs import (
     metrics,
     record_steps,
     resume,
+    same_weights,
     train_method,
 )
-from tests.support.trained_runs import softmax
+from tests.support.trained_runs import MEAN, STD, noise_pixels, softmax
 
 METHODS = preset_names("method")
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -105,6 +107,20 @@ def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_s
         assert probabilities == pytest.approx(sorted(row, reverse=True), abs=1e-5)
 
 
+@pytest.mark.parametrize("method", [name for name in ("bbn", "oltr", "tde") if name in METHODS])
+def test_methods_with_a_network_of_their_own_export_what_they_predict(finished, tmp_path, method):
+    run, pixels = finished(method).run, noise_pixels(3)
+    file = fasticcl.export(run, format="pt2", output=tmp_path / "model.pt2").file
+    logits, _ = torch.export.load(file).module()(torch.from_numpy(pixels))
+    network = load_model(run).network
+    normalised = (np.float64(pixels) / 255 - MEAN) / STD
+    with torch.no_grad():
+        features = network.encoder(torch.from_numpy(normalised.transpose(0, 3, 1, 2)).float())
+    expected = classifier_logits(network.classifier.state_dict(), features)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert np.ptp(expected, axis=1).min() > 0.1
+
+
 LOSSES = {
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
@@ -117,6 +133,14 @@ LOSSES = {
 def test_methods_log_their_losses(finished, method):
     records = metrics(finished(method).run)
     assert {key for record in records for key in record if key.startswith("train/")} == LOSSES[method]
+
+
+@pytest.mark.parametrize("method", [name for name in ("bbn",) if name in METHODS])
+def test_methods_train_on_unmixed_images_that_torch_prepares(finished, tiny_shards, tmp_path, method):
+    """The mode ``captured`` on a CPU."""
+    captured = train_method(tiny_shards, tmp_path, method, {"engine.compile": "captured"}).run
+    assert metrics(captured) == metrics(finished(method).run)
+    assert same_weights(captured, finished(method).run)
 
 
 def interrupt_every_epoch(monkeypatch):
