@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
+from fasticcl.engine.stages.m2m import MajorToMinor
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.system.machine import Machine
@@ -23,4 +24,6 @@ def build_first_stage(
     Raises:
         UserError: the encoder, the classifier, the loss or a block of the encoder is unknown.
     """
+    if config.method.first_stage == "m2m":
+        return MajorToMinor(config, num_classes, machine, counts)
     return Representation(config, num_classes, machine, counts)
