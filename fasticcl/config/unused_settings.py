@@ -42,6 +42,7 @@ _SHIPPED = {
 _USED_WITHOUT = {
     "method.class_weight_start": ("method.class_weight_beta", 0),
     "method.class_weight_norm": ("method.class_weight_beta", 0),
+    "method.mixup_after": ("method.interpolative_weight", 0),
     "data.resample_gamma": ("data.resample_start", 1),
 }
 """Settings that are used unless another setting has a value."""

@@ -86,10 +86,10 @@ class MajorToMinor(Representation):
         if not self._translates:
             return super().losses(batch)
         assert isinstance(batch, StreamBatch)
-        batch, translated = self._translated(batch)
+        batch, translated = self.translate(batch)
         return {**super().losses(batch), "translated": translated}
 
-    def _translated(self, batch: StreamBatch) -> tuple[StreamBatch, torch.Tensor]:
+    def translate(self, batch: StreamBatch) -> tuple[StreamBatch, torch.Tensor]:
         """Return the batch with translated images, and their fraction."""
         assert batch.rng is not None
         ranks, size = self.machine.ranks, len(batch.y)
