@@ -1,6 +1,7 @@
 """The lines that a run prints before its first step."""
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,20 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
     return epochs
 
 
+def _phases_in_words(config: Config) -> Iterator[str]:
+    """Yield the number of epochs and the name of each phase, in order."""
+    if config.seed_epochs:
+        yield f"{config.seed_epochs} seed network"
+    # A method without an interpolative branch trains the whole stage in the phase "warmup".
+    names = _PHASES if config.method.interpolative_weight else {**_PHASES, "warmup": "representation"}
+    for phase, epochs in groupby(range(config.optim.epochs), config.phase):
+        first, *others = epochs
+        is_cooldown = phase == "warmup" and first >= config.optim.epochs - config.method.cooldown_epochs
+        yield f"{1 + len(others)} {'cooldown' if is_cooldown else names[phase]}"
+    if config.rebalance.trained_epochs:
+        yield f"{config.rebalance.trained_epochs} {names['rebalance']}"
+
+
 def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -61,6 +76,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         _count_parameters(network.projection) if network.projection else 0,
     )
     head_note = f" ({head:,} in the projection head, used in training only)" if head else ""
+    epochs = ", ".join(_phases_in_words(config))
     ranks = machine.ranks.world_size
     holdout_note = f" ({len(dataset.holdout_rows):,} in the holdout)" if len(dataset.holdout_rows) else ""
     local_batch = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
@@ -77,7 +93,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     if parts := method_summary(config):
         yield f"parts    {'; '.join(parts)}"
     yield (
-        f"schedule epochs: {_epochs(config)}; {steps:,} steps each; "
+        f"schedule epochs: {epochs}; {steps:,} steps each; "
         f"global batch {optim.batch_size}{local_batch}; learning rate {optim.lr:g}, {optim.schedule}{warmup}"
     )
     if "translation" in phase_epochs(config):
@@ -86,15 +102,6 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
-
-
-def _epochs(config: Config) -> str:
-    """Return the number of epochs of each part of the run in words."""
-    phases, seed = phase_epochs(config), config.seed_epochs
-    # A method without an interpolative branch trains the whole stage in the phase "warmup".
-    names = _PHASES if config.method.interpolative_weight else {**_PHASES, "warmup": "representation"}
-    counted = {names[phase]: count - (seed if phase == "warmup" else 0) for phase, count in phases.items()}
-    return ", ".join(f"{count} {name}" for name, count in {"seed network": seed, **counted}.items() if count)
 
 
 def _translation_cost(config: Config, counts: NDArray[np.integer]) -> str:
