@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasticcl.config.config import Config
-from fasticcl.config.method_summary import READOUTS_WITH_TAU
+from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.errors import UserError
 
 _M2M = (
@@ -20,9 +20,19 @@ _USED_WITH = {
     "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
     "method.ldam_margin": ("method.class_loss", ("ldam",)),
     "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
-    "method.classifier_scale": ("method.classifier", ("cosine",)),
+    "method.classifier_scale": ("method.classifier", ("cosine", "causal")),
     **dict.fromkeys(_M2M, ("method.first_stage", ("m2m",))),
-    "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
+    "method.causal_heads": ("method.classifier", ("causal",)),
+    "method.causal_gamma": ("method.classifier", ("causal",)),
+    "method.causal_momentum": ("method.classifier", ("causal",)),
+    "method.causal_momentum_decay": ("method.classifier", ("causal",)),
+    **{
+        f"rebalance.{key}": (
+            "rebalance.readout",
+            tuple(name for name, (_, setting) in READOUT_PARAMETERS.items() if setting == key),
+        )
+        for key in ("tau", "alpha")
+    },
 }
 """Settings that are used with some values of another setting only."""
 _SHIPPED = {
@@ -34,9 +44,9 @@ _SHIPPED = {
         "logit_adjustment",
         "sigmoid_focal",
     ),
-    "method.classifier": ("linear", "cosine"),
+    "method.classifier": ("linear", "cosine", "causal"),
     "method.first_stage": ("iccl", "bbn", "m2m"),
-    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior"),
+    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior", "tde"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""
 _USED_WITHOUT = {
