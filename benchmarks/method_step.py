@@ -24,7 +24,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from fasticcl.config import Config
 from fasticcl.data.batch import TrainingBatch, synthetic_batch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.stages.first_stage import build_first_stage
+from fasticcl.engine.stages.m2m import MajorToMinor, seed_config
 from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import StageName, TrainingStage, learn
 from fasticcl.longtail import exponential_counts
@@ -147,14 +148,17 @@ def configuration(method: str, encoder: str) -> Config:
 
 
 def parts_of(config: Config) -> list[Part]:
-    """Return the trained parts of a run: the phases of the first stage and the second stage."""
+    """Return the trained parts of a run: the seed stage, the phases of the first stage, the second stage."""
+    parts = []
+    if epochs := config.seed_epochs:
+        seed, *_ = parts_of(seed_config(config))
+        parts.append(replace(seed, stage="seed", epochs=epochs))
     method = config.method.model_dump(mode="json", exclude=_SCHEDULE)
     settings = json.dumps([method, config.data.mixing == "none"])
     phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
-    parts = [
-        Part("representation", phase, phases.count(phase), _last(phases, phase), f"{phase} {settings}")
-        for phase in dict.fromkeys(phases)
-    ]
+    for phase in dict.fromkeys(phases):
+        last = max(epoch for epoch, each in enumerate(phases) if each == phase)
+        parts.append(Part("representation", phase, phases.count(phase), last, f"{phase} {settings}"))
     if epochs := config.rebalance.trained_epochs:
         second = config.rebalance.model_dump(mode="json", exclude=_SECOND_SCHEDULE)
         network = config.method.model_dump(include={"classifier", "first_stage"})
@@ -162,10 +166,6 @@ def parts_of(config: Config) -> list[Part]:
             Part("rebalancing", "rebalance", epochs, epochs - 1, json.dumps(["rebalance", second, network]))
         )
     return parts
-
-
-def _last(phases: list[Any], phase: str) -> int:
-    return max(epoch for epoch, each in enumerate(phases) if each == phase)
 
 
 def counts() -> NDArray[np.int64]:
@@ -177,8 +177,11 @@ def build_stage(config: Config, part: Part) -> TrainingStage:
     """Return the stage of a part with new weights."""
     torch.manual_seed(0)
     machine = choose_machine(config.engine)
+    config = seed_config(config) if part.stage == "seed" else config
     first = build_first_stage(config, CLASSES, machine, counts())
-    if part.stage == "representation":
+    if isinstance(first, MajorToMinor):
+        first.use_seed_network(first.seed_network)
+    if part.stage != "rebalancing":
         return first
     features = torch.randn(CLASSES, len(first.network.classifier.weight[0]))
     labeled = [(features, torch.arange(CLASSES))]
@@ -259,7 +262,8 @@ def _show(result: dict[str, Any]) -> None:
         for part in rows["parts"]:
             numbers = [f"{part[name]:.2f}" for name in ("decoded", "passed", "flops_divided_by_ce")]
             step = format_spread(part["step_divided_by_ce"], 2)
-            cells = [first[0], part["phase"], str(part["epochs"]), *numbers, step, first[1]]
+            name = "seed" if part["stage"] == "seed" else part["phase"]
+            cells = [first[0], name, str(part["epochs"]), *numbers, step, first[1]]
             print(f"| {' | '.join(cells)} |")
             first = ["", ""]
 

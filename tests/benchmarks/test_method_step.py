@@ -57,6 +57,17 @@ def test_phases_have_their_images_and_operations(method_step, method, expected):
     )
 
 
+@pytest.mark.usefixtures("small")
+def test_the_seed_stage_and_the_translation_are_counted(method_step):
+    (seed, _), (warmup, plain), (translation, step) = steps_of(method_step, "m2m")
+    parts = [(part.stage, part.epochs) for part in (seed, warmup, translation)]
+    assert parts == [("seed", 200), ("representation", 120), ("representation", 80)]
+    assert seed.key == method_step.parts_of(method_step.configuration("ce", "resnet8"))[0].key
+    # Of each translated image, 21 copies pass through both networks.
+    assert (step.passed - plain.passed) % (21 / 4) == 0 != step.passed - plain.passed
+    assert step.flops > 2 * plain.flops
+
+
 def test_methods_with_equal_steps_share_a_measurement(method_step):
     parts = {
         name: method_step.parts_of(method_step.configuration(name, "resnet8"))
