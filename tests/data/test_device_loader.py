@@ -15,19 +15,19 @@ from fasticcl.shards.reader import Shards
 from tests.support.damaged_shards import flip_bit
 
 
-def open_loader(folder, warnings, lambda_per="batch"):
+def open_loader(folder, warnings, **settings):
     shards = Shards(folder, "train")
-    data = Data(dataset="demo", dir=folder, image_size=16, crop="pad", crop_padding=2, lambda_per=lambda_per)
+    data = Data(dataset="demo", dir=folder, image_size=16, crop="pad", crop_padding=2, **settings)
     # Re-sampling starts within the compared batches.
     plan = Plan(shards.index, shards.counts, data, batch_size=24, seed=4, resample_epoch=2)
     return Loader(shards, plan, threads=2, warn=warnings.append, max_steps=2)
 
 
-@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+@pytest.mark.parametrize("settings", [{}, {"lambda_per": "sample"}, {"mixing": "none"}], ids=str)
 @pytest.mark.parametrize("phase", PHASES)
-def test_batches_are_bit_identical_to_those_of_the_graph(tiny_shards, phase, lambda_per):
-    expected = open_loader(tiny_shards, [], lambda_per).batches(phase, 1, 1)
-    loader = DeviceLoader(open_loader(tiny_shards, [], lambda_per))
+def test_batches_are_bit_identical_to_those_of_the_graph(tiny_shards, phase, settings):
+    expected = open_loader(tiny_shards, [], **settings).batches(phase, 1, 1)
+    loader = DeviceLoader(open_loader(tiny_shards, [], **settings))
     for one, packed in zip(islice(expected, 4), loader.batches(phase, 1, 1), strict=False):
         other = loader.images.batch(packed.values)
         assert type(one) is type(other)
