@@ -25,8 +25,8 @@ def test_a_stage_whose_steps_draw_random_numbers_cannot_be_captured():
     with pytest.raises(UserError) as error:
         build_first_stage(config, 3, choose_machine(config.engine))
     assert str(error.value) == (
-        "engine.compile=captured cannot be used: with method.mixup_after, each step makes random choices, and "
-        "a CUDA graph would repeat the same ones. Use --set engine.compile=auto."
+        "engine.compile=captured cannot be used: with method.mixup_after, each step makes random choices, "
+        "and a CUDA graph would repeat the same ones. Use --set engine.compile=auto."
     )
     assert random_setting(resolve("demo").method) is None
     assert "captured" not in DEFAULT_MODES
