@@ -3,14 +3,11 @@
 import pytest
 import torch
 
-from fasticcl.errors import UserError
 from fasticcl.preset_files import preset_names
 from tests.support.method_stages import losses_of_steps, short_config, trained_phases
 from tests.support.small_runs import equal
 
 STEPS = 3
-GRAPHS = {"manifold-mixup": 3}
-"""Methods whose steps have several graphs, and their largest number: one for each block that is drawn."""
 
 
 @pytest.fixture
@@ -49,7 +46,6 @@ def train(method, mode, graphs):
             ("bbn", "on"),
             ("bbn", "step"),
             ("m2m", "step"),
-            ("manifold-mixup", "on"),
             ("oltr", "step"),
             ("tde", "step"),
         )
@@ -62,12 +58,6 @@ def test_every_phase_is_compiled_in_its_first_step_and_matches_eager(graphs, met
     assert not graphs
     losses, counts = train(method, mode, graphs)
     assert equal(losses, expected)
+    assert counts[0][0] >= 1
     for first, *_, last in counts:
-        assert 1 <= first <= last <= GRAPHS.get(method, first)
-
-
-@pytest.mark.parametrize(("method", "setting"), [("manifold-mixup", "method.mixup_after")])
-def test_methods_that_draw_in_a_step_are_not_captured(method, setting):
-    config = short_config(method, "engine.compile=captured")
-    with pytest.raises(UserError, match=rf"captured cannot be used: with {setting}, each step makes random"):
-        next(trained_phases(config))
+        assert first == last
