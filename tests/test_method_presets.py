@@ -142,7 +142,7 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize("method", sorted({*preset_names("method")} - {"iccl", "mixup", "mislas"}))
+@pytest.mark.parametrize("method", sorted({*preset_names("method")} - {"iccl", "mixup", "mislas", "bbn"}))
 def test_methods_train_on_plain_images_without_centroids(method):
     config = resolve("cifar10-lt", method=method)
     assert {config.phase(epoch) for epoch in range(200)} == {"warmup"}

@@ -144,6 +144,7 @@ class Workload:
             self.num_classes,
             classifier=method.classifier,
             classifier_scale=method.classifier_scale,
+            two_tails=method.first_stage == "bbn",
         )
         self.machine.to_device(network)
         # The phase is measured even if the run has no such stage. The schedule needs at least one epoch.

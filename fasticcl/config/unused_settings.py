@@ -32,6 +32,10 @@ _USED_WITHOUT = {
     "method.class_weight_start": ("method.class_weight_beta", 0),
     "method.class_weight_norm": ("method.class_weight_beta", 0),
     "data.resample_gamma": ("data.resample_start", 1),
+    "data.alpha": ("method.first_stage", "bbn"),
+    "data.beta": ("method.first_stage", "bbn"),
+    "data.lambda_per": ("method.first_stage", "bbn"),
+    "data.mixing_probability": ("method.first_stage", "bbn"),
 }
 """Settings that are used unless another setting has a value."""
 _SECOND_STAGE = (

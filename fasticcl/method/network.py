@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
+from fasticcl.method.two_tails import TwoTailEncoder, has_two_tails
 
 
 class Output(NamedTuple):
@@ -37,6 +38,7 @@ class Network(nn.Module):
         split_bn: if True, batch statistics can be computed per stream. See `set_num_streams`.
         classifier: name of the classifier.
         classifier_scale: s, the scale of a cosine classifier.
+        two_tails: if True, the last residual block of the encoder exists twice. See `TwoTailEncoder`.
 
     Raises:
         UserError: the encoder or the classifier is unknown.
@@ -50,9 +52,14 @@ class Network(nn.Module):
         split_bn: bool = False,
         classifier: str = "linear",
         classifier_scale: float = 30.0,
+        two_tails: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder, feature_dim = build_encoder(encoder)
+        if two_tails:
+            self.encoder = TwoTailEncoder(encoder)
+            feature_dim = self.encoder.feature_dim
+        else:
+            self.encoder, feature_dim = build_encoder(encoder)
         self.classifier: Classifier = build_classifier(classifier, feature_dim, num_classes, classifier_scale)
         self.projection = (
             nn.Sequential(
@@ -70,12 +77,12 @@ class Network(nn.Module):
 
         Args:
             encoder: name of the CNN encoder.
-            state: state dict of a network with any classifier.
+            state: state dict of a network with any classifier and one or two tails.
 
         Raises:
             RuntimeError: the state dict does not belong to a network with this encoder.
         """
-        network = cls(encoder, num_classes=1)
+        network = cls(encoder, num_classes=1, two_tails=has_two_tails(state))
         network.classifier = classifier_of(state)
         network.load_state_dict(
             {name: value for name, value in state.items() if not name.startswith("projection.")}

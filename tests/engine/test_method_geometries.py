@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fasticcl.data.batch import synthetic_batch
-from fasticcl.engine.stages.representation import Representation
+from fasticcl.engine.stages.first_stage import build_first_stage
 from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import learn
 from fasticcl.preset_files import preset_names
@@ -36,11 +36,11 @@ def changed(before, module):
     return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
 
 
-def take_step(stage, epoch, side):
+def take_step(stage, epoch, side, mixed=True):
     """Take a step with random images and return the names of the tensors that it changes."""
     stage.begin_epoch(epoch)
     before = copy_of(stage.network)
-    losses = learn(stage, synthetic_batch(stage.phase(epoch), BATCH, side, CLASSES, CPU))
+    losses = learn(stage, synthetic_batch(stage.phase(epoch), BATCH, side, CLASSES, CPU, mixed))
     assert all(value.isfinite() for value in losses.values()), losses
     assert losses["loss"] > 0
     assert all(value.isfinite().all() for value in stage.network.parameters())
@@ -63,9 +63,9 @@ def expected_changes(config, network):
 def take_every_kind_of_step(config, side):
     torch.manual_seed(0)
     machine = choose_machine(config.engine)
-    first = Representation(config, CLASSES, machine, COUNTS)
+    first = build_first_stage(config, CLASSES, machine, COUNTS)
     for epoch in first_epochs(config):
-        trained = take_step(first, epoch, side)
+        trained = take_step(first, epoch, side, config.data.mixing != "none")
         assert {name for name, _ in first.network.named_parameters()} - trained == set()
     if config.rebalance.readout != "none":
         features = [(torch.randn(12, first.network.classifier.in_features), torch.arange(12) % CLASSES)]
@@ -85,6 +85,6 @@ def test_every_method_trains_with_the_settings_of_every_dataset(dataset, method)
     take_every_kind_of_step(configuration(dataset, method, "resnet8"), SIDE)
 
 
-@pytest.mark.parametrize("method", ["iccl", "ldam-drw", "mislas", "ncm"])
+@pytest.mark.parametrize("method", ["iccl", "ldam-drw", "mislas", "ncm", "bbn"])
 def test_methods_train_encoders_for_large_images(method):
     take_every_kind_of_step(configuration("imagenet-lt", method, "resnet18"), 32)

@@ -106,6 +106,7 @@ def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_s
 LOSSES = {
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
+    "bbn": {"train/loss", "train/ce_h", "train/ce_t"},
     "crt": {"train/loss", "train/ce"},
     "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},
 }

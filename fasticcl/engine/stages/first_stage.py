@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
+from fasticcl.engine.stages.bilateral import Bilateral
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.system.machine import Machine
@@ -23,4 +24,5 @@ def build_first_stage(
     Raises:
         UserError: the encoder, the classifier, the loss or a block of the encoder is unknown.
     """
-    return Representation(config, num_classes, machine, counts)
+    stage = Bilateral if config.method.first_stage == "bbn" else Representation
+    return stage(config, num_classes, machine, counts)

@@ -1,13 +1,15 @@
 """The representation stage: uniform branch, interpolative branch, centroids (sections 3.1 to 3.5)."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.batch import Batch, StreamBatch, TrainingBatch
+from fasticcl.data.batch import Batch, PairBatch, StreamBatch, TrainingBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, load_momenta, representation_lr, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
@@ -40,7 +42,13 @@ class Representation:
         dim = self.method.embedding_dim if self.method.centroid_contrastive else 0
         split = self.method.bn_mode == "split"
         self.network = Network(
-            self.method.encoder, num_classes, dim, split, self.method.classifier, self.method.classifier_scale
+            self.method.encoder,
+            num_classes,
+            dim,
+            split,
+            self.method.classifier,
+            self.method.classifier_scale,
+            two_tails=self.method.first_stage == "bbn",
         )
         machine.to_device(self.network)
         class_counts = (
@@ -52,15 +60,18 @@ class Representation:
         ).to(machine.device)
         if config.engine.sync_bn:
             replace_batch_norm(self.network, SyncBatchNorm2d)
-        # The classifier gets no gradient if equation 8 contains neither ω_u nor L_ce^it.
-        may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
-        self.forward = machine.wrap_for_training(self.network, may_be_unused)
+        self.forward = self._wrap_for_training()
         self._losses = machine.compile_losses(self._interpolative), machine.compile_losses(self._warmup)
         self.optimizer = build_optimizer(
             self.network.parameters(),
             config.optim,
             exceptions={"params": self._initialize_bias(), "weight_decay": 0.0},
         )
+
+    def _wrap_for_training(self) -> Callable[..., Any]:
+        # The classifier gets no gradient if equation 8 contains neither ω_u nor L_ce^it.
+        may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
+        return self.machine.wrap_for_training(self.network, may_be_unused)
 
     def _initialize_bias(self) -> list[torch.nn.Parameter]:
         """Set the classifier's bias to the initial value of its loss, and return it if there is one."""
@@ -90,7 +101,7 @@ class Representation:
         """Begin a training step, return the losses and update the centroids."""
         self.machine.begin_step()
         interpolative, warmup = self._losses
-        return interpolative(batch) if isinstance(batch, Batch) else warmup(batch)
+        return warmup(batch) if isinstance(batch, StreamBatch) else interpolative(batch)
 
     def _warmup(self, batch: StreamBatch) -> Losses:
         h = self._forward(batch.x)
@@ -102,7 +113,8 @@ class Representation:
             self._update_centroids(h.embedding, batch.y)
         return {"loss": torch.stack([*parts.values()]).sum(), **parts}
 
-    def _interpolative(self, batch: Batch) -> Losses:
+    def _interpolative(self, batch: Batch | PairBatch) -> Losses:
+        assert isinstance(batch, Batch)
         method, labels = self.method, (batch.y_h, batch.y_t, batch.lam)
         h, f = self._forward_branches(batch)
         parts: Losses = {}
