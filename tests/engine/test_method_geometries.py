@@ -23,6 +23,8 @@ def configuration(dataset, method, encoder):
 
 def first_epochs(config):
     """Return the first epoch of each phase and the epochs at which deferred parts begin."""
+    if config.method.first_stage == "bbn":
+        return [1]  # one of its tails has no gradient in the first epoch
     phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
     starts = {phases.index(phase) for phase in phases} | {config.class_weight_epoch, config.resample_epoch}
     return sorted(starts - {None})
