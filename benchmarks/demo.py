@@ -46,6 +46,9 @@ METHODS = (
     "balanced-softmax",
     "logit-adjustment",
     "mixup",
+    "manifold-mixup",
+    "manifold-mixup-two-samplers",
+    "bbn",
     *FIRST_STAGES,
     "iccl",
 )

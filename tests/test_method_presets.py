@@ -63,6 +63,12 @@ def sigmoid_focal(gamma, beta, norm):
     return ONE_STAGE | {f"method.{key}": setting for key, setting in (loss | weights).items()}
 
 
+def manifold_mixup(gamma):
+    mixing = {"data.mixing": "none", "data.gamma": gamma, "data.alpha": 1, "data.beta": 1}
+    blocks = {"method.mixup_after": ("input", "stage1", "stage2"), "method.uniform_weight": 0}
+    return ONE_STAGE | mixing | blocks | {"data.lambda_per": "batch"}
+
+
 def smoothing(head, tail, factor, alpha, **others):
     stage = {"smoothing_head": head, "smoothing_tail": tail, "classifier_lr_factor": factor} | others
     mixing = {"data.gamma": -1, "data.alpha": alpha, "data.beta": alpha, "rebalance.class_scale": True}
@@ -90,6 +96,8 @@ def smoothing(head, tail, factor, alpha, **others):
         ("balanced-softmax", "demo", ONE_STAGE | {"method.class_loss": "balanced_softmax"}),
         ("logit-adjustment", "demo", ONE_STAGE | LOGIT_ADJUSTMENT),
         ("mixup", "cifar10-lt", ONE_STAGE | {"data.gamma": -1, "method.uniform_weight": 0}),
+        ("manifold-mixup", "cifar10-lt", manifold_mixup(-1)),
+        ("manifold-mixup-two-samplers", "inat2018", manifold_mixup(1)),
         ("ncm", "folder", {"rebalance.readout": "ncm"}),
         ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
         ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
@@ -123,8 +131,11 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
         ("mislas", "cifar100-lt", schedule(200, 128, 0.1, 5e-4, nesterov=False) | second_stage(10)),
         ("mislas", "imagenet-lt", schedule(180, 256, 0.1, 5e-4, schedule="cosine") | second_stage(10)),
         ("mislas", "inat2018", schedule(200, 256, 0.1, 1e-4, schedule="cosine") | second_stage(10)),
-        ("mixup", "cifar10-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
-        ("mixup", "cifar100-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        *(
+            (method, dataset, schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8)))
+            for method in ("mixup", "manifold-mixup", "manifold-mixup-two-samplers")
+            for dataset in CIFAR_LT
+        ),
         ("cb-focal", "inat2018", schedule(90, 1024, 1.6, 1e-4, **TF)),
         *(
             (
@@ -142,7 +153,10 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize("method", sorted({*preset_names("method")} - {"iccl", "mixup", "mislas", "bbn"}))
+MIXED = {"iccl", "mixup", "mislas", "bbn", "manifold-mixup", "manifold-mixup-two-samplers"}
+
+
+@pytest.mark.parametrize("method", sorted({*preset_names("method")} - MIXED))
 def test_methods_train_on_plain_images_without_centroids(method):
     config = resolve("cifar10-lt", method=method)
     assert {config.phase(epoch) for epoch in range(200)} == {"warmup"}

@@ -27,6 +27,7 @@ def method_summary(config: Config) -> list[str]:
         config: the configuration, shortened if the run uses ``fast_dev_run``.
     """
     return [
+        *_manifold_mixup(config),
         *_classification(config),
         *_class_weights(config),
         *_sampling(config),
@@ -39,6 +40,15 @@ def readout_name(rebalance: Rebalance) -> str:
     """Return the readout with its τ, for example ``tau_norm (τ = 0.7)``."""
     has_tau = rebalance.readout in READOUTS_WITH_TAU
     return rebalance.readout + (f" (τ = {rebalance.tau:g})" if has_tau else "")
+
+
+def _manifold_mixup(config: Config) -> Iterator[str]:
+    *others, last = config.method.mixup_after or ("",)
+    if last:
+        blocks = f"{', '.join(others)} or {last}" if others else last
+        phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
+        unused = "" if "interpolative" in phases else " in no epoch"
+        yield f"manifold mixup after {blocks}{unused}"
 
 
 def _classification(config: Config) -> Iterator[str]:

@@ -31,6 +31,7 @@ _SHIPPED = {
 _USED_WITHOUT = {
     "method.class_weight_start": ("method.class_weight_beta", 0),
     "method.class_weight_norm": ("method.class_weight_beta", 0),
+    "method.mixup_after": ("method.interpolative_weight", 0),
     "data.resample_gamma": ("data.resample_start", 1),
     "data.alpha": ("method.first_stage", "bbn"),
     "data.beta": ("method.first_stage", "bbn"),

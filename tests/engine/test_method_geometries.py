@@ -38,10 +38,11 @@ def changed(before, module):
     return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
 
 
-def take_step(stage, epoch, side, mixed=True):
+def take_step(stage, epoch, side):
     """Take a step with random images and return the names of the tensors that it changes."""
     stage.begin_epoch(epoch)
     before = copy_of(stage.network)
+    mixed = stage.config.data.mixing != "none"
     losses = learn(stage, synthetic_batch(stage.phase(epoch), BATCH, side, CLASSES, CPU, mixed))
     assert all(value.isfinite() for value in losses.values()), losses
     assert losses["loss"] > 0
@@ -67,7 +68,7 @@ def take_every_kind_of_step(config, side):
     machine = choose_machine(config.engine)
     first = build_first_stage(config, CLASSES, machine, COUNTS)
     for epoch in first_epochs(config):
-        trained = take_step(first, epoch, side, config.data.mixing != "none")
+        trained = take_step(first, epoch, side)
         assert {name for name, _ in first.network.named_parameters()} - trained == set()
     if config.rebalance.readout != "none":
         features = [(torch.randn(12, first.network.classifier.in_features), torch.arange(12) % CLASSES)]

@@ -40,7 +40,7 @@ class Bilateral(Representation):
         super().begin_epoch(epoch)
         self.alpha.fill_(conventional_weight(epoch + 1, self.epochs))
 
-    def _interpolative(self, batch: Batch | PairBatch) -> Losses:
+    def _interpolative(self, batch: Batch | PairBatch, block: str) -> Losses:  # noqa: ARG002
         assert isinstance(batch, PairBatch)
         with self.machine.autocast():
             logits = self.forward(batch.x_h, batch.x_t, self.alpha)
