@@ -57,6 +57,20 @@ STAGE_2 = {
 }
 
 
+CMO = ONE_STAGE | {
+    "data.mixing": "cutmix",
+    "data.mixing_probability": 0.5,
+    "data.alpha": 1,
+    "data.beta": 1,
+    "data.lambda_per": "batch",
+    "data.gamma": 0,
+    "method.class_loss": "cross_entropy",
+    "method.warmup_epochs": 4,
+    "method.cooldown_epochs": 3,
+    "method.uniform_weight": 0,
+}
+
+
 def sigmoid_focal(gamma, beta, norm):
     loss = {"class_loss": "sigmoid_focal", "focal_gamma": gamma}
     weights = {"class_weight_beta": beta, "class_weight_norm": norm, "class_weight_start": 0}
@@ -98,6 +112,7 @@ def smoothing(head, tail, factor, alpha, **others):
         ("mixup", "cifar10-lt", ONE_STAGE | {"data.gamma": -1, "method.uniform_weight": 0}),
         ("manifold-mixup", "cifar10-lt", manifold_mixup(-1)),
         ("manifold-mixup-two-samplers", "inat2018", manifold_mixup(1)),
+        *(("cmo", dataset, CMO) for dataset in ("cifar10-lt", "imagenet-lt", "inat2018", "folder", "demo")),
         ("ncm", "folder", {"rebalance.readout": "ncm"}),
         ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
         ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
@@ -153,7 +168,7 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-MIXED = {"iccl", "mixup", "mislas", "bbn", "manifold-mixup", "manifold-mixup-two-samplers"}
+MIXED = {"iccl", "mixup", "mislas", "bbn", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
 
 
 @pytest.mark.parametrize("method", sorted({*preset_names("method")} - MIXED))
@@ -163,9 +178,18 @@ def test_methods_train_on_plain_images_without_centroids(method):
     assert not config.method.centroid_contrastive
 
 
+@pytest.mark.parametrize(
+    ("dataset", "epochs"), [("cifar100-lt", 200), ("imagenet-lt", 100), ("inat2018", 100)]
+)
+def test_cmo_mixes_in_the_epochs_of_the_official_code(dataset, epochs):
+    config = resolve(dataset, method="cmo", recipe="published")
+    mixing = [epoch for epoch in range(epochs) if config.phase(epoch) == "interpolative"]
+    assert (config.optim.epochs, mixing) == (epochs, [e for e in range(epochs) if 3 < e < epochs - 3])
+
+
 @pytest.mark.parametrize("dataset", CIFAR_LT)
 @pytest.mark.parametrize(
-    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw"]
+    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw", "cmo"]
 )
 def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
     optim = resolve(dataset, method=method, recipe="published").optim
@@ -180,6 +204,8 @@ def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
         *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
         *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
         *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
+        ("imagenet-lt", "cmo", 128, [*S_LDAM[:5], *[0.1] * 55, *[0.01] * 20, *[0.001] * 20]),
+        ("inat2018", "cmo", 256, [*S_LDAM[:5], *[0.1] * 70, *[0.01] * 25]),
         (
             "inat2018",
             "cb-focal",

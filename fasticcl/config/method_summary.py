@@ -27,7 +27,7 @@ def method_summary(config: Config) -> list[str]:
         config: the configuration, shortened if the run uses ``fast_dev_run``.
     """
     return [
-        *_manifold_mixup(config),
+        *_mixing(config),
         *_classification(config),
         *_class_weights(config),
         *_sampling(config),
@@ -42,13 +42,19 @@ def readout_name(rebalance: Rebalance) -> str:
     return rebalance.readout + (f" (τ = {rebalance.tau:g})" if has_tau else "")
 
 
-def _manifold_mixup(config: Config) -> Iterator[str]:
-    *others, last = config.method.mixup_after or ("",)
-    if last:
-        blocks = f"{', '.join(others)} or {last}" if others else last
-        phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
-        unused = "" if "interpolative" in phases else " in no epoch"
-        yield f"manifold mixup after {blocks}{unused}"
+def _mixing(config: Config) -> Iterator[str]:
+    data, blocks = config.data, config.method.mixup_after
+    if blocks:
+        name = "manifold mixup after " + " or ".join(filter(None, [", ".join(blocks[:-1]), blocks[-1]]))
+    elif data.mixing == "cutmix":
+        name = "CutMix of both streams"
+    elif data.mixing == "mixup" and data.mixing_probability < 1:
+        name = "mixup of both streams"
+    else:
+        return
+    probability = f" (probability {data.mixing_probability:g})" if data.mixing_probability < 1 else ""
+    phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
+    yield name + probability + ("" if "interpolative" in phases else " in no epoch")
 
 
 def _classification(config: Config) -> Iterator[str]:

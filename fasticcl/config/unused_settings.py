@@ -33,12 +33,16 @@ _USED_WITHOUT = {
     "method.class_weight_norm": ("method.class_weight_beta", 0),
     "method.mixup_after": ("method.interpolative_weight", 0),
     "data.resample_gamma": ("data.resample_start", 1),
-    "data.alpha": ("method.first_stage", "bbn"),
-    "data.beta": ("method.first_stage", "bbn"),
-    "data.lambda_per": ("method.first_stage", "bbn"),
-    "data.mixing_probability": ("method.first_stage", "bbn"),
+    "data.mixing": ("method.interpolative_weight", 0),
+    "data.mixing_probability": ("method.interpolative_weight", 0),
+    "data.alpha": ("method.interpolative_weight", 0),
+    "data.beta": ("method.interpolative_weight", 0),
+    "data.lambda_per": ("method.interpolative_weight", 0),
+    "method.cooldown_epochs": ("method.interpolative_weight", 0),
 }
 """Settings that are used unless another setting has a value."""
+_LAMBDA = ("data.alpha", "data.beta", "data.lambda_per", "data.mixing_probability")
+"""Settings of λ, which ``method.first_stage=bbn`` replaces by a weight that depends on the epoch."""
 _SECOND_STAGE = (
     "batch_norm",
     "class_scale",
@@ -65,6 +69,8 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
     for section, values in settings.items():
         for key in values:
             path = f"{section}.{key}"
+            if path in _LAMBDA and config.method.first_stage == "bbn":
+                raise _unused(path, config, "method.first_stage", "choose another --method")
             if path in _USED_WITH:
                 other, used = _USED_WITH[path]
                 if _value(config, other) in set(_SHIPPED[other]) - set(used):
