@@ -80,10 +80,14 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
                 if _value(config, other) == unused:
                     raise _unused(path, config, other, f"set {other}")
             elif section == "rebalance" and key in _SECOND_STAGE:
-                if config.rebalance.readout != "none":
-                    raise _unused(path, config, "rebalance.readout", "choose another --method")
-                if not config.rebalance.epochs:
-                    raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
+                _check_second_stage(path, config)
+
+
+def _check_second_stage(path: str, config: Config) -> None:
+    if config.rebalance.readout != "none":
+        raise _unused(path, config, "rebalance.readout", "choose another --method")
+    if not config.rebalance.epochs:
+        raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
 
 
 def _value(config: Config, path: str) -> Any:
