@@ -4,15 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasticcl.config.config import Config
-from fasticcl.config.method_summary import READOUTS_WITH_TAU
+from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.errors import UserError
 
 _USED_WITH = {
     "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
     "method.ldam_margin": ("method.class_loss", ("ldam",)),
     "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
-    "method.classifier_scale": ("method.classifier", ("cosine",)),
-    "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
+    "method.classifier_scale": ("method.classifier", ("cosine", "causal")),
+    "method.causal_heads": ("method.classifier", ("causal",)),
+    "method.causal_gamma": ("method.classifier", ("causal",)),
+    "method.causal_momentum": ("method.classifier", ("causal",)),
+    "method.causal_momentum_decay": ("method.classifier", ("causal",)),
+    **{
+        f"rebalance.{key}": (
+            "rebalance.readout",
+            tuple(name for name, (_, setting) in READOUT_PARAMETERS.items() if setting == key),
+        )
+        for key in ("tau", "alpha")
+    },
 }
 """Settings that are used with some values of another setting only."""
 _SHIPPED = {
@@ -24,8 +34,8 @@ _SHIPPED = {
         "logit_adjustment",
         "sigmoid_focal",
     ),
-    "method.classifier": ("linear", "cosine"),
-    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior"),
+    "method.classifier": ("linear", "cosine", "causal"),
+    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior", "tde"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""
 _USED_WITHOUT = {

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fasticcl.config import Method
 from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm, set_num_streams
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
@@ -37,12 +38,11 @@ class Network(nn.Module):
         num_classes: K.
         embedding_dim: d_z, or 0 for a network without a projection head.
         split_bn: if True, batch statistics can be computed per stream. See `set_num_streams`.
-        classifier: name of the classifier.
-        classifier_scale: s, the scale of a cosine classifier.
-        two_tails: if True, the last residual block of the encoder exists twice. See `TwoTailEncoder`.
+        settings: the section ``method``, for the classifier and the tails of the encoder. None: a linear
+            classifier and one tail.
 
     Raises:
-        UserError: the encoder or the classifier is unknown.
+        UserError: the encoder or the classifier is unknown, or the classifier does not fit the features.
     """
 
     def __init__(
@@ -51,17 +51,16 @@ class Network(nn.Module):
         num_classes: int,
         embedding_dim: int = 0,
         split_bn: bool = False,
-        classifier: str = "linear",
-        classifier_scale: float = 30.0,
-        two_tails: bool = False,
+        settings: Method | None = None,
     ) -> None:
         super().__init__()
-        if two_tails:
+        settings = settings or Method()
+        if settings.first_stage == "bbn":
             self.encoder = TwoTailEncoder(encoder)
             feature_dim = self.encoder.feature_dim
         else:
             self.encoder, feature_dim = build_encoder(encoder)
-        self.classifier: Classifier = build_classifier(classifier, feature_dim, num_classes, classifier_scale)
+        self.classifier: Classifier = build_classifier(settings, feature_dim, num_classes)
         self.projection = (
             nn.Sequential(
                 nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, embedding_dim)
@@ -83,7 +82,9 @@ class Network(nn.Module):
         Raises:
             RuntimeError: the state dict does not belong to a network with this encoder.
         """
-        network = cls(encoder, num_classes=1, two_tails=has_two_tails(state))
+        network = cls(encoder, num_classes=1)
+        if has_two_tails(state):
+            network.encoder = TwoTailEncoder(encoder)
         network.classifier = classifier_of(state)
         network.load_state_dict(
             {name: value for name, value in state.items() if not name.startswith("projection.")}

@@ -15,6 +15,7 @@ from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.preset_files import preset_names
@@ -66,6 +67,7 @@ CLASSIFIERS = {
     "lws": ClassAffine,
     "mislas": ClassAffine,
     "ncm": NearestMeanClassifier,
+    "tde": CausalClassifier,
 }
 
 

@@ -5,6 +5,7 @@ import torch
 
 from fasticcl.method.bilateral import BilateralNetwork, bilateral_loss, conventional_weight
 from fasticcl.method.network import Network
+from fasticcl.resolve import resolve
 from tests.support import two_tails_oracle as oracle
 
 PUBLISHED = {
@@ -33,7 +34,9 @@ def test_conventional_weight_decays_from_1_as_in_the_official_code(epochs):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = Network("resnet8", num_classes=5, two_tails=True).double().train()
+    network = (
+        Network("resnet8", num_classes=5, settings=resolve("demo", method="bbn").method).double().train()
+    )
     for name, value in network.named_parameters():
         if "bn" in name:
             torch.nn.init.uniform_(value, 0.5, 1.5)

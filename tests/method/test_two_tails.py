@@ -9,7 +9,9 @@ from fasticcl.method import encoders
 from fasticcl.method.encoders import ENCODERS, build_encoder
 from fasticcl.method.network import Network
 from fasticcl.method.two_tails import TwoTailEncoder, has_two_tails
+from fasticcl.resolve import resolve
 
+BBN = resolve("demo", method="bbn").method
 CIFAR_BLOCK = 2 * 64 * 64 * 9 + 4 * 64
 LAST_BLOCKS = {
     "resnet8": 32 * 64 * 9 + 64 * 64 * 9 + 4 * 64,
@@ -80,7 +82,8 @@ def test_tails_start_from_different_weights():
 @pytest.mark.parametrize("classifier", ["linear", "cosine"])
 def test_state_dict_restores_both_tails(classifier):
     torch.manual_seed(0)
-    network = Network("resnet14", num_classes=5, classifier=classifier, two_tails=True).eval()
+    settings = BBN.model_copy(update={"classifier": classifier})
+    network = Network("resnet14", num_classes=5, settings=settings).eval()
     restored = Network.restore("resnet14", network.state_dict()).eval()
     images = torch.randn(3, 3, 16, 16)
     assert isinstance(restored.encoder, TwoTailEncoder)
