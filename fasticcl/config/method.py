@@ -110,6 +110,11 @@ class Method(ConfigSection):
                     "method.first_stage=bbn has one loss in all epochs, and a forward pass of its own for "
                     f"each stream. Set method.{name}={value}"
                 )
+        if self.first_stage == "bbn" and self.classifier == "causal":
+            raise ValueError(
+                "method.classifier=causal normalises the features of each head, which would remove the "
+                "weights of the tails of method.first_stage=bbn. Set method.classifier=linear"
+            )
         return self
 
     @model_validator(mode="after")

@@ -5,16 +5,21 @@ import copy
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import fasticcl
 from fasticcl.data.batch import PairBatch, synthetic_batch
 from fasticcl.engine.stages.bilateral import Bilateral
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
+from fasticcl.method.network import Network
 from fasticcl.resolve import configure, resolve
 from fasticcl.system.machine import Machine
 from fasticcl.system.ranks import Ranks
 from tests.support import two_tails_oracle as oracle
 from tests.support.processes import tensors_on_ranks
+from tests.support.small_runs import train_method
+from tests.support.trained_runs import logits_of, noise_pixels
 
 CLASSES, CPU = 5, torch.device("cpu")
 COUNTS = np.array([90, 40, 12, 3, 1])
@@ -138,8 +143,50 @@ def test_contradicting_settings_name_the_value_to_set(setting, fix):
     assert resolve("demo", method="bbn", assignments=[f"method.{fix}"])
 
 
+def test_classifier_that_would_remove_the_weights_of_the_tails_is_rejected():
+    with pytest.raises(UserError, match=r"would remove the weights .*\. Set method\.classifier=linear\.$"):
+        resolve("demo", method="bbn", assignments=["method.classifier=causal"])
+
+
 @pytest.mark.parametrize("setting", ["alpha=2", "beta=2", "lambda_per=sample", "mixing_probability=0.5"])
 def test_settings_of_lambda_are_reported_as_unused(setting):
     name = setting.partition("=")[0]
     with pytest.raises(UserError, match=rf"data\.{name} has no effect, because method\.first_stage is bbn"):
         configure("demo", method="bbn", set=[f"data.{setting}"])
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_shards, tmp_path_factory):
+    """A finished run, to which no test adds files."""
+    return train_method(tiny_shards, tmp_path_factory.mktemp("bbn"), "bbn").run
+
+
+@pytest.mark.parametrize("method", ["crt", "lws", "tau-norm", "ncm", "logit-adjustment-post-hoc"])
+def test_second_stages_continue_a_run_with_its_encoder(finished, method):
+    report = fasticcl.rebalance(finished, method=method, name=method)
+    before, after = (load_file(folder / "model.safetensors") for folder in (finished, report.run))
+    assert resolve(file=report.run / "config.toml").method.name == f"bbn+{method}"
+    parameters = [name for name in before if name.startswith("encoder.") and "running" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in parameters if "tracked" not in name)
+    assert before["classifier.weight"].shape == (10, 128)
+    assert report.rows.keys() >= {"before", "after"}
+    assert fasticcl.evaluate(report.run) == report
+
+
+def test_second_stages_of_a_run_can_be_compared(finished):
+    result = fasticcl.sweep(finished, over={"rebalance.tau": [0.0, 1.0]}, method="tau-norm", holdout=1)
+    assert [entry.holdout_accuracy is not None for entry in result.entries] == [True, True]
+
+
+def test_exported_network_and_model_card_have_both_tails(finished, tmp_path):
+    file = fasticcl.export(finished, format="pt2", output=tmp_path / "model.pt2").file
+    pixels, weights = noise_pixels(2), load_file(finished / "model.safetensors")
+    logits, _ = torch.export.load(file).module()(torch.from_numpy(pixels))
+    network = Network("resnet8", 10, settings=resolve("demo", method="bbn").method).eval()
+    network.load_state_dict(weights)
+    np.testing.assert_allclose(logits, logits_of(network, pixels), atol=1e-4, rtol=1e-4)
+    parameters = sum(
+        value.numel() for name, value in weights.items() if "running" not in name and "tracked" not in name
+    )
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert f"a resnet8 with two tails and {parameters:,} parameters (encoder and classifier)" in card
