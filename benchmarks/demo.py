@@ -50,6 +50,7 @@ METHODS = (
     "manifold-mixup",
     "manifold-mixup-two-samplers",
     "bbn",
+    "m2m",
     *FIRST_STAGES,
     "iccl",
 )

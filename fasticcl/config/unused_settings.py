@@ -7,11 +7,21 @@ from fasticcl.config.config import Config
 from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.errors import UserError
 
+_M2M = (
+    "method.seed_run",
+    "method.m2m_beta",
+    "method.m2m_lambda",
+    "method.m2m_confidence",
+    "method.m2m_step_size",
+    "method.m2m_steps",
+    "method.m2m_noise",
+)
 _USED_WITH = {
     "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
     "method.ldam_margin": ("method.class_loss", ("ldam",)),
     "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
     "method.classifier_scale": ("method.classifier", ("cosine", "causal")),
+    **dict.fromkeys(_M2M, ("method.first_stage", ("m2m",))),
     "method.causal_heads": ("method.classifier", ("causal",)),
     "method.causal_gamma": ("method.classifier", ("causal",)),
     "method.causal_momentum": ("method.classifier", ("causal",)),
@@ -35,6 +45,7 @@ _SHIPPED = {
         "sigmoid_focal",
     ),
     "method.classifier": ("linear", "cosine", "causal"),
+    "method.first_stage": ("iccl", "bbn", "m2m"),
     "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior", "tde"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""

@@ -85,8 +85,8 @@ def _title(model: Model, file: str, record: RunHistory | None) -> Iterator[str]:
     yield ""
     yield (
         f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
-        f"{description.encoder} with {tails}{parameters:,} parameters (encoder and classifier{head}), trained "
-        "on long-tailed data with `fasticcl`, an implementation "
+        f"{description.encoder} with {tails}{parameters:,} parameters (encoder and classifier{head}), "
+        "trained on long-tailed data with `fasticcl`, an implementation "
         "of interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 
