@@ -109,3 +109,14 @@ def test_all_epochs_of_bbn_have_the_same_compiled_code(graphs, monkeypatch, tiny
     assert counts == [1] * 2 * STEPS
     assert same_weights(eager, run)
     assert metrics(eager) == metrics(run)
+
+
+def test_manifold_mixup_compiles_one_graph_for_each_block(graphs, tiny_shards, tmp_path):
+    blocks = {"method.mixup_after": "input,stage2"}
+    eager, compiled = (
+        train_method(tiny_shards, tmp_path / mode, "manifold-mixup", blocks | {"engine.compile": mode}).run
+        for mode in ("off", "step")
+    )
+    assert len(graphs) == 2
+    assert same_weights(eager, compiled)
+    assert metrics(eager) == metrics(compiled)
