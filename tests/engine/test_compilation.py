@@ -99,6 +99,18 @@ def test_whole_step_is_one_graph_and_matches_eager(graphs, tiny_shards, tmp_path
     assert metrics(eager) == metrics(whole)
 
 
+@pytest.mark.parametrize("mode", ["on", "step"])
+def test_all_epochs_of_bbn_have_the_same_compiled_code(graphs, monkeypatch, tiny_shards, tmp_path, mode):
+    """Although the weights of its tails differ."""
+    eager = train_method(tiny_shards, tmp_path, "bbn", {"engine.compile": "off"}, name="eager").run
+    counts = []
+    record_steps(monkeypatch, after=lambda _: counts.append(len(graphs)))
+    run = train_method(tiny_shards, tmp_path, "bbn", {"engine.compile": mode}, name=mode).run
+    assert counts == [1] * 2 * STEPS
+    assert same_weights(eager, run)
+    assert metrics(eager) == metrics(run)
+
+
 def test_manifold_mixup_compiles_one_graph_for_each_block(graphs, tiny_shards, tmp_path):
     blocks = {"method.mixup_after": "input,stage2"}
     eager, compiled = (

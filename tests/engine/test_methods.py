@@ -123,6 +123,7 @@ def test_methods_with_a_network_of_their_own_export_what_they_predict(finished, 
 LOSSES = {
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
+    "bbn": {"train/loss", "train/ce_h", "train/ce_t"},
     "manifold-mixup": {"train/loss", "train/ce_it"},
     "crt": {"train/loss", "train/ce"},
     "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},

@@ -3,6 +3,7 @@
 import pytest
 
 from fasticcl.engine.compile_trial import DEFAULT_MODES
+from fasticcl.engine.stages.bilateral import Bilateral
 from fasticcl.engine.stages.first_stage import build_first_stage, random_setting
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.errors import UserError
@@ -10,7 +11,9 @@ from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
 
 
-@pytest.mark.parametrize(("method", "expected"), [("iccl", Representation), ("ce", Representation)])
+@pytest.mark.parametrize(
+    ("method", "expected"), [("iccl", Representation), ("ce", Representation), ("bbn", Bilateral)]
+)
 def test_method_has_its_first_stage(method, expected):
     config = resolve("demo", method=method, assignments=["engine.device=cpu"])
     stage = build_first_stage(config, 3, choose_machine(config.engine))
