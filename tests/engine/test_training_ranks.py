@@ -198,6 +198,7 @@ METHODS = {
     "ldam-drw": {},
     "mixup": {"method.class_weight_beta": 0.9},
     "manifold-mixup": {},
+    "bbn": {},
     "m2m": {"method.m2m_confidence": 0.05, "method.m2m_beta": 0.3, "method.m2m_steps": 2},  # accepts images
     "ce-drs": {},
     "mislas": {},
