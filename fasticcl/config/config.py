@@ -46,6 +46,15 @@ class Config(ConfigSection):
             raise ValueError("data.mixing=none requires method.mixup_after or method.first_stage=bbn")
         return self
 
+    @model_validator(mode="after")
+    def _has_positions(self) -> "Config":
+        if self.rebalance.attention and self.data.image_size != 224:
+            raise ValueError(
+                "rebalance.attention has weights for the 7×7 positions of images of 224 pixels, but "
+                f"data.image_size is {self.data.image_size}. Set rebalance.attention=false"
+            )
+        return self
+
     def phase(self, epoch: int) -> Literal["warmup", "interpolative", "translation"]:
         """Return the phase of an epoch of the representation stage, counted from 0 (section 4.3)."""
         method, resampled = self.method, self.resample_epoch

@@ -12,6 +12,8 @@ _USED_WITH = {
     "method.ldam_margin": ("method.class_loss", ("ldam",)),
     "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
     "method.classifier_scale": ("method.classifier", ("cosine",)),
+    "rebalance.attention": ("rebalance.classifier", ("memory",)),
+    "rebalance.centroid_loss_weight": ("rebalance.classifier", ("memory",)),
     "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
 }
 """Settings that are used with some values of another setting only."""
@@ -25,6 +27,7 @@ _SHIPPED = {
         "sigmoid_focal",
     ),
     "method.classifier": ("linear", "cosine"),
+    "rebalance.classifier": ("continue", "reinit", "frozen", "memory"),
     "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""
@@ -35,7 +38,9 @@ _USED_WITHOUT = {
 }
 """Settings that are used unless another setting has a value."""
 _SECOND_STAGE = (
+    "attention",
     "batch_norm",
+    "centroid_loss_weight",
     "class_scale",
     "classifier",
     "classifier_lr_factor",
@@ -68,7 +73,7 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
                 other, unused = _USED_WITHOUT[path]
                 if _value(config, other) == unused:
                     raise _unused(path, config, other, f"set {other}")
-            elif section == "rebalance" and key in _SECOND_STAGE:
+            if section == "rebalance" and key in _SECOND_STAGE:
                 if config.rebalance.readout != "none":
                     raise _unused(path, config, "rebalance.readout", "choose another --method")
                 if not config.rebalance.epochs:

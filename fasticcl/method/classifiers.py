@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fasticcl.errors import UserError, nearest
+from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 
 
@@ -82,7 +83,7 @@ class ClassAffine(nn.Module):
         return self.scale * self.base(features).float() + self.offset
 
 
-Classifier = nn.Linear | CosineClassifier | ClassAffine | NearestMeanClassifier
+Classifier = nn.Linear | CosineClassifier | ClassAffine | MemoryClassifier | NearestMeanClassifier
 
 CLASSIFIERS: Mapping[str, Callable[..., Classifier]] = {"linear": linear, "cosine": CosineClassifier}
 """Trainable classifiers: functions of d_g, K and the scale s."""
@@ -118,7 +119,7 @@ def _of_type(state: Mapping[str, torch.Tensor]) -> Classifier:
     """Return a classifier whose state dict has these names and shapes."""
     if "weight" in state and state["weight"].dim() == 2:
         num_classes, feature_dim = state["weight"].shape
-        for build in (*CLASSIFIERS.values(), NearestMeanClassifier):
+        for build in (*CLASSIFIERS.values(), MemoryClassifier, NearestMeanClassifier):
             classifier = build(feature_dim, num_classes)
             if classifier.state_dict().keys() == state.keys():
                 return classifier

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fasticcl.method.attention import restore_attention
 from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
@@ -76,6 +77,7 @@ class Network(nn.Module):
             RuntimeError: the state dict does not belong to a network with this encoder.
         """
         network = cls(encoder, num_classes=1)
+        network.encoder = restore_attention(network.encoder, state)
         network.classifier = classifier_of(state)
         network.load_state_dict(
             {name: value for name, value in state.items() if not name.startswith("projection.")}

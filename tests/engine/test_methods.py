@@ -16,6 +16,7 @@ from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
+from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.preset_files import preset_names
 from fasticcl.report.run_history import read_history
@@ -66,6 +67,7 @@ CLASSIFIERS = {
     "lws": ClassAffine,
     "mislas": ClassAffine,
     "ncm": NearestMeanClassifier,
+    "oltr": MemoryClassifier,
 }
 
 
@@ -107,6 +109,7 @@ LOSSES = {
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
     "crt": {"train/loss", "train/ce"},
+    "oltr": {"train/loss", "train/ce", "train/centroid"},
     "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},
 }
 

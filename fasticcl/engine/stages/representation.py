@@ -59,7 +59,7 @@ class Representation:
         self.optimizer = build_optimizer(
             self.network.parameters(),
             config.optim,
-            exceptions={"params": self._initialize_bias(), "weight_decay": 0.0},
+            exceptions=[{"params": self._initialize_bias(), "weight_decay": 0.0}],
         )
 
     def _initialize_bias(self) -> list[torch.nn.Parameter]:
