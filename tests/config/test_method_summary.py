@@ -90,7 +90,8 @@ def test_epochs_are_those_of_a_shortened_run():
 
 
 def test_oltr_has_phrases_for_its_memory_and_its_attention():
-    memory = "second stage trains the encoder and a classifier with a memory of class centroids (learning rate × 10)"
+    classifier = "a classifier with a memory of class centroids (learning rate × 10)"
+    memory = f"second stage trains the encoder and {classifier}"
     assert summary(method="oltr") == [memory]
     assert summary(method="oltr", dataset="inat2018") == [memory, "second stage with modulated attention"]
 

@@ -41,8 +41,8 @@ from fasticcl.preset_files import preset_names
         (
             "crt",
             ["rebalance.centroid_loss_weight=1"],
-            "rebalance.centroid_loss_weight has no effect, because rebalance.classifier is reinit. Omit it, or "
-            "set rebalance.classifier to memory.",
+            "rebalance.centroid_loss_weight has no effect, because rebalance.classifier is reinit. Omit it, "
+            "or set rebalance.classifier to memory.",
         ),
         ("crt", ["rebalance.attention=false"], "because rebalance.classifier is reinit. "),
         (

@@ -1,4 +1,4 @@
-"""The stage with a memory: initial centroids, steps, attention, ranks, stops, and runs that continue others."""
+"""The stage with a memory: initial centroids, steps, attention, ranks, stops, and other runs continued."""
 
 import copy
 import os
@@ -72,7 +72,7 @@ def test_the_memory_starts_from_the_first_stage():
     memory = stage.network.classifier
     assert torch.equal(memory.hallucinator.weight, before.classifier.weight)
     assert torch.equal(memory.hallucinator.bias, before.classifier.bias)
-    (one, y), (other, _) = features()
+    one, other = (v for v, _ in features())
     expected = torch.stack([one[0], (one[1] + one[2] + other[1]) / 3, other[0], torch.zeros(64), one[3]])
     torch.testing.assert_close(memory.centroids.detach(), expected)
     assert torch.equal(stage.teacher(batch().x).logits, before(batch().x).logits)
@@ -137,7 +137,7 @@ def test_attention_is_trained_and_saved_and_the_teacher_has_none():
     stage = MemoryRebalancing(config, network, choose_machine(config.engine), features=given)
     images = batch(size=2, side=224)
     with torch.no_grad():
-        assert torch.equal(stage.network.eval().encoder(images.x), before.encoder(images.x))
+        torch.testing.assert_close(stage.network.eval().encoder(images.x), before.encoder(images.x))
     stage.begin_epoch(0)
     start = copy_of(stage.network.encoder.attention)
     for _ in range(2):
@@ -146,12 +146,12 @@ def test_attention_is_trained_and_saved_and_the_teacher_has_none():
     moved = {
         n for n, value in stage.network.encoder.attention.state_dict().items() if not value.equal(start[n])
     }
-    assert moved == start.keys()
+    assert moved >= start.keys() - {"phi.bias"}  # the softmax removes it, see test_attention.py
     teacher = Network.restore("resnet18", stage.teacher.state_dict()).eval()
     student = Network.restore("resnet18", stage.network.state_dict()).eval()
     with torch.no_grad():
-        assert torch.equal(teacher(images.x).logits, before(images.x).logits)
-        assert torch.equal(student(images.x).logits, stage.network.eval()(images.x).logits)
+        for one, other in ((teacher, before), (student, stage.network.eval())):
+            torch.testing.assert_close(one(images.x).logits, other(images.x).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
