@@ -46,6 +46,8 @@ METHODS = (
     "balanced-softmax",
     "logit-adjustment",
     "mixup",
+    "manifold-mixup",
+    "manifold-mixup-two-samplers",
     *FIRST_STAGES,
     "iccl",
 )

@@ -189,8 +189,8 @@ def constant(
         return graph.build(feed, spec, build_options).run
     pipeline = GraphPipeline(build_options)
     with pipeline:
-        streams, lam = input_nodes(spec, feed, gpu=None)
-        outputs = [lam, *(stream["label"] for stream in streams)]
+        streams, mixing = input_nodes(spec, feed, gpu=None)
+        outputs = [*mixing, *(stream["label"] for stream in streams)]
         for stream in streams:
             image = stream["encoded"]
             if stage != "feed":

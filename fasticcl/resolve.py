@@ -255,7 +255,8 @@ def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mappin
     """Apply a layer, and adapt dependent settings that the layer does not set.
 
     T depends on the number of epochs. Section 4.3 specifies T for some numbers. For any other number, T keeps
-    its fraction of the epochs. The short side in evaluation scales with the image size.
+    its fraction of the epochs, and so does the cooldown. The short side in evaluation scales with the image
+    size.
     """
     data = merged["data"]
     size, new_size, resize = (
@@ -265,16 +266,15 @@ def _apply(merged: dict[str, dict[str, Any]], layer: Layer, paper_warmup: Mappin
     )
     if isinstance(size, int) and isinstance(new_size, int) and isinstance(resize, int):
         data["eval_resize"] = round(resize * new_size / size)
-    before = merged["optim"].get("epochs"), merged["method"].get("warmup_epochs")
+    old_epochs = merged["optim"].get("epochs")
     for section, values in layer.items():
         merged[section].update(values)
-    epochs = merged["optim"].get("epochs")
-    if None in before or epochs == before[0] or "warmup_epochs" in layer.get("method", {}):
-        return
-    old_epochs, warmup = before
-    if not (isinstance(epochs, int) and isinstance(old_epochs, int) and isinstance(warmup, int)):
-        return  # validation reports the invalid value
-    if paper_warmup.get(old_epochs) == warmup and epochs in paper_warmup:
-        merged["method"]["warmup_epochs"] = paper_warmup[epochs]
-    else:
-        merged["method"]["warmup_epochs"] = round(warmup * epochs / old_epochs)
+    epochs, method = merged["optim"].get("epochs"), merged["method"]
+    if epochs == old_epochs or not (isinstance(epochs, int) and isinstance(old_epochs, int)):
+        return  # validation reports an invalid value
+    for name in {"warmup_epochs", "cooldown_epochs"} - layer.get("method", {}).keys():
+        count = method.get(name)
+        if name == "warmup_epochs" and paper_warmup.get(old_epochs) == count and epochs in paper_warmup:
+            method[name] = paper_warmup[epochs]
+        elif isinstance(count, int):
+            method[name] = round(count * epochs / old_epochs)

@@ -65,12 +65,30 @@ MEMORY = {
     "rebalance.classifier_lr_factor": 10,
     "rebalance.centroid_loss_weight": 0.01,
 }
+CMO = ONE_STAGE | {
+    "data.mixing": "cutmix",
+    "data.mixing_probability": 0.5,
+    "data.alpha": 1,
+    "data.beta": 1,
+    "data.lambda_per": "batch",
+    "data.gamma": 0,
+    "method.class_loss": "cross_entropy",
+    "method.warmup_epochs": 4,
+    "method.cooldown_epochs": 3,
+    "method.uniform_weight": 0,
+}
 
 
 def sigmoid_focal(gamma, beta, norm):
     loss = {"class_loss": "sigmoid_focal", "focal_gamma": gamma}
     weights = {"class_weight_beta": beta, "class_weight_norm": norm, "class_weight_start": 0}
     return ONE_STAGE | {f"method.{key}": setting for key, setting in (loss | weights).items()}
+
+
+def manifold_mixup(gamma):
+    mixing = {"data.mixing": "none", "data.gamma": gamma, "data.alpha": 1, "data.beta": 1}
+    blocks = {"method.mixup_after": ("input", "stage1", "stage2"), "method.uniform_weight": 0}
+    return ONE_STAGE | mixing | blocks | {"data.lambda_per": "batch"}
 
 
 def smoothing(head, tail, factor, alpha, **others):
@@ -104,6 +122,9 @@ def smoothing(head, tail, factor, alpha, **others):
         ("balanced-softmax", "demo", ONE_STAGE | {"method.class_loss": "balanced_softmax"}),
         ("logit-adjustment", "demo", ONE_STAGE | LOGIT_ADJUSTMENT),
         ("mixup", "cifar10-lt", ONE_STAGE | {"data.gamma": -1, "method.uniform_weight": 0}),
+        ("manifold-mixup", "cifar10-lt", manifold_mixup(-1)),
+        ("manifold-mixup-two-samplers", "inat2018", manifold_mixup(1)),
+        *(("cmo", dataset, CMO) for dataset in ("cifar10-lt", "imagenet-lt", "inat2018", "folder", "demo")),
         ("ncm", "folder", {"rebalance.readout": "ncm"}),
         ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
         ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
@@ -139,8 +160,11 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
         ("mislas", "imagenet-lt", schedule(180, 256, 0.1, 5e-4, schedule="cosine") | second_stage(10)),
         ("mislas", "inat2018", schedule(200, 256, 0.1, 1e-4, schedule="cosine") | second_stage(10)),
         ("oltr", "imagenet-lt", schedule(30, 128, 0.1, 5e-4, decay=0.1) | OLTR_STAGE_2),
-        ("mixup", "cifar10-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
-        ("mixup", "cifar100-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        *(
+            (method, dataset, schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8)))
+            for method in ("mixup", "manifold-mixup", "manifold-mixup-two-samplers")
+            for dataset in CIFAR_LT
+        ),
         ("cb-focal", "inat2018", schedule(90, 1024, 1.6, 1e-4, **TF)),
         *(
             (
@@ -158,16 +182,28 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize("method", sorted({*preset_names("method")} - {"iccl", "mixup", "mislas"}))
+MIXED = {"iccl", "mixup", "mislas", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
+
+
+@pytest.mark.parametrize("method", sorted({*preset_names("method")} - MIXED))
 def test_methods_train_on_plain_images_without_centroids(method):
     config = resolve("cifar10-lt", method=method)
     assert {config.phase(epoch) for epoch in range(200)} == {"warmup"}
     assert not config.method.centroid_contrastive
 
 
+@pytest.mark.parametrize(
+    ("dataset", "epochs"), [("cifar100-lt", 200), ("imagenet-lt", 100), ("inat2018", 100)]
+)
+def test_cmo_mixes_in_the_epochs_of_the_official_code(dataset, epochs):
+    config = resolve(dataset, method="cmo", recipe="published")
+    mixing = [epoch for epoch in range(epochs) if config.phase(epoch) == "interpolative"]
+    assert (config.optim.epochs, mixing) == (epochs, [e for e in range(epochs) if 3 < e < epochs - 3])
+
+
 @pytest.mark.parametrize("dataset", CIFAR_LT)
 @pytest.mark.parametrize(
-    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw"]
+    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw", "cmo"]
 )
 def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
     optim = resolve(dataset, method=method, recipe="published").optim
@@ -183,6 +219,8 @@ def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
         *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
         *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
         ("imagenet-lt", "oltr", 128, [0.1] * 10 + [0.01] * 10 + [0.001] * 10),
+        ("imagenet-lt", "cmo", 128, [*S_LDAM[:5], *[0.1] * 55, *[0.01] * 20, *[0.001] * 20]),
+        ("inat2018", "cmo", 256, [*S_LDAM[:5], *[0.1] * 70, *[0.01] * 25]),
         (
             "inat2018",
             "cb-focal",

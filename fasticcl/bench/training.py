@@ -82,7 +82,8 @@ def step_task(workload: Workload, phase: Phase) -> Task:
     """Return a task that takes training steps on one synthetic batch, which stays on the device."""
     config, device = workload.config, workload.machine.device
     size, side = config.optim.batch_size, config.data.image_size
-    batch = synthetic_batch(phase, size, side, workload.num_classes, device)
+    mixed = config.data.mixing != "none"
+    batch = synthetic_batch(phase, size, side, workload.num_classes, device, mixed)
 
     def start() -> Iterator[int]:
         is_captured = workload.machine.mode == "captured"

@@ -55,6 +55,17 @@ class Config(ConfigSection):
             )
         return self
 
+    @model_validator(mode="after")
+    def _mixes_in_some_epoch(self) -> "Config":
+        method, epochs = self.method, self.optim.epochs
+        # Without a cooldown, a run may consist of the warm-up only.
+        if method.interpolative_weight and 0 < method.cooldown_epochs >= epochs - method.warmup_epochs:
+            raise ValueError(
+                f"{epochs} epochs leave none for mixing after method.warmup_epochs={method.warmup_epochs} "
+                f"and before method.cooldown_epochs={method.cooldown_epochs}. Lower them or raise --epochs"
+            )
+        return self
+
     def phase(self, epoch: int) -> Literal["warmup", "interpolative", "translation"]:
         """Return the phase of an epoch of the representation stage, counted from 0 (section 4.3)."""
         method, resampled = self.method, self.resample_epoch

@@ -27,6 +27,7 @@ def method_summary(config: Config) -> list[str]:
         config: the configuration, shortened if the run uses ``fast_dev_run``.
     """
     return [
+        *_mixing(config),
         *_classification(config),
         *_class_weights(config),
         *_sampling(config),
@@ -39,6 +40,21 @@ def readout_name(rebalance: Rebalance) -> str:
     """Return the readout with its τ, for example ``tau_norm (τ = 0.7)``."""
     has_tau = rebalance.readout in READOUTS_WITH_TAU
     return rebalance.readout + (f" (τ = {rebalance.tau:g})" if has_tau else "")
+
+
+def _mixing(config: Config) -> Iterator[str]:
+    data, blocks = config.data, config.method.mixup_after
+    if blocks:
+        name = "manifold mixup after " + " or ".join(filter(None, [", ".join(blocks[:-1]), blocks[-1]]))
+    elif data.mixing == "cutmix":
+        name = "CutMix of both streams"
+    elif data.mixing == "mixup" and data.mixing_probability < 1:
+        name = "mixup of both streams"
+    else:
+        return
+    probability = f" (probability {data.mixing_probability:g})" if data.mixing_probability < 1 else ""
+    phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
+    yield name + probability + ("" if "interpolative" in phases else " in no epoch")
 
 
 def _classification(config: Config) -> Iterator[str]:

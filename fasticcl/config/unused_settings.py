@@ -34,7 +34,14 @@ _SHIPPED = {
 _USED_WITHOUT = {
     "method.class_weight_start": ("method.class_weight_beta", 0),
     "method.class_weight_norm": ("method.class_weight_beta", 0),
+    "method.mixup_after": ("method.interpolative_weight", 0),
     "data.resample_gamma": ("data.resample_start", 1),
+    "data.mixing": ("method.interpolative_weight", 0),
+    "data.mixing_probability": ("method.interpolative_weight", 0),
+    "data.alpha": ("method.interpolative_weight", 0),
+    "data.beta": ("method.interpolative_weight", 0),
+    "data.lambda_per": ("method.interpolative_weight", 0),
+    "method.cooldown_epochs": ("method.interpolative_weight", 0),
 }
 """Settings that are used unless another setting has a value."""
 _SECOND_STAGE = (

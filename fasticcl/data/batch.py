@@ -38,7 +38,8 @@ class Batch:
     y_h: torch.Tensor
     """[B] int64 classes of x_h."""
     x_f: torch.Tensor
-    """[B, 3, S, S] interpolative images λ·x_h + (1 - λ)·x_t (equation 3)."""
+    """[B, 3, S, S] interpolative images: λ·x_h + (1 - λ)·x_t (equation 3), or x_h with a box of x_t
+    (CutMix)."""
     y_t: torch.Tensor
     """[B] int64 classes of the class-aware images x_t."""
     lam: torch.Tensor

@@ -18,6 +18,7 @@ from fasticcl.shards.reader import Shards
 _SMALL = 64  # largest image size in pixels. Larger images are bound by the network, not by kernel launches.
 _CHUNK = 1024  # images that are decoded and resized at a time
 _PER_STREAM = 4  # values of an image in a packed stream: row, top, left, flip
+_BOX_SHIFTS = np.array([0, 8, 16, 24], dtype=np.int32)  # bits of top, left, height and width, at most _SMALL
 
 
 def obstacle(data: Data, shards: Shards, gpu: int | None) -> str | None:
@@ -26,8 +27,6 @@ def obstacle(data: Data, shards: Shards, gpu: int | None) -> str | None:
         return f"data.crop is {data.crop}, not pad"
     if any(data.color_jitter):
         return "data.color_jitter is not 0"
-    if data.mixing == "cutmix":
-        return "data.mixing is cutmix"
     if data.image_size > _SMALL:
         return f"data.image_size is {data.image_size}, more than {_SMALL}"
     needed = 3 * len(shards) * (data.image_size + 2 * data.crop_padding) ** 2
@@ -41,7 +40,8 @@ class PackedBatch:
     """The random choices of a batch in one tensor, from which `DeviceImages` computes the images."""
 
     values: torch.Tensor
-    """[4, B] int32 row, top, left and flip of one stream, or [9, B] with two streams and the bits of λ."""
+    """[4, B] int32 row, top, left and flip of one stream, or [9, B] with two streams and the bits of λ, or
+    [10, B] with boxes of CutMix, each in one number."""
 
     @property
     def images(self) -> int:
@@ -60,6 +60,8 @@ def pack(planned: BatchPlan) -> PackedBatch:
         values += [stream.rows.astype(np.int32), stream.cuts[:, 0], stream.cuts[:, 1], stream.flips]
     if planned.lam is not None:
         values.append(planned.lam.view(np.int32))
+    if planned.boxes is not None:
+        values.append(np.bitwise_or.reduce(planned.boxes << _BOX_SHIFTS, axis=1))
     return PackedBatch(torch.from_numpy(np.stack(values)))
 
 
@@ -120,17 +122,20 @@ class DeviceImages:
         return cls(images, shards.index["label"], data, device)
 
     def batch(self, values: torch.Tensor) -> TrainingBatch:
-        """Return the batch of packed values [4 or 9, B] on the device."""
+        """Return the batch of packed values [4, 9 or 10, B] on the device."""
         streams = values[: len(values) // _PER_STREAM * _PER_STREAM].split(_PER_STREAM)
         (x_h, y_h), *others = (self._augmented(*stream) for stream in streams)
         if not others:
             return StreamBatch(self._normalised(x_h), y_h)
         ((x_t, y_t),) = others
-        lam = values[-1].view(torch.float32)
+        lam = values[2 * _PER_STREAM].view(torch.float32)
         if self._mixing == "none":
             return PairBatch(self._normalised(x_h), y_h, self._normalised(x_t), y_t, lam)
-        weight = lam[:, None, None, None]
-        mixed = weight * x_h + (1 - weight) * x_t  # equation 3
+        if self._mixing == "cutmix":
+            mixed = torch.where(self._inside(values[-1]), x_t, x_h)
+        else:
+            weight = lam[:, None, None, None]
+            mixed = weight * x_h + (1 - weight) * x_t  # equation 3
         return Batch(self._normalised(x_h), y_h, self._normalised(mixed), y_t, lam)
 
     def _augmented(
@@ -144,6 +149,13 @@ class DeviceImages:
         pixels = y[:, :, None] * self._width + x[:, None, :]
         images = self._pixels.index_select(0, pixels.flatten()).view(*pixels.shape, 3)
         return images, self._labels.index_select(0, rows)
+
+    def _inside(self, packed: torch.Tensor) -> torch.Tensor:
+        """Return [B, S, S, 1] True inside of packed boxes [B]."""
+        top, left, height, width = ((packed >> int(shift) & 255)[:, None] for shift in _BOX_SHIFTS)
+        rows = (self._across >= top) & (self._across < top + height)
+        columns = (self._across >= left) & (self._across < left + width)
+        return (rows[:, :, None] & columns[:, None, :])[..., None]
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Return [B, 3, S, S] float32 in channels_last memory format."""

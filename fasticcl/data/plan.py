@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Data
+from fasticcl.data.boxes import cutmix_boxes, share_outside
 from fasticcl.data.crops import evaluation_crop, resized_crop_windows, whole
 from fasticcl.data.sampling import AliasTable, class_probabilities, permute
 
@@ -21,8 +22,10 @@ Phase = Literal["warmup", "interpolative", "rebalance", "translation"]
 PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance", "translation")
 
 # Purposes of the generators. Each has its own stream of numbers, so enabling or disabling one kind of draw
-# does not change the others.
+# does not change the others. The keys _SUBSTITUTE + 8 · row belong to `Plan.substitute`, so no other purpose
+# may be 13, 21, 29, ...
 _ORDER, _DRAW, _AUGMENT_AGNOSTIC, _AUGMENT_AWARE, _LAMBDA, _SUBSTITUTE, _RESAMPLE, _METHOD = range(8)
+_IS_MIXED, _BOX = 8, 9
 _NONE = np.empty(0, dtype=np.int64)
 _FEISTEL_ROUNDS = 8
 _BLOCK = 1024  # images whose order is computed at once, to amortise the overhead of NumPy calls
@@ -68,6 +71,9 @@ class BatchPlan:
     """The class-aware stream (x_t)."""
     lam: NDArray[np.float32] | None
     """[B] λ of equation 3. All values are equal if ``data.lambda_per`` is batch."""
+    boxes: NDArray[np.int32] | None = None
+    """[B, 4] top, left, height, width of the part of x_f that comes from x_t, in pixels of the network input.
+    λ is the share of the image outside of it. None: ``data.mixing`` is not cutmix."""
 
     @property
     def streams(self) -> list[StreamPlan]:
@@ -146,7 +152,7 @@ class Plan:
 
     def batch(self, phase: Phase, epoch: int, step: int) -> BatchPlan:
         """Return this rank's slice of a global batch. The same arguments give the same batch."""
-        agnostic = aware = lam = None
+        agnostic = aware = lam = boxes = None
         if phase != "rebalance":
             rows = self.agnostic_rows(phase, epoch, step)
             agnostic = self._augment(rows, self._rng(_AUGMENT_AGNOSTIC, phase, epoch, step))[self.part]
@@ -154,8 +160,9 @@ class Plan:
             rows = self.aware_rows(phase, epoch, step)
             aware = self._augment(rows, self._rng(_AUGMENT_AWARE, phase, epoch, step))[self.part]
         if phase == "interpolative":
-            lam = self._lambda(epoch, step)[self.part]
-        return BatchPlan(agnostic, aware, lam)
+            lam, boxes = self._mixing(epoch, step)
+            lam, boxes = lam[self.part], None if boxes is None else boxes[self.part]
+        return BatchPlan(agnostic, aware, lam, boxes)
 
     def method_rng(self, phase: Phase, epoch: int, step: int) -> np.random.Generator:
         """Return a generator for the random choices of the method in a step, which is equal on all ranks."""
@@ -226,10 +233,18 @@ class Plan:
         rows = self._row(self._first[label] + rng.integers(0, self._counts[label], 1))
         return self._augment(rows, rng)
 
-    def _lambda(self, epoch: int, step: int) -> NDArray[np.float32]:
-        size = self.batch_size if self.data.lambda_per == "sample" else 1
-        drawn = self._rng(_LAMBDA, "interpolative", epoch, step).beta(self.data.alpha, self.data.beta, size)
-        return np.resize(drawn.astype(np.float32), self.batch_size)
+    def _mixing(self, epoch: int, step: int) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
+        """Return λ [B] and the boxes [B, 4] of a global batch."""
+        data, phase, boxes = self.data, "interpolative", None
+        count = self.batch_size if data.lambda_per == "sample" else 1
+        lam = self._rng(_LAMBDA, phase, epoch, step).beta(data.alpha, data.beta, count)
+        is_mixed = self._rng(_IS_MIXED, phase, epoch, step).random(count) < data.mixing_probability
+        lam = np.where(is_mixed, lam, 1.0)
+        if data.mixing == "cutmix":
+            boxes = cutmix_boxes(self._rng(_BOX, phase, epoch, step), lam, data.image_size)
+            lam = share_outside(boxes, data.image_size)
+            boxes = np.resize(boxes, (self.batch_size, 4))
+        return np.resize(lam.astype(np.float32), self.batch_size), boxes
 
     def _rng(self, purpose: int, phase: Phase, epoch: int, step: int) -> np.random.Generator:
         # The generator increments the lowest word. The other words identify the batch.

@@ -19,7 +19,8 @@ _TILE = 128  # smallest side of an image in the preview, in pixels
 _TEXT, _MARGIN = 18, 8
 _FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # Pillow's default font has only ASCII
 _LETTER = 8.5  # average width of a letter in pixels
-_ROWS = ("class-agnostic x_h", "class-aware x_t", "mixed x_f = λ x_h + (1 - λ) x_t")
+_ROWS = ("class-agnostic x_h", "class-aware x_t")
+_MIXED = {"mixup": "mixed x_f = λ x_h + (1 - λ) x_t", "cutmix": "mixed x_f: x_h with a box of x_t (CutMix)"}
 
 
 def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
@@ -58,11 +59,12 @@ def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
 def _draw(config: Config, classes: list[str], batch: Batch, aware: StreamBatch) -> Image.Image:
     names_h, names_t = ([classes[label] for label in y.tolist()] for y in (batch.y_h, batch.y_t))
     weights = [f"λ {lam:.2f}" for lam in batch.lam.tolist()]
-    rows = zip(_ROWS, (batch.x_h, aware.x, batch.x_f), (names_h, names_t, weights), strict=True)
+    titles = (*_ROWS, _MIXED[config.data.mixing])
+    rows = zip(titles, (batch.x_h, aware.x, batch.x_f), (names_h, names_t, weights), strict=True)
     scale = max(1, -(-_TILE // config.data.image_size))
     tile = scale * config.data.image_size
     width = _MARGIN + len(weights) * (tile + _MARGIN)
-    height = len(_ROWS) * (tile + 2 * _TEXT + _MARGIN) + _MARGIN
+    height = len(titles) * (tile + 2 * _TEXT + _MARGIN) + _MARGIN
     canvas = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.truetype(_FONT, 13)

@@ -1,6 +1,7 @@
 """The lines that a run prints before its first step."""
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 
 from torch import nn
 
@@ -31,6 +32,18 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
     return epochs
 
 
+def _phases_in_words(config: Config) -> Iterator[str]:
+    """Yield the number of epochs and the name of each phase, in order."""
+    # A method without an interpolative branch trains the whole stage in the phase "warmup".
+    names = _PHASES if config.method.interpolative_weight else {**_PHASES, "warmup": "representation"}
+    for phase, epochs in groupby(range(config.optim.epochs), config.phase):
+        first, *others = epochs
+        is_cooldown = phase == "warmup" and first >= config.optim.epochs - config.method.cooldown_epochs
+        yield f"{1 + len(others)} {'cooldown' if is_cooldown else names[phase]}"
+    if config.rebalance.trained_epochs:
+        yield f"{config.rebalance.trained_epochs} {names['rebalance']}"
+
+
 def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -52,10 +65,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         _count_parameters(network.projection) if network.projection else 0,
     )
     head_note = f" ({head:,} in the projection head, used in training only)" if head else ""
-    phases = phase_epochs(config)
-    # A method without an interpolative branch trains the whole stage in the phase "warmup".
-    names = _PHASES if config.method.interpolative_weight else {**_PHASES, "warmup": "representation"}
-    epochs = ", ".join(f"{count} {names[phase]}" for phase, count in phases.items())
+    epochs = ", ".join(_phases_in_words(config))
     ranks = machine.ranks.world_size
     holdout_note = f" ({len(dataset.holdout_rows):,} in the holdout)" if len(dataset.holdout_rows) else ""
     local_batch = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""

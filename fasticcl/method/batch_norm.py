@@ -74,6 +74,13 @@ def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
     return _AllReduce.apply(tensor)
 
 
+def set_num_streams(module: nn.Module, num_streams: int) -> None:
+    """Set the number of streams of each `SplitBatchNorm2d` in a module."""
+    for child in module.modules():
+        if isinstance(child, SplitBatchNorm2d):
+            child.num_streams = num_streams
+
+
 def train_batch_norm(module: nn.Module) -> None:
     """Set batch normalisation in a module to training mode and everything else to evaluation mode."""
     module.eval()

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fasticcl.method.attention import restore_attention
-from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm
+from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm, set_num_streams
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
+from fasticcl.method.manifold_mixup import Mixing, mixed_features
 
 
 class Output(NamedTuple):
@@ -84,9 +85,14 @@ class Network(nn.Module):
         )
         return network
 
-    def forward(self, images: torch.Tensor) -> Output:
-        """Return the logits and embeddings of images [B, 3, H, W]."""
-        features = self.encoder(images)
+    def forward(self, images: torch.Tensor, mixing: Mixing | None = None) -> Output:
+        """Return the logits and embeddings of images [B, 3, H, W].
+
+        Args:
+            images: the images.
+            mixing: a second stream, with which the images are mixed after a block of the encoder.
+        """
+        features = self.encoder(images) if mixing is None else mixed_features(self.encoder, images, mixing)
         logits = self.classifier(features)
         if self.projection is None:
             return Output(logits, None)
@@ -94,9 +100,7 @@ class Network(nn.Module):
 
     def set_num_streams(self, num_streams: int) -> None:
         """Set the number of streams concatenated in a batch. Without ``split_bn`` this has no effect."""
-        for module in self.modules():
-            if isinstance(module, SplitBatchNorm2d):
-                module.num_streams = num_streams
+        set_num_streams(self, num_streams)
 
 
 def classifier_of(state: Mapping[str, torch.Tensor]) -> Classifier:

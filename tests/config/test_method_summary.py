@@ -19,6 +19,15 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
 @pytest.mark.parametrize(
     ("assignments", "phrases"),
     [
+        (
+            ["data.mixing=none", "method.mixup_after=input,stage1,stage2"],
+            ["manifold mixup after input, stage1 or stage2"],
+        ),
+        (["data.mixing=none", "method.mixup_after=pool"], ["manifold mixup after pool"]),
+        (
+            ["data.mixing=none", "method.mixup_after=stem,pool", "method.warmup_epochs=200"],
+            ["manifold mixup after stem or pool in no epoch"],
+        ),
         (["method.class_loss=balanced_softmax"], ["loss balanced_softmax"]),
         (["method.class_loss=focal", "method.focal_gamma=2"], ["loss focal (γ = 2)"]),
         (["method.class_loss=sigmoid_focal"], ["loss sigmoid_focal (γ = 1)"]),

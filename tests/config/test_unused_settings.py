@@ -55,6 +55,28 @@ from fasticcl.preset_files import preset_names
         ("ldam-drw", ["method.logit_adjustment_tau=1"], "because method.class_loss is ldam. "),
         ("crt", ["method.classifier_scale=9"], "because method.classifier is linear. "),
         ("cb-focal", ["data.resample_gamma=1"], "because data.resample_start is 1. "),
+        *(
+            (
+                "ce",
+                [f"{path}={value}"],
+                f"{path} has no effect, because method.interpolative_weight is 0. Omit it, or set "
+                "method.interpolative_weight.",
+            )
+            for path, value in (
+                ("data.mixing", "cutmix"),
+                ("data.mixing_probability", 0.5),
+                ("data.alpha", 2),
+                ("data.beta", 2),
+                ("data.lambda_per", "sample"),
+                ("method.cooldown_epochs", 1),
+            )
+        ),
+        (
+            "ce",
+            ["method.mixup_after=stage1", "data.mixing=none"],
+            "method.mixup_after has no effect, because method.interpolative_weight is 0. Omit it, or set "
+            "method.interpolative_weight.",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_an_error_with_its_reason(method, assignments, sentence):
@@ -71,8 +93,10 @@ def test_a_setting_without_effect_is_an_error_with_its_reason(method, assignment
         ("ce", ["rebalance.epochs=1", "rebalance.class_scale=true"]),
         ("tau-norm", ["rebalance.tau=0"]),
         ("oltr", ["rebalance.centroid_loss_weight=0", "rebalance.attention=false"]),
+        ("mixup", ["method.mixup_after=stage1", "data.mixing=none"]),
         ("crt", ["method.classifier=cosine", "method.classifier_scale=9"]),
         ("iccl", ["data.resample_start=0.5", "data.resample_gamma=1"]),
+        ("iccl", ["data.mixing=cutmix", "data.mixing_probability=0.5", "method.cooldown_epochs=1"]),
         ("ce", ["method.class_loss=added_by_a_user", "method.focal_gamma=2"]),
     ],
 )

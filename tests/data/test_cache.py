@@ -11,6 +11,7 @@ from fasticcl.config import Data
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Item, Source
 from fasticcl.data import cache
+from fasticcl.data.batch import tensors_of
 from fasticcl.data.cache import evaluation_cache
 from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.data.loader import Loader
@@ -48,10 +49,8 @@ def open_loader(folder, settings, location, warn=print, **options):
 
 def same(one, other):
     """Return True if two lists of batches are bit-identical."""
-    pairs = [*zip(one, other, strict=True)]
-    return all(
-        torch.equal(a, b) for x, y in pairs for a, b in zip(vars(x).values(), vars(y).values(), strict=True)
-    )
+    pairs = [(tensors_of(x), tensors_of(y)) for x, y in zip(one, other, strict=True)]
+    return all(torch.equal(x[name], y[name]) for x, y in pairs for name in x | y)
 
 
 @pytest.mark.parametrize("location", ["host", "device"])

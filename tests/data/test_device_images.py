@@ -99,6 +99,25 @@ def test_packed_values_are_the_choices_of_both_streams_and_lambda():
     assert pack(BatchPlan(None, streams[1], None)).images == 2
 
 
+def test_boxes_of_the_largest_images_are_packed_without_loss():
+    rng = np.random.default_rng(0)
+    data = Data(dir="unused", **SMALL | {"image_size": 64, "mixing": "cutmix"})
+    images = DeviceImages(
+        torch.zeros(1, 64, 64, 3, dtype=torch.uint8), np.zeros(1), data, torch.device("cpu")
+    )
+    boxes = np.array([[0, 0, 64, 64], [64, 64, 0, 0], [63, 1, 1, 63], *rng.integers(0, 33, (20, 4))])
+    stream = StreamPlan(*np.zeros((7, len(boxes)), np.int32))
+    stream = replace(stream, cuts=np.zeros((len(boxes), 2), np.int32))
+    lam = np.ones(len(boxes), np.float32)
+    packed = pack(BatchPlan(stream, stream, lam, boxes.astype(np.int32)))
+    assert packed.images == 2 * len(boxes)
+    inside = images._inside(packed.values[-1])
+    for mask, (top, left, height, width) in zip(inside, boxes.tolist(), strict=True):
+        expected = torch.zeros(64, 64, dtype=torch.bool)
+        expected[top : top + height, left : left + width] = True
+        assert torch.equal(mask[..., 0], expected)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

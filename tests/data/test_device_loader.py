@@ -15,19 +15,23 @@ from fasticcl.shards.reader import Shards
 from tests.support.damaged_shards import flip_bit
 
 
-def open_loader(folder, warnings, lambda_per="batch"):
+def open_loader(folder, warnings, lambda_per="batch", mixing="mixup"):
     shards = Shards(folder, "train")
-    data = Data(dataset="demo", dir=folder, image_size=16, crop="pad", crop_padding=2, lambda_per=lambda_per)
+    settings = {"lambda_per": lambda_per, "mixing": mixing, "mixing_probability": 0.8}
+    data = Data(dataset="demo", dir=folder, image_size=16, crop="pad", crop_padding=2, **settings)
     # Re-sampling starts within the compared batches.
     plan = Plan(shards.index, shards.counts, data, batch_size=24, seed=4, resample_epoch=2)
     return Loader(shards, plan, threads=2, warn=warnings.append, max_steps=2)
 
 
 @pytest.mark.parametrize("lambda_per", ["batch", "sample"])
-@pytest.mark.parametrize("phase", PHASES)
-def test_batches_are_bit_identical_to_those_of_the_graph(tiny_shards, phase, lambda_per):
-    expected = open_loader(tiny_shards, [], lambda_per).batches(phase, 1, 1)
-    loader = DeviceLoader(open_loader(tiny_shards, [], lambda_per))
+@pytest.mark.parametrize(
+    ("phase", "mixing"),
+    [*((phase, "mixup") for phase in PHASES), ("interpolative", "cutmix"), ("interpolative", "none")],
+)
+def test_batches_are_bit_identical_to_those_of_the_graph(tiny_shards, phase, lambda_per, mixing):
+    expected = open_loader(tiny_shards, [], lambda_per, mixing).batches(phase, 1, 1)
+    loader = DeviceLoader(open_loader(tiny_shards, [], lambda_per, mixing))
     for one, packed in zip(islice(expected, 4), loader.batches(phase, 1, 1), strict=False):
         other = loader.images.batch(packed.values)
         assert type(one) is type(other)

@@ -30,7 +30,7 @@ def arrays(batch):
         for name in ("agnostic", "aware")
         if getattr(batch, name) is not None
         for field, value in asdict(getattr(batch, name)).items()
-    } | ({} if batch.lam is None else {"lam": batch.lam})
+    } | {name: value for name in ("lam", "boxes") if (value := getattr(batch, name)) is not None}
 
 
 def same(one, other):
@@ -78,11 +78,12 @@ def test_disabling_one_draw_does_not_change_the_others():
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("resample_epoch", [None, 1])
-def test_rank_slices_form_the_global_batch(phase, world_size, resample_epoch):
+@pytest.mark.parametrize(("resample_epoch", "mixing"), [(None, "mixup"), (1, "cutmix")])
+def test_rank_slices_form_the_global_batch(phase, world_size, resample_epoch, mixing):
     def batch(**options):
         options |= {"resample_epoch": resample_epoch}
-        return arrays(make_plan(batch_size=24, lambda_per="sample", options=options).batch(phase, 1, 2))
+        settings = {"lambda_per": "sample", "mixing": mixing}
+        return arrays(make_plan(batch_size=24, options=options, **settings).batch(phase, 1, 2))
 
     whole = batch()
     parts = [batch(rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -234,6 +235,96 @@ def test_lambda_per_batch_is_one_value_per_batch():
     lam = np.array([plan.batch("interpolative", 0, step).lam for step in range(20)])
     assert (lam == lam[:, :1]).all()
     assert len(np.unique(lam[:, 0])) == 20
+
+
+RECORDED_LAMBDA = [0.02279086038, 0.24800455570, 0.86814981699, 0.59494382143]
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "none", "cutmix"])
+def test_draws_of_earlier_versions_do_not_change(mixing):
+    """Recorded before there was CutMix: fasticcl at commit 1b35a16."""
+    for lambda_per, expected in (("batch", RECORDED_LAMBDA[:1] * 4), ("sample", RECORDED_LAMBDA)):
+        settings = {"lambda_per": lambda_per, "mixing": mixing, "color_jitter": (0.4, 0.4, 0.4)}
+        batch = make_plan(batch_size=8, **settings).batch("interpolative", 1, 2)
+        assert batch.agnostic.rows.tolist() == [543, 694, 36, 647, 472, 237, 660, 48]
+        assert batch.aware.rows.tolist() == [65, 539, 894, 899, 514, 777, 898, 345]
+        assert batch.agnostic.windows[0].tolist() == [9, 234, 286, 229]
+        assert batch.aware.colors[0] == pytest.approx([0.7238869071, 1.1097189188, 1.2871341705])
+        assert (batch.boxes is None) == (mixing != "cutmix")
+        if mixing != "cutmix":
+            assert batch.lam[:4] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+def test_cutmix_changes_only_lambda_and_adds_boxes(lambda_per):
+    settings = {"lambda_per": lambda_per, "image_size": 32, "eval_resize": 0}
+    for step in range(10):
+        mixup, cutmix = (
+            make_plan(mixing=mixing, **settings).batch("interpolative", 0, step)
+            for mixing in ("mixup", "cutmix")
+        )
+        for name, value in arrays(mixup).items():
+            assert name == "lam" or np.array_equal(value, arrays(cutmix)[name])
+        boxes = cutmix.boxes.astype(float)
+        assert cutmix.lam.dtype == np.float32
+        assert np.array_equal(cutmix.lam, (1 - boxes[:, 2] * boxes[:, 3] / 32**2).astype(np.float32))
+        # The box has the side of the drawn λ, unless it reaches beyond the image.
+        sides = np.floor(32 * np.sqrt(1 - mixup.lam)) // 2 * 2
+        whole = (boxes[:, :2] > 0).all(1) & (boxes[:, :2] + boxes[:, 2:] < 32).all(1) & (sides > 0)
+        assert (boxes[whole, 2:] == sides[whole, None]).all()
+        assert len(np.unique(boxes, axis=0)) == 1 or lambda_per == "sample"
+        assert len(np.unique(boxes, axis=0)) > 5 or lambda_per == "batch"
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+def test_each_lambda_is_kept_with_the_mixing_probability(mixing, lambda_per):
+    settings = {"mixing": mixing, "lambda_per": lambda_per, "batch_size": 100, "alpha": 0.5}
+    plans = [make_plan(mixing_probability=p, **settings) for p in (1.0, 0.3, 0.0)]
+    steps = [(epoch, 0) for epoch in range(10 if lambda_per == "sample" else 150)]
+    always, sometimes, never = (
+        np.stack([plan.batch("interpolative", *step).lam for step in steps]) for plan in plans
+    )
+    assert (never == 1).all()
+    kept = sometimes != 1
+    assert np.array_equal(sometimes[kept], always[kept])
+    drawn = kept if lambda_per == "sample" else kept[:, 0]
+    assert lambda_per == "sample" or (kept == kept[:, :1]).all()
+    drawn = drawn[(always if lambda_per == "sample" else always[:, 0]) != 1]
+    assert abs(drawn.mean() - 0.3) < 4 * np.sqrt(0.21 / drawn.size)
+    # The decision does not depend on λ.
+    lam = (always if lambda_per == "sample" else always[:, 0]).ravel()
+    lam = lam[lam != 1]
+    assert abs(np.corrcoef(drawn.ravel(), lam)[0, 1]) < 4 / np.sqrt(lam.size)
+
+
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+def test_boxes_of_unmixed_images_are_empty(lambda_per):
+    plan = make_plan(mixing="cutmix", mixing_probability=0.4, lambda_per=lambda_per)
+    batches = [plan.batch("interpolative", 0, step) for step in range(20)]
+    lam, boxes = (np.concatenate([getattr(b, name) for b in batches]) for name in ("lam", "boxes"))
+    unmixed = lam == 1
+    assert 0.2 < unmixed.mean() < 0.9
+    assert (boxes[unmixed] == [224, 224, 0, 0]).all()
+    assert (boxes[~unmixed, 2:] > 0).all()
+
+
+def test_purposes_are_not_keys_of_substitutes(monkeypatch):
+    """The keys of substitutes are 5 + 8 · row."""
+    keys, philox = set(), np.random.Philox
+
+    def record(*, counter, key):
+        keys.add(key[1])
+        return philox(counter=counter, key=key)
+
+    plan = make_plan(mixing="cutmix", options={"resample_epoch": 1})
+    monkeypatch.setattr(np.random, "Philox", record)
+    for phase in PHASES:
+        for epoch in (0, 1):
+            plan.batch(phase, epoch, 0)
+            plan.method_rng(phase, epoch, 0)
+    assert len(keys) == 9
+    assert not [key for key in keys if key % 8 == 5]
 
 
 def test_pad_crops_shift_uniformly():

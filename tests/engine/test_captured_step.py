@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasticcl.data.batch import synthetic_batch
+from fasticcl.data.batch import synthetic_batch, tensors_of
 from fasticcl.engine.captured_step import CapturedStep, CudaGraph, captured_step
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
@@ -85,7 +85,7 @@ def make_stages(*assignments, method=None):
 def batches(phase, count, size=6):
     """Return batches of different images that all have the same shape."""
     each = synthetic_batch(phase, size * count, 16, CLASSES, CPU)
-    parts = zip(*(value.split(size) for value in vars(each).values()), strict=True)
+    parts = zip(*(value.split(size) for value in tensors_of(each).values()), strict=True)
     return [type(each)(*part) for part in parts]
 
 
@@ -186,7 +186,7 @@ def test_a_failed_capture_is_reported_once_and_training_goes_on():
 
     warmup, interpolative, warnings = batches("warmup", 5), batches("interpolative", 5), []
     stage = make_stages()[0]
-    kinds = {len(vars(given[0])): type(given[0]) for given in (warmup, interpolative)}
+    kinds = {len(tensors_of(given[0])): type(given[0]) for given in (warmup, interpolative)}
     captured = CapturedStep(
         lambda *inputs: kinds[len(inputs)](*inputs), CPU, warnings.append, lambda: Failing(stage)
     )
@@ -231,7 +231,7 @@ def test_a_failed_capture_restores_the_stream_and_a_capture_begins_without_garba
 def test_every_phase_has_a_graph_of_its_own():
     warmup, interpolative = batches("warmup", 5), batches("interpolative", 5)
     stage, other = make_stages()[0], make_stages()[0]
-    kinds = {len(vars(given[0])): type(given[0]) for given in (warmup, interpolative)}
+    kinds = {len(tensors_of(given[0])): type(given[0]) for given in (warmup, interpolative)}
     captured = CapturedStep(
         lambda *inputs: kinds[len(inputs)](*inputs), CPU, pytest.fail, lambda: Replayed(stage)
     )

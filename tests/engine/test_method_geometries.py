@@ -43,7 +43,8 @@ def take_step(stage, epoch, side):
     """Take a step with random images and return the names of the tensors that it changes."""
     stage.begin_epoch(epoch)
     before = copy_of(stage.network)
-    losses = learn(stage, synthetic_batch(stage.phase(epoch), BATCH, side, CLASSES, CPU))
+    mixed = stage.config.data.mixing != "none"
+    losses = learn(stage, synthetic_batch(stage.phase(epoch), BATCH, side, CLASSES, CPU, mixed))
     assert all(value.isfinite() for value in losses.values()), losses
     assert losses["loss"] > 0
     assert all(value.isfinite().all() for value in stage.network.parameters())

@@ -62,7 +62,7 @@ def test_losses_of_both_stages_have_the_class_counts_of_the_training_images(
 
         return built
 
-    for name in ("Representation", "build_second_stage"):
+    for name in ("build_first_stage", "build_second_stage"):
         monkeypatch.setattr(trainer, name, recorded(getattr(trainer, name)))
     train_tiny(tiny_shards, tmp_path, method="mislas", fast_dev_run=True)
     assert seen == [TINY_COUNTS] * 2

@@ -25,7 +25,8 @@ def build(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipelin
 
     Its outputs are image [B, S, S, 3] float32 and label [B] int64 of the first stream. If there are two
     streams, the second image, the label of the second stream and λ [B] follow. The second image is
-    x_f = λ·x_h + (1 - λ)·x_t (equation 3), or x_t with ``data.mixing=none``.
+    x_f = λ·x_h + (1 - λ)·x_t (equation 3) with ``data.mixing=mixup``, x_h with a box of x_t with cutmix, and
+    x_t with none.
 
     Args:
         feed: source of the inputs.
@@ -45,13 +46,13 @@ def _built(feed: Feed, spec: GraphSpec, options: PipelineOptions) -> GraphPipeli
     gpu = options.gpu
     pipeline = GraphPipeline(options)
     with pipeline:
-        streams, lam = input_nodes(spec, feed, gpu)
+        streams, mixing = input_nodes(spec, feed, gpu)
         images = [_augment(stream, spec, options) for stream in streams]
         labels = [_to_device(stream["label"], gpu) for stream in streams]
         outputs = [normalise(images[0], spec.data), labels[0]]
         if spec.paired:
-            lam = _to_device(lam, gpu)
-            second = images[1] if spec.data.mixing == "none" else mix(images[0], images[1], lam)
+            lam = _to_device(mixing[0], gpu)
+            second = _second_image(images[0], images[1], lam, mixing[1:], spec.data)
             outputs += [normalise(second, spec.data), labels[1], lam]
         pipeline.set_outputs(*outputs)
     pipeline.build()
@@ -109,6 +110,17 @@ def resize(image: Any, stream: Stream, spec: GraphSpec, options: PipelineOptions
     )
 
 
+def _second_image(image: Any, other: Any, lam: Any, regions: list[Any], data: Data) -> Any:
+    match data.mixing:
+        case "mixup":
+            return mix(image, other, lam)
+        case "cutmix":
+            positions, sizes = regions
+            return paste(image, other, positions, sizes)
+        case "none":
+            return other
+
+
 def mix(image: Any, other: Any, lam: Any) -> Any:
     """Return λ·image + (1 - λ)·other.
 
@@ -116,6 +128,18 @@ def mix(image: Any, other: Any, lam: Any) -> Any:
     same x_f, because normalisation is affine and the weights add up to 1.
     """
     return lam * image + (1.0 - lam) * other
+
+
+def paste(image: Any, other: Any, positions: Any, sizes: Any) -> Any:
+    """Return 8-bit images with a box of ``other`` in the same place.
+
+    The operator is documented for both devices. On a GPU, this has not been tested yet.
+
+    Args:
+        image, other: images [S, S, 3].
+        positions, sizes: [2, 2] top, left and height, width of the whole image and of the box.
+    """
+    return fn.multi_paste(image, other, in_anchors=positions, out_anchors=positions, shapes=sizes)
 
 
 def normalise(image: Any, data: Data) -> Any:

@@ -22,7 +22,8 @@ ImageFormat = Literal["encoded", "decoded", "resident", "squares"]
 """
 
 Feed = Callable[[int], Sequence[Any]]
-"""Returns the inputs of batch 0, 1, 2, ... in the order of the layout: stream after stream, then λ."""
+"""Returns the inputs of batch 0, 1, 2, ... in the order of the layout: stream after stream, then
+`GraphSpec.mixing_layout`."""
 
 Stream = Mapping[str, Any]
 """The graph's input nodes for one stream, by name."""
@@ -67,6 +68,7 @@ _GEOMETRY = {
 }
 _COLORS = {"colors": _Input(types.FLOAT, 1, lambda stream: stream.colors)}
 _LAMBDA = _Input(types.FLOAT, 0)
+_REGIONS = _Input(types.INT32, 2)
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ class GraphSpec:
         geometry = {} if self.image_format == "squares" else _GEOMETRY
         return images | _LABEL | geometry | (_COLORS if self.jitter else {})
 
+    @property
+    def mixing_layout(self) -> list[_Input]:
+        """The inputs that both streams share: λ, and with CutMix positions and sizes of pasted regions."""
+        regions = [_REGIONS, _REGIONS] if self.data.mixing == "cutmix" else []
+        return [_LAMBDA, *regions] if self.paired else []
+
     def values(self, source: ImageSource, batch: BatchPlan) -> list[Any]:
         """Return the inputs of a batch, in the order of `input_nodes`.
 
@@ -130,10 +138,21 @@ class GraphSpec:
             for stream in batch.streams
             for entry in self.layout.values()
         ]
-        return values if batch.lam is None else [*values, batch.lam]
+        if batch.lam is not None:
+            values.append(batch.lam)
+        if batch.boxes is not None:
+            values += _pasted_regions(batch.boxes, self.data.image_size)
+        return values
 
 
-def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stream], Any]:
+def _pasted_regions(boxes: NDArray[np.int32], image_size: int) -> list[NDArray[np.int32]]:
+    """Return positions and sizes [B, 2, 2] of the whole first image and of a box [B, 4] of the second one."""
+    image = np.array([0, 0, image_size, image_size], dtype=np.int32)
+    regions = np.stack([np.broadcast_to(image, boxes.shape), boxes], axis=1)
+    return [np.ascontiguousarray(regions[:, :, :2]), np.ascontiguousarray(regions[:, :, 2:])]
+
+
+def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stream], list[Any]]:
     """Create the input nodes of the current pipeline.
 
     Args:
@@ -142,11 +161,12 @@ def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stre
         gpu: device number, or None for the CPU backend.
 
     Returns:
-        The nodes of each stream by name, and the node of λ, or None if there is one stream.
+        The nodes of each stream by name, and the nodes of `GraphSpec.mixing_layout`.
     """
     layout = spec.layout
-    inputs = [*layout.values()] * (2 if spec.paired else 1) + [_LAMBDA] * spec.paired
-    starts = range(0, len(inputs) - spec.paired, len(layout))
+    count = len(layout) * (2 if spec.paired else 1)
+    inputs = [*layout.values()] * (2 if spec.paired else 1) + spec.mixing_layout
+    starts = range(0, count, len(layout))
     resident = [*starts] if spec.image_format == "resident" else []
     others = [position for position in range(len(inputs)) if position not in resident]
     feed = lru_cache(maxsize=1)(feed)  # resident images have a separate source, which requests the same batch
@@ -156,7 +176,7 @@ def input_nodes(spec: GraphSpec, feed: Feed, gpu: int | None) -> tuple[list[Stre
         device = "cpu" if gpu is None else "gpu"
         nodes |= _source(feed, inputs, resident, device=device, cuda_stream=spec.cuda_stream or 0)
     streams: list[Stream] = [{name: nodes[start + k] for k, name in enumerate(layout)} for start in starts]
-    return streams, nodes[len(inputs) - 1] if spec.paired else None
+    return streams, [nodes[position] for position in range(count, len(inputs))]
 
 
 def _source(feed: Feed, inputs: Sequence[_Input], positions: list[int], **options: Any) -> dict[int, Any]:

@@ -3,10 +3,18 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fasticcl.config import Config
+from fasticcl.config import Config, Method
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import TrainingStage
+from fasticcl.errors import UserError
 from fasticcl.system.machine import Machine
+
+
+def random_setting(method: Method) -> str | None:
+    """Return the setting with which training steps draw random numbers on the host, or None."""
+    if method.mixup_after:
+        return "method.mixup_after"
+    return "method.first_stage=m2m" if method.first_stage == "m2m" else None
 
 
 def build_first_stage(
@@ -21,6 +29,12 @@ def build_first_stage(
         counts: [K] training images per class. None means equal counts.
 
     Raises:
-        UserError: the encoder, the classifier, the loss or a block of the encoder is unknown.
+        UserError: the encoder, the classifier, the loss or a block of the encoder is unknown, or the stage
+            cannot be captured.
     """
+    if machine.mode == "captured" and (setting := random_setting(config.method)):
+        raise UserError(
+            f"engine.compile=captured cannot be used: with {setting}, each step makes random choices, and a "
+            "CUDA graph would repeat the same ones. Use --set engine.compile=auto."
+        )
     return Representation(config, num_classes, machine, counts)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
-from fasticcl.data.batch import Batch, StreamBatch, TrainingBatch
+from fasticcl.data.batch import Batch, PairBatch, StreamBatch, TrainingBatch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.optim import build_optimizer, load_momenta, representation_lr, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
@@ -15,6 +15,7 @@ from fasticcl.method import losses
 from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.class_losses import ClassificationLoss
+from fasticcl.method.manifold_mixup import Mixing, check_blocks, draw_block
 from fasticcl.method.network import Network, Output
 from fasticcl.system.machine import Machine
 
@@ -27,6 +28,9 @@ class Representation:
         num_classes: K.
         machine: device and ranks.
         counts: [K] training images per class, for losses that depend on them. None means equal counts.
+
+    Raises:
+        UserError: the encoder, the classifier, the loss or a block of the encoder is unknown.
     """
 
     name: StageName = "representation"
@@ -42,6 +46,8 @@ class Representation:
         self.network = Network(
             self.method.encoder, num_classes, dim, split, self.method.classifier, self.method.classifier_scale
         )
+        if self.method.mixup_after:
+            check_blocks(self.network.encoder, self.method.mixup_after)
         machine.to_device(self.network)
         class_counts = (
             torch.ones(num_classes) if counts is None else torch.from_numpy(counts.astype(np.float32))
@@ -90,7 +96,14 @@ class Representation:
         """Begin a training step, return the losses and update the centroids."""
         self.machine.begin_step()
         interpolative, warmup = self._losses
-        return interpolative(batch) if isinstance(batch, Batch) else warmup(batch)
+        if isinstance(batch, StreamBatch):
+            return warmup(batch)
+        # A compiled function cannot draw the block.
+        return interpolative(batch, self._draw_block(batch) if isinstance(batch, PairBatch) else "")
+
+    def _draw_block(self, batch: PairBatch) -> str:
+        assert batch.rng is not None
+        return draw_block(self.method.mixup_after, batch.rng)
 
     def _warmup(self, batch: StreamBatch) -> Losses:
         h = self._forward(batch.x)
@@ -102,9 +115,10 @@ class Representation:
             self._update_centroids(h.embedding, batch.y)
         return {"loss": torch.stack([*parts.values()]).sum(), **parts}
 
-    def _interpolative(self, batch: Batch) -> Losses:
+    def _interpolative(self, batch: Batch | PairBatch, block: str) -> Losses:
+        """Return the losses of both branches. Unmixed streams are mixed after a block of the encoder."""
         method, labels = self.method, (batch.y_h, batch.y_t, batch.lam)
-        h, f = self._forward_branches(batch)
+        h, f = self._forward_branches(batch, block)
         parts: Losses = {}
         if h is not None and method.uniform_weight:
             parts["ce"] = self.classification(h.logits, batch.y_h)
@@ -123,29 +137,35 @@ class Representation:
         """Update the centroids from the global batch in order, bit-identically on every rank."""
         self.bank.update(self.machine.ranks.all_gather(z), self.machine.ranks.all_gather(y))
 
-    def _forward_branches(self, batch: Batch) -> tuple[Output | None, Output]:
+    def _forward_branches(self, batch: Batch | PairBatch, block: str) -> tuple[Output | None, Output]:
         """Return the outputs for x_h and x_f, computed according to ``method.bn_mode``.
 
         If ω_u is 0, only the centroids use x_h. A separate forward pass of x_h then runs without gradient.
-        Without centroids, x_h is not used.
+        Without centroids, x_h is not used. If states are mixed instead of images, the mixed states take the
+        place of x_f, and x_h always has a separate pass.
         """
         needs_gradient = self.method.uniform_weight > 0
         if not needs_gradient and self.network.projection is None:
-            return None, self._forward(batch.x_f)
-        if self.method.bn_mode == "separate":
+            return None, self._forward_mixed(batch, block)
+        if self.method.bn_mode == "separate" or isinstance(batch, PairBatch):
             with torch.set_grad_enabled(needs_gradient):
                 h = self._forward(batch.x_h)
-            return h, self._forward(batch.x_f)
+            return h, self._forward_mixed(batch, block)
         self.network.set_num_streams(2)
         both = self._forward(torch.cat([batch.x_h, batch.x_f]))
         self.network.set_num_streams(1)
         return both.half(0), both.half(1)
 
-    def _forward(self, images: torch.Tensor) -> Output:
+    def _forward_mixed(self, batch: Batch | PairBatch, block: str) -> Output:
+        if isinstance(batch, Batch):
+            return self._forward(batch.x_f)
+        return self._forward(batch.x_h, Mixing(batch.x_t, batch.lam, block, self.method.bn_mode))
+
+    def _forward(self, images: torch.Tensor, *mixing: Mixing) -> Output:
         # Each pass needs its own autocast context, which caches cast weights. A pass with gradient must not
         # reuse weights that were cast without gradient (torch issue 112583).
         with self.machine.autocast():
-            return self.forward(images)
+            return self.forward(images, *mixing)
 
     def static_buffers(self) -> AbstractContextManager[None]:
         """Return a context in which a step changes the centroids in place."""

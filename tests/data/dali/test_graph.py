@@ -21,7 +21,14 @@ from fasticcl.data.plan import BatchPlan, Plan
 from fasticcl.errors import TrainingFailed
 from fasticcl.shards.reader import Shards
 from tests.support.images import encode, noise
-from tests.support.planned_images import PHOTOS, SMALL, denormalise, expected_image, open_plan
+from tests.support.planned_images import (
+    PHOTOS,
+    SMALL,
+    denormalise,
+    expected_image,
+    open_plan,
+    with_boxes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,42 @@ def test_mix_is_equation_3(photo_shards):
     alone.batch = lambda *_: BatchPlan(None, planned.aware, None)
     x_t = next(Loader(shards, alone).batches("rebalance")).x
     assert (batch.x_f - (lam * batch.x_h + (1 - lam) * x_t)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+def test_cutmix_is_exact_for_small_images(small_shards, lambda_per):
+    settings = SMALL | {"mixing": "cutmix", "lambda_per": lambda_per, "mixing_probability": 0.4}
+    shards, data, plan = open_plan(small_shards, batch_size=20, **settings)
+    seen = set()
+    for step, batch in zip(range(5), Loader(shards, plan).batches("interpolative"), strict=False):
+        planned = plan.batch("interpolative", *divmod(step, 2))
+        x_h, x_t = (
+            torch.stack([expected_image(shards, stream, i, data) for i in range(20)]).permute(0, 2, 3, 1)
+            for stream in planned.streams
+        )
+        expected = with_boxes(x_h, x_t, planned.boxes)
+        images = denormalise(batch.x_f, data).permute(0, 2, 3, 1)
+        assert torch.equal((255 * images).round().byte(), (255 * expected).round().byte())
+        assert (images - expected).abs().max() < 1e-5
+        assert torch.equal(batch.lam, torch.from_numpy(planned.lam))
+        assert torch.equal(batch.x_f[planned.lam == 1], batch.x_h[planned.lam == 1])
+        seen |= {*(planned.lam == 1).tolist()}
+    assert seen == {True, False}
+
+
+def test_cutmix_pastes_augmented_photographs(photo_shards):
+    settings = PHOTOS | {"lambda_per": "sample", "color_jitter": (0.4, 0.4, 0.4)}
+    batches, boxes = [], None
+    for mixing in ("none", "cutmix"):
+        shards, _, plan = open_plan(photo_shards, mixing=mixing, **settings)
+        batches.append(next(Loader(shards, plan).batches("interpolative")))
+        boxes = plan.batch("interpolative", 0, 0).boxes
+    pair, mixed = batches
+    assert torch.equal(mixed.x_h, pair.x_h)
+    assert torch.equal(mixed.y_t, pair.y_t)
+    x_h, x_t = (images.permute(0, 2, 3, 1) for images in (pair.x_h, pair.x_t))
+    assert torch.equal(mixed.x_f.permute(0, 2, 3, 1), with_boxes(x_h, x_t, boxes))
+    assert mixed.x_f.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_small_images_are_evaluated_unchanged(small_shards):

@@ -35,25 +35,39 @@ def make_plan(**settings):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("jitter", [(0.0, 0.0, 0.0), (0.0, 0.4, 0.0)], ids=["plain", "jitter"])
-def test_values_have_the_declared_types_and_dimensions(phase, jitter):
-    data, plan = make_plan(color_jitter=jitter)
+@pytest.mark.parametrize(
+    ("jitter", "mixing"), [((0.0, 0.0, 0.0), "mixup"), ((0.0, 0.4, 0.0), "none"), ((0.0, 0.0, 0.0), "cutmix")]
+)
+def test_values_have_the_declared_types_and_dimensions(phase, jitter, mixing):
+    data, plan = make_plan(color_jitter=jitter, mixing=mixing)
     spec = GraphSpec.training(data, phase, RowImages())
     assert [*spec.layout] == ["encoded", "label", *GEOMETRY, *(["colors"] if any(jitter) else [])]
     planned = plan.batch(phase, 0, 0)
     values = spec.values(RowImages(), planned)
     entries = [*spec.layout.values()] * len(planned.streams)
-    assert len(values) == len(entries) + (phase == "interpolative")
-    for entry, batch in zip(entries, values, strict=False):
+    entries += spec.mixing_layout
+    assert len(values) == len(entries)
+    for entry, batch in zip(entries, values, strict=True):
         assert len(batch) == 4
         for value in batch:
             assert np.ndim(value) == entry.ndim
             assert value.dtype == NUMPY_TYPES[entry.dtype]
     if phase == "interpolative":
-        assert values[-1] is planned.lam
+        count = 2 * len(spec.layout)
+        assert values[count] is planned.lam
+        assert len(values) == count + (3 if mixing == "cutmix" else 1)
         agnostic, aware = values[0], values[len(spec.layout)]
         assert [image[0] for image in agnostic] == planned.agnostic.rows.tolist()
         assert [image[0] for image in aware] == planned.aware.rows.tolist()
+
+
+def test_cutmix_pastes_the_whole_first_image_and_then_a_box_of_the_second():
+    data, plan = make_plan(mixing="cutmix", lambda_per="sample")
+    planned = plan.batch("interpolative", 0, 0)
+    *_, positions, sizes = GraphSpec.training(data, "interpolative", RowImages()).values(RowImages(), planned)
+    for position, size, (top, left, height, width) in zip(positions, sizes, planned.boxes, strict=True):
+        assert position.tolist() == [[0, 0], [top, left]]
+        assert size.tolist() == [[224, 224], [height, width]]
 
 
 def test_layout_depends_on_the_image_format():
@@ -71,9 +85,11 @@ def test_only_training_crops_are_padded(crop):
     assert not GraphSpec.evaluation(data, RowImages()).padded
 
 
-@pytest.mark.parametrize("image_format", ["decoded", "resident"])
-def test_nodes_return_the_values_and_each_batch_is_requested_once(image_format):
-    data, plan = make_plan()
+@pytest.mark.parametrize(
+    ("image_format", "mixing"), [("decoded", "mixup"), ("resident", "mixup"), ("resident", "cutmix")]
+)
+def test_nodes_return_the_values_and_each_batch_is_requested_once(image_format, mixing):
+    data, plan = make_plan(mixing=mixing)
     source = RowImages(image_format)
     spec = GraphSpec.training(data, "interpolative", source)
     requested = []
@@ -84,8 +100,8 @@ def test_nodes_return_the_values_and_each_batch_is_requested_once(image_format):
 
     @pipeline_def(batch_size=4, num_threads=1, device_id=None, prefetch_queue_depth=1)
     def graph():
-        (agnostic, aware), lam = input_nodes(spec, feed, gpu=None)
-        return *agnostic.values(), *aware.values(), lam
+        (agnostic, aware), both = input_nodes(spec, feed, gpu=None)
+        return *agnostic.values(), *aware.values(), *both
 
     pipeline = graph()
     pipeline.build()
