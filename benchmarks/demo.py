@@ -43,6 +43,7 @@ METHODS = (
     "ce-drw",
     "ce-drs",
     "ldam-drw",
+    "tde",
     "balanced-softmax",
     "logit-adjustment",
     "mixup",

@@ -139,12 +139,7 @@ class Workload:
     @cached_property
     def _rebalancing(self) -> TrainingStage:
         method = self.config.method
-        network = Network(
-            method.encoder,
-            self.num_classes,
-            classifier=method.classifier,
-            classifier_scale=method.classifier_scale,
-        )
+        network = Network(method.encoder, self.num_classes, settings=method)
         self.machine.to_device(network)
         # The phase is measured even if the run has no such stage. The schedule needs at least one epoch.
         rebalance = self.config.rebalance

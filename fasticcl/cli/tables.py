@@ -116,11 +116,11 @@ def after_training(report: "Report") -> Iterator[str]:
 
 def _swept_setting(rebalance: "Rebalance") -> str:
     """Return a setting of the second stage for which a sweep is useful, or an empty string."""
-    from fasticcl.config.method_summary import READOUTS_WITH_TAU
+    from fasticcl.config.method_summary import READOUT_PARAMETERS
 
     if rebalance.readout == "none":
         return "gamma"
-    return "tau" if rebalance.readout in READOUTS_WITH_TAU else ""
+    return READOUT_PARAMETERS.get(rebalance.readout, ("", ""))[1]
 
 
 def after_conversion(manifest: "Manifest", dest: Path) -> str:

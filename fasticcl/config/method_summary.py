@@ -12,8 +12,8 @@ _LOSS_PARAMETERS = {
     "sigmoid_focal": ("γ", "focal_gamma"),
 }
 """Symbol and setting of the parameter of a class loss."""
-READOUTS_WITH_TAU = ("tau_norm", "log_prior")
-"""Readouts that use ``rebalance.tau``."""
+READOUT_PARAMETERS = {"tau_norm": ("τ", "tau"), "log_prior": ("τ", "tau"), "tde": ("α", "alpha")}
+"""Symbol and setting of the parameter of a readout."""
 _DIVISORS = {"weights": "the sum of the weights", "batch": "the batch size"}
 
 
@@ -37,9 +37,9 @@ def method_summary(config: Config) -> list[str]:
 
 
 def readout_name(rebalance: Rebalance) -> str:
-    """Return the readout with its τ, for example ``tau_norm (τ = 0.7)``."""
-    has_tau = rebalance.readout in READOUTS_WITH_TAU
-    return rebalance.readout + (f" (τ = {rebalance.tau:g})" if has_tau else "")
+    """Return the readout with its parameter, for example ``tau_norm (τ = 0.7)``."""
+    symbol, setting = READOUT_PARAMETERS.get(rebalance.readout, ("", ""))
+    return rebalance.readout + (f" ({symbol} = {getattr(rebalance, setting):g})" if setting else "")
 
 
 def _mixing(config: Config) -> Iterator[str]:
@@ -64,8 +64,9 @@ def _classification(config: Config) -> Iterator[str]:
         parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""
         yield f"loss {method.class_loss}{parameter}"
     if method.classifier != "linear":
-        scale = f" (scale {method.classifier_scale:g})" if method.classifier == "cosine" else ""
-        yield f"classifier {method.classifier}{scale}"
+        heads = f"{method.causal_heads} head{'s' * (method.causal_heads > 1)}, "
+        scale = f" ({heads * (method.classifier == 'causal')}scale {method.classifier_scale:g})"
+        yield f"classifier {method.classifier}{scale * (method.classifier in ('cosine', 'causal'))}"
 
 
 def _class_weights(config: Config) -> Iterator[str]:

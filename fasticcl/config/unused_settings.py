@@ -4,17 +4,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasticcl.config.config import Config
-from fasticcl.config.method_summary import READOUTS_WITH_TAU
+from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.errors import UserError
 
 _USED_WITH = {
     "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
     "method.ldam_margin": ("method.class_loss", ("ldam",)),
     "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
-    "method.classifier_scale": ("method.classifier", ("cosine",)),
+    "method.classifier_scale": ("method.classifier", ("cosine", "causal")),
+    "method.causal_heads": ("method.classifier", ("causal",)),
+    "method.causal_gamma": ("method.classifier", ("causal",)),
+    "method.causal_momentum": ("method.classifier", ("causal",)),
+    "method.causal_momentum_decay": ("method.classifier", ("causal",)),
     "rebalance.attention": ("rebalance.classifier", ("memory",)),
     "rebalance.centroid_loss_weight": ("rebalance.classifier", ("memory",)),
-    "rebalance.tau": ("rebalance.readout", READOUTS_WITH_TAU),
+    **{
+        f"rebalance.{key}": (
+            "rebalance.readout",
+            tuple(name for name, (_, setting) in READOUT_PARAMETERS.items() if setting == key),
+        )
+        for key in ("tau", "alpha")
+    },
 }
 """Settings that are used with some values of another setting only."""
 _SHIPPED = {
@@ -26,9 +36,9 @@ _SHIPPED = {
         "logit_adjustment",
         "sigmoid_focal",
     ),
-    "method.classifier": ("linear", "cosine"),
+    "method.classifier": ("linear", "cosine", "causal"),
     "rebalance.classifier": ("continue", "reinit", "frozen", "memory"),
-    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior"),
+    "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior", "tde"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""
 _USED_WITHOUT = {

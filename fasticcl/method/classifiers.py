@@ -11,14 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fasticcl.config import Method
 from fasticcl.errors import UserError, nearest
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
-
-
-def linear(feature_dim: int, num_classes: int, scale: float = 1.0) -> nn.Linear:  # noqa: ARG001
-    """Return the linear classifier of section 3.1, which has a bias and no scale."""
-    return nn.Linear(feature_dim, num_classes)
 
 
 class CosineClassifier(nn.Module):
@@ -83,21 +80,57 @@ class ClassAffine(nn.Module):
         return self.scale * self.base(features).float() + self.offset
 
 
-Classifier = nn.Linear | CosineClassifier | ClassAffine | MemoryClassifier | NearestMeanClassifier
+Classifier = (
+    nn.Linear | CosineClassifier | CausalClassifier | ClassAffine | MemoryClassifier | NearestMeanClassifier
+)
 
-CLASSIFIERS: Mapping[str, Callable[..., Classifier]] = {"linear": linear, "cosine": CosineClassifier}
-"""Trainable classifiers: functions of d_g, K and the scale s."""
+
+def linear(feature_dim: int, num_classes: int, settings: Method) -> nn.Linear:  # noqa: ARG001
+    """Return the linear classifier of section 3.1, which has a bias and no settings."""
+    return nn.Linear(feature_dim, num_classes)
 
 
-def build_classifier(name: str, feature_dim: int, num_classes: int, scale: float) -> Classifier:
+def cosine(feature_dim: int, num_classes: int, settings: Method) -> CosineClassifier:
+    """Return a cosine classifier."""
+    return CosineClassifier(feature_dim, num_classes, settings.classifier_scale)
+
+
+def causal(feature_dim: int, num_classes: int, settings: Method) -> CausalClassifier:
+    """Return a causal classifier."""
+    return CausalClassifier(
+        feature_dim,
+        num_classes,
+        settings.classifier_scale,
+        settings.causal_heads,
+        settings.causal_gamma,
+        settings.causal_momentum,
+        settings.causal_momentum_decay,
+    )
+
+
+CLASSIFIERS: Mapping[str, Callable[[int, int, Method], Classifier]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "causal": causal,
+}
+"""Trainable classifiers: functions of d_g, K and the section ``method``."""
+
+
+def build_classifier(settings: Method, feature_dim: int, num_classes: int) -> Classifier:
     """Return a randomly initialised classifier.
 
+    Args:
+        settings: the section ``method``, with the name of the classifier.
+        feature_dim: d_g.
+        num_classes: K.
+
     Raises:
-        UserError: the classifier is unknown.
+        UserError: the classifier is unknown, or its settings do not fit the features.
     """
+    name = settings.classifier
     if name not in CLASSIFIERS:
         raise UserError(f"There is no classifier {name!r}. {nearest(name, CLASSIFIERS)}")
-    return CLASSIFIERS[name](feature_dim, num_classes, scale)
+    return CLASSIFIERS[name](feature_dim, num_classes, settings)
 
 
 def restore_classifier(state: Mapping[str, torch.Tensor]) -> Classifier:
@@ -119,8 +152,19 @@ def _of_type(state: Mapping[str, torch.Tensor]) -> Classifier:
     """Return a classifier whose state dict has these names and shapes."""
     if "weight" in state and state["weight"].dim() == 2:
         num_classes, feature_dim = state["weight"].shape
-        for build in (*CLASSIFIERS.values(), MemoryClassifier, NearestMeanClassifier):
-            classifier = build(feature_dim, num_classes)
+        settings = Method(causal_heads=_heads(state, feature_dim))
+        for build in CLASSIFIERS.values():
+            classifier = build(feature_dim, num_classes, settings)
             if classifier.state_dict().keys() == state.keys():
                 return classifier
+        if "centroids" in state:
+            return MemoryClassifier(feature_dim, num_classes)
+        if state.keys() == {"weight", "mean"}:
+            return NearestMeanClassifier(feature_dim, num_classes)
     raise RuntimeError("these are not the tensors of a classifier")
+
+
+def _heads(state: Mapping[str, torch.Tensor], feature_dim: int) -> int:
+    """Return the number of heads of a causal classifier, and 1 for other classifiers."""
+    mean = state.get("mean")
+    return len(mean) if mean is not None and mean.dim() == 2 and mean.numel() == feature_dim else 1

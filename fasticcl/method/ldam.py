@@ -12,12 +12,12 @@ class LDAM(ClassLoss):
     """Cross-entropy after the margin s·Δ_k has been subtracted from the logit of the label.
 
     Δ_k is proportional to n_k^(-1/4), and the largest Δ_k is M. s is the scale of the logits, which a cosine
-    classifier has already applied to them, or 1.
+    or causal classifier has already applied to them, or 1.
     """
 
     def __init__(self, counts: torch.Tensor, settings: Method) -> None:
         super().__init__(counts, settings)
-        scale = settings.classifier_scale if settings.classifier == "cosine" else 1.0
+        scale = settings.classifier_scale if settings.classifier in ("cosine", "causal") else 1.0
         self.margins = scale * settings.ldam_margin * (counts.min() / counts) ** 0.25
         """[K] s·Δ."""
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fasticcl.config import Method
 from fasticcl.method.attention import restore_attention
 from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm, set_num_streams
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
@@ -37,11 +38,10 @@ class Network(nn.Module):
         num_classes: K.
         embedding_dim: d_z, or 0 for a network without a projection head.
         split_bn: if True, batch statistics can be computed per stream. See `set_num_streams`.
-        classifier: name of the classifier.
-        classifier_scale: s, the scale of a cosine classifier.
+        settings: the section ``method``, for the classifier. None: a linear classifier.
 
     Raises:
-        UserError: the encoder or the classifier is unknown.
+        UserError: the encoder or the classifier is unknown, or the classifier does not fit the features.
     """
 
     def __init__(
@@ -50,12 +50,11 @@ class Network(nn.Module):
         num_classes: int,
         embedding_dim: int = 0,
         split_bn: bool = False,
-        classifier: str = "linear",
-        classifier_scale: float = 30.0,
+        settings: Method | None = None,
     ) -> None:
         super().__init__()
         self.encoder, feature_dim = build_encoder(encoder)
-        self.classifier: Classifier = build_classifier(classifier, feature_dim, num_classes, classifier_scale)
+        self.classifier: Classifier = build_classifier(settings or Method(), feature_dim, num_classes)
         self.projection = (
             nn.Sequential(
                 nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, embedding_dim)

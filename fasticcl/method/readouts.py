@@ -12,6 +12,7 @@ from torch import nn
 
 from fasticcl.errors import UserError, nearest
 from fasticcl.method import logit_adjustment
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, Classifier
 from fasticcl.method.nearest_mean import nearest_mean
 
@@ -26,6 +27,8 @@ class ReadoutInputs:
     """[K] training images per class."""
     tau: float
     """τ, ``rebalance.tau``."""
+    alpha: float
+    """α, ``rebalance.alpha``."""
     features: Iterable[tuple[torch.Tensor, torch.Tensor]]
     """Batches of float32 features [B, d_g] of the training images of this rank and their classes [B], on
     the CPU. They are computed when they are iterated, which can be repeated."""
@@ -40,8 +43,10 @@ class Readout:
     compute: Callable[[ReadoutInputs], Classifier]
     settings: tuple[str, ...] = ()
     """The keys of ``rebalance`` that it uses."""
-    linear_only: bool = False
-    """True if it requires the linear classifier."""
+    classifier: type[nn.Module] = nn.Module
+    """The type of classifier that it requires."""
+    requirement: str = ""
+    """This type in words, the reason, and the next action with another type."""
 
 
 def tau_norm(inputs: ReadoutInputs) -> nn.Linear:
@@ -76,10 +81,31 @@ def ncm(inputs: ReadoutInputs) -> Classifier:
     return nearest_mean(inputs.features, feature_dim, num_classes, inputs.all_reduce)
 
 
+def tde(inputs: ReadoutInputs) -> Classifier:
+    """Return the causal classifier with α, which computes the total direct effect (Tang et al., 2020)."""
+    classifier = copy.deepcopy(inputs.classifier)
+    assert isinstance(classifier, CausalClassifier)  # see `find_readout`
+    classifier.alpha.fill_(inputs.alpha)
+    return classifier
+
+
 READOUTS: Mapping[str, Readout] = {
     "log_prior": Readout(log_prior, ("tau",)),
     "ncm": Readout(ncm),
-    "tau_norm": Readout(tau_norm, ("tau",), linear_only=True),
+    "tau_norm": Readout(
+        tau_norm,
+        ("tau",),
+        nn.Linear,
+        "a linear classifier, because others normalise their weights. Use the method ncm or "
+        "logit-adjustment-post-hoc instead.",
+    ),
+    "tde": Readout(
+        tde,
+        ("alpha",),
+        CausalClassifier,
+        "a causal classifier, because it removes the effect of the mean feature, which only this classifier "
+        "records. Train one with --method tde.",
+    ),
 }
 
 
@@ -96,9 +122,6 @@ def find_readout(name: str, classifier: Classifier | None = None) -> Readout:
     if name not in READOUTS:
         raise UserError(f"There is no readout {name!r}. {nearest(name, [*READOUTS, 'none'])}")
     readout = READOUTS[name]
-    if readout.linear_only and classifier is not None and not isinstance(classifier, nn.Linear):
-        raise UserError(
-            f"The readout {name} requires a linear classifier, because a cosine classifier normalises its "
-            "weights. Use the method ncm or logit-adjustment-post-hoc instead."
-        )
+    if classifier is not None and not isinstance(classifier, readout.classifier):
+        raise UserError(f"The readout {name} requires {readout.requirement}")
     return readout

@@ -229,8 +229,8 @@ class _GridTrainer:
         return self._evaluate(points, stages)
 
     def _evaluate(self, points: Sequence[GridPoint], stages: Sequence[Stage]) -> list[SweepEntry]:
-        encoder = stages[0].network.eval().encoder
-        classifiers = [stage.network.classifier for stage in stages]
+        classifiers = [stage.network.eval().classifier for stage in stages]
+        encoder = stages[0].network.encoder
         holdout_accuracies = self.holdout_set.accuracies(encoder, classifiers)
         counts = self.dataset.train.counts
         batches = evaluation_split_batches(points[0].config, self.dataset, self.machine)

@@ -61,7 +61,11 @@ class Ranks:
         return total
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Average the running statistics of batch normalisation over all ranks."""
+        """Average running statistics over all ranks: those of batch normalisation and ``averaged_buffers``.
+
+        A class of modules names other running statistics in its attribute ``averaged_buffers``. The
+        statistics of a module are averaged while it is in training mode.
+        """
         if self.world_size == 1:
             return
         # Other buffers, such as the scale of a cosine classifier, and those of a frozen encoder are equal
@@ -79,11 +83,7 @@ class Ranks:
         """Return the owner and the name of each running statistic. The first call searches the module."""
         if module not in self._owners:
             self._owners[module] = [
-                (child, name)
-                for child in module.modules()
-                if isinstance(child, nn.modules.batchnorm._BatchNorm)  # the base class for all dimensions
-                for name, buffer in child.named_buffers(recurse=False)
-                if buffer.is_floating_point()
+                (child, name) for child in module.modules() for name in _statistics_of(child)
             ]
         return self._owners[module]
 
@@ -165,6 +165,14 @@ class Ranks:
         self._pending = None
         work.wait()
         return values.tolist()
+
+
+def _statistics_of(module: nn.Module) -> list[str]:
+    """Return the names of the running statistics of a module, without those of its children."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the base class for all dimensions
+        buffers = module.named_buffers(recurse=False)
+        return [name for name, buffer in buffers if buffer.is_floating_point()]
+    return [*getattr(type(module), "averaged_buffers", ())]
 
 
 def join_process_group(gpu: int | None) -> Ranks:

@@ -72,7 +72,7 @@ def take_every_kind_of_step(config, side):
         trained = take_step(first, epoch, side)
         assert {name for name, _ in first.network.named_parameters()} - trained == set()
     if config.rebalance.readout != "none":
-        features = [(torch.randn(12, first.network.classifier.in_features), torch.arange(12) % CLASSES)]
+        features = [(torch.randn(12, first.network.classifier.weight.shape[1]), torch.arange(12) % CLASSES)]
         second = build_second_stage(config, first.network, machine, COUNTS, features)
         second.begin_epoch(0)
         images = torch.randn(BATCH, 3, side, side)

@@ -15,6 +15,7 @@ from fasticcl.data.evaluation_loader import evaluation_batches
 from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
 from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
@@ -68,6 +69,7 @@ CLASSIFIERS = {
     "mislas": ClassAffine,
     "ncm": NearestMeanClassifier,
     "oltr": MemoryClassifier,
+    "tde": CausalClassifier,
 }
 
 

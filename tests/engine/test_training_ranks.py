@@ -200,6 +200,7 @@ METHODS = {
     "ce-drs": {},
     "mislas": {},
     "ncm": {},
+    "tde": {},
 }
 """Methods whose loss or classifier involves all samples of a batch, with additional settings."""
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fasticcl.config import Method
 from fasticcl.errors import UserError
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier, build_classifier, restore_classifier
 from fasticcl.method.memory import MemoryClassifier
@@ -38,9 +39,9 @@ def test_cosine_logits_are_float32_under_autocast():
     torch.testing.assert_close(logits, classifier(features()))
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "causal"])
 def test_class_affine_scales_and_shifts_the_logits_of_each_class(name: str):
-    base = build_classifier(name, 8, 5, scale=3)
+    base = build_classifier(Method(classifier=name, classifier_scale=3), 8, 5).eval()
     affine = ClassAffine(base, 5)
     torch.testing.assert_close(affine(features()), base(features()))
     with torch.no_grad():
@@ -51,14 +52,14 @@ def test_class_affine_scales_and_shifts_the_logits_of_each_class(name: str):
     np.testing.assert_allclose(affine.weight.detach()[4], 4 * base.weight.detach()[4])
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "causal"])
 @pytest.mark.parametrize("affine", [False, True])
 def test_a_state_dict_restores_its_classifier(name: str, affine: bool):
-    classifier = build_classifier(name, 8, 5, scale=3)
+    classifier = build_classifier(Method(classifier=name, classifier_scale=3), 8, 5).eval()
     classifier = ClassAffine(classifier, 5) if affine else classifier
     for value in classifier.state_dict().values():
         value.mul_(1.5)
-    restored = restore_classifier(classifier.state_dict())
+    restored = restore_classifier(classifier.state_dict()).eval()
     assert type(restored) is type(classifier)
     assert torch.equal(restored(features()), classifier(features()))
 
@@ -80,4 +81,4 @@ def test_other_tensors_are_not_a_classifier():
 
 def test_an_unknown_classifier_is_an_error():
     with pytest.raises(UserError, match=r"There is no classifier 'cosin'.*cosine"):
-        build_classifier("cosin", 8, 5, 1)
+        build_classifier(Method(classifier="cosin"), 8, 5)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fasticcl.config import Method
 from fasticcl.method.encoders import build_encoder
 from fasticcl.method.network import Network
 
@@ -78,9 +79,10 @@ def test_halves_of_an_output_match_the_halves_of_the_batch(embedding_dim):
             assert half.embedding is None
 
 
-@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+@pytest.mark.parametrize("classifier", ["linear", "cosine", "causal"])
 def test_a_state_dict_restores_the_network_without_projection_head(classifier: str):
-    network = Network("resnet8", num_classes=5, embedding_dim=16, classifier=classifier).eval()
+    settings = Method(classifier=classifier)
+    network = Network("resnet8", num_classes=5, embedding_dim=16, settings=settings).eval()
     restored = Network.restore("resnet8", network.state_dict()).eval()
     assert restored.projection is None
     assert torch.equal(restored(images(6)).logits, network(images(6)).logits)

@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from fasticcl.config.method_summary import READOUTS_WITH_TAU
+from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.errors import UserError
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier, restore_classifier
 from fasticcl.method.readouts import READOUTS, ReadoutInputs, find_readout
+from tests.support.classifier_oracle import classifier_logits
 
 COUNTS = torch.tensor([50, 20, 5, 1])
 FEATURES = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
@@ -19,8 +21,8 @@ def linear():
     return nn.Linear(8, 4)
 
 
-def inputs(classifier, tau=1.0, counts=COUNTS):
-    return ReadoutInputs(classifier, counts, tau, features=())
+def inputs(classifier, tau=1.0, counts=COUNTS, alpha=1.0):
+    return ReadoutInputs(classifier, counts, tau, alpha, features=())
 
 
 def read_out(name, classifier, **options):
@@ -52,7 +54,15 @@ def test_tau_norm_of_a_class_without_weights_is_finite():
     assert read_out("tau_norm", first, tau=2.0)(FEATURES).isfinite().all()
 
 
-@pytest.mark.parametrize("make", [linear, lambda: CosineClassifier(8, 4, scale=3)], ids=["linear", "cosine"])
+CLASSIFIERS = {
+    "linear": linear,
+    "cosine": lambda: CosineClassifier(8, 4, scale=3),
+    "causal": lambda: CausalClassifier(8, 4).eval(),
+}
+every_classifier = pytest.mark.parametrize("make", CLASSIFIERS.values(), ids=CLASSIFIERS)
+
+
+@every_classifier
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 def test_log_prior_subtracts_the_log_of_the_class_frequencies(make, tau):
     first = make()
@@ -60,12 +70,12 @@ def test_log_prior_subtracts_the_log_of_the_class_frequencies(make, tau):
     classifier = read_out("log_prior", first, tau=tau)
     expected = first(FEATURES).detach().double().numpy() - tau * np.log(prior)
     np.testing.assert_allclose(classifier(FEATURES).detach(), expected, rtol=1e-5, atol=1e-5)
-    restored = restore_classifier(classifier.state_dict())
+    restored = restore_classifier(classifier.state_dict()).eval()
     assert torch.equal(restored(FEATURES), classifier(FEATURES))
     assert isinstance(restored, nn.Linear if make is linear else ClassAffine)
 
 
-@pytest.mark.parametrize("make", [linear, lambda: CosineClassifier(8, 4, scale=3)], ids=["linear", "cosine"])
+@every_classifier
 def test_log_prior_with_tau_0_is_the_first_stage(make):
     first = make()
     before = {name: value.clone() for name, value in first.state_dict().items()}
@@ -77,16 +87,49 @@ def test_log_prior_with_tau_0_is_the_first_stage(make):
 def test_tau_norm_refuses_a_cosine_classifier_in_one_sentence():
     with pytest.raises(UserError, match=r"tau_norm requires a linear classifier, because .* Use the method"):
         find_readout("tau_norm", CosineClassifier(8, 4))
-    for name in READOUTS.keys() - {"tau_norm"}:
-        assert find_readout(name, CosineClassifier(8, 4))
+    with pytest.raises(UserError, match="tau_norm requires a linear classifier"):
+        find_readout("tau_norm", CausalClassifier(8, 4))
+
+
+@pytest.mark.parametrize("classifier", [linear(), CosineClassifier(8, 4)], ids=["linear", "cosine"])
+def test_tde_refuses_other_classifiers_in_one_sentence(classifier):
+    with pytest.raises(UserError, match=r"tde requires a causal classifier, because .* with --method tde\.$"):
+        find_readout("tde", classifier)
+
+
+@every_classifier
+def test_other_readouts_support_every_classifier(make):
+    for name in READOUTS.keys() - {"tau_norm", "tde"}:
+        assert find_readout(name, make())
+
+
+def causal():
+    torch.manual_seed(0)
+    classifier = CausalClassifier(8, 4, heads=2)
+    for part in FEATURES.split(10):
+        classifier(part + 1)
+    return classifier.eval()
+
+
+def test_tde_sets_alpha_in_a_copy_of_the_classifier():
+    first = causal()
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    classifier = read_out("tde", first, alpha=1.5).eval()
+    assert classifier.alpha == 1.5
+    expected = classifier_logits({**before, "alpha": 1.5}, FEATURES)
+    np.testing.assert_allclose(classifier(FEATURES).detach(), expected, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(classifier(FEATURES).argmax(1), first(FEATURES).argmax(1))
+    assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
+    assert torch.equal(read_out("tde", first, alpha=0.0).eval()(FEATURES), first(FEATURES))
 
 
 def test_an_unknown_readout_names_the_known_ones():
     with pytest.raises(UserError, match=r"There is no readout 'tau-norm'\. Did you mean tau_norm\?"):
         find_readout("tau-norm")
-    with pytest.raises(UserError, match="Known: log_prior, ncm, tau_norm, none"):
+    with pytest.raises(UserError, match="Known: log_prior, ncm, tau_norm, tde, none"):
         find_readout("x")
 
 
-def test_the_summary_of_a_run_states_tau_for_the_readouts_that_use_it():
-    assert {name for name, readout in READOUTS.items() if "tau" in readout.settings} == {*READOUTS_WITH_TAU}
+def test_the_summary_of_a_run_states_the_parameter_of_a_readout():
+    settings = {name: (key,) for name, (_, key) in READOUT_PARAMETERS.items()}
+    assert {name: readout.settings for name, readout in READOUTS.items() if readout.settings} == settings

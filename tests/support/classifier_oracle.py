@@ -12,6 +12,8 @@ def classifier_logits(state, features):
         return state["scale"] * classifier_logits(base, features) + state["offset"]
     if "centroids" in state:
         return memory_logits(state, features)
+    if "alpha" in state:
+        return _causal_logits(state, features)
     if "mean" in state:  # -½‖f̂ - c_k‖² + ½
         units = _unit(features - state["mean"])
         distances = np.linalg.norm(units[:, None] - state["weight"][None], axis=2)
@@ -33,6 +35,20 @@ def memory_logits(state, features):
         norm = np.linalg.norm(x)
         rows.append([16 * norm / (1 + norm) * (w @ x) / np.linalg.norm(w) / norm for w in state["weight"]])
     return np.array(rows)
+
+
+def _causal_logits(state, features):
+    """Return (τ/H) · Σ_h (f̂ - α·cos(f̂, m)·m̂)·w / (‖w‖ + γ), where each head has its part of all vectors."""
+    heads, size = state["mean"].shape
+    logits = 0
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        f, w, m = _unit(features[:, part]), state["weight"][:, part], state["mean"][head]
+        cosines = f @ m / np.linalg.norm(m)
+        effect = state["alpha"] * cosines[:, None] * m / np.linalg.norm(m)
+        norms = np.linalg.norm(w, axis=1) + state["gamma"]
+        logits = logits + (f - effect) @ w.T / norms
+    return state["scale"] / heads * logits
 
 
 def _unit(rows):

@@ -62,14 +62,27 @@ def test_buffers_of_a_single_process_are_not_searched(monkeypatch):
     Ranks().average_buffers(nn.BatchNorm2d(4))
 
 
+class FeatureMean(nn.Module):
+    averaged_buffers = ("mean",)
+
+    def __init__(self, rank):
+        super().__init__()
+        self.register_buffer("mean", torch.full((2, 3), float(rank)))
+        self.register_buffer("scale", torch.tensor(float(rank)))
+
+
 def average_while_buffers_change(ranks):
     module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval())
+    means = nn.ModuleList([FeatureMean(ranks.rank), FeatureMean(ranks.rank).eval()])
+    ranks.average_buffers(means)
     module[0].register_buffer("scale", torch.tensor(float(ranks.rank)))
     for step in (0.0, 4.0):
         for norm in module[1:]:
             norm.running_var = torch.full((2,), step + ranks.rank)  # a new tensor
         ranks.average_buffers(module)
-    return {"trained": module[1].running_var, "frozen": module[2].running_var, "scale": module[0].scale}
+    named = {"mean": means[0].mean, "frozen mean": means[1].mean, "constant": means[0].scale}
+    tensors = {"trained": module[1].running_var, "frozen": module[2].running_var, "scale": module[0].scale}
+    return named | tensors
 
 
 def test_current_statistics_of_trained_modules_are_averaged(tmp_path):
@@ -77,7 +90,9 @@ def test_current_statistics_of_trained_modules_are_averaged(tmp_path):
     for rank, result in enumerate(results):
         assert result["trained"].tolist() == [4.5] * 2
         assert result["frozen"].tolist() == [4.0 + rank] * 2
-        assert result["scale"] == rank
+        assert result["scale"] == result["constant"] == rank
+        assert (result["mean"] == 0.5).all()
+        assert (result["frozen mean"] == rank).all()
 
 
 @pytest.fixture

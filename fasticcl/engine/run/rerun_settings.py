@@ -11,6 +11,11 @@ from fasticcl.method.readouts import READOUTS, find_readout
 from fasticcl.preset_files import preset_names
 from fasticcl.resolve import first_stage_differences, resolve, second_stage_of
 
+_READOUT_METHODS = {
+    "tau": "--method tau-norm or --method logit-adjustment-post-hoc",
+    "alpha": "--method tde",
+}
+"""Methods with a readout that uses a setting."""
 _ALLOWED = {"engine": ("device", "workers", "report")}  # in addition to all settings of rebalance
 
 
@@ -93,12 +98,10 @@ def _nothing_to_run(dataset: str, method: str | None, is_set: bool) -> UserError
 def _check_used(rebalance: Rebalance, changes: Iterable[str]) -> None:
     """Raise UserError if the second stage does not use a changed setting."""
     if rebalance.readout == "none":
-        if "tau" in changes:
-            names = " and ".join(name for name, readout in READOUTS.items() if "tau" in readout.settings)
-            raise UserError(
-                f"rebalance.tau is used only by the readouts {names}. Add --method tau-norm or "
-                "--method logit-adjustment-post-hoc."
-            )
+        for key in _READOUT_METHODS.keys() & changes:
+            names = [name for name, readout in READOUTS.items() if key in readout.settings]
+            readouts = f"readout{'s' * (len(names) > 1)} {' and '.join(names)}"
+            raise UserError(f"rebalance.{key} is used only by the {readouts}. Add {_READOUT_METHODS[key]}.")
         return
     used = ("readout", *find_readout(rebalance.readout).settings)
     for key in changes:

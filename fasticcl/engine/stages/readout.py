@@ -64,6 +64,7 @@ class ReadoutStage:
             classifier=copy.deepcopy(self.teacher.classifier).cpu(),
             counts=torch.from_numpy(self.counts.astype(np.int64)),
             tau=self.settings.tau,
+            alpha=self.settings.alpha,
             features=self.features,
             all_reduce=self._all_reduce,
         )
@@ -79,4 +80,4 @@ class ReadoutStage:
     def load_state_dict(self, state: StageState) -> None:
         """Restore the state that `state_dict` returned."""
         self.teacher.load_state_dict(state["teacher"])
-        self.network.classifier = classifier_of(state["network"]).to(self.machine.device)
+        self.network.classifier = classifier_of(state["network"]).to(self.machine.device).eval()

@@ -16,6 +16,7 @@ from fasticcl.engine.optim import ParameterGroup, build_optimizer, cosine_factor
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import train_batch_norm
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine
 from fasticcl.method.label_smoothing import smoothing_factors
 from fasticcl.method.network import Network
@@ -129,6 +130,9 @@ class Rebalancing:
         ``rebalance.batch_norm=train``.
         """
         self.network.train()
+        for module in self.network.modules():
+            if isinstance(module, CausalClassifier):  # a second stage does not change its mean, and α is 0
+                module.eval()
         if self.shared:
             self.network.encoder.eval()
         elif self.frozen:

@@ -13,6 +13,7 @@ from fasticcl.engine.optim import build_optimizer, load_momenta, representation_
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import SyncBatchNorm2d, replace_batch_norm
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.centroids import CentroidBank
 from fasticcl.method.class_losses import ClassificationLoss
 from fasticcl.method.manifold_mixup import Mixing, check_blocks, draw_block
@@ -43,9 +44,7 @@ class Representation:
         # Only centroids need the projection head. Baselines have neither.
         dim = self.method.embedding_dim if self.method.centroid_contrastive else 0
         split = self.method.bn_mode == "split"
-        self.network = Network(
-            self.method.encoder, num_classes, dim, split, self.method.classifier, self.method.classifier_scale
-        )
+        self.network = Network(self.method.encoder, num_classes, dim, split, self.method)
         if self.method.mixup_after:
             check_blocks(self.network.encoder, self.method.mixup_after)
         machine.to_device(self.network)
@@ -85,9 +84,11 @@ class Representation:
         return representation_lr(epoch, self.config.optim)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the whole network to training mode, the learning rate and the class weights."""
+        """Set the whole network to training mode, and all settings that depend on the epoch."""
         self.network.train()
         set_lr(self.optimizer, self.lr(epoch))
+        if isinstance(self.network.classifier, CausalClassifier):
+            self.network.classifier.set_momentum(self.lr(epoch))
         self.classification.use_weights(
             epoch >= self.config.optim.epoch_after(self.method.class_weight_start)
         )

@@ -32,9 +32,9 @@ CLASSES, SIDE = 5, 16
 TWO_EPOCHS = {"rebalance.epochs": 2}
 
 
-def make_network(encoder="resnet8", classifier="linear"):
+def make_network(encoder="resnet8"):
     torch.manual_seed(0)
-    return Network(encoder, CLASSES, classifier=classifier)
+    return Network(encoder, CLASSES)
 
 
 def features():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fasticcl.config import Method
 from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.rebalance import Rebalancing
@@ -41,7 +42,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def make_network(split_bn=False, classifier="linear"):
     torch.manual_seed(0)
-    network = Network("resnet8", CLASSES, 8, split_bn, classifier)
+    network = Network("resnet8", CLASSES, 8, split_bn, Method(classifier=classifier))
     network.train()(
         torch.randn(32, 3, 16, 16) * 2 + 1
     )  # running statistics that differ from the initial ones
