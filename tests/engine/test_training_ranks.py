@@ -203,6 +203,7 @@ METHODS = {
     "ce-drs": {},
     "mislas": {},
     "ncm": {},
+    "oltr": {},
     "tde": {},
 }
 """Methods whose step involves all samples of a batch or draws, with additional settings."""
