@@ -128,7 +128,8 @@ class Workload:
     def stage(self, phase: Phase) -> TrainingStage:
         """Return the stage of a phase, in training mode. It is built and compiled only once."""
         stage = self._rebalancing if phase == "rebalance" else self._representation
-        stage.begin_epoch(0)
+        epochs = (epoch for epoch in range(stage.epochs) if stage.phase(epoch) == phase)
+        stage.begin_epoch(next(epochs, 0))
         set_lr(stage.optimizer, _NO_LEARNING)
         return stage
 
