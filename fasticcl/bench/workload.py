@@ -135,7 +135,8 @@ class Workload:
 
     @cached_property
     def _representation(self) -> TrainingStage:
-        return build_first_stage(self.config, self.num_classes, self.machine)
+        counts = None if self.generated else self.dataset.train.counts
+        return build_first_stage(self.config, self.num_classes, self.machine, counts)
 
     @cached_property
     def _rebalancing(self) -> TrainingStage:

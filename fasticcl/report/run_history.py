@@ -148,7 +148,8 @@ def read_history(folder: Path) -> RunHistory:
     """
     run = RunFolder.open(folder)
     epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
-    if not any(map(is_evaluated, epochs)):
+    # The accuracies of a seed stage are not those of the run.
+    if not any(is_evaluated(record) for record in epochs if record["stage"] != "seed"):
         kind = "evaluated" if epochs else "finished"
         raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
     return RunHistory(run.path, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
