@@ -181,7 +181,7 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-MIXED = {"iccl", "mixup", "mislas", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
+MIXED = {"iccl", "mixup", "mislas", "bbn", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
 
 
 @pytest.mark.parametrize("method", sorted({*preset_names("method")} - MIXED))

@@ -60,6 +60,8 @@ def _mixing(config: Config) -> Iterator[str]:
 
 def _classification(config: Config) -> Iterator[str]:
     method = config.method
+    if method.first_stage == "bbn":
+        yield "encoder with two tails"
     if method.class_loss != "cross_entropy":
         symbol, setting = _LOSS_PARAMETERS.get(method.class_loss, ("", ""))
         parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""

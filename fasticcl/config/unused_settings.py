@@ -62,6 +62,8 @@ _USED_WITHOUT = {
     "method.cooldown_epochs": ("method.interpolative_weight", 0),
 }
 """Settings that are used unless another setting has a value."""
+_LAMBDA = ("data.alpha", "data.beta", "data.lambda_per", "data.mixing_probability")
+"""Settings of λ, which ``method.first_stage=bbn`` replaces by a weight that depends on the epoch."""
 _SECOND_STAGE = (
     "batch_norm",
     "class_scale",
@@ -88,6 +90,8 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
     for section, values in settings.items():
         for key in values:
             path = f"{section}.{key}"
+            if path in _LAMBDA and config.method.first_stage == "bbn":
+                raise _unused(path, config, "method.first_stage", "choose another --method")
             if path in _USED_WITH:
                 other, used = _USED_WITH[path]
                 if _value(config, other) in set(_SHIPPED[other]) - set(used):
@@ -97,10 +101,14 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
                 if _value(config, other) == unused:
                     raise _unused(path, config, other, f"set {other}")
             elif section == "rebalance" and key in _SECOND_STAGE:
-                if config.rebalance.readout != "none":
-                    raise _unused(path, config, "rebalance.readout", "choose another --method")
-                if not config.rebalance.epochs:
-                    raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
+                _check_second_stage(path, config)
+
+
+def _check_second_stage(path: str, config: Config) -> None:
+    if config.rebalance.readout != "none":
+        raise _unused(path, config, "rebalance.readout", "choose another --method")
+    if not config.rebalance.epochs:
+        raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
 
 
 def _value(config: Config, path: str) -> Any:

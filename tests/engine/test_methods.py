@@ -107,6 +107,8 @@ def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_s
 LOSSES = {
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
+    "bbn": {"train/loss", "train/ce_h", "train/ce_t"},
+    "manifold-mixup": {"train/loss", "train/ce_it"},
     "crt": {"train/loss", "train/ce"},
     "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},
 }
