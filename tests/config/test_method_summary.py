@@ -76,6 +76,10 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
                 "second stage with label smoothing from 0.4 (largest class) to 0.1 (smallest class)",
             ],
         ),
+        (
+            ["rebalance.classifier=memory"],
+            ["second stage trains the encoder and a classifier with a memory of class centroids"],
+        ),
         (["rebalance.smoothing_tail=0.1", "rebalance.epochs=0"], []),
         (["rebalance.readout=tau_norm", "rebalance.tau=0.7"], ["readout tau_norm (τ = 0.7)"]),
         (["rebalance.readout=log_prior", "rebalance.epochs=0"], ["readout log_prior (τ = 1)"]),
@@ -117,6 +121,13 @@ TRANSLATION = "translation (10 steps of 0.1, β = 0.999, γ = 0.9, λ = 0.5, noi
 def test_major_to_minor_translation_has_phrases(assignments, phrases):
     _, *others = summary(*assignments, method="m2m")
     assert others == phrases
+
+
+def test_oltr_has_phrases_for_its_memory_and_its_attention():
+    classifier = "a classifier with a memory of class centroids (learning rate × 10)"
+    memory = f"second stage trains the encoder and {classifier}"
+    assert summary(method="oltr") == [memory]
+    assert summary(method="oltr", dataset="inat2018") == [memory, "second stage with modulated attention"]
 
 
 def test_published_schedule_has_a_phrase():
