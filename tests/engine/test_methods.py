@@ -105,7 +105,36 @@ def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_s
         assert probabilities == pytest.approx(sorted(row, reverse=True), abs=1e-5)
 
 
+def test_a_run_stopped_before_in_and_after_its_mixing_resumes_bit_identically(
+    tiny_shards, tmp_path, monkeypatch
+):
+    epochs = {"method.warmup_epochs": 1, "method.cooldown_epochs": 1}
+    train = partial(train_method, tiny_shards, method="cmo", set=epochs, fast_dev_run=False, epochs=4)
+    expected = train(tmp_path / "expected").run
+    phases = [record["phase"] for record in metrics(expected) if "val/top1" in record]
+    assert phases == ["warmup", "interpolative", "interpolative", "warmup"]
+    steps = [2, TINY_STEPS, TINY_STEPS + 2, 2 * TINY_STEPS + 1, 3 * TINY_STEPS, 3 * TINY_STEPS + 1]
+    stop_at = iter([*steps, None])
+    begin, report, upcoming, done = partial(train, tmp_path), None, next(stop_at), []
+
+    def stop(count):
+        if count == upcoming:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    taken = record_steps(monkeypatch, stop)
+    while report is None:
+        try:
+            report = begin()
+        except Stopped:
+            done.append(len(taken))
+            upcoming = next(stop_at)
+        begin = partial(resume, tmp_path, "cmo")
+    assert done == steps
+    assert differences(report.run, expected) == []
+
+
 LOSSES = {
+    "cmo": {"train/loss", "train/ce", "train/ce_it"},
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
     "crt": {"train/loss", "train/ce"},

@@ -198,6 +198,7 @@ METHODS = {
     "ldam-drw": {},
     "mixup": {"method.class_weight_beta": 0.9},
     "ce-drs": {},
+    "cmo": {"data.lambda_per": "sample"},
     "mislas": {},
     "ncm": {},
     "tde": {},
