@@ -49,6 +49,7 @@ METHODS = (
     "mixup",
     "manifold-mixup",
     "manifold-mixup-two-samplers",
+    "cmo",
     *FIRST_STAGES,
     "iccl",
 )
