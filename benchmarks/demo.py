@@ -50,6 +50,8 @@ METHODS = (
     "manifold-mixup",
     "manifold-mixup-two-samplers",
     "cmo",
+    "bbn",
+    "m2m",
     *FIRST_STAGES,
     "iccl",
 )

@@ -48,6 +48,17 @@ def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
 ONE_STAGE = {"rebalance.epochs": 0, "rebalance.readout": "none"}
 DRW = {"method.class_weight_beta": 0.9999, "method.class_weight_norm": "weights"}
 LDAM = DRW | {"method.classifier": "cosine", "method.classifier_scale": 30, "method.class_loss": "ldam"}
+M2M = {
+    "data.resample_gamma": 0,
+    "method.classifier": "linear",
+    "method.class_loss": "cross_entropy",
+    "method.m2m_beta": 0.999,
+    "method.m2m_lambda": 0.5,
+    "method.m2m_confidence": 0.9,
+    "method.m2m_step_size": 0.1,
+    "method.m2m_steps": 10,
+    "method.m2m_noise": 0.5,
+}
 LOGIT_ADJUSTMENT = {"method.class_loss": "logit_adjustment", "method.logit_adjustment_tau": 1}
 STAGE_2 = {
     "rebalance.gamma": 0,
@@ -57,6 +68,14 @@ STAGE_2 = {
 }
 
 
+MEMORY = {
+    "rebalance.gamma": 0,
+    "rebalance.distillation_weight": 0,
+    "rebalance.encoder": "tuned",
+    "rebalance.classifier": "memory",
+    "rebalance.classifier_lr_factor": 10,
+    "rebalance.centroid_loss_weight": 0.01,
+}
 CMO = ONE_STAGE | {
     "data.mixing": "cutmix",
     "data.mixing_probability": 0.5,
@@ -100,6 +119,8 @@ def smoothing(head, tail, factor, alpha, **others):
         ("cb-focal", "inat2018", sigmoid_focal(0.5, 0.999, "batch")),
         ("ce-drw", "cifar10-lt", ONE_STAGE | DRW | {"method.class_loss": "cross_entropy"}),
         ("ce-drs", "cifar10-lt", ONE_STAGE | {"data.resample_gamma": 0, "method.class_weight_beta": 0}),
+        ("m2m", "cifar10-lt", ONE_STAGE | M2M | {"data.resample_start": 0.6}),
+        ("m2m", "inat2018", ONE_STAGE | M2M),
         ("ldam-drw", "cifar100-lt", ONE_STAGE | LDAM | {"method.ldam_margin": 0.5}),
         ("ldam-drw", "inat2018", ONE_STAGE | LDAM | {"method.ldam_margin": 0.3}),
         ("crt", "cifar10-lt", STAGE_2 | {"rebalance.classifier": "reinit", "rebalance.class_scale": False}),
@@ -107,6 +128,10 @@ def smoothing(head, tail, factor, alpha, **others):
         ("mislas", "cifar100-lt", smoothing(0.4, 0.1, 0.2, 1)),
         ("mislas", "cifar10-lt", smoothing(0.3, 0, 0.5, 1, batch_norm="eval")),
         ("mislas", "imagenet-lt", smoothing(0.3, 0, 0.05, 0.2)),
+        ("oltr", "cifar100-lt", MEMORY | {"rebalance.attention": False}),
+        ("oltr", "imagenet-lt", MEMORY | {"rebalance.attention": True}),
+        ("oltr", "inat2018", MEMORY | {"rebalance.attention": True}),
+        ("oltr", "folder", MEMORY | {"rebalance.attention": False}),
         ("balanced-softmax", "demo", ONE_STAGE | {"method.class_loss": "balanced_softmax"}),
         ("logit-adjustment", "demo", ONE_STAGE | LOGIT_ADJUSTMENT),
         ("mixup", "cifar10-lt", ONE_STAGE | {"data.gamma": -1, "method.uniform_weight": 0}),
@@ -132,6 +157,7 @@ def second_stage(epochs):
     return {"rebalance.epochs": epochs, "rebalance.lr_factor": 1}
 
 
+OLTR_STAGE_2 = {"rebalance.epochs": 60, "rebalance.lr_factor": 0.1}
 TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for TensorFlow
 
 
@@ -146,6 +172,7 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
         ("mislas", "cifar100-lt", schedule(200, 128, 0.1, 5e-4, nesterov=False) | second_stage(10)),
         ("mislas", "imagenet-lt", schedule(180, 256, 0.1, 5e-4, schedule="cosine") | second_stage(10)),
         ("mislas", "inat2018", schedule(200, 256, 0.1, 1e-4, schedule="cosine") | second_stage(10)),
+        ("oltr", "imagenet-lt", schedule(30, 128, 0.1, 5e-4, decay=0.1) | OLTR_STAGE_2),
         *(
             (method, dataset, schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8)))
             for method in ("mixup", "manifold-mixup", "manifold-mixup-two-samplers")
@@ -168,13 +195,14 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-MIXED = {"iccl", "mixup", "mislas", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
+MIXED = {"iccl", "mixup", "mislas", "bbn", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
 
 
 @pytest.mark.parametrize("method", sorted({*preset_names("method")} - MIXED))
 def test_methods_train_on_plain_images_without_centroids(method):
     config = resolve("cifar10-lt", method=method)
-    assert {config.phase(epoch) for epoch in range(200)} == {"warmup"}
+    deferred = {"translation"} if method == "m2m" else set()
+    assert {config.phase(epoch) for epoch in range(200)} == {"warmup"} | deferred
     assert not config.method.centroid_contrastive
 
 
@@ -189,7 +217,7 @@ def test_cmo_mixes_in_the_epochs_of_the_official_code(dataset, epochs):
 
 @pytest.mark.parametrize("dataset", CIFAR_LT)
 @pytest.mark.parametrize(
-    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw", "cmo"]
+    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw", "cmo", "m2m"]
 )
 def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
     optim = resolve(dataset, method=method, recipe="published").optim
@@ -204,6 +232,7 @@ def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
         *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
         *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
         *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
+        ("imagenet-lt", "oltr", 128, [0.1] * 10 + [0.01] * 10 + [0.001] * 10),
         ("imagenet-lt", "cmo", 128, [*S_LDAM[:5], *[0.1] * 55, *[0.01] * 20, *[0.001] * 20]),
         ("inat2018", "cmo", 256, [*S_LDAM[:5], *[0.1] * 70, *[0.01] * 25]),
         (

@@ -31,6 +31,7 @@ def method_summary(config: Config) -> list[str]:
         *_classification(config),
         *_class_weights(config),
         *_sampling(config),
+        *_translation(config),
         *_second_stage(config.rebalance),
         *(["published schedule"] if config.optim.recipe == "published" else []),
     ]
@@ -59,6 +60,8 @@ def _mixing(config: Config) -> Iterator[str]:
 
 def _classification(config: Config) -> Iterator[str]:
     method = config.method
+    if method.first_stage == "bbn":
+        yield "encoder with two tails"
     if method.class_loss != "cross_entropy":
         symbol, setting = _LOSS_PARAMETERS.get(method.class_loss, ("", ""))
         parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""
@@ -94,6 +97,21 @@ def _sampling(config: Config) -> Iterator[str]:
         )
 
 
+def _translation(config: Config) -> Iterator[str]:
+    method = config.method
+    if method.first_stage != "m2m" or config.resample_epoch is None:
+        return
+    steps = f"{method.m2m_steps} step{'s' * (method.m2m_steps > 1)} of {method.m2m_step_size:g}"
+    yield (
+        f"translation ({steps}, β = {method.m2m_beta:g}, γ = {method.m2m_confidence:g}, "
+        f"λ = {method.m2m_lambda:g}, noise {method.m2m_noise:g}) from epoch {config.resample_epoch + 1}"
+    )
+    if method.seed_run is None:
+        yield "seed network trained first with cross-entropy"
+    else:
+        yield f"seed network of the run {method.seed_run.name}"
+
+
 def _second_stage(rebalance: Rebalance) -> Iterator[str]:
     if rebalance.readout != "none":
         yield f"readout {readout_name(rebalance)}"
@@ -102,7 +120,12 @@ def _second_stage(rebalance: Rebalance) -> Iterator[str]:
         return
     rate = rebalance.classifier_lr_factor
     suffix = f" (learning rate × {rate:g})" if rate != 1 else ""
-    classifiers = {"continue": f"the classifier{suffix}", "reinit": f"a new classifier{suffix}", "frozen": ""}
+    classifiers = {
+        "continue": f"the classifier{suffix}",
+        "reinit": f"a new classifier{suffix}",
+        "frozen": "",
+        "memory": f"a classifier with a memory of class centroids{suffix}",
+    }
     parts = [
         "the encoder" if rebalance.encoder == "tuned" else "",
         classifiers[rebalance.classifier],
@@ -110,6 +133,8 @@ def _second_stage(rebalance: Rebalance) -> Iterator[str]:
     ]
     if rebalance.classifier != "continue" or rebalance.class_scale or rate != 1:
         yield f"second stage trains {' and '.join(filter(None, parts))}"
+    if rebalance.attention:
+        yield "second stage with modulated attention"
     if rebalance.batch_norm == "train":
         yield "second stage with batch norm in train mode"
     if rebalance.smoothing_head or rebalance.smoothing_tail:
