@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fasticcl.engine.run.weights import Description, Model
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.method.network import Network
@@ -31,11 +32,19 @@ def nearest_mean_classifier():
     return classifier
 
 
+def causal_classifier():
+    classifier = CausalClassifier(FEATURES, CLASSES, heads=3)
+    classifier.alpha.fill_(1.5)
+    classifier.mean.uniform_(-1, 1)
+    return classifier
+
+
 CLASSIFIERS = {
     "linear": lambda: nn.Linear(FEATURES, CLASSES),
     "cosine": lambda: CosineClassifier(FEATURES, CLASSES, 16.0),
     "affine": lambda: class_affine(nn.Linear(FEATURES, CLASSES)),
     "nearest mean": nearest_mean_classifier,
+    "causal": causal_classifier,
     "affine cosine": lambda: class_affine(CosineClassifier(FEATURES, CLASSES, 8.0)),
 }
 
