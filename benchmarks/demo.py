@@ -49,6 +49,8 @@ METHODS = (
     "mixup",
     "manifold-mixup",
     "manifold-mixup-two-samplers",
+    "bbn",
+    "m2m",
     *FIRST_STAGES,
     "iccl",
 )

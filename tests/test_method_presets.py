@@ -57,6 +57,17 @@ CAUSAL = {
     "method.causal_momentum": 0.9,
     "rebalance.readout": "tde",
 }
+M2M = {
+    "data.resample_gamma": 0,
+    "method.classifier": "linear",
+    "method.class_loss": "cross_entropy",
+    "method.m2m_beta": 0.999,
+    "method.m2m_lambda": 0.5,
+    "method.m2m_confidence": 0.9,
+    "method.m2m_step_size": 0.1,
+    "method.m2m_steps": 10,
+    "method.m2m_noise": 0.5,
+}
 LOGIT_ADJUSTMENT = {"method.class_loss": "logit_adjustment", "method.logit_adjustment_tau": 1}
 STAGE_2 = {
     "rebalance.gamma": 0,
@@ -109,6 +120,8 @@ def smoothing(head, tail, factor, alpha, **others):
         ("cb-focal", "inat2018", sigmoid_focal(0.5, 0.999, "batch")),
         ("ce-drw", "cifar10-lt", ONE_STAGE | DRW | {"method.class_loss": "cross_entropy"}),
         ("ce-drs", "cifar10-lt", ONE_STAGE | {"data.resample_gamma": 0, "method.class_weight_beta": 0}),
+        ("m2m", "cifar10-lt", ONE_STAGE | M2M | {"data.resample_start": 0.6}),
+        ("m2m", "inat2018", ONE_STAGE | M2M),
         ("ldam-drw", "cifar100-lt", ONE_STAGE | LDAM | {"method.ldam_margin": 0.5}),
         ("ldam-drw", "inat2018", ONE_STAGE | LDAM | {"method.ldam_margin": 0.3}),
         ("crt", "cifar10-lt", STAGE_2 | {"rebalance.classifier": "reinit", "rebalance.class_scale": False}),
@@ -191,13 +204,14 @@ def test_published_schedules_have_the_values_of_the_official_code(method, datase
     assert {path: value(config, path) for path in expected} == expected
 
 
-MIXED = {"iccl", "mixup", "mislas", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
+MIXED = {"iccl", "mixup", "mislas", "bbn", "cmo", "manifold-mixup", "manifold-mixup-two-samplers"}
 
 
 @pytest.mark.parametrize("method", sorted({*preset_names("method")} - MIXED))
 def test_methods_train_on_plain_images_without_centroids(method):
     config = resolve("cifar10-lt", method=method)
-    assert {config.phase(epoch) for epoch in range(200)} == {"warmup"}
+    deferred = {"translation"} if method == "m2m" else set()
+    assert {config.phase(epoch) for epoch in range(200)} == {"warmup"} | deferred
     assert not config.method.centroid_contrastive
 
 
@@ -212,7 +226,7 @@ def test_cmo_mixes_in_the_epochs_of_the_official_code(dataset, epochs):
 
 @pytest.mark.parametrize("dataset", CIFAR_LT)
 @pytest.mark.parametrize(
-    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw", "cmo"]
+    "method", ["ce", "focal", "focal-sigmoid", "cb-focal", "ce-drw", "ce-drs", "ldam-drw", "cmo", "m2m"]
 )
 def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
     optim = resolve(dataset, method=method, recipe="published").optim

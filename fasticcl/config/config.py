@@ -47,6 +47,15 @@ class Config(ConfigSection):
         return self
 
     @model_validator(mode="after")
+    def _translates(self) -> "Config":
+        if self.method.first_stage == "m2m" and self.data.resample_start == 1:
+            raise ValueError(
+                "method.first_stage=m2m translates images from data.resample_start on, which is 1 (never). "
+                "Lower it, for example data.resample_start=0.6"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mixes_in_some_epoch(self) -> "Config":
         method, epochs = self.method, self.optim.epochs
         # Without a cooldown, a run may consist of the warm-up only.
@@ -64,6 +73,12 @@ class Config(ConfigSection):
             return "translation"
         interpolative = method.warmup_epochs <= epoch < self.optim.epochs - method.cooldown_epochs
         return "interpolative" if interpolative and method.interpolative_weight else "warmup"
+
+    @property
+    def seed_epochs(self) -> int:
+        """Epochs of the stage before the representation stage that trains the seed network of M2m, or 0."""
+        needed = self.method.first_stage == "m2m" and self.resample_epoch is not None
+        return self.optim.epochs if needed and self.method.seed_run is None else 0
 
     @property
     def resample_epoch(self) -> int | None:

@@ -7,6 +7,18 @@ from pydantic import Field, model_validator
 from fasticcl.config.section import ConfigSection
 from fasticcl.config.types import Count, Folder, FolderName, Fraction, Names, Positive, Weight
 
+_BILATERAL = {
+    "warmup_epochs": 0,
+    "cooldown_epochs": 0,
+    "uniform_weight": 0,
+    "interpolative_weight": 1,
+    "interpolative_cross_entropy": True,
+    "centroid_contrastive": False,
+    "bn_mode": "separate",
+    "mixup_after": (),
+}
+"""Settings that ``first_stage=bbn`` requires, because it has none of these parts."""
+
 
 class Method(ConfigSection):
     """The representation stage (sections 3.1 to 3.5)."""
@@ -88,6 +100,22 @@ class Method(ConfigSection):
     bn_mode: Literal["separate", "split", "concat"] = "separate"
     """separate: one forward pass per stream. split: one pass, statistics per stream. concat: one pass,
     shared statistics."""
+
+    @model_validator(mode="after")
+    def _is_bilateral(self) -> "Method":
+        for name, required in _BILATERAL.items() if self.first_stage == "bbn" else ():
+            if getattr(self, name) != required:
+                value = "none" if required == () else str(required).lower()
+                raise ValueError(
+                    "method.first_stage=bbn has one loss in all epochs, and a forward pass of its own for "
+                    f"each stream. Set method.{name}={value}"
+                )
+        if self.first_stage == "bbn" and self.classifier == "causal":
+            raise ValueError(
+                "method.classifier=causal normalises the features of each head, which would remove the "
+                "weights of the tails of method.first_stage=bbn. Set method.classifier=linear"
+            )
+        return self
 
     @model_validator(mode="after")
     def _learns(self) -> "Method":

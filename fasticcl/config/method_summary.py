@@ -31,6 +31,7 @@ def method_summary(config: Config) -> list[str]:
         *_classification(config),
         *_class_weights(config),
         *_sampling(config),
+        *_translation(config),
         *_second_stage(config.rebalance),
         *(["published schedule"] if config.optim.recipe == "published" else []),
     ]
@@ -59,6 +60,8 @@ def _mixing(config: Config) -> Iterator[str]:
 
 def _classification(config: Config) -> Iterator[str]:
     method = config.method
+    if method.first_stage == "bbn":
+        yield "encoder with two tails"
     if method.class_loss != "cross_entropy":
         symbol, setting = _LOSS_PARAMETERS.get(method.class_loss, ("", ""))
         parameter = f" ({symbol} = {getattr(method, setting):g})" if setting else ""
@@ -92,6 +95,21 @@ def _sampling(config: Config) -> Iterator[str]:
             f"re-sampling (γ = {data.resample_gamma:g}) in no epoch, because resample_start is "
             f"{data.resample_start:g}"
         )
+
+
+def _translation(config: Config) -> Iterator[str]:
+    method = config.method
+    if method.first_stage != "m2m" or config.resample_epoch is None:
+        return
+    steps = f"{method.m2m_steps} step{'s' * (method.m2m_steps > 1)} of {method.m2m_step_size:g}"
+    yield (
+        f"translation ({steps}, β = {method.m2m_beta:g}, γ = {method.m2m_confidence:g}, "
+        f"λ = {method.m2m_lambda:g}, noise {method.m2m_noise:g}) from epoch {config.resample_epoch + 1}"
+    )
+    if method.seed_run is None:
+        yield "seed network trained first with cross-entropy"
+    else:
+        yield f"seed network of the run {method.seed_run.name}"
 
 
 def _second_stage(rebalance: Rebalance) -> Iterator[str]:

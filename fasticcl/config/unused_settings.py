@@ -7,11 +7,21 @@ from fasticcl.config.config import Config
 from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.errors import UserError
 
+_M2M = (
+    "method.seed_run",
+    "method.m2m_beta",
+    "method.m2m_lambda",
+    "method.m2m_confidence",
+    "method.m2m_step_size",
+    "method.m2m_steps",
+    "method.m2m_noise",
+)
 _USED_WITH = {
     "method.focal_gamma": ("method.class_loss", ("focal", "sigmoid_focal")),
     "method.ldam_margin": ("method.class_loss", ("ldam",)),
     "method.logit_adjustment_tau": ("method.class_loss", ("logit_adjustment",)),
     "method.classifier_scale": ("method.classifier", ("cosine", "causal")),
+    **dict.fromkeys(_M2M, ("method.first_stage", ("m2m",))),
     "method.causal_heads": ("method.classifier", ("causal",)),
     "method.causal_gamma": ("method.classifier", ("causal",)),
     "method.causal_momentum": ("method.classifier", ("causal",)),
@@ -35,6 +45,7 @@ _SHIPPED = {
         "sigmoid_focal",
     ),
     "method.classifier": ("linear", "cosine", "causal"),
+    "method.first_stage": ("iccl", "bbn", "m2m"),
     "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior", "tde"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""
@@ -51,6 +62,8 @@ _USED_WITHOUT = {
     "method.cooldown_epochs": ("method.interpolative_weight", 0),
 }
 """Settings that are used unless another setting has a value."""
+_LAMBDA = ("data.alpha", "data.beta", "data.lambda_per", "data.mixing_probability")
+"""Settings of λ, which ``method.first_stage=bbn`` replaces by a weight that depends on the epoch."""
 _SECOND_STAGE = (
     "batch_norm",
     "class_scale",
@@ -77,6 +90,8 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
     for section, values in settings.items():
         for key in values:
             path = f"{section}.{key}"
+            if path in _LAMBDA and config.method.first_stage == "bbn":
+                raise _unused(path, config, "method.first_stage", "choose another --method")
             if path in _USED_WITH:
                 other, used = _USED_WITH[path]
                 if _value(config, other) in set(_SHIPPED[other]) - set(used):
@@ -86,10 +101,14 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
                 if _value(config, other) == unused:
                     raise _unused(path, config, other, f"set {other}")
             elif section == "rebalance" and key in _SECOND_STAGE:
-                if config.rebalance.readout != "none":
-                    raise _unused(path, config, "rebalance.readout", "choose another --method")
-                if not config.rebalance.epochs:
-                    raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
+                _check_second_stage(path, config)
+
+
+def _check_second_stage(path: str, config: Config) -> None:
+    if config.rebalance.readout != "none":
+        raise _unused(path, config, "rebalance.readout", "choose another --method")
+    if not config.rebalance.epochs:
+        raise _unused(path, config, "rebalance.epochs", "set rebalance.epochs=10")
 
 
 def _value(config: Config, path: str) -> Any:

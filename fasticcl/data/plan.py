@@ -94,6 +94,7 @@ class Plan:
         rebalance_gamma: γ' of the class-aware stream in the rebalancing stage.
         resample_epoch: first epoch of the representation stage, counted from 0, whose class-agnostic stream
             is drawn with ``data.resample_gamma``. None: never.
+        resample_phase: the only phase with re-sampling. None: all phases of the class-agnostic stream.
         holdout_rows: rows of the index that are never drawn, sorted. Each class keeps at least one row.
             Equation 2 counts all images of a class, including these.
         rank, world_size: determine this process's slice of every global batch.
@@ -113,6 +114,7 @@ class Plan:
         seed: int,
         rebalance_gamma: float = 1.0,
         resample_epoch: int | None = None,
+        resample_phase: Phase | None = None,
         holdout_rows: NDArray[np.int64] = _NONE,
         rank: int = 0,
         world_size: int = 1,
@@ -142,6 +144,7 @@ class Plan:
             "rebalance": AliasTable(class_probabilities(counts, rebalance_gamma)),
         }
         self._resample_epoch = math.inf if resample_epoch is None else resample_epoch
+        self._resample_phase = resample_phase
         if resample_epoch is not None:
             self.classes["resampled"] = AliasTable(class_probabilities(counts, data.resample_gamma))
 
@@ -172,15 +175,16 @@ class Plan:
         """Return the index rows [B] of a class-agnostic global batch.
 
         Before ``resample_epoch``, no row occurs twice in an epoch (section 3.2: all images have the same
-        probability). From this epoch on, the class is drawn by equation 2 with ``data.resample_gamma``, then
-        one of its images uniformly, with replacement. The number of draws per epoch is the same.
+        probability). From this epoch on, in the phases with re-sampling, the class is drawn by equation 2
+        with ``data.resample_gamma``, then one of its images uniformly, with replacement. The number of draws
+        per epoch is the same.
 
         Raises:
             ValueError: the step is outside the epoch.
         """
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is outside an epoch of {self.steps_per_epoch} steps")
-        if epoch >= self._resample_epoch:
+        if epoch >= self._resample_epoch and self._resample_phase in (None, phase):
             return self._draw(self.classes["resampled"], self._rng(_RESAMPLE, phase, epoch, step))
         block, offset = divmod(step, self._block_steps)
         return self._row(self._order(phase, epoch, block)[offset * self.batch_size :][: self.batch_size])

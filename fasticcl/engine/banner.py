@@ -3,15 +3,20 @@
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.config.method_summary import method_summary
 from fasticcl.data.plan import Phase
+from fasticcl.data.sampling import class_probabilities
 from fasticcl.engine.dataset import Dataset
+from fasticcl.engine.progress import phase_costs
 from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
+from fasticcl.method.translation import translation_cost
 from fasticcl.system.machine import Machine
 
 _PHASES: Mapping[Phase, str] = {
@@ -24,8 +29,12 @@ _PHASES: Mapping[Phase, str] = {
 
 
 def phase_epochs(config: Config) -> dict[Phase, int]:
-    """Return the number of epochs of each phase of a configuration, in order."""
-    phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
+    """Return the number of epochs of each phase of a configuration, in order.
+
+    The epochs of the seed stage count as warm-up, whose batches they have.
+    """
+    seed: list[Phase] = ["warmup"] * config.seed_epochs
+    phases = [*seed, *(config.phase(epoch) for epoch in range(config.optim.epochs))]
     epochs: dict[Phase, int] = {phase: phases.count(phase) for phase in dict.fromkeys(phases)}
     if config.rebalance.trained_epochs:
         epochs["rebalance"] = config.rebalance.trained_epochs
@@ -34,6 +43,8 @@ def phase_epochs(config: Config) -> dict[Phase, int]:
 
 def _phases_in_words(config: Config) -> Iterator[str]:
     """Yield the number of epochs and the name of each phase, in order."""
+    if config.seed_epochs:
+        yield f"{config.seed_epochs} seed network"
     # A method without an interpolative branch trains the whole stage in the phase "warmup".
     names = _PHASES if config.method.interpolative_weight else {**_PHASES, "warmup": "representation"}
     for phase, epochs in groupby(range(config.optim.epochs), config.phase):
@@ -82,13 +93,30 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     if parts := method_summary(config):
         yield f"parts    {'; '.join(parts)}"
     yield (
-        f"schedule epochs: {epochs}; {steps:,} steps each; global batch {optim.batch_size}{local_batch}; "
-        f"learning rate {optim.lr:g}, {optim.schedule}{warmup}"
+        f"schedule epochs: {epochs}; {steps:,} steps each; "
+        f"global batch {optim.batch_size}{local_batch}; learning rate {optim.lr:g}, {optim.schedule}{warmup}"
     )
+    if "translation" in phase_epochs(config):
+        yield f"cost     {_translation_cost(config, counts)}"
     yield f"machine  {machine.describe()}"
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
+
+
+def _translation_cost(config: Config, counts: NDArray[np.integer]) -> str:
+    """Return the expected cost of M2m in words, relative to cross-entropy with the same number of epochs."""
+    epochs, costs, steps = phase_epochs(config), phase_costs(config, counts), config.method.m2m_steps
+    drawn = class_probabilities(counts, config.data.resample_gamma)
+    cost = translation_cost(counts, drawn, config.method)
+    first = [phase for phase in epochs if phase != "rebalance"]
+    total = sum(epochs[phase] * costs[phase] for phase in first) / config.optim.epochs
+    seed = f"seed network: {config.seed_epochs} epochs first; " if config.seed_epochs else ""
+    return (
+        f"{seed}translation: {epochs['translation']} epochs with {steps} steps of two networks on "
+        f"{cost.translated:.0%} of the images ({cost.chosen:.0%} are chosen, β rejects some of them), about "
+        f"{cost.relative:.1f} times the cost of an epoch of cross-entropy; whole run about {total:.1f} times"
+    )
 
 
 def resume_line(config: Config, checkpoint: Checkpoint | None, steps: int) -> str:
@@ -104,7 +132,7 @@ def resume_line(config: Config, checkpoint: Checkpoint | None, steps: int) -> st
     stage, epoch = checkpoint.stage, checkpoint.epoch
     if stage == "rebalancing" and config.rebalance.readout != "none":
         return f"resumed  {'after' if epoch else 'before'} the readout {config.rebalance.readout}"
-    epochs = (config.optim if stage == "representation" else config.rebalance).epochs
+    epochs = (config.rebalance if stage == "rebalancing" else config.optim).epochs
     if epoch == epochs:
         return f"resumed  after the last {stage} epoch"
     return f"resumed  {stage} epoch {epoch + 1} of {epochs}, step {checkpoint.step:,} of {steps:,}"

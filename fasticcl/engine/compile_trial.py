@@ -73,11 +73,12 @@ class RemainingSteps:
     """Steps of each stage that a run has not taken yet."""
 
     representation: int
+    """With those of the seed stage, which has the same batches."""
     rebalancing: int
 
     @property
     def total(self) -> int:
-        """The steps of both stages."""
+        """The steps of all stages."""
         return self.representation + self.rebalancing
 
     @classmethod
@@ -89,11 +90,14 @@ class RemainingSteps:
             steps: steps per epoch.
             checkpoint: the checkpoint from which the run continues, or None for a new run.
         """
-        all_steps = cls(config.optim.epochs * steps, config.rebalance.trained_epochs * steps)
+        first_epochs = config.seed_epochs + config.optim.epochs
+        all_steps = cls(first_epochs * steps, config.rebalance.trained_epochs * steps)
         if checkpoint is None:
             return all_steps
         done = checkpoint.epoch * steps + checkpoint.step
         if checkpoint.stage == "representation":
+            done += config.seed_epochs * steps
+        if checkpoint.stage != "rebalancing":
             return cls(all_steps.representation - done, all_steps.rebalancing)
         return cls(0, all_steps.rebalancing - done)
 

@@ -59,6 +59,8 @@ def build_loader(
         seed=config.engine.seed,
         rebalance_gamma=config.rebalance.gamma,
         resample_epoch=config.resample_epoch,
+        # The seed network of M2m is trained in the same run, on uniform batches in all epochs.
+        resample_phase="translation" if config.method.first_stage == "m2m" else None,
         holdout_rows=dataset.holdout_rows,
         rank=ranks.rank,
         world_size=ranks.world_size,

@@ -155,14 +155,17 @@ class Loggers:
         self._warn: Callable[[str], None] = lambda _: None
 
     def global_step(self, stage: str | None, epoch: int, step: int) -> int:
-        """Return the global step over both stages. ``epoch`` counts from 0 within its stage.
+        """Return the global step over all stages. ``epoch`` counts from 0 within its stage.
 
         A readout counts as one step, so its record does not have the step of the record before it.
         """
-        if stage != "rebalancing":
+        if stage in (None, "seed"):
             return epoch * self._steps + step
+        before = self.config.seed_epochs * self._steps
+        if stage == "representation":
+            return before + epoch * self._steps + step
         steps = self._steps if self.config.rebalance.readout == "none" else 1
-        return self.config.optim.epochs * self._steps + epoch * steps + step
+        return before + self.config.optim.epochs * self._steps + epoch * steps + step
 
     def open(self, run: RunWriter, first: int) -> None:
         """Start the loggers.

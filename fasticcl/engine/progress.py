@@ -5,12 +5,17 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from fasticcl.config import Config
 from fasticcl.console import print_lines
 from fasticcl.data.plan import Phase
+from fasticcl.data.sampling import class_probabilities
 from fasticcl.engine.evaluate import METRICS, is_evaluated
+from fasticcl.method.translation import translation_cost
 
 _STEPS_BEFORE_ESTIMATE = 50
 _LINE_INTERVAL = 60  # seconds between two lines within an epoch without a terminal
@@ -20,8 +25,22 @@ RELATIVE_COST: Mapping[Phase, float] = {
     "rebalance": 0.5,
     "translation": 12.0,
 }
-"""Assumed cost of a step until its phase is measured: forward passes with gradient, 0.5 without gradient."""
+"""Assumed cost of a step until its phase is measured: forward passes with gradient, 0.5 without gradient.
+
+That of ``translation`` is for a batch whose images are nearly all translated, see `phase_costs`.
+"""
 _SKIPPED_STEPS = 2  # at the start of a phase, while pipelines fill and kernels are selected or compiled
+
+
+def phase_costs(config: Config, counts: NDArray[np.integer]) -> dict[Phase, float]:
+    """Return the assumed costs of a step of each phase for a configuration and the sizes of its classes.
+
+    Args:
+        config: the effective configuration.
+        counts: [K] training images per class.
+    """
+    drawn = class_probabilities(counts, config.data.resample_gamma)
+    return {**RELATIVE_COST, "translation": translation_cost(counts, drawn, config.method).relative}
 
 
 class TimeEstimate:
@@ -30,10 +49,13 @@ class TimeEstimate:
     Args:
         steps: steps of the whole run by phase, in order.
         done: steps taken by earlier processes.
+        costs: assumed costs of a step of each phase.
     """
 
-    def __init__(self, steps: Mapping[Phase, int], done: int = 0) -> None:
-        self.left = dict(steps)
+    def __init__(
+        self, steps: Mapping[Phase, int], done: int = 0, costs: Mapping[Phase, float] = RELATIVE_COST
+    ) -> None:
+        self.left, self._costs = dict(steps), costs
         for phase, count in self.left.items():
             finished = min(done, count)
             self.left[phase] -= finished
@@ -64,12 +86,12 @@ class TimeEstimate:
         # The step time of a phase that has not begun is derived from the last measured phase.
         measured = list(self._measured)[-1]
         count, total = self._measured[measured]
-        unit = total / count / RELATIVE_COST[measured]
+        unit = total / count / self._costs[measured]
         return sum(left * self._step_time(phase, unit) for phase, left in self.left.items())
 
     def _step_time(self, phase: Phase, unit: float) -> float:
         if phase not in self._measured:
-            return unit * RELATIVE_COST[phase]
+            return unit * self._costs[phase]
         count, total = self._measured[phase]
         return total / count
 
@@ -81,13 +103,20 @@ class Display:
         console: the rich console.
         steps: steps of the whole run by phase, in order.
         done: steps taken by earlier processes.
+        costs: assumed costs of a step of each phase.
     """
 
-    def __init__(self, console: Console, steps: Mapping[Phase, int], done: int = 0) -> None:
+    def __init__(
+        self,
+        console: Console,
+        steps: Mapping[Phase, int],
+        done: int = 0,
+        costs: Mapping[Phase, float] = RELATIVE_COST,
+    ) -> None:
         self.console, self.done, self.start = console, done, done
         self.total = sum(steps.values())
         self.phase = next(iter(steps))
-        self.estimate = TimeEstimate(steps, done)
+        self.estimate = TimeEstimate(steps, done, costs)
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -153,7 +182,8 @@ def percent(value: float | None) -> str:
 
 
 def _position(record: Mapping[str, Any], epochs: int) -> str:
-    return f"{record['phase']:<13} epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
+    phase = "seed network" if record["stage"] == "seed" else record["phase"]
+    return f"{phase:<13} epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
 
 
 def _losses(record: Mapping[str, Any]) -> str:

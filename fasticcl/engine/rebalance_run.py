@@ -15,6 +15,7 @@ from fasticcl.engine.run.folder import CENTROIDS, RunFolder, default_name, free_
 from fasticcl.engine.run.metrics_log import METRICS_LOG
 from fasticcl.engine.run.rerun_settings import method_name, with_settings
 from fasticcl.engine.stages.second_stage import build_second_stage
+from fasticcl.engine.stages.stage import STAGES
 from fasticcl.engine.trainer import train
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
@@ -51,7 +52,7 @@ class FirstStage:
         """
         checkpoint, _ = run.checkpoint(dataset.train.manifest.source_sha256, warn) or (None, None)
         config = run.config.shortened() if run.config.engine.fast_dev_run else run.config
-        if checkpoint is None or (checkpoint.teacher is None and checkpoint.epoch < config.optim.epochs):
+        if checkpoint is None or checkpoint.position < (STAGES.index("representation"), config.optim.epochs):
             raise UserError(f"The representation stage of {run.path} is not finished. {run.how_to_finish}")
         weights = checkpoint.teacher or checkpoint.state["network"]
         network = Network.restore(config.method.encoder, weights)

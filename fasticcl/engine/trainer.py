@@ -22,13 +22,15 @@ from fasticcl.engine.evaluate import Metrics, evaluate
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
 from fasticcl.engine.loggers import Loggers, import_loggers
 from fasticcl.engine.loop import Loop
-from fasticcl.engine.progress import Display
+from fasticcl.engine.progress import Display, phase_costs
 from fasticcl.engine.results import Report, report_of
 from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.seed_run import load_seed_network
 from fasticcl.engine.run.weights import Description
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.first_stage import build_first_stage
+from fasticcl.engine.stages.m2m import MajorToMinor
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import Learn, Stage, TrainingStage, learn
@@ -41,7 +43,7 @@ from fasticcl.system.machine import Machine, choose_machine
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Report:
-    """Train both stages into a run folder and return the report.
+    """Train all stages into a run folder and return the report.
 
     Args:
         config: the resolved configuration.
@@ -155,6 +157,8 @@ def _prepare(
     if machine.mode == "captured":
         loader, step = captured_training(loader, machine, warn)
     first = build_first_stage(shortened, dataset.num_classes, machine, dataset.train.counts)
+    if isinstance(first, MajorToMinor) and config.method.seed_run and checkpoint is None:
+        first.use_seed_network(load_seed_network(config, dataset.train.manifest.classes))
     if shortened.rebalance.readout != "none":  # before hours of training
         find_readout(shortened.rebalance.readout, first.network.classifier)
     loggers = Loggers(shortened, loader.steps)
@@ -175,11 +179,11 @@ def _opening(
 
 
 def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, console: Console) -> None:
-    """Train both stages from the beginning or from a checkpoint, and write the weights."""
+    """Train all stages from the beginning or from a checkpoint, and write the weights."""
     config, loader = prepared.config, prepared.loader
     done = _start_loggers(prepared, run, checkpoint)
     steps = {phase: epochs * loader.steps for phase, epochs in phase_epochs(config).items()}
-    display = Display(console, steps, done)
+    display = Display(console, steps, done, phase_costs(config, prepared.dataset.train.counts))
     loop = Loop(loader, prepared.evaluate, run, display, prepared.learn)
     with closing(prepared.loggers), loop.stop, run.in_background(), display:
         final = _train_stages(loop, prepared, checkpoint)
@@ -190,8 +194,13 @@ def _fit(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None, c
 
 
 def _train_stages(loop: Loop, prepared: PreparedRun, checkpoint: Checkpoint | None) -> Stage:
-    """Train both stages from the beginning or from a checkpoint, and return the last one."""
+    """Train all stages from the beginning or from a checkpoint, and return the last one."""
     first = prepared.first
+    if isinstance(first, MajorToMinor) and _trains_seed_network(prepared.config, checkpoint):
+        assert first.seed_stage is not None
+        loop.train(first.seed_stage, checkpoint)
+        first.use_seed_network(first.seed_network)
+        checkpoint = None
     in_first = checkpoint is None or checkpoint.stage == first.name
     if in_first:
         loop.train(first, checkpoint)
@@ -202,6 +211,11 @@ def _train_stages(loop: Loop, prepared: PreparedRun, checkpoint: Checkpoint | No
     second = prepared.second_stage()
     loop.train(second, None if in_first else checkpoint)
     return second
+
+
+def _trains_seed_network(config: Config, checkpoint: Checkpoint | None) -> bool:
+    """Return True if a run has a seed stage and a checkpoint is not from a later stage."""
+    return config.seed_epochs > 0 and (checkpoint is None or checkpoint.stage == "seed")
 
 
 def _start_loggers(prepared: PreparedRun, run: RunWriter, checkpoint: Checkpoint | None) -> int:

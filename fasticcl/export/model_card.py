@@ -13,6 +13,7 @@ from fasticcl.export import card_history
 from fasticcl.export.classifier import InputType, input_signature, output_signature
 from fasticcl.export.snippets import REQUIREMENTS, usage_snippet
 from fasticcl.longtail import FEW_BELOW, MANY_ABOVE, class_groups
+from fasticcl.method.two_tails import TwoTailEncoder
 from fasticcl.preset_files import MethodPreset, preset_names
 from fasticcl.report.run_history import RunHistory
 
@@ -78,13 +79,14 @@ def _title(model: Model, file: str, record: RunHistory | None) -> Iterator[str]:
     has_projection = record is None or record.config.method.centroid_contrastive
     head = ", without the projection head used in training" if has_projection else ""
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    tails = "two tails and " if isinstance(model.network.encoder, TwoTailEncoder) else ""
     yield ""
     yield f"# {description.encoder} trained on {description.dataset} with {description.method}"
     yield ""
     yield (
         f"`{file}` classifies images into {len(description.classes):,} classes. It is a "
-        f"{description.encoder} with {parameters:,} parameters (encoder and classifier{head}), trained on "
-        "long-tailed data with `fasticcl`, an implementation "
+        f"{description.encoder} with {tails}{parameters:,} parameters (encoder and classifier{head}), "
+        "trained on long-tailed data with `fasticcl`, an implementation "
         "of interpolative centroid contrastive learning (ICCL, [arXiv:2110.10048](https://arxiv.org/abs/2110.10048))."
     )
 

@@ -12,6 +12,7 @@ from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm, set
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
 from fasticcl.method.manifold_mixup import Mixing, mixed_features
+from fasticcl.method.two_tails import TwoTailEncoder, has_two_tails
 
 
 class Output(NamedTuple):
@@ -37,7 +38,8 @@ class Network(nn.Module):
         num_classes: K.
         embedding_dim: d_z, or 0 for a network without a projection head.
         split_bn: if True, batch statistics can be computed per stream. See `set_num_streams`.
-        settings: the section ``method``, for the classifier. None: a linear classifier.
+        settings: the section ``method``, for the classifier and the tails of the encoder. None: a linear
+            classifier and one tail.
 
     Raises:
         UserError: the encoder or the classifier is unknown, or the classifier does not fit the features.
@@ -52,8 +54,13 @@ class Network(nn.Module):
         settings: Method | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, feature_dim = build_encoder(encoder)
-        self.classifier: Classifier = build_classifier(settings or Method(), feature_dim, num_classes)
+        settings = settings or Method()
+        if settings.first_stage == "bbn":
+            self.encoder = TwoTailEncoder(encoder)
+            feature_dim = self.encoder.feature_dim
+        else:
+            self.encoder, feature_dim = build_encoder(encoder)
+        self.classifier: Classifier = build_classifier(settings, feature_dim, num_classes)
         self.projection = (
             nn.Sequential(
                 nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, embedding_dim)
@@ -70,12 +77,14 @@ class Network(nn.Module):
 
         Args:
             encoder: name of the CNN encoder.
-            state: state dict of a network with any classifier.
+            state: state dict of a network with any classifier and one or two tails.
 
         Raises:
             RuntimeError: the state dict does not belong to a network with this encoder.
         """
         network = cls(encoder, num_classes=1)
+        if has_two_tails(state):
+            network.encoder = TwoTailEncoder(encoder)
         network.classifier = classifier_of(state)
         network.load_state_dict(
             {name: value for name, value in state.items() if not name.startswith("projection.")}

@@ -10,6 +10,7 @@ from typing import Any
 from fasticcl.config import Config
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
+from fasticcl.engine.stages.stage import STAGES
 from fasticcl.errors import UserError
 from fasticcl.resolve import named_presets, resolve
 
@@ -100,12 +101,12 @@ class RunHistory:
 
     @property
     def finished(self) -> bool:
-        """True if both stages have all their epochs."""
+        """True if all stages have all their epochs."""
         config = self.effective_config
-        stages = (self.stage(name) for name in ("representation", "rebalancing"))
+        stages = map(self.stage, STAGES)
         finished_epochs = [len({record["epoch"] for record in stage}) for stage in stages]
         second = config.rebalance.trained_epochs or int(config.rebalance.enabled)  # a readout has one record
-        return finished_epochs == [config.optim.epochs, second]
+        return finished_epochs == [config.seed_epochs, config.optim.epochs, second]
 
 
 def _preset_config(config: Config) -> Config:

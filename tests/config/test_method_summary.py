@@ -115,3 +115,7 @@ def test_deferred_parts_start_in_the_second_short_epoch_or_never(fraction, start
     }
     short = resolve("demo", method="ce", options=settings).shortened()
     assert (short.resample_epoch, short.class_weight_epoch) == (start, start)
+
+
+def test_encoder_with_two_tails_has_a_phrase():
+    assert summary(method="bbn") == ["encoder with two tails"]

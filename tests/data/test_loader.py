@@ -93,3 +93,29 @@ def test_a_drawn_stream_has_the_images_of_training(photo_shards):
     drawn = draw_stream(shards, plan.batch("warmup", 0, 0).agnostic, data)
     assert torch.equal(drawn.x, batch.x)
     assert torch.equal(drawn.y, batch.y)
+
+
+@pytest.mark.parametrize("settings", [PHOTOS | {"color_jitter": (0.4, 0.4, 0.4)}, SMALL], ids=["crop", "pad"])
+def test_without_mixing_both_streams_are_those_of_the_plan(photo_shards, settings):
+    shards, data, plan = open_plan(photo_shards, mixing="none", lambda_per="sample", **settings)
+    batch = next(Loader(shards, plan).batches("interpolative", epoch=1, step=1))
+    planned = plan.batch("interpolative", 1, 1)
+    for stream, x, y in ((planned.agnostic, batch.x_h, batch.y_h), (planned.aware, batch.x_t, batch.y_t)):
+        drawn = draw_stream(shards, stream, data)
+        assert torch.equal(x, drawn.x)
+        assert torch.equal(y, drawn.y)
+    assert batch.lam.tolist() == planned.lam.tolist()
+    _, _, plan = open_plan(photo_shards, lambda_per="sample", **settings)
+    mixed = next(Loader(shards, plan).batches("interpolative", epoch=1, step=1))
+    weight = batch.lam[:, None, None, None]
+    assert torch.equal(mixed.x_h, batch.x_h)
+    torch.testing.assert_close(mixed.x_f, weight * batch.x_h + (1 - weight) * batch.x_t, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("phase", "mixing"), [("warmup", "mixup"), ("interpolative", "none")])
+def test_batches_have_the_generator_of_their_step(photo_shards, phase, mixing):
+    shards, _, plan = open_plan(photo_shards, mixing=mixing, **SMALL)
+    loader = Loader(shards, plan, max_steps=2)
+    for number, batch in enumerate(islice(loader.batches(phase, epoch=3, step=1), 3)):
+        expected = plan.method_rng(phase, *divmod(3 * 2 + 1 + number, 2))
+        assert batch.rng.random(4).tolist() == expected.random(4).tolist()

@@ -1,6 +1,7 @@
 """The plan: determinism, class frequencies, and the distributions of the augmentations."""
 
 from dataclasses import asdict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_different_seeds_give_different_batches(phase):
     drawn = [name for name in one if name.endswith(("rows", "windows", "flips", "lam"))]
     assert drawn
     assert not any(np.array_equal(one[name], other[name]) for name in drawn)
+
+
+def test_choices_of_the_method_depend_on_seed_phase_epoch_and_step_only():
+    plan = make_plan(color_jitter=(0.4, 0.4, 0.4))
+    rank = make_plan(options={"rank": 1, "world_size": 2}, lambda_per="sample", gamma=1.0)
+    other, positions = make_plan(seed=8), [(epoch, step) for epoch in (0, 3) for step in (0, 1, 5)]
+    draws = []
+    for phase, position in product(PHASES, positions):
+        plan.batch(phase, *position)
+        drawn = plan.method_rng(phase, *position).random(4).tolist()
+        assert drawn == rank.method_rng(phase, *position).random(4).tolist()
+        draws += [drawn, other.method_rng(phase, *position).random(4).tolist()]
+    assert len({value for drawn in draws for value in drawn}) == 4 * len(draws)
 
 
 def test_phases_and_streams_draw_independently():

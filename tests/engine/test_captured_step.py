@@ -14,8 +14,8 @@ import torch
 from fasticcl.data.batch import synthetic_batch, tensors_of
 from fasticcl.engine.captured_step import CapturedStep, CudaGraph, captured_step
 from fasticcl.engine.optim import set_lr
+from fasticcl.engine.stages.first_stage import build_first_stage
 from fasticcl.engine.stages.rebalance import Rebalancing
-from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
@@ -44,6 +44,9 @@ class Replayed:
         loss = getattr(self.stage, "classification", None)
         weights = [loss.weights.value] if loss and loss.weights else []
         return [*self.stage.network.parameters(), *self.stage.network.buffers(), *momenta, *bank, *weights]
+
+        alpha = [self.stage.alpha] if hasattr(self.stage, "alpha") else []
+        return [*self.stage.network.state_dict().values(), *momenta, *bank, *weights, *alpha]
 
     def warm_up(self, function):
         return function()
@@ -78,13 +81,13 @@ def make_stages(*assignments, method=None):
     small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
     config = resolve("demo", method=method, assignments=[*small, *assignments])
     machine = choose_machine(config.engine)
-    first = Representation(config, CLASSES, machine, np.array([50, 20, 10, 2, 1]))
+    first = build_first_stage(config, CLASSES, machine, np.array([50, 20, 10, 2, 1]))
     return first, lambda: Rebalancing(config, copy.deepcopy(first.network), machine)
 
 
-def batches(phase, count, size=6):
+def batches(phase, count, size=6, mixed=True):
     """Return batches of different images that all have the same shape."""
-    each = synthetic_batch(phase, size * count, 16, CLASSES, CPU)
+    each = synthetic_batch(phase, size * count, 16, CLASSES, CPU, mixed)
     parts = zip(*(value.split(size) for value in tensors_of(each).values()), strict=True)
     return [type(each)(*part) for part in parts]
 
@@ -153,6 +156,17 @@ def test_the_momentum_of_the_feature_mean_in_a_later_epoch_reaches_a_captured_st
     assert (Replayed.recorded, Replayed.replays) == (1, 9)
     mean = results[1]["network"]["classifier.mean"]
     assert not torch.equal(mean, run(stages[2], given, learn, epochs=(2, 2))[1]["network"]["classifier.mean"])
+
+
+def test_weights_of_the_tails_in_a_later_epoch_reach_a_captured_step_of_bbn():
+    given, settings = batches("interpolative", 12, mixed=False), ("optim.epochs=4",)
+    (stage, _), (other, _) = (make_stages(*settings, method="bbn") for _ in "ab")
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stage)
+    )
+    losses, state = run(stage, given, captured, epochs=(0, 3))
+    assert same((losses, state), run(other, given, learn, epochs=(0, 3)))
+    assert (Replayed.recorded, Replayed.replays) == (1, 9)
 
 
 SHIFTED = (

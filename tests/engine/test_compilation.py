@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fasticcl.method.network import Network
-from tests.support.small_runs import metrics, record_steps, same_weights, train_tiny
+from tests.support.small_runs import metrics, record_steps, same_weights, train_method, train_tiny
 
 STEPS = 3  # per epoch, with two epochs per phase and an evaluation after each
 PHASES = ("warm-up", "interpolative", "rebalancing")
@@ -97,3 +97,26 @@ def test_whole_step_is_one_graph_and_matches_eager(graphs, tiny_shards, tmp_path
     assert len(graphs) == len(PHASES)
     assert same_weights(eager, whole)
     assert metrics(eager) == metrics(whole)
+
+
+@pytest.mark.parametrize("mode", ["on", "step"])
+def test_all_epochs_of_bbn_have_the_same_compiled_code(graphs, monkeypatch, tiny_shards, tmp_path, mode):
+    """Although the weights of its tails differ."""
+    eager = train_method(tiny_shards, tmp_path, "bbn", {"engine.compile": "off"}, name="eager").run
+    counts = []
+    record_steps(monkeypatch, after=lambda _: counts.append(len(graphs)))
+    run = train_method(tiny_shards, tmp_path, "bbn", {"engine.compile": mode}, name=mode).run
+    assert counts == [1] * 2 * STEPS
+    assert same_weights(eager, run)
+    assert metrics(eager) == metrics(run)
+
+
+def test_manifold_mixup_compiles_one_graph_for_each_block(graphs, tiny_shards, tmp_path):
+    blocks = {"method.mixup_after": "input,stage2"}
+    eager, compiled = (
+        train_method(tiny_shards, tmp_path / mode, "manifold-mixup", blocks | {"engine.compile": mode}).run
+        for mode in ("off", "step")
+    )
+    assert len(graphs) == 2
+    assert same_weights(eager, compiled)
+    assert metrics(eager) == metrics(compiled)

@@ -197,6 +197,7 @@ def test_every_option_trains_on_two_ranks(tiny_shards, tmp_path):
 METHODS = {
     "ldam-drw": {},
     "mixup": {"method.class_weight_beta": 0.9},
+    "manifold-mixup": {},
     "ce-drs": {},
     "mislas": {},
     "ncm": {},

@@ -111,5 +111,5 @@ def test_alpha_is_chosen_on_the_holdout_and_equals_a_separate_run(run, tiny_shar
     separate = fasticcl.rebalance(causal, method="tde", set=sweep.entries[2].values)
     assert separate.rows["after"] == sweep.entries[2].metrics
     assert fasticcl.evaluate(separate.run).rows == separate.rows
-    with pytest.raises(UserError, match="tde requires a causal classifier, because .* with --method tde"):
+    with pytest.raises(UserError, match=r"tde requires a causal classifier, because .* with --method tde"):
         fasticcl.sweep(run, over={"rebalance.alpha": [0, 2]}, method="tde")

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasticcl.config import Config, Method
+from fasticcl.engine.stages.bilateral import Bilateral
+from fasticcl.engine.stages.m2m import MajorToMinor
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.errors import UserError
@@ -37,4 +39,5 @@ def build_first_stage(
             f"engine.compile=captured cannot be used: with {setting}, each step makes random choices, and a "
             "CUDA graph would repeat the same ones. Use --set engine.compile=auto."
         )
-    return Representation(config, num_classes, machine, counts)
+    stages = {"iccl": Representation, "bbn": Bilateral, "m2m": MajorToMinor}
+    return stages[config.method.first_stage](config, num_classes, machine, counts)

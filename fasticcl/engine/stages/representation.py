@@ -1,6 +1,8 @@
 """The representation stage: uniform branch, interpolative branch, centroids (sections 3.1 to 3.5)."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,15 +59,18 @@ class Representation:
         ).to(machine.device)
         if config.engine.sync_bn:
             replace_batch_norm(self.network, SyncBatchNorm2d)
-        # The classifier gets no gradient if equation 8 contains neither ω_u nor L_ce^it.
-        may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
-        self.forward = machine.wrap_for_training(self.network, may_be_unused)
+        self.forward = self._wrap_for_training()
         self._losses = machine.compile_losses(self._interpolative), machine.compile_losses(self._warmup)
         self.optimizer = build_optimizer(
             self.network.parameters(),
             config.optim,
             exceptions={"params": self._initialize_bias(), "weight_decay": 0.0},
         )
+
+    def _wrap_for_training(self) -> Callable[..., Any]:
+        # The classifier gets no gradient if equation 8 contains neither ω_u nor L_ce^it.
+        may_be_unused = not (self.method.uniform_weight and self.method.interpolative_cross_entropy)
+        return self.machine.wrap_for_training(self.network, may_be_unused)
 
     def _initialize_bias(self) -> list[torch.nn.Parameter]:
         """Set the classifier's bias to the initial value of its loss, and return it if there is one."""
@@ -100,9 +105,11 @@ class Representation:
         if isinstance(batch, StreamBatch):
             return warmup(batch)
         # A compiled function cannot draw the block.
-        return interpolative(batch, self._draw_block(batch) if isinstance(batch, PairBatch) else "")
+        return interpolative(batch, self._draw_block(batch))
 
-    def _draw_block(self, batch: PairBatch) -> str:
+    def _draw_block(self, batch: Batch | PairBatch) -> str:
+        if isinstance(batch, Batch) or not self.method.mixup_after:
+            return ""
         assert batch.rng is not None
         return draw_block(self.method.mixup_after, batch.rng)
 

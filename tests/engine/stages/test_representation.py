@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fasticcl.data.batch import Batch, StreamBatch
+from fasticcl.data.batch import Batch, PairBatch, StreamBatch
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
+from fasticcl.method.manifold_mixup import draw_block
 from fasticcl.resolve import resolve
 from fasticcl.system.machine import choose_machine
 from tests.support import class_loss_oracle, oracle
@@ -267,3 +268,96 @@ def test_training_in_the_first_stage_does_not_depend_on_alpha():
 def test_a_number_of_heads_that_does_not_divide_the_features_is_refused():
     with pytest.raises(UserError, match=r"cannot divide 64 features into 3 equal heads\. Set method\."):
         make_stage(*CAUSAL, "method.causal_heads=3")
+
+
+def unmixed(seed=1, size=12, rng=None):
+    """Return a batch of unmixed streams, and the batch of the same images mixed by equation 3."""
+    batch = pair(seed, size)
+    x_h, x_t, weight = batch.x_h, pair(seed + 1, size).x_h, batch.lam.view(-1, 1, 1, 1)
+    labels = {"y_h": batch.y_h, "y_t": batch.y_t, "lam": batch.lam}
+    rng = rng or np.random.default_rng(0)
+    return PairBatch(x_h=x_h, x_t=x_t, rng=rng, **labels), Batch(
+        x_h=x_h, x_f=weight * x_h + (1 - weight) * x_t, **labels
+    )
+
+
+def manifold_stage(blocks, *assignments, method="mixup", counts=None):
+    mixing = ("data.mixing=none", f"method.mixup_after={blocks}")
+    return make_stage(*mixing, *assignments, method=method, counts=counts)
+
+
+@pytest.mark.parametrize(
+    ("method", "assignments"),
+    [
+        ("mixup", ()),
+        ("mixup", ("method.bn_mode=concat",)),
+        ("mixup", ("method.bn_mode=split", "method.class_loss=ldam", "method.class_weight_beta=0.9")),
+        ("iccl", ()),
+        ("iccl", ("method.uniform_weight=0",)),
+    ],
+)
+def test_manifold_mixup_at_the_input_equals_mixing_the_images(method, assignments):
+    manifold = manifold_stage("input", *assignments, method=method, counts=COUNTS)
+    mixup = make_stage(*assignments, method=method, counts=COUNTS)
+    for step in range(3):
+        streams, mixed = unmixed(seed=1 + 2 * step)
+        ours, expected = learn(manifold, streams), learn(mixup, mixed)
+        assert ours.keys() == expected.keys()
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    state, reference = manifold.network.state_dict(), mixup.network.state_dict()
+    assert all(torch.equal(state[name], reference[name]) for name in reference)
+    assert torch.equal(manifold.bank.value, mixup.bank.value)
+
+
+def test_each_step_mixes_after_the_block_that_its_generator_draws():
+    blocks, drawn = ("input", "stage1", "pool"), set()
+    expected = {block: manifold_stage(block).losses(unmixed()[0])["loss"].item() for block in blocks}
+    assert len({*expected.values()}) == len(blocks)
+    stage = manifold_stage(",".join(blocks))
+    for seed in (0, 1, 11):
+        block = draw_block(blocks, np.random.default_rng(seed))
+        drawn.add(block)
+        batch = unmixed(rng=np.random.default_rng(seed))[0]
+        assert stage.losses(batch)["loss"].item() == expected[block]
+    assert drawn == {*blocks}
+
+
+def test_with_states_mixed_the_loss_is_equation_8_and_x_h_updates_the_centroids():
+    stage = manifold_stage("stage2", "method.uniform_weight=0.5", method="iccl")
+    (batch, _), tau, before = unmixed(), stage.method.temperature, stage.bank.value.clone()
+    labels = batch.y_h.numpy(), batch.y_t.numpy(), batch.lam.numpy()
+    logits_h, z_h = outputs(stage, batch.x_h)
+    encoder = copy.deepcopy(stage.network).train()
+    h, t = (encoder.encoder.conv(x) for x in (batch.x_h, batch.x_t))
+    h, t = (torch.relu(encoder.encoder.bn(x)) for x in (h, t))
+    h, t = (encoder.encoder.blocks[1](encoder.encoder.blocks[0](x)) for x in (h, t))
+    weight = batch.lam.view(-1, 1, 1, 1)
+    features = encoder.encoder.blocks[2](weight * h + (1 - weight) * t).mean((2, 3))
+    logits = encoder.classifier(features).detach().numpy()
+    z = torch.nn.functional.normalize(encoder.projection(features)).detach().numpy()
+    expected = oracle.total(
+        oracle.cross_entropy(logits_h, labels[0]),
+        oracle.interpolative_cross_entropy(logits, *labels),
+        oracle.interpolative_centroid_contrastive(z, before.numpy(), *labels, tau),
+        0.5,
+        1.0,
+    )
+    assert stage.losses(batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+    centroids = oracle.centroid_ema(before.numpy(), z_h, labels[0], 0.99)
+    assert np.allclose(stage.bank.value.numpy(), centroids, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["split", "concat"])
+@pytest.mark.parametrize("method", ["mixup", "iccl"])
+def test_batch_statistics_before_the_mixing_point_follow_the_setting(mode, method):
+    separate = manifold_stage("stage2", method=method)
+    joined = manifold_stage("stage2", f"method.bn_mode={mode}", method=method)
+    batch = unmixed()[0]
+    ours, reference = gradients(joined, batch), gradients(separate, batch)
+    close = [torch.allclose(ours[name], reference[name], rtol=1e-3, atol=1e-5) for name in reference]
+    assert all(close) == (mode == "split")
+
+
+def test_an_unknown_block_is_an_error_when_the_stage_is_built():
+    with pytest.raises(UserError, match=r"no block 'stage9'\. Did you mean stage"):
+        manifold_stage("input,stage9")
