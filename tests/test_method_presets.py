@@ -77,6 +77,21 @@ STAGE_2 = {
 }
 
 
+BBN = {
+    "data.mixing": "none",
+    "data.gamma": 1,
+    "method.first_stage": "bbn",
+    "method.classifier": "linear",
+    "method.class_loss": "cross_entropy",
+}
+MEMORY = {
+    "rebalance.gamma": 0,
+    "rebalance.distillation_weight": 0,
+    "rebalance.encoder": "tuned",
+    "rebalance.classifier": "memory",
+    "rebalance.classifier_lr_factor": 10,
+    "rebalance.centroid_loss_weight": 0.01,
+}
 CMO = ONE_STAGE | {
     "data.mixing": "cutmix",
     "data.mixing_probability": 0.5,
@@ -129,12 +144,18 @@ def smoothing(head, tail, factor, alpha, **others):
         ("mislas", "cifar100-lt", smoothing(0.4, 0.1, 0.2, 1)),
         ("mislas", "cifar10-lt", smoothing(0.3, 0, 0.5, 1, batch_norm="eval")),
         ("mislas", "imagenet-lt", smoothing(0.3, 0, 0.05, 0.2)),
+        ("oltr", "cifar100-lt", MEMORY | {"rebalance.attention": False}),
+        ("oltr", "imagenet-lt", MEMORY | {"rebalance.attention": True}),
+        ("oltr", "inat2018", MEMORY | {"rebalance.attention": True}),
+        ("oltr", "folder", MEMORY | {"rebalance.attention": False}),
         ("balanced-softmax", "demo", ONE_STAGE | {"method.class_loss": "balanced_softmax"}),
         ("logit-adjustment", "demo", ONE_STAGE | LOGIT_ADJUSTMENT),
         ("mixup", "cifar10-lt", ONE_STAGE | {"data.gamma": -1, "method.uniform_weight": 0}),
         ("manifold-mixup", "cifar10-lt", manifold_mixup(-1)),
         ("manifold-mixup-two-samplers", "inat2018", manifold_mixup(1)),
         *(("cmo", dataset, CMO) for dataset in ("cifar10-lt", "imagenet-lt", "inat2018", "folder", "demo")),
+        ("bbn", "cifar100-lt", ONE_STAGE | BBN),
+        ("bbn", "inat2018", ONE_STAGE | BBN),
         ("ncm", "folder", {"rebalance.readout": "ncm"}),
         ("tde", "cifar100-lt", CAUSAL | {"rebalance.alpha": 1.5, "method.causal_momentum_decay": False}),
         ("tde", "cifar10-lt", CAUSAL | {"rebalance.alpha": 1, "method.causal_momentum_decay": False}),
@@ -157,6 +178,7 @@ def second_stage(epochs):
     return {"rebalance.epochs": epochs, "rebalance.lr_factor": 1}
 
 
+OLTR_STAGE_2 = {"rebalance.epochs": 60, "rebalance.lr_factor": 0.1}
 TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for TensorFlow
 
 
@@ -171,6 +193,7 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
         ("mislas", "cifar100-lt", schedule(200, 128, 0.1, 5e-4, nesterov=False) | second_stage(10)),
         ("mislas", "imagenet-lt", schedule(180, 256, 0.1, 5e-4, schedule="cosine") | second_stage(10)),
         ("mislas", "inat2018", schedule(200, 256, 0.1, 1e-4, schedule="cosine") | second_stage(10)),
+        ("oltr", "imagenet-lt", schedule(30, 128, 0.1, 5e-4, decay=0.1) | OLTR_STAGE_2),
         *(
             (method, dataset, schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8)))
             for method in ("mixup", "manifold-mixup", "manifold-mixup-two-samplers")
@@ -187,6 +210,9 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
             schedule(200, 256, 0.2, 5e-4, nesterov=False, milestones=(0.6, 0.8), decay=0.01),
         ),
         ("tde", "imagenet-lt", schedule(90, 512, 0.2, 5e-4, nesterov=False, schedule="cosine")),
+        ("bbn", "cifar10-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        ("bbn", "cifar100-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        ("bbn", "inat2018", schedule(90, 128, 0.05, 1e-4, nesterov=True, momentum=0.9)),
         ("cb-focal", "inat2018", schedule(90, 1024, 1.6, 1e-4, **TF)),
         *(
             (
@@ -239,8 +265,10 @@ def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
     ("dataset", "method", "batch_size", "rates"),
     [
         *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
+        ("inat2018", "bbn", 128, [0.05] * 60 + [0.005] * 20 + [0.0005] * 10),
         *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
         *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
+        ("imagenet-lt", "oltr", 128, [0.1] * 10 + [0.01] * 10 + [0.001] * 10),
         ("imagenet-lt", "cmo", 128, [*S_LDAM[:5], *[0.1] * 55, *[0.01] * 20, *[0.001] * 20]),
         ("inat2018", "cmo", 256, [*S_LDAM[:5], *[0.1] * 70, *[0.01] * 25]),
         (

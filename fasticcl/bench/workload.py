@@ -20,7 +20,7 @@ from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.loaders import build_loader
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.first_stage import build_first_stage
-from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.second_stage import build_rebalancing
 from fasticcl.engine.stages.stage import TrainingStage
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
@@ -145,7 +145,7 @@ class Workload:
         rebalance = self.config.rebalance
         rebalance = rebalance.model_copy(update={"epochs": max(rebalance.epochs, 1)})
         config = self.config.model_copy(update={"rebalance": rebalance})
-        return Rebalancing(config, network, self.machine)
+        return build_rebalancing(config, network, self.machine)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the figures depend on, in addition to the hardware."""

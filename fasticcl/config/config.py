@@ -47,6 +47,15 @@ class Config(ConfigSection):
         return self
 
     @model_validator(mode="after")
+    def _has_positions(self) -> "Config":
+        if self.rebalance.attention and self.data.image_size != 224:
+            raise ValueError(
+                "rebalance.attention has weights for the 7×7 positions of images of 224 pixels, but "
+                f"data.image_size is {self.data.image_size}. Set rebalance.attention=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _translates(self) -> "Config":
         if self.method.first_stage == "m2m" and self.data.resample_start == 1:
             raise ValueError(

@@ -120,7 +120,12 @@ def _second_stage(rebalance: Rebalance) -> Iterator[str]:
         return
     rate = rebalance.classifier_lr_factor
     suffix = f" (learning rate × {rate:g})" if rate != 1 else ""
-    classifiers = {"continue": f"the classifier{suffix}", "reinit": f"a new classifier{suffix}", "frozen": ""}
+    classifiers = {
+        "continue": f"the classifier{suffix}",
+        "reinit": f"a new classifier{suffix}",
+        "frozen": "",
+        "memory": f"a classifier with a memory of class centroids{suffix}",
+    }
     parts = [
         "the encoder" if rebalance.encoder == "tuned" else "",
         classifiers[rebalance.classifier],
@@ -128,6 +133,8 @@ def _second_stage(rebalance: Rebalance) -> Iterator[str]:
     ]
     if rebalance.classifier != "continue" or rebalance.class_scale or rate != 1:
         yield f"second stage trains {' and '.join(filter(None, parts))}"
+    if rebalance.attention:
+        yield "second stage with modulated attention"
     if rebalance.batch_norm == "train":
         yield "second stage with batch norm in train mode"
     if rebalance.smoothing_head or rebalance.smoothing_tail:

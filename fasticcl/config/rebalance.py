@@ -41,7 +41,7 @@ class Rebalance(ConfigSection):
     attention: bool = False
     """Insert modulated attention before the pooling of the encoder (OLTR), for images of 224 pixels."""
     centroid_loss_weight: Weight = 0.01
-    """Weight of the centroid loss of a memory classifier."""
+    """Weight of the centroid loss of a memory classifier. With 0, the centroids still follow the features."""
     class_scale: bool = False
     """Train a factor for the logit of each class, which starts at 1 (LWS, MiSLAS)."""
     classifier_lr_factor: Positive = 1.0
@@ -61,6 +61,10 @@ class Rebalance(ConfigSection):
                 )
             if self.batch_norm == "train":
                 raise ValueError("rebalance.batch_norm applies to rebalance.encoder=frozen only")
+        if self.classifier == "memory" and self.encoder == "frozen":
+            raise ValueError("rebalance.classifier=memory requires rebalance.encoder=tuned")
+        if self.attention and self.classifier != "memory":
+            raise ValueError("rebalance.attention requires rebalance.classifier=memory")
         if self.classifier == "frozen" and not self.class_scale:
             raise ValueError(
                 "rebalance.classifier=frozen leaves nothing to train. Set rebalance.class_scale=true"

@@ -26,6 +26,8 @@ _USED_WITH = {
     "method.causal_gamma": ("method.classifier", ("causal",)),
     "method.causal_momentum": ("method.classifier", ("causal",)),
     "method.causal_momentum_decay": ("method.classifier", ("causal",)),
+    "rebalance.attention": ("rebalance.classifier", ("memory",)),
+    "rebalance.centroid_loss_weight": ("rebalance.classifier", ("memory",)),
     **{
         f"rebalance.{key}": (
             "rebalance.readout",
@@ -46,6 +48,7 @@ _SHIPPED = {
     ),
     "method.classifier": ("linear", "cosine", "causal"),
     "method.first_stage": ("iccl", "bbn", "m2m"),
+    "rebalance.classifier": ("continue", "reinit", "frozen", "memory"),
     "rebalance.readout": ("none", "tau_norm", "ncm", "log_prior", "tde"),
 }
 """Values that are part of fasticcl. Others are added by users and may use any setting."""
@@ -65,7 +68,9 @@ _USED_WITHOUT = {
 _LAMBDA = ("data.alpha", "data.beta", "data.lambda_per", "data.mixing_probability")
 """Settings of λ, which ``method.first_stage=bbn`` replaces by a weight that depends on the epoch."""
 _SECOND_STAGE = (
+    "attention",
     "batch_norm",
+    "centroid_loss_weight",
     "class_scale",
     "classifier",
     "classifier_lr_factor",
@@ -100,7 +105,7 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
                 other, unused = _USED_WITHOUT[path]
                 if _value(config, other) == unused:
                     raise _unused(path, config, other, f"set {other}")
-            elif section == "rebalance" and key in _SECOND_STAGE:
+            if section == "rebalance" and key in _SECOND_STAGE:
                 _check_second_stage(path, config)
 
 

@@ -1,7 +1,7 @@
 """SGD and the learning-rate schedules (section 4.3)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ def build_optimizer(
     parameters: Iterable[torch.nn.Parameter],
     optim: Optim,
     weight_decay: float | None = None,
-    exceptions: ParameterGroup | None = None,
+    exceptions: Sequence[ParameterGroup] = (),
 ) -> torch.optim.Optimizer:
     """Return an SGD optimizer. `set_lr` sets its learning rates at the start of every epoch.
 
@@ -24,15 +24,13 @@ def build_optimizer(
         parameters: all trained parameters.
         optim: the section ``optim``.
         weight_decay: replaces that of the section.
-        exceptions: some of the parameters, with their own ``weight_decay`` or ``lr_factor``.
+        exceptions: groups of some of the parameters, with their own ``weight_decay`` or ``lr_factor``.
     """
     parameters = list(parameters)
-    excluded = {id(each) for each in exceptions["params"]} if exceptions else set()
-    groups: list[ParameterGroup] = [{"params": [each for each in parameters if id(each) not in excluded]}]
-    if exceptions and excluded:
-        groups.append(exceptions)
+    excluded = {id(each) for group in exceptions for each in group["params"]}
+    others: ParameterGroup = {"params": [each for each in parameters if id(each) not in excluded]}
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        [group for group in (others, *exceptions) if group["params"]],
         lr=optim.lr,
         momentum=optim.momentum,
         nesterov=optim.nesterov,

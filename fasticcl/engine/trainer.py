@@ -32,11 +32,10 @@ from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.first_stage import build_first_stage
 from fasticcl.engine.stages.m2m import MajorToMinor
 from fasticcl.engine.stages.representation import Representation
-from fasticcl.engine.stages.second_stage import build_second_stage
+from fasticcl.engine.stages.second_stage import build_second_stage, check_second_stage
 from fasticcl.engine.stages.stage import Learn, Stage, TrainingStage, learn
 from fasticcl.engine.stages.training_features import TrainingFeatures
 from fasticcl.errors import TrainingFailed, UserError
-from fasticcl.method.readouts import find_readout
 from fasticcl.system import rank_environment
 from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.machine import Machine, choose_machine
@@ -159,8 +158,7 @@ def _prepare(
     first = build_first_stage(shortened, dataset.num_classes, machine, dataset.train.counts)
     if isinstance(first, MajorToMinor) and config.method.seed_run and checkpoint is None:
         first.use_seed_network(load_seed_network(config, dataset.train.manifest.classes))
-    if shortened.rebalance.readout != "none":  # before hours of training
-        find_readout(shortened.rebalance.readout, first.network.classifier)
+    check_second_stage(shortened, first.network)
     loggers = Loggers(shortened, loader.steps)
     return PreparedRun(shortened, dataset, machine, loader, step, loggers, first, choice)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from fasticcl.config import Method
 from fasticcl.errors import UserError, nearest
 from fasticcl.method.causal import CausalClassifier
+from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 
 
@@ -79,7 +80,9 @@ class ClassAffine(nn.Module):
         return self.scale * self.base(features).float() + self.offset
 
 
-Classifier = nn.Linear | CosineClassifier | CausalClassifier | ClassAffine | NearestMeanClassifier
+Classifier = (
+    nn.Linear | CosineClassifier | CausalClassifier | ClassAffine | MemoryClassifier | NearestMeanClassifier
+)
 
 
 def linear(feature_dim: int, num_classes: int, settings: Method) -> nn.Linear:  # noqa: ARG001
@@ -154,6 +157,8 @@ def _of_type(state: Mapping[str, torch.Tensor]) -> Classifier:
             classifier = build(feature_dim, num_classes, settings)
             if classifier.state_dict().keys() == state.keys():
                 return classifier
+        if "centroids" in state:
+            return MemoryClassifier(feature_dim, num_classes)
         if state.keys() == {"weight", "mean"}:
             return NearestMeanClassifier(feature_dim, num_classes)
     raise RuntimeError("these are not the tensors of a classifier")

@@ -63,14 +63,29 @@ def nearest_mean(
         sums[-1] += len(batch)
     sums = all_reduce(sums)
     mean = sums[:-1] / sums[-1].clamp(min=1)
-    class_sums = torch.zeros(num_classes, feature_dim + 1, dtype=torch.float64)
-    for batch, classes in features:
-        centred = F.normalize(batch.double() - mean, dim=1)
-        counted = torch.cat([centred, centred.new_ones(len(centred), 1)], dim=1)
-        class_sums.index_add_(0, classes, counted)
-    class_sums = all_reduce(class_sums)
+    centred = ((F.normalize(batch.double() - mean, dim=1), classes) for batch, classes in features)
+    class_means = mean_by_class(centred, feature_dim, num_classes, all_reduce)
     classifier = NearestMeanClassifier(feature_dim, num_classes)
     with torch.no_grad():
         classifier.mean.copy_(mean)
-        classifier.weight.copy_(class_sums[:, :-1] / class_sums[:, -1:].clamp(min=1))
+        classifier.weight.copy_(class_means)
     return classifier
+
+
+def mean_by_class(
+    features: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    feature_dim: int,
+    num_classes: int,
+    all_reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total,
+) -> torch.Tensor:
+    """Return the float64 mean [K, d_g] of the features of each class, which is 0 for a class without images.
+
+    Args:
+        features, feature_dim, num_classes, all_reduce: as in `nearest_mean`. The features are iterated once.
+    """
+    sums = torch.zeros(num_classes, feature_dim + 1, dtype=torch.float64)
+    for batch, classes in features:
+        counted = torch.cat([batch.double(), torch.ones(len(batch), 1, dtype=torch.float64)], dim=1)
+        sums.index_add_(0, classes, counted)
+    sums = all_reduce(sums)
+    return sums[:, :-1] / sums[:, -1:].clamp(min=1)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fasticcl.config import Method
+from fasticcl.method.attention import restore_attention
 from fasticcl.method.batch_norm import SplitBatchNorm2d, replace_batch_norm, set_num_streams
 from fasticcl.method.classifiers import Classifier, build_classifier, restore_classifier
 from fasticcl.method.encoders import build_encoder
@@ -85,6 +86,7 @@ class Network(nn.Module):
         network = cls(encoder, num_classes=1)
         if has_two_tails(state):
             network.encoder = TwoTailEncoder(encoder)
+        network.encoder = restore_attention(network.encoder, state)
         network.classifier = classifier_of(state)
         network.load_state_dict(
             {name: value for name, value in state.items() if not name.startswith("projection.")}

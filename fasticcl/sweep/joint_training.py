@@ -2,10 +2,11 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fasticcl.config import Config
@@ -13,6 +14,7 @@ from fasticcl.data.batch import StreamBatch
 from fasticcl.data.loader import Loader
 from fasticcl.engine.progress import Display
 from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.second_stage import build_rebalancing
 from fasticcl.method.network import Network
 from fasticcl.system.machine import Machine
 
@@ -36,7 +38,11 @@ def joint_key(config: Config) -> tuple[object, ...]:
 
 
 def build_stages(
-    configs: Sequence[Config], network: Network, machine: Machine, counts: NDArray[np.integer]
+    configs: Sequence[Config],
+    network: Network,
+    machine: Machine,
+    counts: NDArray[np.integer],
+    features: Iterable[tuple[torch.Tensor, torch.Tensor]] = (),
 ) -> list[Rebalancing]:
     """Return one stage per configuration. Stages with a frozen encoder share a copy of it.
 
@@ -45,10 +51,14 @@ def build_stages(
         network: the network at the end of the representation stage, which is not modified.
         machine: the machine that trains.
         counts: [K] training images per class.
+        features: features of the training images for a memory.
     """
     frozen = configs[0].rebalance.encoder == "frozen"
     shared = {id(network.encoder): copy.deepcopy(network.encoder)} if frozen else {}
-    return [Rebalancing(config, copy.deepcopy(network, {**shared}), machine, counts) for config in configs]
+    return [
+        build_rebalancing(config, copy.deepcopy(network, {**shared}), machine, counts, features)
+        for config in configs
+    ]
 
 
 def train_jointly(stages: Sequence[Rebalancing], loader: Loader, display: Display, title: str) -> None:

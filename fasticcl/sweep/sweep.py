@@ -18,6 +18,7 @@ from fasticcl.engine.progress import Display
 from fasticcl.engine.rebalance_run import FirstStage
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.stages.stage import Stage
+from fasticcl.engine.stages.training_features import TrainingFeatures
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.report.plotting import to_png, to_svg
@@ -219,7 +220,9 @@ class _GridTrainer:
             bad_samples = loader.bad_samples
             stages = read_out_jointly(configs, self.first.network, self.dataset, self.machine, bad_samples)
             return self._evaluate(points, stages)
-        stages = build_stages(configs, self.first.network, self.machine, counts)
+        encoder = self.first.network.encoder
+        features = TrainingFeatures(config, self.dataset, self.machine, encoder, loader.bad_samples)
+        stages = build_stages(configs, self.first.network, self.machine, counts, features)
         listed = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
         train_jointly(stages, loader, display, title)

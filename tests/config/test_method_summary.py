@@ -79,6 +79,10 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
                 "second stage with label smoothing from 0.4 (largest class) to 0.1 (smallest class)",
             ],
         ),
+        (
+            ["rebalance.classifier=memory"],
+            ["second stage trains the encoder and a classifier with a memory of class centroids"],
+        ),
         (["rebalance.smoothing_tail=0.1", "rebalance.epochs=0"], []),
         (["rebalance.readout=tau_norm", "rebalance.tau=0.7"], ["readout tau_norm (τ = 0.7)"]),
         (["rebalance.readout=log_prior", "rebalance.epochs=0"], ["readout log_prior (τ = 1)"]),
@@ -95,6 +99,13 @@ def test_epochs_are_those_of_a_shortened_run():
         "class weights (β = 0.9) from epoch 1, loss divided by the sum of the weights",
         "re-sampling (γ = 0) from epoch 2",
     ]
+
+
+def test_oltr_has_phrases_for_its_memory_and_its_attention():
+    classifier = "a classifier with a memory of class centroids (learning rate × 10)"
+    memory = f"second stage trains the encoder and {classifier}"
+    assert summary(method="oltr") == [memory]
+    assert summary(method="oltr", dataset="inat2018") == [memory, "second stage with modulated attention"]
 
 
 def test_published_schedule_has_a_phrase():

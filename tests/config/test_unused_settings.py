@@ -38,6 +38,18 @@ from fasticcl.preset_files import preset_names
             "rebalance.classifier has no effect, because rebalance.readout is ncm. Omit it, or choose "
             "another --method.",
         ),
+        (
+            "crt",
+            ["rebalance.centroid_loss_weight=1"],
+            "rebalance.centroid_loss_weight has no effect, because rebalance.classifier is reinit. Omit it, "
+            "or set rebalance.classifier to memory.",
+        ),
+        ("crt", ["rebalance.attention=false"], "because rebalance.classifier is reinit. "),
+        (
+            "oltr",
+            ["rebalance.readout=ncm", "rebalance.centroid_loss_weight=1"],
+            "because rebalance.readout is ncm. ",
+        ),
         ("ncm", ["rebalance.tau=1"], "rebalance.tau has no effect, because rebalance.readout is ncm. "),
         ("ce", ["method.ldam_margin=1"], "method.ldam_margin has no effect, "),
         ("ldam-drw", ["method.logit_adjustment_tau=1"], "because method.class_loss is ldam. "),
@@ -98,6 +110,7 @@ def test_a_setting_without_effect_is_an_error_with_its_reason(method, assignment
         ("tau-norm", ["rebalance.tau=0"]),
         ("tde", ["rebalance.alpha=0", "method.causal_heads=4", "method.classifier_scale=9"]),
         ("ce", ["method.classifier=causal", "method.causal_momentum=0.5"]),
+        ("oltr", ["rebalance.centroid_loss_weight=0", "rebalance.attention=false"]),
         ("mixup", ["method.mixup_after=stage1", "data.mixing=none"]),
         ("crt", ["method.classifier=cosine", "method.classifier_scale=9"]),
         ("iccl", ["data.resample_start=0.5", "data.resample_gamma=1"]),

@@ -17,6 +17,7 @@ from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
 from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
+from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.preset_files import preset_names
 from fasticcl.report.run_history import read_history
@@ -66,6 +67,7 @@ CLASSIFIERS = {
     "lws": ClassAffine,
     "mislas": ClassAffine,
     "ncm": NearestMeanClassifier,
+    "oltr": MemoryClassifier,
     "tde": CausalClassifier,
 }
 
@@ -110,6 +112,7 @@ LOSSES = {
     "bbn": {"train/loss", "train/ce_h", "train/ce_t"},
     "manifold-mixup": {"train/loss", "train/ce_it"},
     "crt": {"train/loss", "train/ce"},
+    "oltr": {"train/loss", "train/ce", "train/centroid"},
     "iccl": {"train/loss", "train/ce", "train/cc", "train/ce_it", "train/cc_it"},
 }
 

@@ -76,7 +76,7 @@ def test_the_optimizer_has_the_configured_settings(override, expected):
 
 def test_some_parameters_have_no_weight_decay():
     weight, bias = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(1))
-    optimizer = build_optimizer([bias, weight], CIFAR, exceptions={"params": [bias], "weight_decay": 0.0})
+    optimizer = build_optimizer([bias, weight], CIFAR, exceptions=[{"params": [bias], "weight_decay": 0.0}])
     for parameter in (weight, bias):
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -93,14 +93,14 @@ def test_set_lr_reaches_every_parameter_group():
 
 def test_a_group_keeps_its_share_of_the_learning_rate():
     one, two = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimizer = build_optimizer([one, two], CIFAR, exceptions={"params": [one], "lr_factor": 0.2})
+    optimizer = build_optimizer([one, two], CIFAR, exceptions=[{"params": [one], "lr_factor": 0.2}])
     for lr in (0.5, 0.25):
         set_lr(optimizer, lr)
         assert [group["lr"] for group in optimizer.param_groups] == [lr, 0.2 * lr]
     load_momenta(optimizer, build_optimizer([one, two], CIFAR).state_dict())
     set_lr(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
-    (only,) = build_optimizer([one], CIFAR, exceptions={"params": [one], "lr_factor": 0.2}).param_groups
+    (only,) = build_optimizer([one], CIFAR, exceptions=[{"params": [one], "lr_factor": 0.2}]).param_groups
     assert only["lr_factor"] == 0.2
 
 

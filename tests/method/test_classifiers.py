@@ -7,6 +7,7 @@ import torch
 from fasticcl.config import Method
 from fasticcl.errors import UserError
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier, build_classifier, restore_classifier
+from fasticcl.method.memory import MemoryClassifier
 
 
 def features(count: int = 6, size: int = 8) -> torch.Tensor:
@@ -60,6 +61,14 @@ def test_a_state_dict_restores_its_classifier(name: str, affine: bool):
         value.mul_(1.5)
     restored = restore_classifier(classifier.state_dict()).eval()
     assert type(restored) is type(classifier)
+    assert torch.equal(restored(features()), classifier(features()))
+
+
+def test_a_state_dict_restores_a_memory_classifier():
+    classifier = MemoryClassifier(8, 5)
+    torch.nn.init.normal_(classifier.centroids)
+    restored = restore_classifier(classifier.state_dict())
+    assert type(restored) is MemoryClassifier
     assert torch.equal(restored(features()), classifier(features()))
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from fasticcl.engine.run.weights import Description, Model
 from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
+from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
 from fasticcl.method.network import Network
 from tests.support.classifier_oracle import classifier_logits
@@ -39,10 +40,17 @@ def causal_classifier():
     return classifier
 
 
+def memory_classifier():
+    classifier = MemoryClassifier(FEATURES, CLASSES)
+    torch.nn.init.normal_(classifier.centroids)
+    return classifier
+
+
 CLASSIFIERS = {
     "linear": lambda: nn.Linear(FEATURES, CLASSES),
     "cosine": lambda: CosineClassifier(FEATURES, CLASSES, 16.0),
     "affine": lambda: class_affine(nn.Linear(FEATURES, CLASSES)),
+    "memory": memory_classifier,
     "nearest mean": nearest_mean_classifier,
     "causal": causal_classifier,
     "affine cosine": lambda: class_affine(CosineClassifier(FEATURES, CLASSES, 8.0)),

@@ -10,6 +10,8 @@ def classifier_logits(state, features):
     base = {name.removeprefix("base."): value for name, value in state.items() if name.startswith("base.")}
     if base:
         return state["scale"] * classifier_logits(base, features) + state["offset"]
+    if "centroids" in state:
+        return memory_logits(state, features)
     if "alpha" in state:
         return _causal_logits(state, features)
     if "mean" in state:  # -½‖f̂ - c_k‖² + ½
@@ -19,6 +21,20 @@ def classifier_logits(state, features):
     if "bias" in state:
         return features @ state["weight"].T + state["bias"]
     return state["scale"] * (_unit(features) @ _unit(state["weight"]).T)
+
+
+def memory_logits(state, features):
+    """Return the logits of a memory classifier, one sample after another."""
+    rows = []
+    for v in features:
+        scores = np.exp(state["hallucinator.weight"] @ v + state["hallucinator.bias"])
+        memory = sum(p * c for p, c in zip(scores / scores.sum(), state["centroids"], strict=True))
+        selector = np.tanh(state["selector.weight"] @ v + state["selector.bias"])
+        reach = 10 / min(np.linalg.norm(v - c) for c in state["centroids"])
+        x = reach * (v + selector * memory)
+        norm = np.linalg.norm(x)
+        rows.append([16 * norm / (1 + norm) * (w @ x) / np.linalg.norm(w) / norm for w in state["weight"]])
+    return np.array(rows)
 
 
 def _causal_logits(state, features):

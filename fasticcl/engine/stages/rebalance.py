@@ -12,7 +12,7 @@ from torch import nn
 from fasticcl.config import Config
 from fasticcl.data.batch import StreamBatch, TrainingBatch
 from fasticcl.data.plan import Phase
-from fasticcl.engine.optim import build_optimizer, cosine_factor, load_momenta, set_lr
+from fasticcl.engine.optim import ParameterGroup, build_optimizer, cosine_factor, load_momenta, set_lr
 from fasticcl.engine.stages.stage import Losses, StageName, StageState
 from fasticcl.method import losses
 from fasticcl.method.batch_norm import train_batch_norm
@@ -67,19 +67,18 @@ class Rebalancing:
             self.teacher.encoder = network.encoder
         classifier = self._prepare_classifier()
         self.smoothing = self._smoothing(counts)
-        trained = network.classifier if self.frozen else network
+        trained = self._trained_module()
         self.student = machine.wrap_for_training(trained)
         self.features = machine.compile_forward(self.teacher.encoder)
         self.student_features = self.features if self.shared else machine.compile_forward(network.encoder)
         self._losses = machine.compile_losses(
             lambda batch: self.losses_from_features(self.encode(batch), batch)
         )
-        factor = self.settings.classifier_lr_factor
         self.optimizer = build_optimizer(
             (value for value in trained.parameters() if value.requires_grad),
             config.optim,
             self.settings.weight_decay,
-            {"params": [] if factor == 1 else [*classifier.parameters()], "lr_factor": factor},
+            self._parameter_groups(classifier),
         )
 
     def _prepare_classifier(self) -> nn.Module:
@@ -97,6 +96,15 @@ class Rebalancing:
             affine = ClassAffine(classifier, len(classifier.weight))
             self.network.classifier = affine.to(classifier.weight.device)
         return classifier
+
+    def _trained_module(self) -> nn.Module:
+        """Return the module whose output for images, or for features of a frozen encoder, is trained."""
+        return self.network.classifier if self.frozen else self.network
+
+    def _parameter_groups(self, classifier: nn.Module) -> list[ParameterGroup]:
+        """Return the groups of parameters with settings of their own."""
+        factor = self.settings.classifier_lr_factor
+        return [{"params": [] if factor == 1 else [*classifier.parameters()], "lr_factor": factor}]
 
     def _smoothing(self, counts: NDArray[np.integer] | None) -> torch.Tensor | None:
         """Return the factors of label-aware smoothing [K], or None without it."""
@@ -152,12 +160,14 @@ class Rebalancing:
 
         ``ce`` is the plain cross-entropy, also with label-aware smoothing.
         """
-        weight, temperature = self.settings.distillation_weight, self.settings.distillation_temperature
         with self.machine.autocast():
-            with torch.no_grad():
-                teacher = self.teacher.classifier(features.teacher) if weight else None
             student = self.student(features.student) if self.frozen else self.student(batch.x).logits
-        teacher = student if teacher is None else teacher
+        return self._losses_of_logits(student, features, batch)
+
+    def _losses_of_logits(self, student: torch.Tensor, features: Features, batch: StreamBatch) -> Losses:
+        weight, temperature = self.settings.distillation_weight, self.settings.distillation_temperature
+        with torch.no_grad(), self.machine.autocast():
+            teacher = self.teacher.classifier(features.teacher) if weight else student
         total = losses.rebalance(student, teacher, batch.y, weight, temperature, self.smoothing)
         return {"loss": total, "ce": losses.cross_entropy(student.detach(), batch.y)}
 

@@ -64,7 +64,7 @@ class Representation:
         self.optimizer = build_optimizer(
             self.network.parameters(),
             config.optim,
-            exceptions={"params": self._initialize_bias(), "weight_decay": 0.0},
+            exceptions=[{"params": self._initialize_bias(), "weight_decay": 0.0}],
         )
 
     def _wrap_for_training(self) -> Callable[..., Any]:
