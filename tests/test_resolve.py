@@ -173,6 +173,15 @@ def test_start_of_resampling_and_class_weights_is_an_epoch_or_never(start, epoch
     )
 
 
+def test_m2m_has_a_seed_stage_unless_it_has_a_seed_run_or_never_translates():
+    assert resolve("demo", method="m2m").seed_epochs == 50
+    assert resolve("demo", method="ce-drs").seed_epochs == 0
+    for assignment in ("method.seed_run=run", "optim.epochs=1"):
+        assert resolve("demo", method="m2m", assignments=[assignment]).seed_epochs == 0
+    with pytest.raises(UserError, match=r"resample_start on, which is 1 \(never\)\. Lower it, for example"):
+        resolve("demo", method="ce", assignments=["method.first_stage=m2m"])
+
+
 def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):
     with pytest.raises(
         UserError, match=r"schedule of crt for demo is known\. Known for: imagenet-lt, inat2018"

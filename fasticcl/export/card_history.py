@@ -44,6 +44,8 @@ def training_section(description: Description, record: RunHistory | None) -> Ite
             f"The first stage processed {speed:,.0f} images per second (median of its epochs). "
             f"{record.unreadable_images:,} unreadable images were replaced by others of the same class."
         )
+        if record.seed_note:
+            yield record.seed_note
     yield ""
     if record and record.environments:
         environment = record.environments[-1]

@@ -98,6 +98,31 @@ def test_epochs_are_those_of_a_shortened_run():
     ]
 
 
+TRANSLATION = "translation (10 steps of 0.1, β = 0.999, γ = 0.9, λ = 0.5, noise 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "phrases"),
+    [
+        (
+            ["method.seed_run=/runs/demo/ce-3"],
+            [f"{TRANSLATION} from epoch 121", "seed network of the run ce-3"],
+        ),
+        (
+            ["data.resample_start=0", "method.m2m_noise=0.2", "method.m2m_steps=1"],
+            [
+                "translation (1 step of 0.1, β = 0.999, γ = 0.9, λ = 0.5, noise 0.2) from epoch 1",
+                "seed network trained first with cross-entropy",
+            ],
+        ),
+        (["optim.epochs=1"], []),
+    ],
+)
+def test_major_to_minor_translation_has_phrases(assignments, phrases):
+    _, *others = summary(*assignments, method="m2m")
+    assert others == phrases
+
+
 def test_oltr_has_phrases_for_its_memory_and_its_attention():
     classifier = "a classifier with a memory of class centroids (learning rate × 10)"
     memory = f"second stage trains the encoder and {classifier}"
