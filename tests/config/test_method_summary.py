@@ -37,6 +37,9 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
             ["loss logit_adjustment (τ = 1.5)"],
         ),
         (["method.classifier=cosine", "method.classifier_scale=16"], ["classifier cosine (scale 16)"]),
+        (["method.classifier=causal"], ["classifier causal (2 heads, scale 30)"]),
+        (["method.classifier=causal", "method.causal_heads=1"], ["classifier causal (1 head, scale 30)"]),
+        (["rebalance.readout=tde", "rebalance.alpha=1.5"], ["readout tde (α = 1.5)"]),
         (
             ["method.class_weight_beta=0.9999", "method.class_weight_start=0.8"],
             ["class weights (β = 0.9999) from epoch 161, loss divided by the sum of the weights"],

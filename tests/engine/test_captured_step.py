@@ -43,6 +43,8 @@ class Replayed:
         bank = [*self.stage.bank.buffers()] if hasattr(self.stage, "bank") else []
         loss = getattr(self.stage, "classification", None)
         weights = [loss.weights.value] if loss and loss.weights else []
+        return [*self.stage.network.parameters(), *self.stage.network.buffers(), *momenta, *bank, *weights]
+
         alpha = [self.stage.alpha] if hasattr(self.stage, "alpha") else []
         return [*self.stage.network.state_dict().values(), *momenta, *bank, *weights, *alpha]
 
@@ -142,6 +144,18 @@ def test_class_weights_that_start_in_a_later_epoch_reach_a_captured_step(method)
     assert [same(one, another) for one, another in zip(losses, unweighted, strict=True)] == [
         step < 6 for step in range(12)
     ]
+
+
+def test_the_momentum_of_the_feature_mean_in_a_later_epoch_reaches_a_captured_step():
+    given, stages = batches("warmup", 12), [make_stages("optim.epochs=4", method="tde")[0] for _ in "abc"]
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stages[0])
+    )
+    results = run(stages[0], given, captured, epochs=(2, 3))
+    assert same(results, run(stages[1], given, learn, epochs=(2, 3)))
+    assert (Replayed.recorded, Replayed.replays) == (1, 9)
+    mean = results[1]["network"]["classifier.mean"]
+    assert not torch.equal(mean, run(stages[2], given, learn, epochs=(2, 2))[1]["network"]["classifier.mean"])
 
 
 def test_weights_of_the_tails_in_a_later_epoch_reach_a_captured_step_of_bbn():

@@ -217,6 +217,59 @@ def test_the_rows_of_table_4_are_switches(switch, names):
     assert set(make_stage(switch).losses(pair())) == names
 
 
+CAUSAL = ("method.classifier=causal", "method.classifier_scale=16")
+
+
+def test_the_momentum_of_the_feature_mean_follows_the_learning_rate_of_the_epoch():
+    """The official rule for ImageNet-LT, 1 - 0.1 · min(50 · rate, 1). On CIFAR, the momentum is constant."""
+    stage = make_stage("optim.lr=0.2", "optim.epochs=90", "optim.warmup_epochs=0", method="tde")
+    momenta = []
+    for epoch in range(90):
+        stage.begin_epoch(epoch)
+        momenta.append(float(stage.network.classifier.momentum))
+    rates = 0.1 * (1 + np.cos(np.pi * np.arange(90) / 90))
+    np.testing.assert_allclose(momenta, 1 - 0.1 * np.minimum(50 * rates, 1), rtol=1e-6)
+    assert momenta[71] == pytest.approx(0.9)  # the rate is 0.0209
+    assert momenta[80] == pytest.approx(0.9698463)
+    constant = make_stage("optim.lr=0.2", "method.causal_momentum_decay=false", method="tde")
+    constant.begin_epoch(49)
+    assert float(constant.network.classifier.momentum) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "passes"),
+    [
+        (("method.uniform_weight=1",), ["h", "f"]),
+        (("method.uniform_weight=0",), ["h", "f"]),
+        (("method.uniform_weight=0", "method.centroid_contrastive=false"), ["f"]),
+        (("method.bn_mode=concat",), ["both"]),
+    ],
+)
+def test_every_forward_pass_of_a_step_updates_the_feature_mean(assignments, passes):
+    stage, batch = make_stage(*CAUSAL, *assignments), pair()
+    images = {"h": batch.x_h, "f": batch.x_f, "both": torch.cat([batch.x_h, batch.x_f])}
+    encoder = copy.deepcopy(stage.network.encoder).train()
+    expected = np.zeros(64)
+    for name in passes:
+        expected = 0.9 * expected + encoder(images[name]).detach().numpy().mean(axis=0)
+    learn(stage, batch)
+    np.testing.assert_allclose(stage.network.classifier.mean.flatten(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_training_in_the_first_stage_does_not_depend_on_alpha():
+    losses = []
+    for alpha in (0.0, 2.0):
+        stage = make_stage(*CAUSAL)
+        stage.network.classifier.alpha.fill_(alpha)
+        losses.append([learn(stage, pair(seed))["loss"].item() for seed in (1, 2)])
+    assert losses[0] == losses[1]
+
+
+def test_a_number_of_heads_that_does_not_divide_the_features_is_refused():
+    with pytest.raises(UserError, match=r"cannot divide 64 features into 3 equal heads\. Set method\."):
+        make_stage(*CAUSAL, "method.causal_heads=3")
+
+
 def unmixed(seed=1, size=12, rng=None):
     """Return a batch of unmixed streams, and the batch of the same images mixed by equation 3."""
     batch = pair(seed, size)
