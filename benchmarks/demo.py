@@ -33,6 +33,7 @@ FIRST_STAGES = {
     "ncm": "ce",
     "logit-adjustment-post-hoc": "ce",
     "mislas": "mixup",
+    "oltr": "ce",
 }
 """Methods that continue the first stage of another one, if its settings are the same on the dataset."""
 METHODS = (

@@ -15,7 +15,7 @@ from fasticcl.data.batch import synthetic_batch, tensors_of
 from fasticcl.engine.captured_step import CapturedStep, CudaGraph, captured_step
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.first_stage import build_first_stage
-from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.second_stage import build_rebalancing
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
@@ -82,7 +82,7 @@ def make_stages(*assignments, method=None):
     config = resolve("demo", method=method, assignments=[*small, *assignments])
     machine = choose_machine(config.engine)
     first = build_first_stage(config, CLASSES, machine, np.array([50, 20, 10, 2, 1]))
-    return first, lambda: Rebalancing(config, copy.deepcopy(first.network), machine)
+    return first, lambda: build_rebalancing(config, copy.deepcopy(first.network), machine)
 
 
 def batches(phase, count, size=6, mixed=True):
@@ -178,8 +178,11 @@ SHIFTED = (
 )
 
 
+MEMORY = ("rebalance.encoder=tuned", "rebalance.classifier=memory")
+
+
 @pytest.mark.parametrize(
-    "settings", [("rebalance.encoder=frozen",), ("rebalance.encoder=tuned",), SHIFTED], ids=str
+    "settings", [("rebalance.encoder=frozen",), ("rebalance.encoder=tuned",), SHIFTED, MEMORY], ids=str
 )
 def test_captured_rebalancing_steps_equal_ordinary_steps(settings):
     given = batches("rebalance", 6)

@@ -27,6 +27,7 @@ from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
 from tests.support.classifier_oracle import classifier_logits
 from tests.support.small_runs import (
+    TINY_STEPS,
     PowerCut,
     differences,
     equal,
