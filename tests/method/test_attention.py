@@ -82,6 +82,19 @@ def test_attention_starts_without_effect():
     assert torch.equal(add_attention(encoder, 16)(images), encoder(images))
 
 
+def test_new_weights_have_the_shapes_and_distributions_of_the_official_code():
+    torch.manual_seed(0)
+    attention = ModulatedAttention(256, 49)
+    shapes = {name: tuple(value.shape) for name, value in attention.state_dict().items()}
+    expected = {"mask.weight": (256, 128, 1, 1), "spatial.weight": (49, 256 * 49), "spatial.bias": (49,)}
+    for name in ("theta", "phi", "g"):
+        expected |= {f"{name}.weight": (128, 256, 1, 1), f"{name}.bias": (128,)}
+        projection = getattr(attention, name)
+        assert projection.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.02)
+        assert not projection.bias.any()
+    assert shapes == expected
+
+
 def test_all_parameters_of_attention_are_trained():
     """In the official code of 2019, they were frozen by mistake. The first step moves only the mask."""
     torch.manual_seed(0)

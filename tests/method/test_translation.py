@@ -76,6 +76,19 @@ def test_images_follow_the_normalised_gradient_of_both_networks(lam, step, steps
     assert not result.requires_grad
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_steps_have_the_same_length_for_small_and_large_gradients(scale):
+    pixels = np.full((2, *SHAPE), 0.5)
+    direction = torch.from_numpy(draw_noise((1, *SHAPE), 1, np.random.default_rng(0))[0]).double()
+    # Logits of which the gradient of the cross-entropy is known: the other logit is always 0.
+    f = lambda x: scale * torch.stack([(x * direction).sum((1, 2, 3)), 0 * x.sum((1, 2, 3))], 1)  # noqa: E731
+    labels = np.array([0, 0]), np.array([1, 1])
+    method = Method(m2m_steps=2, m2m_step_size=0.1, m2m_lambda=1)
+    result, _ = run(pixels, *labels, method, lambda x: 0 * f(x), f)
+    expected = 0.5 - 0.2 * direction.numpy()
+    assert np.allclose(result.numpy(), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("confidence", "expected"), [(0.5, True), (0.501, False)])
 def test_an_image_is_accepted_at_the_confidence_itself(confidence, expected):
     pixels, *_ = images(size=1)
@@ -138,6 +151,25 @@ def test_pairs_are_drawn_with_the_probabilities_of_the_paper():
     assert np.abs(frequency - expected).max() > 0
     assert (np.abs(frequency - expected) <= 4.5 * deviation).all()
     assert frequency[expected == 0].max() == 0
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.999])
+def test_each_image_uses_its_own_numbers_to_be_chosen_to_choose_and_to_be_accepted(beta):
+    for seed in range(20):
+        labels = np.random.default_rng(seed).integers(0, 5, 12)
+        numbers = np.random.default_rng(seed + 100).random((3, 12))
+        expected = []
+        for i, (replaced, choice, coin) in enumerate(numbers.T):
+            chances = [1 - beta ** max(COUNTS[k] - COUNTS[labels[i]], 0) for k in labels]
+            if replaced >= 1 - COUNTS[labels[i]] / 50 or not any(chances):
+                continue
+            remaining, j = choice * sum(chances), 0
+            while remaining >= chances[j]:
+                remaining, j = remaining - chances[j], j + 1
+            if coin < chances[j]:
+                expected.append((i, j))
+        drawn = draw_replacements(labels, COUNTS, beta, np.random.default_rng(seed + 100))
+        assert [*zip(*map(list, drawn), strict=True)] == expected
 
 
 @settings(max_examples=30, deadline=None)

@@ -82,6 +82,31 @@ def test_both_networks_see_normalised_images():
     assert all(torch.allclose(images, sources, rtol=0, atol=1e-5) for _, images in seen)
 
 
+def test_noise_keeps_images_between_0_and_1_and_has_its_norm():
+    noisy, given, seen = make_stage(ACCEPT_ALL, "method.m2m_noise=40"), batch(), []
+    noisy.seed_network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    noisy.translate(given)
+    pixels = seen[0] * 0.377 + 0.306
+    assert -1e-5 < pixels.min() <= pixels.max() < 1 + 1e-5
+    slight, given = make_stage(ACCEPT_ALL, "method.m2m_noise=1e-3"), batch()
+    slight.seed_network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    seen.clear()
+    slight.translate(given)
+    difference = 0.377 * (seen[0] - given.x[drawn_for(slight, given).sources])
+    norms = difference.double().flatten(1).norm(dim=1)
+    assert torch.all((norms > 0.9e-3) & (norms < 1.01e-3))  # some pixels are cut off at 0 or 1
+
+
+def test_images_are_translated_with_the_precision_of_training():
+    stage, given, types = make_stage(ACCEPT_ALL), batch(), []
+    stage.machine = replace(stage.machine, bfloat16=True)
+    for network in (stage.seed_network, stage.network):
+        network.encoder.register_forward_hook(lambda *parts: types.append(parts[2].dtype))
+    result, _ = stage.translate(given)
+    assert types == [torch.bfloat16] * 21
+    assert result.x.dtype == torch.float32
+
+
 def test_nothing_is_replaced_if_the_seed_network_is_not_confident():
     stage, given = make_stage("method.m2m_confidence=1"), batch()
     result, share = stage.translate(given)
@@ -167,6 +192,20 @@ def test_the_seed_stage_begins_as_a_run_of_cross_entropy():
         learn(each, batch())
     assert equal({**seed.state_dict()}, {**expected.state_dict()})
     assert seed.lr(9) == expected.lr(9)
+
+
+@pytest.mark.parametrize("parts", [(), ("data.mixing=none", "method.mixup_after=stage1")])
+def test_the_seed_stage_has_none_of_the_other_parts_of_the_method(parts):
+    """They can be combined with M2m, but its seed network is one of cross-entropy."""
+    branches = "method.interpolative_weight=1", "method.centroid_contrastive=true", "method.warmup_epochs=2"
+    stage = make_stage(*branches, *parts)
+    assert [stage.phase(epoch) for epoch in (1, 2, 9)] == ["warmup", "interpolative", "translation"]
+    seed = stage.seed_stage
+    assert isinstance(seed, SeedStage)
+    assert [seed.phase(epoch) for epoch in range(10)] == ["warmup"] * 10
+    assert seed.network.projection is None
+    assert not seed.method.mixup_after
+    assert not seed.bank.value.numel()
 
 
 def test_the_state_contains_the_seed_network_and_frees_its_stage():
