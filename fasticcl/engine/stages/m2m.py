@@ -94,7 +94,7 @@ class MajorToMinor(Representation):
         assert batch.rng is not None
         ranks, size = self.machine.ranks, len(batch.y)
         images, labels = ranks.all_gather(batch.x), ranks.all_gather(batch.y)
-        known = labels.cpu().numpy()  # the only wait for the device
+        known = labels.cpu().numpy()  # waits for the device, so the copies below find it idle
         drawn = draw_replacements(known, self.counts, self.method.m2m_beta, batch.rng)
         noise = draw_noise((len(drawn.slots), *batch.x.shape[1:]), self.method.m2m_noise, batch.rng)
         mine = drawn.slots // size == ranks.rank
