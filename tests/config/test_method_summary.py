@@ -28,6 +28,13 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
             ["data.mixing=none", "method.mixup_after=stem,pool", "method.warmup_epochs=200"],
             ["manifold mixup after stem or pool in no epoch"],
         ),
+        (["data.mixing=cutmix"], ["CutMix of both streams"]),
+        (
+            ["data.mixing=cutmix", "data.mixing_probability=0.5"],
+            ["CutMix of both streams (probability 0.5)"],
+        ),
+        (["data.mixing_probability=0.25"], ["mixup of both streams (probability 0.25)"]),
+        (["data.mixing=cutmix", "method.warmup_epochs=200"], ["CutMix of both streams in no epoch"]),
         (["method.class_loss=balanced_softmax"], ["loss balanced_softmax"]),
         (["method.class_loss=focal", "method.focal_gamma=2"], ["loss focal (γ = 2)"]),
         (["method.class_loss=sigmoid_focal"], ["loss sigmoid_focal (γ = 1)"]),
@@ -37,6 +44,9 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
             ["loss logit_adjustment (τ = 1.5)"],
         ),
         (["method.classifier=cosine", "method.classifier_scale=16"], ["classifier cosine (scale 16)"]),
+        (["method.classifier=causal"], ["classifier causal (2 heads, scale 30)"]),
+        (["method.classifier=causal", "method.causal_heads=1"], ["classifier causal (1 head, scale 30)"]),
+        (["rebalance.readout=tde", "rebalance.alpha=1.5"], ["readout tde (α = 1.5)"]),
         (
             ["method.class_weight_beta=0.9999", "method.class_weight_start=0.8"],
             ["class weights (β = 0.9999) from epoch 161, loss divided by the sum of the weights"],
