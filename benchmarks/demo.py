@@ -50,6 +50,7 @@ METHODS = (
     "mixup",
     "manifold-mixup",
     "manifold-mixup-two-samplers",
+    "cmo",
     "bbn",
     "m2m",
     *FIRST_STAGES,

@@ -53,7 +53,7 @@ from fasticcl.system.machine import choose_machine
 
 PRESET, CLASSES, LARGEST, IMBALANCE = "cifar100-lt", 100, 500, 100
 REFERENCE = "ce"
-COUNTED, COUNTED_BATCH = 8, 32  # steps and images in a batch for counting. Some methods draw in a step.
+COUNTED, COUNTED_BATCH = 8, 64  # steps and images in a batch for counting. Some methods draw in a step.
 LOAD_SECONDS = 0.5  # before a round, the load by other processes is measured for this time
 # Settings that do not change the cost of a step.
 _SCHEDULE = {"name", "warmup_epochs", "cooldown_epochs", "class_weight_start", "seed_run"}

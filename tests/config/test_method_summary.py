@@ -28,6 +28,13 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
             ["data.mixing=none", "method.mixup_after=stem,pool", "method.warmup_epochs=200"],
             ["manifold mixup after stem or pool in no epoch"],
         ),
+        (["data.mixing=cutmix"], ["CutMix of both streams"]),
+        (
+            ["data.mixing=cutmix", "data.mixing_probability=0.5"],
+            ["CutMix of both streams (probability 0.5)"],
+        ),
+        (["data.mixing_probability=0.25"], ["mixup of both streams (probability 0.25)"]),
+        (["data.mixing=cutmix", "method.warmup_epochs=200"], ["CutMix of both streams in no epoch"]),
         (["method.class_loss=balanced_softmax"], ["loss balanced_softmax"]),
         (["method.class_loss=focal", "method.focal_gamma=2"], ["loss focal (γ = 2)"]),
         (["method.class_loss=sigmoid_focal"], ["loss sigmoid_focal (γ = 1)"]),

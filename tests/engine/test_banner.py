@@ -47,6 +47,14 @@ def test_banner_of_iccl_and_of_cross_entropy_has_no_parts(method):
     assert first_words == ["data", "method", "schedule", "machine"]
 
 
+def test_banner_of_cmo_has_the_phases_in_order():
+    *_, parts, schedule, _ = banner_lines(method="cmo")
+    assert parts == "parts    CutMix of both streams (probability 0.5)"
+    assert schedule.startswith("schedule epochs: 4 warm-up (T), 43 interpolative, 3 cooldown; 3 steps each;")
+    *_, schedule, _ = banner_lines("method.cooldown_epochs=2", "method.warmup_epochs=0")
+    assert schedule.startswith("schedule epochs: 48 interpolative, 2 cooldown, 10 rebalancing;")
+
+
 def test_banner_names_the_parts_of_the_method():
     assignments = ["optim.epochs=10", "method.class_loss=focal", "data.resample_start=0.8"]
     lines = banner_lines(*assignments, "rebalance.readout=tau_norm", "rebalance.epochs=7", method="ce")

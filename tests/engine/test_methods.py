@@ -27,6 +27,7 @@ from fasticcl.resolve import resolve
 from fasticcl.shards.reader import Shards
 from tests.support.classifier_oracle import classifier_logits
 from tests.support.small_runs import (
+    TINY_STEPS,
     PowerCut,
     differences,
     equal,
@@ -108,6 +109,34 @@ def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_s
         assert probabilities == pytest.approx(sorted(row, reverse=True), abs=1e-5)
 
 
+def test_a_run_stopped_before_in_and_after_its_mixing_resumes_bit_identically(
+    tiny_shards, tmp_path, monkeypatch
+):
+    epochs = {"method.warmup_epochs": 1, "method.cooldown_epochs": 1}
+    train = partial(train_method, tiny_shards, method="cmo", set=epochs, fast_dev_run=False, epochs=4)
+    expected = train(tmp_path / "expected").run
+    phases = [record["phase"] for record in metrics(expected) if "val/top1" in record]
+    assert phases == ["warmup", "interpolative", "interpolative", "warmup"]
+    steps = [2, TINY_STEPS, TINY_STEPS + 2, 2 * TINY_STEPS + 1, 3 * TINY_STEPS, 3 * TINY_STEPS + 1]
+    stop_at = iter([*steps, None])
+    begin, report, upcoming, done = partial(train, tmp_path), None, next(stop_at), []
+
+    def stop(count):
+        if count == upcoming:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    taken = record_steps(monkeypatch, stop)
+    while report is None:
+        try:
+            report = begin()
+        except Stopped:
+            done.append(len(taken))
+            upcoming = next(stop_at)
+        begin = partial(resume, tmp_path, "cmo")
+    assert done == steps
+    assert differences(report.run, expected) == []
+
+
 @pytest.mark.parametrize("method", [name for name in ("oltr", "tde") if name in METHODS])
 def test_methods_with_a_classifier_of_their_own_export_its_formula(finished, tmp_path, method):
     run, pixels = finished(method).run, noise_pixels(3)
@@ -123,6 +152,7 @@ def test_methods_with_a_classifier_of_their_own_export_its_formula(finished, tmp
 
 
 LOSSES = {
+    "cmo": {"train/loss", "train/ce", "train/ce_it"},
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
     "bbn": {"train/loss", "train/ce_h", "train/ce_t"},

@@ -201,6 +201,7 @@ METHODS = {
     "bbn": {},
     "m2m": {"method.m2m_confidence": 0.05, "method.m2m_beta": 0.3, "method.m2m_steps": 2},  # accepts images
     "ce-drs": {},
+    "cmo": {"data.lambda_per": "sample"},
     "mislas": {},
     "ncm": {},
     "oltr": {},

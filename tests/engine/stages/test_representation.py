@@ -7,24 +7,28 @@ import pytest
 import torch
 
 from fasticcl.data.batch import Batch, PairBatch, StreamBatch
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Plan
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
 from fasticcl.method.manifold_mixup import draw_block
 from fasticcl.resolve import resolve
+from fasticcl.shards.reader import Shards
 from fasticcl.system.machine import choose_machine
 from tests.support import class_loss_oracle, oracle
+from tests.support.small_runs import TINY_COUNTS
 
 CLASSES = 5
 COUNTS = np.array([90, 40, 12, 3, 1])
 
 
-def make_stage(*assignments, method=None, counts=None):
+def make_stage(*assignments, method=None, counts=None, classes=CLASSES):
     torch.manual_seed(0)
     small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
     config = resolve("demo", method=method, assignments=[*small, *assignments])
-    stage = Representation(config, CLASSES, choose_machine(config.engine), counts)
-    stage.bank.centroids = torch.nn.functional.normalize(torch.randn(CLASSES, 8), dim=1) * 0.9
+    stage = Representation(config, classes, choose_machine(config.engine), counts)
+    stage.bank.centroids = torch.nn.functional.normalize(torch.randn(classes, 8), dim=1) * 0.9
     stage.begin_epoch(0)
     return stage
 
@@ -203,6 +207,36 @@ def test_mixup_uses_only_mixed_images():
     losses = stage.losses(poisoned)
     assert set(losses) == {"loss", "ce_it"}
     assert torch.isfinite(losses["loss"])
+
+
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+@pytest.mark.parametrize(
+    ("method", "class_loss"),
+    [("cmo", "cross_entropy"), ("cmo", "balanced_softmax"), ("iccl", "cross_entropy")],
+)
+def test_losses_of_cutmix_images_weight_their_classes_by_area(tiny_shards, method, class_loss, lambda_per):
+    """The images and λ come from the loader, and the expected λ from the boxes of the plan."""
+    cutmix = ["data.mixing=cutmix", f"data.lambda_per={lambda_per}", f"method.class_loss={class_loss}"]
+    counts = np.array(TINY_COUNTS)
+    stage = make_stage(*cutmix, method=method, counts=counts, classes=len(counts))
+    shards = Shards(tiny_shards, "train")
+    plan = Plan(shards.index, shards.counts, stage.config.data, batch_size=20, seed=3)
+    batch = next(Loader(shards, plan, threads=1).batches("interpolative", 1, 1))
+    boxes = plan.batch("interpolative", 1, 1).boxes
+    area = boxes[:, 2].astype(np.float64) * boxes[:, 3] / 16**2
+    logits, z = outputs(stage, batch.x_f)
+    losses = {name: loss.item() for name, loss in learn(stage, batch).items()}
+    costs = getattr(class_loss_oracle, class_loss)(
+        *[logits.astype(np.float64), counts][: 1 + (class_loss == "balanced_softmax")]
+    )
+    y_h, y_t, rows = batch.y_h.numpy(), batch.y_t.numpy(), np.arange(20)
+    expected = ((1 - area) * costs[rows, y_h] + area * costs[rows, y_t]).mean()
+    assert losses["ce_it"] == pytest.approx(expected, rel=1e-5)
+    assert set(losses) == {"loss", "ce_it"} | ({"ce", "cc_it"} if method == "iccl" else set())
+    if method == "iccl":
+        before = make_stage(*cutmix, method=method, counts=counts, classes=len(counts)).bank.value.numpy()
+        contrast = oracle.interpolative_centroid_contrastive(z, before, y_h, y_t, 1 - area, 0.3)
+        assert losses["cc_it"] == pytest.approx(contrast, rel=1e-5)
 
 
 @pytest.mark.parametrize(
