@@ -68,6 +68,13 @@ STAGE_2 = {
 }
 
 
+BBN = {
+    "data.mixing": "none",
+    "data.gamma": 1,
+    "method.first_stage": "bbn",
+    "method.classifier": "linear",
+    "method.class_loss": "cross_entropy",
+}
 MEMORY = {
     "rebalance.gamma": 0,
     "rebalance.distillation_weight": 0,
@@ -138,6 +145,8 @@ def smoothing(head, tail, factor, alpha, **others):
         ("manifold-mixup", "cifar10-lt", manifold_mixup(-1)),
         ("manifold-mixup-two-samplers", "inat2018", manifold_mixup(1)),
         *(("cmo", dataset, CMO) for dataset in ("cifar10-lt", "imagenet-lt", "inat2018", "folder", "demo")),
+        ("bbn", "cifar100-lt", ONE_STAGE | BBN),
+        ("bbn", "inat2018", ONE_STAGE | BBN),
         ("ncm", "folder", {"rebalance.readout": "ncm"}),
         ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
         ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
@@ -178,6 +187,9 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
             for method in ("mixup", "manifold-mixup", "manifold-mixup-two-samplers")
             for dataset in CIFAR_LT
         ),
+        ("bbn", "cifar10-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        ("bbn", "cifar100-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
+        ("bbn", "inat2018", schedule(90, 128, 0.05, 1e-4, nesterov=True, momentum=0.9)),
         ("cb-focal", "inat2018", schedule(90, 1024, 1.6, 1e-4, **TF)),
         *(
             (
@@ -230,6 +242,7 @@ def test_the_published_schedule_on_cifar_is_that_of_ldam(dataset, method):
     ("dataset", "method", "batch_size", "rates"),
     [
         *[("inat2018", method, 256, LDAM_INAT) for method in ("ce-drw", "ce-drs", "ldam-drw")],
+        ("inat2018", "bbn", 128, [0.05] * 60 + [0.005] * 20 + [0.0005] * 10),
         *[("imagenet-lt", m, 512, DEC) for m in ("ce", "focal", "crt", "lws", "ncm", "balanced-softmax")],
         *[("inat2018", method, 512, DEC) for method in ("ce", "crt", "lws", "tau-norm", "ncm", "iccl")],
         ("imagenet-lt", "oltr", 128, [0.1] * 10 + [0.01] * 10 + [0.001] * 10),
