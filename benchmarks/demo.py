@@ -33,6 +33,7 @@ FIRST_STAGES = {
     "ncm": "ce",
     "logit-adjustment-post-hoc": "ce",
     "mislas": "mixup",
+    "oltr": "ce",
 }
 """Methods that continue the first stage of another one, if its settings are the same on the dataset."""
 METHODS = (
@@ -49,6 +50,7 @@ METHODS = (
     "mixup",
     "manifold-mixup",
     "manifold-mixup-two-samplers",
+    "cmo",
     "bbn",
     "m2m",
     *FIRST_STAGES,

@@ -1,6 +1,6 @@
 """Cost of a training step of every method, relative to a step of cross-entropy (`ce`).
 
-    python benchmarks/method_step.py [--only METHOD ...] [--encoder resnet32] [--repeats 5] [--steps 4]
+    python benchmarks/method_step.py [--only METHOD ...] [--encoder resnet32] [--repeats 5] [--steps 2]
                                      [--lock FILE] [--json FILE]
 
 The settings are those of the method presets on CIFAR100-LT at ratio 100, with batches of 128 images of 32×32
@@ -24,7 +24,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from fasticcl.config import Config
 from fasticcl.data.batch import TrainingBatch, synthetic_batch
 from fasticcl.data.plan import Phase
 from fasticcl.engine.stages.first_stage import build_first_stage
+from fasticcl.engine.stages.m2m import MajorToMinor, seed_config
 from fasticcl.engine.stages.second_stage import build_second_stage
 from fasticcl.engine.stages.stage import StageName, TrainingStage, learn
 from fasticcl.longtail import exponential_counts
@@ -52,7 +53,7 @@ from fasticcl.system.machine import choose_machine
 
 PRESET, CLASSES, LARGEST, IMBALANCE = "cifar100-lt", 100, 500, 100
 REFERENCE = "ce"
-COUNTED = 4  # steps whose images and operations are counted. They also serve as warm-up.
+COUNTED, COUNTED_BATCH = 8, 64  # steps and images in a batch for counting. Some methods draw in a step.
 LOAD_SECONDS = 0.5  # before a round, the load by other processes is measured for this time
 # Settings that do not change the cost of a step.
 _SCHEDULE = {"name", "warmup_epochs", "cooldown_epochs", "class_weight_start", "seed_run"}
@@ -83,15 +84,17 @@ class Step:
     def __init__(self, config: Config, part: Part) -> None:
         self.stage = build_stage(config, part)
         self.stage.begin_epoch(part.last_epoch)
-        self.batch = _batch(config, part)
-        self.decoded = self.batch.images / config.optim.batch_size
-        self.passed, self.flops = self._count(config.optim.batch_size)
+        images, passed, flops = self._count(_batch(config, part, COUNTED_BATCH))
+        self.decoded, self.passed, self.flops = (value / COUNTED_BATCH for value in (images, passed, flops))
+        self.batch = _batch(config, part, config.optim.batch_size)
+        self.seconds(1)  # warm-up
 
-    def _count(self, batch_size: int) -> tuple[float, float]:
-        """Take a few steps and return their images through a network per image of the batch, and FLOPs."""
+    def _count(self, batch: TrainingBatch) -> tuple[float, float, float]:
+        """Return images decoded for a batch, images through a network and FLOPs of a step."""
         with counted_images() as passed, FlopCounterMode(display=False) as counter:
-            self.seconds(COUNTED)
-        return sum(passed) / COUNTED / batch_size, counter.get_total_flops() / COUNTED
+            for _ in range(COUNTED):
+                learn(self.stage, batch)
+        return batch.images, sum(passed) / COUNTED, counter.get_total_flops() / COUNTED
 
     def seconds(self, steps: int) -> float:
         """Take steps and return the seconds of one."""
@@ -107,7 +110,8 @@ def main() -> None:
     configs = {name: configuration(name, options.encoder) for name in names}
     parts = {name: parts_of(config) for name, config in configs.items()}
     reference, *_ = parts[REFERENCE]
-    steps = {part.key: Step(configs[name], part) for name in configs for part in parts[name]}
+    first = {part.key: (name, part) for name in reversed(configs) for part in parts[name]}
+    steps = {key: Step(configs[name], part) for key, (name, part) in first.items()}
     measured = _measure(Step(configs[REFERENCE], reference), steps, options)
     result = {
         "benchmark": "method_step",
@@ -131,7 +135,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=methods, default=methods, metavar="METHOD")
     parser.add_argument("--encoder", default="resnet32", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="number of rounds (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=4, help="steps of a measurement (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="steps of a measurement (default %(default)s)")
     parser.add_argument("--lock", type=Path, help="file to lock during each round")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()
@@ -144,14 +148,17 @@ def configuration(method: str, encoder: str) -> Config:
 
 
 def parts_of(config: Config) -> list[Part]:
-    """Return the trained parts of a run: the phases of the first stage and the second stage."""
+    """Return the trained parts of a run: the seed stage, the phases of the first stage, the second stage."""
+    parts = []
+    if epochs := config.seed_epochs:
+        seed, *_ = parts_of(seed_config(config))
+        parts.append(replace(seed, stage="seed", epochs=epochs))
     method = config.method.model_dump(mode="json", exclude=_SCHEDULE)
     settings = json.dumps([method, config.data.mixing == "none"])
     phases = [config.phase(epoch) for epoch in range(config.optim.epochs)]
-    parts = [
-        Part("representation", phase, phases.count(phase), _last(phases, phase), f"{phase} {settings}")
-        for phase in dict.fromkeys(phases)
-    ]
+    for phase in dict.fromkeys(phases):
+        last = max(epoch for epoch, each in enumerate(phases) if each == phase)
+        parts.append(Part("representation", phase, phases.count(phase), last, f"{phase} {settings}"))
     if epochs := config.rebalance.trained_epochs:
         second = config.rebalance.model_dump(mode="json", exclude=_SECOND_SCHEDULE)
         network = config.method.model_dump(include={"classifier", "first_stage"})
@@ -159,10 +166,6 @@ def parts_of(config: Config) -> list[Part]:
             Part("rebalancing", "rebalance", epochs, epochs - 1, json.dumps(["rebalance", second, network]))
         )
     return parts
-
-
-def _last(phases: list[Any], phase: str) -> int:
-    return max(epoch for epoch, each in enumerate(phases) if each == phase)
 
 
 def counts() -> NDArray[np.int64]:
@@ -174,8 +177,11 @@ def build_stage(config: Config, part: Part) -> TrainingStage:
     """Return the stage of a part with new weights."""
     torch.manual_seed(0)
     machine = choose_machine(config.engine)
+    config = seed_config(config) if part.stage == "seed" else config
     first = build_first_stage(config, CLASSES, machine, counts())
-    if part.stage == "representation":
+    if isinstance(first, MajorToMinor):
+        first.use_seed_network(first.seed_network)
+    if part.stage != "rebalancing":
         return first
     features = torch.randn(CLASSES, len(first.network.classifier.weight[0]))
     labeled = [(features, torch.arange(CLASSES))]
@@ -184,10 +190,9 @@ def build_stage(config: Config, part: Part) -> TrainingStage:
     return second
 
 
-def _batch(config: Config, part: Part) -> TrainingBatch:
-    data, size = config.data, config.optim.batch_size
-    mixed = data.mixing != "none"
-    return synthetic_batch(part.phase, size, data.image_size, CLASSES, torch.device("cpu"), mixed)
+def _batch(config: Config, part: Part, size: int) -> TrainingBatch:
+    side, mixed = config.data.image_size, config.data.mixing != "none"
+    return synthetic_batch(part.phase, size, side, CLASSES, torch.device("cpu"), mixed)
 
 
 @contextmanager
@@ -257,7 +262,8 @@ def _show(result: dict[str, Any]) -> None:
         for part in rows["parts"]:
             numbers = [f"{part[name]:.2f}" for name in ("decoded", "passed", "flops_divided_by_ce")]
             step = format_spread(part["step_divided_by_ce"], 2)
-            cells = [first[0], part["phase"], str(part["epochs"]), *numbers, step, first[1]]
+            name = "seed" if part["stage"] == "seed" else part["phase"]
+            cells = [first[0], name, str(part["epochs"]), *numbers, step, first[1]]
             print(f"| {' | '.join(cells)} |")
             first = ["", ""]
 

@@ -48,6 +48,15 @@ def test_a_published_schedule_differs_in_each_of_its_values(dataset, method):
 ONE_STAGE = {"rebalance.epochs": 0, "rebalance.readout": "none"}
 DRW = {"method.class_weight_beta": 0.9999, "method.class_weight_norm": "weights"}
 LDAM = DRW | {"method.classifier": "cosine", "method.classifier_scale": 30, "method.class_loss": "ldam"}
+CAUSAL = {
+    "method.class_loss": "cross_entropy",
+    "method.classifier": "causal",
+    "method.classifier_scale": 16,
+    "method.causal_heads": 2,
+    "method.causal_gamma": 1 / 32,
+    "method.causal_momentum": 0.9,
+    "rebalance.readout": "tde",
+}
 M2M = {
     "data.resample_gamma": 0,
     "method.classifier": "linear",
@@ -148,6 +157,9 @@ def smoothing(head, tail, factor, alpha, **others):
         ("bbn", "cifar100-lt", ONE_STAGE | BBN),
         ("bbn", "inat2018", ONE_STAGE | BBN),
         ("ncm", "folder", {"rebalance.readout": "ncm"}),
+        ("tde", "cifar100-lt", CAUSAL | {"rebalance.alpha": 1.5, "method.causal_momentum_decay": False}),
+        ("tde", "cifar10-lt", CAUSAL | {"rebalance.alpha": 1, "method.causal_momentum_decay": False}),
+        ("tde", "imagenet-lt", CAUSAL | {"rebalance.alpha": 3, "method.causal_momentum_decay": True}),
         ("tau-norm", "inat2018", {"rebalance.readout": "tau_norm", "rebalance.tau": 1}),
         ("logit-adjustment-post-hoc", "demo", {"rebalance.readout": "log_prior", "rebalance.tau": 1}),
     ],
@@ -187,6 +199,17 @@ TF = {"nesterov": True, "decay": 0.1, "warmup_start": 0}  # of the code for Tens
             for method in ("mixup", "manifold-mixup", "manifold-mixup-two-samplers")
             for dataset in CIFAR_LT
         ),
+        (
+            "tde",
+            "cifar10-lt",
+            schedule(200, 256, 0.2, 5e-4, nesterov=False, milestones=(0.6, 0.8), decay=0.01),
+        ),
+        (
+            "tde",
+            "cifar100-lt",
+            schedule(200, 256, 0.2, 5e-4, nesterov=False, milestones=(0.6, 0.8), decay=0.01),
+        ),
+        ("tde", "imagenet-lt", schedule(90, 512, 0.2, 5e-4, nesterov=False, schedule="cosine")),
         ("bbn", "cifar10-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
         ("bbn", "cifar100-lt", schedule(200, 128, 0.1, 2e-4, nesterov=True, milestones=(0.6, 0.8))),
         ("bbn", "inat2018", schedule(90, 128, 0.05, 1e-4, nesterov=True, momentum=0.9)),

@@ -115,6 +115,49 @@ def test_t_follows_the_number_of_epochs(dataset, epochs, warmup):
         assert config.optim.epochs == epochs
 
 
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "expected"),
+    [
+        ("cifar100-lt", 200, (4, 3)),
+        ("cifar100-lt", 400, (8, 6)),
+        ("inat2018", 100, (4, 3)),
+        ("demo", 25, (2, 2)),
+        ("demo", 2, (0, 0)),
+        ("demo", 1, (0, 0)),
+    ],
+)
+def test_epochs_without_mixing_at_both_ends_follow_the_number_of_epochs(dataset, epochs, expected):
+    config = resolve(dataset, method="cmo", assignments=[f"optim.epochs={epochs}"])
+    assert (config.method.warmup_epochs, config.method.cooldown_epochs) == expected
+    phases = [config.phase(epoch) for epoch in range(epochs)]
+    warmup, cooldown = expected
+    assert (
+        phases == ["warmup"] * warmup + ["interpolative"] * (epochs - sum(expected)) + ["warmup"] * cooldown
+    )
+
+
+def test_a_cooldown_that_the_user_sets_stays():
+    changes = ["optim.epochs=400", "method.cooldown_epochs=3"]
+    method = resolve("cifar10-lt", method="cmo", assignments=changes).method
+    assert (method.warmup_epochs, method.cooldown_epochs) == (8, 3)
+    shortened = resolve("demo", method="cmo", assignments=["engine.fast_dev_run=true"]).shortened()
+    assert [shortened.phase(epoch) for epoch in range(shortened.optim.epochs)] == ["warmup", "interpolative"]
+
+
+@pytest.mark.parametrize("epochs", [5, 6, 7])
+def test_a_run_without_an_epoch_of_mixing_is_an_error(epochs):
+    changes = [f"optim.epochs={epochs}", "method.warmup_epochs=4", "method.cooldown_epochs=3"]
+    with pytest.raises(UserError) as error:
+        resolve("demo", method="cmo", assignments=changes)
+    assert str(error.value) == (
+        f"{epochs} epochs leave none for mixing after method.warmup_epochs=4 and before "
+        "method.cooldown_epochs=3. Lower them or raise --epochs."
+    )
+    eight = resolve("demo", method="cmo", assignments=["optim.epochs=8", *changes[1:]])
+    assert [eight.phase(epoch) for epoch in range(8)].count("interpolative") == 1
+    resolve("demo", assignments=["optim.epochs=4", "method.warmup_epochs=4"])  # all warm-up, as ever
+
+
 def test_a_t_that_the_user_sets_stays():
     config = resolve("inat2018", assignments=["method.warmup_epochs=7"])
     assert config.method.warmup_epochs == 7
@@ -171,6 +214,15 @@ def test_start_of_resampling_and_class_weights_is_an_epoch_or_never(start, epoch
     assert (
         resolve("inat2018", options={"method": weights | {"class_weight_beta": 0}}).class_weight_epoch is None
     )
+
+
+def test_m2m_has_a_seed_stage_unless_it_has_a_seed_run_or_never_translates():
+    assert resolve("demo", method="m2m").seed_epochs == 50
+    assert resolve("demo", method="ce-drs").seed_epochs == 0
+    for assignment in ("method.seed_run=run", "optim.epochs=1"):
+        assert resolve("demo", method="m2m", assignments=[assignment]).seed_epochs == 0
+    with pytest.raises(UserError, match=r"resample_start on, which is 1 \(never\)\. Lower it, for example"):
+        resolve("demo", method="ce", assignments=["method.first_stage=m2m"])
 
 
 def test_a_recipe_without_a_schedule_or_set_otherwise_is_one_sentence(tmp_path):

@@ -128,13 +128,15 @@ class Workload:
     def stage(self, phase: Phase) -> TrainingStage:
         """Return the stage of a phase, in training mode. It is built and compiled only once."""
         stage = self._rebalancing if phase == "rebalance" else self._representation
-        stage.begin_epoch(0)
+        epochs = (epoch for epoch in range(stage.epochs) if stage.phase(epoch) == phase)
+        stage.begin_epoch(next(epochs, 0))
         set_lr(stage.optimizer, _NO_LEARNING)
         return stage
 
     @cached_property
     def _representation(self) -> TrainingStage:
-        return build_first_stage(self.config, self.num_classes, self.machine)
+        counts = None if self.generated else self.dataset.train.counts
+        return build_first_stage(self.config, self.num_classes, self.machine, counts)
 
     @cached_property
     def _rebalancing(self) -> TrainingStage:

@@ -32,7 +32,7 @@ class FirstStage:
     network: Network
     """Encoder and classifier, the teacher of equation 9, without the projection head."""
     epochs: list[Record]
-    """The records of its epochs."""
+    """The records of its epochs, and of a seed stage before it."""
     bad_rows: list[int]
     """Rows of training images that could not be read."""
 
@@ -56,7 +56,7 @@ class FirstStage:
             raise UserError(f"The representation stage of {run.path} is not finished. {run.how_to_finish}")
         weights = checkpoint.teacher or checkpoint.state["network"]
         network = Network.restore(config.method.encoder, weights)
-        epochs = [record for record in checkpoint.epochs if record["stage"] == "representation"]
+        epochs = [record for record in checkpoint.epochs if record["stage"] != "rebalancing"]
         return cls(network, epochs, checkpoint.bad_rows)
 
 

@@ -44,6 +44,8 @@ def training_section(description: Description, record: RunHistory | None) -> Ite
             f"The first stage processed {speed:,.0f} images per second (median of its epochs). "
             f"{record.unreadable_images:,} unreadable images were replaced by others of the same class."
         )
+        if record.seed_note:
+            yield record.seed_note
     yield ""
     if record and record.environments:
         environment = record.environments[-1]
@@ -60,7 +62,8 @@ def _settings(record: RunHistory) -> Iterator[str]:
     config = record.effective_config
     optim = config.optim
     interpolates = config.method.interpolative_weight > 0
-    warmup = f" (warm-up T = {config.method.warmup_epochs})" if interpolates else ""
+    cooldown = f", cooldown {config.method.cooldown_epochs}" if config.method.cooldown_epochs else ""
+    warmup = f" (warm-up T = {config.method.warmup_epochs}{cooldown})" if interpolates else ""
     yield (
         f"Method `{config.method.name}`: {optim.epochs} epochs of representation learning{warmup}, "
         f"{_second_stage(config.rebalance)}, batch size {optim.batch_size}, learning rate {optim.lr:g}, "

@@ -73,13 +73,14 @@ def comparison_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, Figure
 
 
 def metric_curves(groups: Sequence[RunGroup], key: str, title: str) -> Figure:
-    """Plot a metric of all runs against the epoch, with one colour per group."""
+    """Plot a metric of all runs against the epoch, with one colour per group, without seed stages."""
     with styled_figure(title, "epoch", "accuracy (%)") as (figure, axes):
         for i, group in enumerate(groups):
             for j, run in enumerate(group.runs):
+                epochs = [record for record in run.epochs if record["stage"] != "seed"]
                 plot_curve(
                     axes,
-                    [np.nan if record[key] is None else record[key] for record in run.epochs],
+                    [np.nan if record[key] is None else record[key] for record in epochs],
                     color=COLORS[i % len(COLORS)],
                     alpha=0.75,
                     linewidth=1.1,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from fasticcl.config import Method
 from fasticcl.engine.results import TITLES
 from fasticcl.longtail import FEW_BELOW, MANY_ABOVE
 from fasticcl.report.class_analysis import ClassAnalysis
@@ -37,7 +37,7 @@ def run_figures(history: RunHistory, analysis: ClassAnalysis | None) -> Iterator
         analysis: its per-class results. If None, the per-class figures are omitted.
     """
     yield "accuracy", accuracy_curves(history), "Accuracy on the evaluated split after each evaluated epoch."
-    yield "losses", loss_curves(history), _losses_caption(history.config.method.class_loss)
+    yield "losses", loss_curves(history), _losses_caption(history.config.method)
     if analysis:
         yield (
             "per-class",
@@ -57,11 +57,13 @@ def run_figures(history: RunHistory, analysis: ClassAnalysis | None) -> Iterator
     )
 
 
-def _losses_caption(class_loss: str) -> str:
+def _losses_caption(method: Method) -> str:
     caption = "Training losses, averaged over each epoch."
-    if class_loss == "cross_entropy":
+    if method.first_stage == "m2m":
+        caption += " translated is the fraction of the images that were translated."
+    if method.class_loss == "cross_entropy":
         return caption
-    return f"{caption} In the representation stage, ce is the class loss {class_loss}."
+    return f"{caption} In the representation stage, ce is the class loss {method.class_loss}."
 
 
 def accuracy_curves(history: RunHistory) -> Figure:
@@ -158,11 +160,15 @@ def _series(records: Sequence[dict[str, Any]], key: str) -> NDArray[np.float64]:
 
 def _mark_phases(figure: Figure, axes: Axes, history: RunHistory) -> None:
     """Label the phases and draw lines between them. Epoch n spans n - 0.5 to n + 0.5."""
-    phases = [(name, len([*records])) for name, records in groupby(history.epochs, key=itemgetter("phase"))]
+    phases = [(name, len([*records])) for name, records in groupby(history.epochs, key=_phase_label)]
     edges = [0.5, *(0.5 + end for end in accumulate(length for _, length in phases))]
     for border in edges[1:-1]:
         axes.axvline(border, color="#7f7f7f", linewidth=0.8, linestyle="--")
     label_spans(figure, axes, [name for name, _ in phases], edges)
+
+
+def _phase_label(record: dict[str, Any]) -> str:
+    return "seed network" if record["stage"] == "seed" else record["phase"]
 
 
 def _running_mean(

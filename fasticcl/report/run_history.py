@@ -80,6 +80,18 @@ class RunHistory:
         """The accuracies of the last evaluated epoch, which are the ones to report."""
         return self.accuracies["after" if "after" in self.accuracies else "last"][1]
 
+    @property
+    def seed_note(self) -> str:
+        """A sentence about the seed network that this run has trained (M2m), or an empty string."""
+        evaluated = [record for record in self.stage("seed") if is_evaluated(record)]
+        if not evaluated:
+            return ""
+        accuracy = evaluated[-1]["val/top1"]
+        return (
+            f"The seed network was trained first, with cross-entropy for {self.effective_config.seed_epochs} "
+            f"epochs, and has an overall accuracy of {accuracy:.1f} %."
+        )
+
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from the presets: (preset value, run value) by section.key."""
@@ -136,7 +148,8 @@ def read_history(folder: Path) -> RunHistory:
     """
     run = RunFolder.open(folder)
     epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
-    if not any(map(is_evaluated, epochs)):
+    # The accuracies of a seed stage are not those of the run.
+    if not any(is_evaluated(record) for record in epochs if record["stage"] != "seed"):
         kind = "evaluated" if epochs else "finished"
         raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
     return RunHistory(run.path, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])

@@ -108,6 +108,7 @@ def _accuracy_note(history: RunHistory) -> str:
     return (
         (_NO_RESULT if history.config.engine.fast_dev_run else "")
         + (best if "best" in history.accuracies else "")
+        + (f"{history.seed_note} " if history.seed_note else "")
         + "Overall is the share of images classified correctly. "
         "Many (more than 100 training images), medium (20 to 100) and few (fewer than 20) are averages of "
         "the per-class accuracies in each group."

@@ -28,6 +28,13 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
             ["data.mixing=none", "method.mixup_after=stem,pool", "method.warmup_epochs=200"],
             ["manifold mixup after stem or pool in no epoch"],
         ),
+        (["data.mixing=cutmix"], ["CutMix of both streams"]),
+        (
+            ["data.mixing=cutmix", "data.mixing_probability=0.5"],
+            ["CutMix of both streams (probability 0.5)"],
+        ),
+        (["data.mixing_probability=0.25"], ["mixup of both streams (probability 0.25)"]),
+        (["data.mixing=cutmix", "method.warmup_epochs=200"], ["CutMix of both streams in no epoch"]),
         (["method.class_loss=balanced_softmax"], ["loss balanced_softmax"]),
         (["method.class_loss=focal", "method.focal_gamma=2"], ["loss focal (γ = 2)"]),
         (["method.class_loss=sigmoid_focal"], ["loss sigmoid_focal (γ = 1)"]),
@@ -37,6 +44,9 @@ def test_iccl_and_methods_with_its_parts_have_no_phrases(method, dataset):
             ["loss logit_adjustment (τ = 1.5)"],
         ),
         (["method.classifier=cosine", "method.classifier_scale=16"], ["classifier cosine (scale 16)"]),
+        (["method.classifier=causal"], ["classifier causal (2 heads, scale 30)"]),
+        (["method.classifier=causal", "method.causal_heads=1"], ["classifier causal (1 head, scale 30)"]),
+        (["rebalance.readout=tde", "rebalance.alpha=1.5"], ["readout tde (α = 1.5)"]),
         (
             ["method.class_weight_beta=0.9999", "method.class_weight_start=0.8"],
             ["class weights (β = 0.9999) from epoch 161, loss divided by the sum of the weights"],
@@ -96,6 +106,31 @@ def test_epochs_are_those_of_a_shortened_run():
         "class weights (β = 0.9) from epoch 1, loss divided by the sum of the weights",
         "re-sampling (γ = 0) from epoch 2",
     ]
+
+
+TRANSLATION = "translation (10 steps of 0.1, β = 0.999, γ = 0.9, λ = 0.5, noise 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "phrases"),
+    [
+        (
+            ["method.seed_run=/runs/demo/ce-3"],
+            [f"{TRANSLATION} from epoch 121", "seed network of the run ce-3"],
+        ),
+        (
+            ["data.resample_start=0", "method.m2m_noise=0.2", "method.m2m_steps=1"],
+            [
+                "translation (1 step of 0.1, β = 0.999, γ = 0.9, λ = 0.5, noise 0.2) from epoch 1",
+                "seed network trained first with cross-entropy",
+            ],
+        ),
+        (["optim.epochs=1"], []),
+    ],
+)
+def test_major_to_minor_translation_has_phrases(assignments, phrases):
+    _, *others = summary(*assignments, method="m2m")
+    assert others == phrases
 
 
 def test_oltr_has_phrases_for_its_memory_and_its_attention():

@@ -51,9 +51,32 @@ from fasticcl.preset_files import preset_names
             "because rebalance.readout is ncm. ",
         ),
         ("ncm", ["rebalance.tau=1"], "rebalance.tau has no effect, because rebalance.readout is ncm. "),
+        (
+            "ce-drs",
+            ["method.m2m_steps=3"],
+            "method.m2m_steps has no effect, because method.first_stage is iccl. Omit it, or set "
+            "method.first_stage to m2m.",
+        ),
+        ("ce", ["method.seed_run=runs/demo/ce-1"], "method.seed_run has no effect, because method.first_"),
         ("ce", ["method.ldam_margin=1"], "method.ldam_margin has no effect, "),
         ("ldam-drw", ["method.logit_adjustment_tau=1"], "because method.class_loss is ldam. "),
         ("crt", ["method.classifier_scale=9"], "because method.classifier is linear. "),
+        (
+            "ldam-drw",
+            ["method.causal_gamma=1"],
+            "method.causal_gamma has no effect, because method.classifier is cosine. Omit it, or set "
+            "method.classifier to causal.",
+        ),
+        ("ce", ["method.causal_heads=1"], "because method.classifier is linear. "),
+        ("ce", ["method.causal_momentum=0"], "because method.classifier is linear. "),
+        ("ce", ["method.causal_momentum_decay=true"], "because method.classifier is linear. "),
+        (
+            "ncm",
+            ["rebalance.alpha=1"],
+            "rebalance.alpha has no effect, because rebalance.readout is ncm. Omit it, or set "
+            "rebalance.readout to tde.",
+        ),
+        ("tde", ["rebalance.tau=1"], "rebalance.tau has no effect, because rebalance.readout is tde. "),
         ("cb-focal", ["data.resample_gamma=1"], "because data.resample_start is 1. "),
         *(
             (
@@ -92,6 +115,9 @@ def test_a_setting_without_effect_is_an_error_with_its_reason(method, assignment
         ("ce", ["method.class_weight_beta=0.9", "method.class_weight_start=0.5"]),
         ("ce", ["rebalance.epochs=1", "rebalance.class_scale=true"]),
         ("tau-norm", ["rebalance.tau=0"]),
+        ("tde", ["rebalance.alpha=0", "method.causal_heads=4", "method.classifier_scale=9"]),
+        ("ce", ["method.classifier=causal", "method.causal_momentum=0.5"]),
+        ("m2m", ["method.seed_run=runs/demo/ce-1", "method.m2m_beta=0.99"]),
         ("oltr", ["rebalance.centroid_loss_weight=0", "rebalance.attention=false"]),
         ("mixup", ["method.mixup_after=stage1", "data.mixing=none"]),
         ("crt", ["method.classifier=cosine", "method.classifier_scale=9"]),

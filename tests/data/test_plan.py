@@ -186,6 +186,14 @@ def test_resampling_changes_only_the_class_agnostic_stream_from_its_epoch_on(pha
             assert changed == {"agnostic.rows", "agnostic.labels"}
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_resampling_can_be_limited_to_one_phase(phase):
+    options = {"resample_epoch": 2, "resample_phase": "translation"}
+    expected = make_plan(options={"resample_epoch": 2}) if phase == "translation" else make_plan()
+    plan = make_plan(options=options)
+    assert all(same(plan.batch(phase, epoch, 3), expected.batch(phase, epoch, 3)) for epoch in range(4))
+
+
 def test_resampled_draws_are_independent_of_the_other_draws():
     plan = make_plan([1000, 1000], batch_size=1000, options={"resample_epoch": 0})
     first = plan.batch("interpolative", 1, 0)

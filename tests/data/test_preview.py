@@ -40,6 +40,17 @@ def test_preview_shows_the_pixels_of_a_training_batch(digit_shards, tmp_path):
     assert (np.abs(windows[:, 8].astype(int) - enlarged).max(axis=(1, 2, 3)) <= 1).any()
 
 
+def test_preview_of_cutmix_differs_in_its_mixed_images(digit_shards, tmp_path):
+    previews = []
+    for mixing in ("mixup", "cutmix"):
+        file = tmp_path / f"{mixing}.png"
+        fasticcl.show(digit_shards, samples=file, seed=5, set={"data.mixing": mixing})
+        previews.append(np.asarray(Image.open(file)))
+    third = previews[0].shape[0] // 3
+    assert np.array_equal(*[preview[: 2 * third - 8] for preview in previews])
+    assert not np.array_equal(*[preview[2 * third + 26 :] for preview in previews])  # below the title
+
+
 def test_preview_depends_only_on_the_seed(digit_shards, tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         fasticcl.show(digit_shards, samples=tmp_path / f"{name}.png", seed=seed)

@@ -15,7 +15,7 @@ from fasticcl.data.batch import synthetic_batch, tensors_of
 from fasticcl.engine.captured_step import CapturedStep, CudaGraph, captured_step
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.first_stage import build_first_stage
-from fasticcl.engine.stages.rebalance import Rebalancing
+from fasticcl.engine.stages.second_stage import build_rebalancing
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import Stopped, UserError
 from fasticcl.resolve import resolve
@@ -43,6 +43,8 @@ class Replayed:
         bank = [*self.stage.bank.buffers()] if hasattr(self.stage, "bank") else []
         loss = getattr(self.stage, "classification", None)
         weights = [loss.weights.value] if loss and loss.weights else []
+        return [*self.stage.network.parameters(), *self.stage.network.buffers(), *momenta, *bank, *weights]
+
         alpha = [self.stage.alpha] if hasattr(self.stage, "alpha") else []
         return [*self.stage.network.state_dict().values(), *momenta, *bank, *weights, *alpha]
 
@@ -80,7 +82,7 @@ def make_stages(*assignments, method=None):
     config = resolve("demo", method=method, assignments=[*small, *assignments])
     machine = choose_machine(config.engine)
     first = build_first_stage(config, CLASSES, machine, np.array([50, 20, 10, 2, 1]))
-    return first, lambda: Rebalancing(config, copy.deepcopy(first.network), machine)
+    return first, lambda: build_rebalancing(config, copy.deepcopy(first.network), machine)
 
 
 def batches(phase, count, size=6, mixed=True):
@@ -144,6 +146,18 @@ def test_class_weights_that_start_in_a_later_epoch_reach_a_captured_step(method)
     ]
 
 
+def test_the_momentum_of_the_feature_mean_in_a_later_epoch_reaches_a_captured_step():
+    given, stages = batches("warmup", 12), [make_stages("optim.epochs=4", method="tde")[0] for _ in "abc"]
+    captured = CapturedStep(
+        lambda *inputs: type(given[0])(*inputs), CPU, pytest.fail, lambda: Replayed(stages[0])
+    )
+    results = run(stages[0], given, captured, epochs=(2, 3))
+    assert same(results, run(stages[1], given, learn, epochs=(2, 3)))
+    assert (Replayed.recorded, Replayed.replays) == (1, 9)
+    mean = results[1]["network"]["classifier.mean"]
+    assert not torch.equal(mean, run(stages[2], given, learn, epochs=(2, 2))[1]["network"]["classifier.mean"])
+
+
 def test_weights_of_the_tails_in_a_later_epoch_reach_a_captured_step_of_bbn():
     given, settings = batches("interpolative", 12, mixed=False), ("optim.epochs=4",)
     (stage, _), (other, _) = (make_stages(*settings, method="bbn") for _ in "ab")
@@ -164,8 +178,11 @@ SHIFTED = (
 )
 
 
+MEMORY = ("rebalance.encoder=tuned", "rebalance.classifier=memory")
+
+
 @pytest.mark.parametrize(
-    "settings", [("rebalance.encoder=frozen",), ("rebalance.encoder=tuned",), SHIFTED], ids=str
+    "settings", [("rebalance.encoder=frozen",), ("rebalance.encoder=tuned",), SHIFTED, MEMORY], ids=str
 )
 def test_captured_rebalancing_steps_equal_ordinary_steps(settings):
     given = batches("rebalance", 6)

@@ -165,6 +165,22 @@ def test_automatic_mode_depends_on_the_rest_of_the_run(
     assert choice.apply(GPU) == replace(GPU, mode=mode, eager_if_uncompilable=mode != "step")
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "left"),
+    [
+        (None, (40, 6)),
+        (at("seed", 9, 1), (21, 6)),
+        (at("seed", 10), (20, 6)),
+        (at("representation", 2, 1), (15, 6)),
+        (at("rebalancing", 1), (0, 4)),
+    ],
+)
+def test_steps_of_the_seed_stage_count_as_the_representation_stage(checkpoint, left):
+    options = {"optim": {"epochs": 10}, "rebalance": {"epochs": 3}}
+    config = resolve("demo", method="m2m", options=options)
+    assert RemainingSteps.of(config, 2, checkpoint) == RemainingSteps(*left)
+
+
 def test_images_of_a_step_are_those_of_one_rank(monkeypatch):
     ranks = SimpleNamespace(world_size=16, run_on_main=lambda decide: decide())
     choice = chosen(monkeypatch, "imagenet-lt", machine=replace(GPU, ranks=ranks), **{"optim.epochs": 60})

@@ -90,6 +90,23 @@ def test_a_readout_has_a_global_step_of_its_own():
     assert [loggers.global_step("rebalancing", epoch, 0) for epoch in (0, 1)] == [20, 21]
 
 
+@pytest.mark.parametrize(
+    ("stage", "position", "step"),
+    [
+        (None, (0, 0), 0),
+        ("seed", (3, 2), 17),
+        ("seed", (4, 0), 20),
+        ("representation", (0, 1), 21),
+        ("representation", (4, 0), 40),
+        ("rebalancing", (1, 2), 47),
+    ],
+)
+def test_global_steps_of_three_stages_follow_each_other(stage, position, step):
+    options = {"optim": {"epochs": 4}, "rebalance": {"epochs": 2}}
+    loggers = Loggers(resolve("demo", method="m2m", options=options), steps=5)
+    assert loggers.global_step(stage, *position) == step
+
+
 @pytest.mark.parametrize("last", [2, TINY_STEPS, 5])
 def test_a_stopped_run_continues_the_same_series(tiny_shards, tmp_path, monkeypatch, last):
     with monkeypatch.context() as patch:

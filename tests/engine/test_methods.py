@@ -5,6 +5,7 @@ import signal
 from functools import cache, partial
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from torch import nn
 
 import fasticcl
 from fasticcl.data.evaluation_loader import evaluation_batches
+from fasticcl.engine.loop import Loop
 from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import Stopped
@@ -32,9 +34,10 @@ from tests.support.small_runs import (
     metrics,
     record_steps,
     resume,
+    same_weights,
     train_method,
 )
-from tests.support.trained_runs import softmax
+from tests.support.trained_runs import MEAN, STD, noise_pixels, softmax
 
 METHODS = preset_names("method")
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -106,7 +109,50 @@ def test_every_method_predicts_by_the_formula_of_its_classifier(finished, tiny_s
         assert probabilities == pytest.approx(sorted(row, reverse=True), abs=1e-5)
 
 
+def test_a_run_stopped_before_in_and_after_its_mixing_resumes_bit_identically(
+    tiny_shards, tmp_path, monkeypatch
+):
+    epochs = {"method.warmup_epochs": 1, "method.cooldown_epochs": 1}
+    train = partial(train_method, tiny_shards, method="cmo", set=epochs, fast_dev_run=False, epochs=4)
+    expected = train(tmp_path / "expected").run
+    phases = [record["phase"] for record in metrics(expected) if "val/top1" in record]
+    assert phases == ["warmup", "interpolative", "interpolative", "warmup"]
+    steps = [2, TINY_STEPS, TINY_STEPS + 2, 2 * TINY_STEPS + 1, 3 * TINY_STEPS, 3 * TINY_STEPS + 1]
+    stop_at = iter([*steps, None])
+    begin, report, upcoming, done = partial(train, tmp_path), None, next(stop_at), []
+
+    def stop(count):
+        if count == upcoming:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    taken = record_steps(monkeypatch, stop)
+    while report is None:
+        try:
+            report = begin()
+        except Stopped:
+            done.append(len(taken))
+            upcoming = next(stop_at)
+        begin = partial(resume, tmp_path, "cmo")
+    assert done == steps
+    assert differences(report.run, expected) == []
+
+
+@pytest.mark.parametrize("method", [name for name in ("oltr", "tde") if name in METHODS])
+def test_methods_with_a_classifier_of_their_own_export_its_formula(finished, tmp_path, method):
+    run, pixels = finished(method).run, noise_pixels(3)
+    file = fasticcl.export(run, format="pt2", output=tmp_path / "model.pt2").file
+    logits, _ = torch.export.load(file).module()(torch.from_numpy(pixels))
+    network = load_model(run).network
+    normalised = (np.float64(pixels) / 255 - MEAN) / STD
+    with torch.no_grad():
+        features = network.encoder(torch.from_numpy(normalised.transpose(0, 3, 1, 2)).float())
+    expected = classifier_logits(network.classifier.state_dict(), features)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert np.ptp(expected, axis=1).min() > 0.1
+
+
 LOSSES = {
+    "cmo": {"train/loss", "train/ce", "train/ce_it"},
     "ce": {"train/loss", "train/ce"},
     "mixup": {"train/loss", "train/ce_it"},
     "bbn": {"train/loss", "train/ce_h", "train/ce_t"},
@@ -123,25 +169,46 @@ def test_methods_log_their_losses(finished, method):
     assert {key for record in records for key in record if key.startswith("train/")} == LOSSES[method]
 
 
+def test_bbn_trains_on_unmixed_images_that_torch_prepares(finished, tiny_shards, tmp_path):
+    """The mode ``captured`` on a CPU."""
+    captured = train_method(tiny_shards, tmp_path, "bbn", {"engine.compile": "captured"}).run
+    assert metrics(captured) == metrics(finished("bbn").run)
+    assert same_weights(captured, finished("bbn").run)
+
+
+def interrupt_every_epoch(monkeypatch):
+    """Interrupt each training epoch once and return the interrupted epochs by stage.
+
+    The first epoch of a stage is stopped by SIGTERM after its second step, and the next one crashes after its
+    third step. Then training continues from the checkpoint after the second one.
+    """
+    interrupted, epochs, take_steps = [], [], Loop._take_steps
+
+    def in_epoch(self, stage, epoch, *rest):
+        epochs.append(epoch)
+        take_steps(self, stage, epoch, *rest)
+
+    def interrupt(_):
+        (stage, step), epoch = steps[-1], epochs[-1]
+        if (stage, epoch) in interrupted or step != (1, 2)[epoch % 2]:
+            return
+        interrupted.append((stage, epoch))
+        if epoch % 2:
+            raise PowerCut
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "_take_steps", in_epoch)
+    steps = record_steps(monkeypatch, interrupt)
+    return interrupted
+
+
 @every_method
-def test_every_method_stopped_in_every_phase_resumes_bit_identically(
+def test_every_method_interrupted_in_every_epoch_resumes_bit_identically(
     finished, tiny_shards, tmp_path, monkeypatch, method
 ):
-    """SIGTERM in the first epoch, a crash in the second, and SIGTERM in the second stage.
-
-    After the crash, training continues from a checkpoint within the second epoch, in which deferred parts
-    have begun.
-    """
+    """This includes every phase and, with a crash, deferred parts. A readout has no steps."""
     expected = finished(method).run
-    crash, stops = 2 * TINY_STEPS, {2: signal.SIGTERM, 2 * TINY_STEPS + 3: signal.SIGTERM}
-
-    def stop(count):
-        if count == crash:
-            raise PowerCut
-        if count in stops:
-            os.kill(os.getpid(), stops[count])
-
-    steps = record_steps(monkeypatch, stop)
+    interrupted = interrupt_every_epoch(monkeypatch)
     begin, report, interruptions = partial(train_method, tiny_shards, tmp_path, method), None, 0
     while report is None:
         try:
@@ -149,6 +216,8 @@ def test_every_method_stopped_in_every_phase_resumes_bit_identically(
         except (PowerCut, Stopped):
             interruptions += 1
         begin = partial(resume, tmp_path, method)
-    trained = len(steps) > 2 * TINY_STEPS + 1
-    assert interruptions == 2 + trained
+    records = [record for record in metrics(expected) if "train/loss" in record]
+    trained = [*dict.fromkeys((record["stage"], record["epoch"] - 1) for record in records)]
+    assert interrupted == trained
+    assert interruptions == len(trained) >= 2
     assert differences(report.run, expected) == []

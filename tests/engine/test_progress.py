@@ -1,8 +1,10 @@
 """Estimates of the remaining time."""
 
+import numpy as np
 import pytest
 
-from fasticcl.engine.progress import RELATIVE_COST, TimeEstimate
+from fasticcl.engine.progress import RELATIVE_COST, TimeEstimate, phase_costs
+from fasticcl.resolve import resolve
 
 
 def run(estimate, steps, now=0.0):
@@ -48,3 +50,12 @@ def test_the_estimate_is_zero_at_the_end():
     estimate = TimeEstimate({"warmup": 5})
     run(estimate, [("warmup", 5, 1.0)])
     assert estimate.seconds() == 0
+
+
+def test_translation_is_estimated_from_the_class_sizes():
+    config = resolve("demo", method="m2m", assignments=["method.m2m_beta=0", "method.m2m_steps=2"])
+    costs = phase_costs(config, np.array([9, 3]))
+    assert costs == {**RELATIVE_COST, "translation": pytest.approx(1 + 1 / 3 * 9 / 3)}
+    estimate = TimeEstimate({"warmup": 10, "translation": 4}, costs=costs)
+    run(estimate, [("warmup", 10, 1.0)])
+    assert estimate.seconds() == pytest.approx(4 * 2)

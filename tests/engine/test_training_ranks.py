@@ -198,12 +198,16 @@ METHODS = {
     "ldam-drw": {},
     "mixup": {"method.class_weight_beta": 0.9},
     "manifold-mixup": {},
+    "bbn": {},
+    "m2m": {"method.m2m_confidence": 0.05, "method.m2m_beta": 0.3, "method.m2m_steps": 2},  # accepts images
     "ce-drs": {},
+    "cmo": {"data.lambda_per": "sample"},
     "mislas": {},
     "ncm": {},
+    "oltr": {},
     "tde": {},
 }
-"""Methods whose loss or classifier involves all samples of a batch, with additional settings."""
+"""Methods whose step involves all samples of a batch or draws, with additional settings."""
 
 
 def train_recorded(shards, project, method):

@@ -90,6 +90,14 @@ def test_card_of_ldam_drw_names_its_loss_classifier_and_weights(run):
     assert "warm-up T" not in card
 
 
+def test_card_of_cmo_names_its_mixing_and_its_cooldown(run):
+    method = {"name": "cmo", "warmup_epochs": 0, "cooldown_epochs": 1}
+    change_config(run, method=method, data={"mixing": "cutmix", "mixing_probability": 0.5})
+    training = card_section(export_card(run), "Training")
+    assert "`cmo`: 2 epochs of representation learning (warm-up T = 0, cooldown 1), 2 epochs" in training
+    assert "Parts of the method: CutMix of both streams (probability 0.5)." in training
+
+
 def test_card_of_ce_drs_names_the_epoch_of_resampling(run):
     change_config(run, method={"name": "ce-drs"}, data={"resample_start": 0.5})
     training = card_section(export_card(run), "Training")

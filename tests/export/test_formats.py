@@ -135,6 +135,7 @@ def test_network_of_torchvision_can_be_exported(tmp_path):
         *((kind, "pt2") for kind in CLASSIFIERS if kind != "linear"),
         ("affine cosine", "onnx"),
         ("nearest mean", "onnx"),
+        ("causal", "onnx"),
     ],
 )
 def test_exported_classifiers_compute_their_formula_for_any_batch_size(tmp_path, kind, format):

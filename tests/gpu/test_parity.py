@@ -34,6 +34,35 @@ def test_graph_gives_the_same_images_on_cpu_and_gpu(photo_shards, phase, jitter,
             assert torch.equal(value, other), name
 
 
+@pytest.mark.parametrize(("image_size", "crop"), [(32, "pad"), (224, "random_resized")])
+def test_cutmix_on_a_gpu_pastes_the_boxes_of_the_plan(photo_shards, image_size, crop):
+    from fasticcl.data.loader import Loader
+    from fasticcl.shards.reader import Shards
+
+    shards, batches, boxes = Shards(photo_shards, "train"), [], None
+    for mixing in ("none", "cutmix"):
+        data = Data(
+            dataset="folder",
+            dir=photo_shards,
+            image_size=image_size,
+            crop=crop,
+            mixing=mixing,
+            mixing_probability=0.7,
+            lambda_per="sample",
+        )
+        plan = Plan(shards.index, shards.counts, data, batch_size=16, seed=0)
+        batches.append(next(Loader(shards, plan, gpu=0).batches("interpolative")))
+        boxes = plan.batch("interpolative", 0, 0).boxes
+    pair, mixed = batches
+    assert torch.equal(mixed.x_h, pair.x_h)
+    expected = pair.x_h.clone()
+    for image, other, (top, left, height, width) in zip(expected, pair.x_t, boxes.tolist(), strict=True):
+        window = slice(top, top + height), slice(left, left + width)
+        image[:, *window] = other[:, *window]
+    assert 0 < sum(height == 0 for *_, height, _ in boxes.tolist()) < 16  # some boxes are empty
+    assert torch.equal(mixed.x_f, expected)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_images_cached_on_a_busy_gpu_equal_images_cached_on_the_host(digit_shards, phase):
     from fasticcl.data.loader import Loader

@@ -103,7 +103,7 @@ def test_share_of_chosen_images_in_balanced_batches_of_long_tailed_cifar(classes
     assert cost.chosen == pytest.approx(share, abs=6e-4)
 
 
-COUNTS = np.array([50, 20, 20, 8, 1])
+COUNTS = np.array([20, 50, 8, 20, 1])
 
 
 def test_cost_is_the_expectation_over_targets_and_sources():

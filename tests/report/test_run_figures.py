@@ -140,3 +140,13 @@ def test_caption_of_the_losses_names_the_class_loss(history):
         "Training losses, averaged over each epoch.",
         "Training losses, averaged over each epoch. In the representation stage, ce is the class loss ldam.",
     ]
+
+
+def test_a_seed_stage_has_its_own_label_and_is_left_out_of_comparisons(history):
+    first = history.epochs[0]
+    epochs = [{**first, "stage": "seed", "val/top1": 1.0}, first, *history.epochs]
+    with_seed = dataclasses.replace(history, epochs=epochs)
+    labels = [text.get_text() for text in run_figures.accuracy_curves(with_seed).axes[0].texts]
+    assert labels == ["seed network", *PHASES]
+    (curve,) = metric_curves([RunGroup("one", [with_seed])], "val/top1", "one").axes[0].lines
+    assert curve.get_ydata().tolist() == [record["val/top1"] for record in epochs[1:]]

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 import fasticcl
+from fasticcl.errors import UserError
+from fasticcl.report.run_sections import run_sections
 from tests.support.report_files import read_json
 from tests.support.run_histories import run_history
 
@@ -62,3 +64,28 @@ def named(history, name):
     """Return a history in which the method has another name."""
     method = history.config.method.model_copy(update={"name": name})
     return dataclasses.replace(history, config=history.config.model_copy(update={"method": method}))
+
+
+def test_a_run_within_its_seed_stage_has_nothing_to_report(run):
+    lines = (run / "metrics.jsonl").read_text().replace('"stage": "representation"', '"stage": "seed"')
+    seed = [line + "\n" for line in lines.splitlines() if '"stage": "seed"' in line]
+    (run / "metrics.jsonl").write_text("".join(seed))
+    with pytest.raises(UserError, match="has no evaluated epoch to report"):
+        fasticcl.report(run)
+
+
+def test_a_seed_network_is_noted_with_its_accuracy(tmp_path):
+    run = run_history(tmp_path, "a", 70, method="m2m", epochs=3)
+    assert run.seed_note == ""
+    assert not run.finished
+    seed = [{**run.epochs[0], "stage": "seed", "epoch": n + 1, "val/top1": 50.0 + n} for n in range(3)]
+    with_seed = dataclasses.replace(run, epochs=[*seed, *run.epochs])
+    assert with_seed.seed_note == (
+        "The seed network was trained first, with cross-entropy for 3 epochs, and has an overall accuracy of "
+        "52.0 %."
+    )
+    assert with_seed.accuracies == run.accuracies
+    assert with_seed.seed_note in next(run_sections(with_seed, None, {}, "")).text
+    others = [{**run.epochs[0], "epoch": epoch} for epoch in (2, 3)]
+    assert dataclasses.replace(with_seed, epochs=[*with_seed.epochs, *others]).finished
+    assert not dataclasses.replace(with_seed, epochs=[*seed[1:], *run.epochs, *others]).finished

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fasticcl.engine.run.weights import Description, Model
+from fasticcl.method.causal import CausalClassifier
 from fasticcl.method.classifiers import ClassAffine, CosineClassifier
 from fasticcl.method.memory import MemoryClassifier
 from fasticcl.method.nearest_mean import NearestMeanClassifier
@@ -32,6 +33,13 @@ def nearest_mean_classifier():
     return classifier
 
 
+def causal_classifier():
+    classifier = CausalClassifier(FEATURES, CLASSES, heads=3)
+    classifier.alpha.fill_(1.5)
+    classifier.mean.uniform_(-1, 1)
+    return classifier
+
+
 def memory_classifier():
     classifier = MemoryClassifier(FEATURES, CLASSES)
     torch.nn.init.normal_(classifier.centroids)
@@ -44,6 +52,7 @@ CLASSIFIERS = {
     "affine": lambda: class_affine(nn.Linear(FEATURES, CLASSES)),
     "memory": memory_classifier,
     "nearest mean": nearest_mean_classifier,
+    "causal": causal_classifier,
     "affine cosine": lambda: class_affine(CosineClassifier(FEATURES, CLASSES, 8.0)),
 }
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 import fasticcl
 from fasticcl.data.evaluation_loader import EvaluationLoader
 from fasticcl.engine.stages.readout import ReadoutStage
+from fasticcl.errors import UserError
 from tests.support.small_runs import train_tiny
 
 TAUS = {"rebalance.tau": [0, 0.5, 2]}
@@ -96,3 +97,19 @@ def test_the_holdout_is_left_out_of_the_class_means(run, monkeypatch):
     sweep = fasticcl.sweep(run, over={"rebalance.readout": ["ncm"]}, method="ncm", holdout=1)
     assert sweep.holdout.images == 8
     assert seen == [60 - 8]
+
+
+def test_alpha_is_chosen_on_the_holdout_and_equals_a_separate_run(run, tiny_shards, tmp_path):
+    settings = {"rebalance.alpha": 2.0, "data.holdout": 0.3}
+    causal = train_tiny(tiny_shards, tmp_path, settings, method="tde").run
+    sweep = fasticcl.sweep(causal, over={"rebalance.alpha": [0, 2, 8]}, method="tde")
+    assert sweep.entries[0].metrics == sweep.before
+    rated = [entry.holdout_accuracy for entry in sweep.entries]
+    assert len(set(rated)) > 1
+    assert sweep.best.holdout_accuracy == max(rated)
+    assert sweep.entries[1].metrics == fasticcl.evaluate(causal).rows["after"] != sweep.before
+    separate = fasticcl.rebalance(causal, method="tde", set=sweep.entries[2].values)
+    assert separate.rows["after"] == sweep.entries[2].metrics
+    assert fasticcl.evaluate(separate.run).rows == separate.rows
+    with pytest.raises(UserError, match=r"tde requires a causal classifier, because .* with --method tde"):
+        fasticcl.sweep(run, over={"rebalance.alpha": [0, 2]}, method="tde")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from fasticcl.config import Config, Rebalance
 from fasticcl.config.layers import Layer
+from fasticcl.config.unused_settings import check_used
 from fasticcl.engine.run.folder import CONFIG, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.method.readouts import READOUTS, find_readout
@@ -43,6 +44,7 @@ def with_settings(run: RunFolder, settings: Layer, method: str | None = None) ->
         _check_used(config.rebalance, changes)
     if not config.rebalance.enabled:
         raise _nothing_to_run(run.config.data.dataset, method, "epochs" in changes)
+    check_used({"rebalance": changes}, config)
     return config
 
 

@@ -5,6 +5,7 @@ import pytest
 from fasticcl.engine.compile_trial import DEFAULT_MODES
 from fasticcl.engine.stages.bilateral import Bilateral
 from fasticcl.engine.stages.first_stage import build_first_stage, random_setting
+from fasticcl.engine.stages.m2m import MajorToMinor
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.errors import UserError
 from fasticcl.resolve import resolve
@@ -12,7 +13,8 @@ from fasticcl.system.machine import choose_machine
 
 
 @pytest.mark.parametrize(
-    ("method", "expected"), [("iccl", Representation), ("ce", Representation), ("bbn", Bilateral)]
+    ("method", "expected"),
+    [("iccl", Representation), ("ce", Representation), ("bbn", Bilateral), ("m2m", MajorToMinor)],
 )
 def test_method_has_its_first_stage(method, expected):
     config = resolve("demo", method=method, assignments=["engine.device=cpu"])

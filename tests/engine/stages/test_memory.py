@@ -177,6 +177,23 @@ def test_a_network_that_does_not_fit_is_refused_before_training(tiny_shards, tmp
     assert not [*tmp_path.iterdir()]
 
 
+def repelled(ranks):
+    """Return the centroid loss and its gradient for the centroids, averaged over the ranks.
+
+    The mean distance to the other centroids is below the margin of 10, but not in the last four samples.
+    """
+    v = torch.randn(8, 64, generator=torch.Generator().manual_seed(3))
+    v = v * torch.tensor([0.1] * 4 + [0.5] * 4)[:, None]
+    centroids, size = torch.zeros(CLASSES, 64, requires_grad=True), 8 // ranks.world_size
+    rows = slice(ranks.rank * size, (ranks.rank + 1) * size)
+    loss = centroid_loss(v[rows], centroids, batch().y[rows], 1.0, ranks)
+    loss.backward()
+    return {
+        "loss": ranks.all_reduce(loss.detach()) / ranks.world_size,
+        "gradient": ranks.all_reduce(centroids.grad) / ranks.world_size,
+    }
+
+
 def take_steps(ranks):
     """Train on this rank's part of the features and of three batches, with synchronised batch norm."""
     network = replace_batch_norm(make_network(), SyncBatchNorm2d)
@@ -193,13 +210,14 @@ def take_steps(ranks):
         losses.append(torch.stack([*parts.values()]).detach())
         ranks.average_buffers(network)
     centroids = stage.network.classifier.centroids.detach()
-    return {"start": start, "losses": torch.stack(losses), "centroids": centroids}
+    results = {"start": start, "losses": torch.stack(losses), "centroids": centroids}
+    return results | repelled(ranks)
 
 
 def test_two_ranks_have_equal_centroids_and_the_losses_of_one(tmp_path):
     one = take_steps(Ranks())
     first, second = tensors_on_ranks(tmp_path / "log", 2, take_steps)
-    for name in ("start", "centroids"):
+    for name in ("start", "centroids", "loss", "gradient"):
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], one[name], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(one["centroids"], one["start"], atol=1e-3)

@@ -145,7 +145,7 @@ def test_weight_decay_defaults_to_that_of_the_representation_stage():
 
 
 @pytest.mark.parametrize("start", ["continue", "reinit", "frozen"])
-@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+@pytest.mark.parametrize("classifier", ["linear", "cosine", "causal"])
 def test_scaled_logits_start_as_those_of_the_classifier(classifier, start):
     network = make_network(classifier=classifier)
     before = copy.deepcopy(network).eval()(batch().x).logits
@@ -156,7 +156,7 @@ def test_scaled_logits_start_as_those_of_the_classifier(classifier, start):
     assert torch.equal(stage.teacher(batch().x).logits, before)
 
 
-@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+@pytest.mark.parametrize("classifier", ["linear", "cosine", "causal"])
 @pytest.mark.parametrize("batch_norm", ["train", "eval"])
 def test_lws_trains_only_a_factor_for_each_class(classifier, batch_norm):
     network = make_network(classifier=classifier)

@@ -7,24 +7,28 @@ import pytest
 import torch
 
 from fasticcl.data.batch import Batch, PairBatch, StreamBatch
+from fasticcl.data.loader import Loader
+from fasticcl.data.plan import Plan
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
 from fasticcl.errors import UserError
 from fasticcl.method.manifold_mixup import draw_block
 from fasticcl.resolve import resolve
+from fasticcl.shards.reader import Shards
 from fasticcl.system.machine import choose_machine
 from tests.support import class_loss_oracle, oracle
+from tests.support.small_runs import TINY_COUNTS
 
 CLASSES = 5
 COUNTS = np.array([90, 40, 12, 3, 1])
 
 
-def make_stage(*assignments, method=None, counts=None):
+def make_stage(*assignments, method=None, counts=None, classes=CLASSES):
     torch.manual_seed(0)
     small = ["method.encoder=resnet8", "method.embedding_dim=8", "engine.device=cpu"]
     config = resolve("demo", method=method, assignments=[*small, *assignments])
-    stage = Representation(config, CLASSES, choose_machine(config.engine), counts)
-    stage.bank.centroids = torch.nn.functional.normalize(torch.randn(CLASSES, 8), dim=1) * 0.9
+    stage = Representation(config, classes, choose_machine(config.engine), counts)
+    stage.bank.centroids = torch.nn.functional.normalize(torch.randn(classes, 8), dim=1) * 0.9
     stage.begin_epoch(0)
     return stage
 
@@ -205,6 +209,36 @@ def test_mixup_uses_only_mixed_images():
     assert torch.isfinite(losses["loss"])
 
 
+@pytest.mark.parametrize("lambda_per", ["batch", "sample"])
+@pytest.mark.parametrize(
+    ("method", "class_loss"),
+    [("cmo", "cross_entropy"), ("cmo", "balanced_softmax"), ("iccl", "cross_entropy")],
+)
+def test_losses_of_cutmix_images_weight_their_classes_by_area(tiny_shards, method, class_loss, lambda_per):
+    """The images and λ come from the loader, and the expected λ from the boxes of the plan."""
+    cutmix = ["data.mixing=cutmix", f"data.lambda_per={lambda_per}", f"method.class_loss={class_loss}"]
+    counts = np.array(TINY_COUNTS)
+    stage = make_stage(*cutmix, method=method, counts=counts, classes=len(counts))
+    shards = Shards(tiny_shards, "train")
+    plan = Plan(shards.index, shards.counts, stage.config.data, batch_size=20, seed=3)
+    batch = next(Loader(shards, plan, threads=1).batches("interpolative", 1, 1))
+    boxes = plan.batch("interpolative", 1, 1).boxes
+    area = boxes[:, 2].astype(np.float64) * boxes[:, 3] / 16**2
+    logits, z = outputs(stage, batch.x_f)
+    losses = {name: loss.item() for name, loss in learn(stage, batch).items()}
+    costs = getattr(class_loss_oracle, class_loss)(
+        *[logits.astype(np.float64), counts][: 1 + (class_loss == "balanced_softmax")]
+    )
+    y_h, y_t, rows = batch.y_h.numpy(), batch.y_t.numpy(), np.arange(20)
+    expected = ((1 - area) * costs[rows, y_h] + area * costs[rows, y_t]).mean()
+    assert losses["ce_it"] == pytest.approx(expected, rel=1e-5)
+    assert set(losses) == {"loss", "ce_it"} | ({"ce", "cc_it"} if method == "iccl" else set())
+    if method == "iccl":
+        before = make_stage(*cutmix, method=method, counts=counts, classes=len(counts)).bank.value.numpy()
+        contrast = oracle.interpolative_centroid_contrastive(z, before, y_h, y_t, 1 - area, 0.3)
+        assert losses["cc_it"] == pytest.approx(contrast, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("switch", "names"),
     [
@@ -215,6 +249,59 @@ def test_mixup_uses_only_mixed_images():
 )
 def test_the_rows_of_table_4_are_switches(switch, names):
     assert set(make_stage(switch).losses(pair())) == names
+
+
+CAUSAL = ("method.classifier=causal", "method.classifier_scale=16")
+
+
+def test_the_momentum_of_the_feature_mean_follows_the_learning_rate_of_the_epoch():
+    """The official rule for ImageNet-LT, 1 - 0.1 · min(50 · rate, 1). On CIFAR, the momentum is constant."""
+    stage = make_stage("optim.lr=0.2", "optim.epochs=90", "optim.warmup_epochs=0", method="tde")
+    momenta = []
+    for epoch in range(90):
+        stage.begin_epoch(epoch)
+        momenta.append(float(stage.network.classifier.momentum))
+    rates = 0.1 * (1 + np.cos(np.pi * np.arange(90) / 90))
+    np.testing.assert_allclose(momenta, 1 - 0.1 * np.minimum(50 * rates, 1), rtol=1e-6)
+    assert momenta[71] == pytest.approx(0.9)  # the rate is 0.0209
+    assert momenta[80] == pytest.approx(0.9698463)
+    constant = make_stage("optim.lr=0.2", "method.causal_momentum_decay=false", method="tde")
+    constant.begin_epoch(49)
+    assert float(constant.network.classifier.momentum) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "passes"),
+    [
+        (("method.uniform_weight=1",), ["h", "f"]),
+        (("method.uniform_weight=0",), ["h", "f"]),
+        (("method.uniform_weight=0", "method.centroid_contrastive=false"), ["f"]),
+        (("method.bn_mode=concat",), ["both"]),
+    ],
+)
+def test_every_forward_pass_of_a_step_updates_the_feature_mean(assignments, passes):
+    stage, batch = make_stage(*CAUSAL, *assignments), pair()
+    images = {"h": batch.x_h, "f": batch.x_f, "both": torch.cat([batch.x_h, batch.x_f])}
+    encoder = copy.deepcopy(stage.network.encoder).train()
+    expected = np.zeros(64)
+    for name in passes:
+        expected = 0.9 * expected + encoder(images[name]).detach().numpy().mean(axis=0)
+    learn(stage, batch)
+    np.testing.assert_allclose(stage.network.classifier.mean.flatten(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_training_in_the_first_stage_does_not_depend_on_alpha():
+    losses = []
+    for alpha in (0.0, 2.0):
+        stage = make_stage(*CAUSAL)
+        stage.network.classifier.alpha.fill_(alpha)
+        losses.append([learn(stage, pair(seed))["loss"].item() for seed in (1, 2)])
+    assert losses[0] == losses[1]
+
+
+def test_a_number_of_heads_that_does_not_divide_the_features_is_refused():
+    with pytest.raises(UserError, match=r"cannot divide 64 features into 3 equal heads\. Set method\."):
+        make_stage(*CAUSAL, "method.causal_heads=3")
 
 
 def unmixed(seed=1, size=12, rng=None):
