@@ -63,6 +63,8 @@ def benchmark(
             show_status("opening shards" if data or options.get("config") else "generating images")
             options |= {"data": data, "workers": workers, "images": images}
             workload = open_workload(folder, dataset, decoded=what not in ("plan", "step"), **options)
+            if phase == "translation" and phase not in workload.phases:
+                raise UserError("Only M2m has the phase translation. Use --set method.first_stage=m2m.")
             if what not in ("plan", "loader"):
                 workload = workload.in_training_mode(show_status)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
@@ -91,7 +93,7 @@ def measure_training(what: str, workload: Workload, phase: Phase, timing: Timing
     steps = ("step", "bfloat16 step") if workload.may_prefer_bfloat16 else ("step",)
     if what == "step":
         return _result(workload, reduced, measure_phase(reduced, phase, steps, timing))
-    plans = _measure_plans(workload, PHASES, timing) if what == "all" else {}
+    plans = _measure_plans(workload, workload.phases, timing) if what == "all" else {}
     measured = measure_phase(reduced, phase, ("loader", *steps, "train"), timing)
     loader, step, *bfloat16, train = (rate.median for rate in measured.values())
     advice = advise(situation(reduced, (loader, step, train), cores, *bfloat16))
@@ -115,7 +117,7 @@ def _complete(
 ) -> dict[str, Measurement]:
     """Return the rates of one phase with the loader of every phase and the step of the others added."""
     rates: dict[str, Measurement] = {}
-    for other in PHASES:
+    for other in workload.phases:
         if other != phase or reduced is not workload:  # otherwise it is measured already
             rates |= measure_phase(workload, other, ("loader",), timing)
         if other != phase:

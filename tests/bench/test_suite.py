@@ -11,7 +11,7 @@ from fasticcl.errors import UserError
 
 
 def test_all_runs_every_benchmark_in_every_phase(full_result):
-    expected = {f"{part} {phase}" for part in ("plan", "loader", "step") for phase in PHASES}
+    expected = {f"{part} {phase}" for part in ("plan", "loader", "step") for phase in PHASES[:3]}
     expected |= {"step interpolative, bfloat16", "train interpolative"}
     expected |= {"convert bytes kept", "convert short side 256"}
     assert set(full_result.measured) == expected
@@ -39,10 +39,10 @@ class FakeTiming:
         return {name: Measurement((10.0,), "images/s") for name in tasks}
 
 
-PLAN = {f"plan {phase}": "256 images" for phase in PHASES} | {"plan interpolative": "256 pairs"}
-LOADER = {f"loader {phase}": "224 px, 256 images" for phase in PHASES}
+PLAN = {f"plan {phase}": "256 images" for phase in PHASES[:3]} | {"plan interpolative": "256 pairs"}
+LOADER = {f"loader {phase}": "224 px, 256 images" for phase in PHASES[:3]}
 LOADER["loader interpolative"] = "224 px, 256 pairs"
-STEP = {f"step {phase}": "224 px, 4 images, resnet50" for phase in PHASES}
+STEP = {f"step {phase}": "224 px, 4 images, resnet50" for phase in PHASES[:3]}
 TRAIN = {f"{name} interpolative": "224 px, 4 pairs, resnet50" for name in ("step", "train")}
 SMALL_LOADER = "224 px, 4 pairs"
 
@@ -91,7 +91,14 @@ def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):
 
 
 @pytest.mark.parametrize(
-    "options", [{"what": "speed"}, {"what": "plan", "repeats": 0}, {"what": "plan", "seconds": -1.0}], ids=str
+    "options",
+    [
+        {"what": "speed"},
+        {"what": "plan", "repeats": 0},
+        {"what": "plan", "seconds": -1.0},
+        {"what": "plan", "phase": "translation", "dataset": "demo", "images": 40},
+    ],
+    ids=str,
 )
 def test_the_python_function_rejects_bad_options(options):
     with pytest.raises(UserError):
