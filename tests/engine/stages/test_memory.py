@@ -92,6 +92,19 @@ def test_centroids_are_computed_only_if_the_first_epoch_begins_without_them():
     assert not torch.equal(restored.network.classifier.centroids, start)
 
 
+def test_centroids_are_computed_in_evaluation_mode():
+    network, modes = make_network(), []
+
+    def recorded():
+        modes.extend(module.training for module in network.modules())
+        yield from features()
+
+    stage = make_stage(network=network, given=recorded())
+    assert modes
+    assert not any(modes)
+    assert all(module.training for module in stage.network.modules())
+
+
 def test_the_loss_is_cross_entropy_and_the_weighted_centroid_loss():
     stage = make_stage("rebalance.centroid_loss_weight=0.5")
     given, network = batch(), copy.deepcopy(stage.network)
