@@ -63,8 +63,7 @@ def benchmark(
             show_status("opening shards" if data or options.get("config") else "generating images")
             options |= {"data": data, "workers": workers, "images": images}
             workload = open_workload(folder, dataset, decoded=what not in ("plan", "step"), **options)
-            if phase == "translation" and phase not in workload.phases:
-                raise UserError("Only M2m has the phase translation. Use --set method.first_stage=m2m.")
+            _check_phase(workload, phase)
             if what not in ("plan", "loader"):
                 workload = workload.in_training_mode(show_status)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
@@ -176,6 +175,17 @@ def _check(what: str, phase: str | None, repeats: int, seconds: float | None) ->
         raise UserError(f"There is no phase {phase!r}. {nearest(phase, PHASES)}")
     if repeats < 1 or (seconds is not None and seconds <= 0):
         raise UserError("--repeats must be at least 1, and --seconds must be greater than 0.")
+
+
+def _check_phase(workload: Workload, phase: Phase | None) -> None:
+    if phase is None or phase in workload.phases:
+        return
+    stage = workload.config.method.first_stage
+    if stage == "m2m":
+        raise UserError("Translation depends on the sizes of the classes. Add --data DIR to measure it.")
+    raise UserError(
+        f"method.first_stage={stage} has no phase {phase}. Choose one of: {', '.join(workload.phases)}."
+    )
 
 
 def _conversion(*arguments: Any) -> Result:

@@ -108,9 +108,17 @@ class Workload:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Return the phases of training. Only M2m has the phase ``translation``."""
-        is_m2m = self.config.method.first_stage == "m2m"
-        return tuple(phase for phase in PHASES if phase != "translation" or is_m2m)
+        """The phases that can be measured, even if the run has no epochs of them.
+
+        Only M2m translates images. Generated images have no class sizes, on which the translation depends.
+        BBN trains on pairs of images in all epochs.
+        """
+        absent: list[Phase] = []
+        if self.config.method.first_stage != "m2m" or self.generated:
+            absent.append("translation")
+        if self.config.method.first_stage == "bbn":
+            absent.append("warmup")
+        return tuple(phase for phase in PHASES if phase not in absent)
 
     def sizes(self, phase: Phase, images: bool = True, network: bool = True) -> Sizes:
         """Return the sizes of a batch.
