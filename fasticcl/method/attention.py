@@ -98,7 +98,8 @@ def check_attention(encoder: nn.Module) -> None:
     if (height, width) != (_SIDE, _SIDE):
         raise UserError(
             f"rebalance.attention requires an encoder with 7×7 positions for images of {IMAGE_SIZE} pixels, "
-            f"but this one has {height}×{width}. Choose another --encoder, or set rebalance.attention=false."
+            f"but this one has {height}×{width}. Choose another method.encoder, or set "
+            "rebalance.attention=false."
         )
 
 

@@ -31,7 +31,7 @@ def test_seed_network_is_the_network_of_the_run(run):
 @pytest.mark.parametrize(
     ("assignment", "classes", "sentence"),
     [
-        ("method.encoder=resnet14", CLASSES, "is resnet8, not resnet14. Use --encoder resnet8, or another"),
+        ("method.encoder=resnet14", CLASSES, "not resnet14. Use --set method.encoder=resnet8, or"),
         ("optim.epochs=9", CLASSES[::-1], "was trained on other classes (demo). Use another run as"),
         ("data.image_size=16", CLASSES, "is 8, not 16. Use the same value, or another run as"),
         ("data.std=[0.2, 0.2, 0.2]", CLASSES, "is (0.377, 0.377, 0.377), not (0.2, 0.2, 0.2). Use the same"),
