@@ -1,4 +1,4 @@
-"""The blocks of an encoder, which methods need that work inside it."""
+"""Named blocks of an encoder, for methods that work on its hidden states."""
 
 from collections.abc import Mapping
 from typing import Protocol, cast
