@@ -53,7 +53,7 @@ def test_preview_of_cutmix_differs_in_its_mixed_images(digit_shards, tmp_path):
 
 def test_preview_without_mixed_images_is_an_error(digit_shards, tmp_path):
     settings = {"data.mixing": "none", "method.mixup_after": "stage1"}
-    with pytest.raises(UserError, match="no mixed images to preview. Use data.mixing=mixup"):
+    with pytest.raises(UserError, match=r"no mixed images to preview\. Use data.mixing=mixup"):
         fasticcl.show(digit_shards, samples=tmp_path / "preview.png", set=settings)
     assert not (tmp_path / "preview.png").exists()
 
