@@ -28,6 +28,12 @@ def test_seed_network_is_the_network_of_the_run(run):
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), expected.parameters(), strict=True))
 
 
+def test_without_a_name_a_seed_network_is_trained():
+    config = resolve("demo", method="m2m", assignments=["method.seed_run="])
+    assert config.method.seed_run is None
+    assert config.seed_epochs == config.optim.epochs
+
+
 @pytest.mark.parametrize(
     ("assignment", "classes", "sentence"),
     [
