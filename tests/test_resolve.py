@@ -401,6 +401,22 @@ def test_later_layers_win(tmp_path):
             },
             "all losses after the warm-up are disabled",
         ),
+        (
+            {
+                "dataset": "demo",
+                "method": "manifold-mixup",
+                "assignments": ["method.uniform_weight=1", "method.interpolative_cross_entropy=false"],
+            },
+            "method.mixup_after has no effect, because the losses of mixed states are disabled. Enable",
+        ),
+        (
+            {"dataset": "demo", "method": "manifold-mixup", "assignments": ["data.mixing=mixup"]},
+            "method.mixup_after mixes features, not images. Set data.mixing=none",
+        ),
+        (
+            {"dataset": "demo", "method": "manifold-mixup", "assignments": ["method.mixup_after=none"]},
+            "data.mixing=none requires method.mixup_after or method.first_stage=bbn",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_sentence(arguments, sentence):

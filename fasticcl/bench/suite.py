@@ -63,6 +63,7 @@ def benchmark(
             show_status("opening shards" if data or options.get("config") else "generating images")
             options |= {"data": data, "workers": workers, "images": images}
             workload = open_workload(folder, dataset, decoded=what not in ("plan", "step"), **options)
+            _check_phase(workload, phase)
             if what not in ("plan", "loader"):
                 workload = workload.in_training_mode(show_status)
             default = _CPU_SECONDS if workload.machine.gpu is None else _GPU_SECONDS
@@ -91,7 +92,7 @@ def measure_training(what: str, workload: Workload, phase: Phase, timing: Timing
     steps = ("step", "bfloat16 step") if workload.may_prefer_bfloat16 else ("step",)
     if what == "step":
         return _result(workload, reduced, measure_phase(reduced, phase, steps, timing))
-    plans = _measure_plans(workload, PHASES, timing) if what == "all" else {}
+    plans = _measure_plans(workload, workload.phases, timing) if what == "all" else {}
     measured = measure_phase(reduced, phase, ("loader", *steps, "train"), timing)
     loader, step, *bfloat16, train = (rate.median for rate in measured.values())
     advice = advise(situation(reduced, (loader, step, train), cores, *bfloat16))
@@ -115,7 +116,7 @@ def _complete(
 ) -> dict[str, Measurement]:
     """Return the rates of one phase with the loader of every phase and the step of the others added."""
     rates: dict[str, Measurement] = {}
-    for other in PHASES:
+    for other in workload.phases:
         if other != phase or reduced is not workload:  # otherwise it is measured already
             rates |= measure_phase(workload, other, ("loader",), timing)
         if other != phase:
@@ -174,6 +175,17 @@ def _check(what: str, phase: str | None, repeats: int, seconds: float | None) ->
         raise UserError(f"There is no phase {phase!r}. {nearest(phase, PHASES)}")
     if repeats < 1 or (seconds is not None and seconds <= 0):
         raise UserError("--repeats must be at least 1, and --seconds must be greater than 0.")
+
+
+def _check_phase(workload: Workload, phase: Phase | None) -> None:
+    if phase is None or phase in workload.phases:
+        return
+    stage = workload.config.method.first_stage
+    if stage == "m2m":
+        raise UserError("Translation depends on the sizes of the classes. Add --data DIR to measure it.")
+    raise UserError(
+        f"method.first_stage={stage} has no phase {phase}. Choose one of: {', '.join(workload.phases)}."
+    )
 
 
 def _conversion(*arguments: Any) -> Result:

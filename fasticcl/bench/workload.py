@@ -14,7 +14,7 @@ from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, gene
 from fasticcl.config import Config
 from fasticcl.config.layers import as_layer
 from fasticcl.data.loader import Loader
-from fasticcl.data.plan import Phase
+from fasticcl.data.plan import PHASES, Phase
 from fasticcl.engine.compile_trial import RemainingSteps, choose_mode, is_automatic
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.loaders import build_loader
@@ -105,6 +105,20 @@ class Workload:
     def may_prefer_bfloat16(self) -> bool:
         """Return True if bfloat16 is not used but may be faster: on a CPU with instructions for it."""
         return self.machine.gpu is None and not self.machine.bfloat16 and bool(bfloat16_instructions())
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that can be measured, even if the run has no epochs of them.
+
+        Only M2m translates images. Generated images have no class sizes, on which the translation depends.
+        BBN trains on pairs of images in all epochs.
+        """
+        absent: list[Phase] = []
+        if self.config.method.first_stage != "m2m" or self.generated:
+            absent.append("translation")
+        if self.config.method.first_stage == "bbn":
+            absent.append("warmup")
+        return tuple(phase for phase in PHASES if phase not in absent)
 
     def sizes(self, phase: Phase, images: bool = True, network: bool = True) -> Sizes:
         """Return the sizes of a batch.

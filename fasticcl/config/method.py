@@ -99,7 +99,7 @@ class Method(ConfigSection):
     """Use L_cc during warm-up and L_cc^it (equation 5) after it (ablated in Table 4)."""
     bn_mode: Literal["separate", "split", "concat"] = "separate"
     """separate: one forward pass per stream. split: one pass, statistics per stream. concat: one pass,
-    shared statistics."""
+    shared statistics. With mixup_after, this applies to both streams before they are mixed."""
 
     @model_validator(mode="after")
     def _is_bilateral(self) -> "Method":
@@ -124,5 +124,10 @@ class Method(ConfigSection):
             raise ValueError(
                 "all losses after the warm-up are disabled. Enable method.interpolative_cross_entropy, "
                 "method.centroid_contrastive or method.uniform_weight"
+            )
+        if self.mixup_after and not interpolative:
+            raise ValueError(
+                "method.mixup_after has no effect, because the losses of mixed states are disabled. Enable "
+                "method.interpolative_cross_entropy or method.centroid_contrastive"
             )
         return self

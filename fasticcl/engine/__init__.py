@@ -1,1 +1,1 @@
-"""Training as it is run: the two stages, the loop that they share, checkpoints, evaluation and progress."""
+"""Training: the stages of a run, the loop that they share, checkpoints, evaluation and progress."""

@@ -182,7 +182,7 @@ def modes_for(ranks: Ranks) -> tuple[Mode, ...]:
 def try_modes(
     config: Config, num_classes: int, machine: Machine, modes: tuple[Mode, ...] | None = None
 ) -> ModeTrial:
-    """Train a few steps in each mode, in the last phase of the representation stage, on this rank only.
+    """Train a few steps in each mode, in the last phase before the cooldown, on this rank only.
 
     Args:
         config: the configuration of the run.
@@ -192,7 +192,7 @@ def try_modes(
     """
     # Synchronised batch statistics would wait for the other ranks, which take no steps.
     alone = config.model_copy(update={"engine": config.engine.model_copy(update={"sync_bn": False})})
-    phase = config.phase(config.optim.epochs - 1)
+    phase = config.phase(config.optim.epochs - 1 - config.method.cooldown_epochs)
     size, side = config.optim.batch_size // machine.ranks.world_size, config.data.image_size
     mixed = config.data.mixing != "none"
 

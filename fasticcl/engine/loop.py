@@ -1,4 +1,4 @@
-"""The epoch loop that both stages share."""
+"""The epoch loop that all stages share."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Train a run from its configuration to its report: data, both stages, weights."""
+"""Train a run from its configuration to its report: data, stages, weights."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -6,8 +6,9 @@ import fasticcl
 from fasticcl.bench import suite
 from fasticcl.bench.measure import Measurement
 from fasticcl.bench.workload import open_workload
-from fasticcl.data.plan import PHASES
 from fasticcl.errors import UserError
+
+PHASES = ("warmup", "interpolative", "rebalance")
 
 
 def test_all_runs_every_benchmark_in_every_phase(full_result):
@@ -96,3 +97,41 @@ def test_a_benchmark_leaves_no_files_behind(tmp_path, monkeypatch, tiny):
 def test_the_python_function_rejects_bad_options(options):
     with pytest.raises(UserError):
         suite.benchmark(**options)
+
+
+BBN = {
+    "method.first_stage": "bbn",
+    "method.uniform_weight": 0,
+    "method.centroid_contrastive": False,
+    "method.warmup_epochs": 0,
+    "data.mixing": "none",
+}
+M2M = {"method.first_stage": "m2m", "data.resample_start": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "phase", "message"),
+    [
+        ({}, "translation", "method.first_stage=iccl has no phase translation. Choose one of: warmup, int"),
+        (BBN, "warmup", "method.first_stage=bbn has no phase warmup. Choose one of: interpolative, rebal"),
+        (M2M, "translation", "Add --data DIR to measure it."),
+    ],
+    ids=["iccl", "bbn", "m2m"],
+)
+def test_phase_that_the_method_does_not_have_is_refused(tiny, settings, phase, message):
+    with pytest.raises(UserError, match=message):
+        fasticcl.benchmark("step", "demo", phase=phase, set=settings, **tiny)
+
+
+@pytest.mark.parametrize(
+    ("settings", "absent"), [({}, "translation"), (BBN, "warmup"), (M2M, None)], ids=["iccl", "bbn", "m2m"]
+)
+def test_all_leaves_out_phases_that_the_method_does_not_have(
+    tiny_shards, tmp_path, monkeypatch, settings, absent
+):
+    assignments = [f"{name}={value}".lower() for name, value in settings.items()]
+    workload = open_workload(tmp_path, "demo", data=tiny_shards, device="cpu", assignments=assignments)
+    monkeypatch.setattr("fasticcl.bench.training.measure_parts", lambda *_: {})
+    measured = suite.measure_training("all", workload, "interpolative", FakeTiming(), 2).measured
+    assert not any(name.endswith(f" {absent}") for name in measured)
+    assert ("step translation" in measured) == (settings is M2M)

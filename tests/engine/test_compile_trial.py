@@ -228,6 +228,16 @@ def test_trial_does_not_change_the_run(tried, monkeypatch, tiny_shards, tmp_path
     assert differences(with_trial, without) == []
 
 
+def test_trial_measures_the_phase_before_the_cooldown(monkeypatch):
+    config = resolve("demo", method="cmo", assignments=["method.encoder=resnet8"])
+    assert config.phase(config.optim.epochs - 1) == "warmup"
+    phases = []
+    monkeypatch.setattr(compile_trial, "synthetic_batch", lambda phase, *_: phases.append(phase))
+    monkeypatch.setattr(compile_trial, "time_modes", lambda modes, start, _: start(modes[0]))
+    compile_trial.try_modes(config, 10, CPU)
+    assert phases == ["interpolative"]
+
+
 def test_training_uses_the_fastest_mode(monkeypatch, tiny_shards, tmp_path):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module, **mode: compiled.append(mode) or module)

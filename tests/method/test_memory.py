@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fasticcl.method.memory import MemoryClassifier, centroid_loss
+from fasticcl.method.memory import MemoryClassifier, centroid_loss, nearest
 from tests.support.classifier_oracle import classifier_logits
 
 BATCH, SIZE, CLASSES = 6, 8, 5
@@ -45,6 +45,12 @@ def test_logits_are_those_of_the_formula(scale):
     classifier, v = make_classifier(), scale * draw(BATCH, SIZE)
     expected = classifier_logits({n: w.detach() for n, w in classifier.state_dict().items()}, v)
     np.testing.assert_allclose(classifier(tensor(v)).detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_nearest_centroid_is_that_of_the_smallest_distance():
+    v, c = draw(50, SIZE), draw(200, SIZE, seed=2)
+    expected = [c[np.linalg.norm(each - c, axis=1).argmin()] for each in v]
+    np.testing.assert_allclose(nearest(tensor(v), tensor(c)), expected, rtol=1e-5)
 
 
 def test_gradient_of_the_logits_is_that_of_the_formula():

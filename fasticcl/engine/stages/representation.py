@@ -81,7 +81,7 @@ class Representation:
         return [classifier.bias]
 
     def phase(self, epoch: int) -> Phase:
-        """Return ``warmup`` for the first T epochs, then ``interpolative``, unless ω_it is 0."""
+        """Return the phase of an epoch, as `Config.phase` does."""
         return self.config.phase(epoch)
 
     def lr(self, epoch: int) -> float:

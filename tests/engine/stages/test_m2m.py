@@ -9,6 +9,7 @@ import torch
 
 from fasticcl.data.batch import StreamBatch
 from fasticcl.engine.optim import set_lr
+from fasticcl.engine.stages import m2m
 from fasticcl.engine.stages.m2m import MajorToMinor, SeedStage
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.engine.stages.stage import learn
@@ -80,6 +81,19 @@ def test_both_networks_see_normalised_images():
     sources = given.x[drawn_for(stage, given).sources]
     assert [module for module, _ in seen] == [stage.seed_network, stage.network] * 10 + [stage.seed_network]
     assert all(torch.allclose(images, sources, rtol=0, atol=1e-5) for _, images in seen)
+
+
+def test_an_image_is_translated_from_its_class_to_that_of_its_slot(monkeypatch):
+    stage, given, seen = make_stage(), batch(), []
+
+    def record(pixels, source, target, *_):
+        seen.append((source.tolist(), target.tolist()))
+        return pixels, torch.zeros(len(pixels), dtype=torch.bool)
+
+    monkeypatch.setattr(m2m, "translate", record)
+    stage.translate(given)
+    drawn = drawn_for(stage, given)
+    assert seen == [(given.y[drawn.sources].tolist(), given.y[drawn.slots].tolist())]
 
 
 def test_nothing_is_replaced_if_the_seed_network_is_not_confident():
