@@ -24,7 +24,7 @@ from fasticcl.preset_files import preset_names
             "ce-drw",
             ["method.class_weight_beta=0", "method.class_weight_start=0.5"],
             "method.class_weight_start has no effect, because method.class_weight_beta is 0. Omit it, or set "
-            "method.class_weight_beta.",
+            "method.class_weight_beta above 0.",
         ),
         (
             "ce",
