@@ -16,8 +16,8 @@ GROUPS = (
     "losses and weights",
     "sampling",
     "mixing",
-    "two stages",
-    "readouts without training",
+    "second stage with training",
+    "second stage without training",
 )
 """Groups of the methods, in the order of `fasticcl presets`."""
 

@@ -31,10 +31,10 @@ def accuracy_table(report: "Report") -> Table:
     """Return the accuracies of a run as a table."""
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
-    from fasticcl.engine.results import TITLES
+    from fasticcl.engine.results import row_titles
 
     stage = "rebalancing " if "after" in report.rows else ""
-    titles = {**TITLES, "best": f"{stage}epoch {report.best_epoch}, best on {report.split}"}
+    titles = {**row_titles(report.rows), "best": f"{stage}epoch {report.best_epoch}, best on {report.split}"}
     table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
     for column in ("overall", "many", "medium", "few"):
         table.add_column(column, justify="right")
@@ -48,7 +48,7 @@ def sweep_table(sweep: "SweepResult") -> Table:
     from fasticcl.engine.evaluate import METRICS
     from fasticcl.engine.progress import percent
 
-    title = f"After rebalancing, top-1 accuracy in %, evaluated on {sweep.split}"
+    title = f"After the second stage, top-1 accuracy in %, evaluated on {sweep.split}"
     if sweep.holdout.seen and sweep.holdout.images:
         title += f",\nrebalanced without {sweep.holdout.images:,} holdout images that the run trained on"
     table = Table(title=title)

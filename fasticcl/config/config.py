@@ -43,7 +43,10 @@ class Config(ConfigSection):
             reason = "method.mixup_after" if self.method.mixup_after else "method.first_stage=bbn"
             raise ValueError(f"{reason} mixes features, not images. Set data.mixing=none")
         if self.data.mixing == "none" and not mixes_features:
-            raise ValueError("data.mixing=none requires method.mixup_after or method.first_stage=bbn")
+            raise ValueError(
+                "data.mixing=none requires method.mixup_after or method.first_stage=bbn. Set one of them, or "
+                "data.mixing=mixup"
+            )
         return self
 
     @model_validator(mode="after")

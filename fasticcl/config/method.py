@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fasticcl.config.section import ConfigSection
-from fasticcl.config.types import Count, Folder, FolderName, Fraction, Names, Positive, Weight
+from fasticcl.config.types import Count, FolderName, Fraction, Names, OptionalFolder, Positive, Weight
 
 _BILATERAL = {
     "warmup_epochs": 0,
@@ -62,9 +62,9 @@ class Method(ConfigSection):
     """μ, the momentum of the feature mean of a causal classifier."""
     causal_momentum_decay: bool = False
     """Set μ to 1 - (1 - causal_momentum) · min(50 · learning rate, 1) in each epoch."""
-    seed_run: Folder | None = None
-    """M2m: finished run whose network guides the translation. None: train this network first, with
-    cross-entropy."""
+    seed_run: OptionalFolder = None
+    """M2m: finished run whose network guides the translation. None, or an empty name: train this network
+    first, with cross-entropy."""
     m2m_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """β of M2m, which controls how often images of a larger class are chosen and accepted."""
     m2m_lambda: Weight = 0.5
@@ -107,7 +107,7 @@ class Method(ConfigSection):
             if getattr(self, name) != required:
                 value = "none" if required == () else str(required).lower()
                 raise ValueError(
-                    "method.first_stage=bbn has one loss in all epochs, and a forward pass of its own for "
+                    "method.first_stage=bbn has one loss in all epochs, and a separate forward pass for "
                     f"each stream. Set method.{name}={value}"
                 )
         if self.first_stage == "bbn" and self.classifier == "causal":

@@ -64,7 +64,7 @@ class Rebalance(ConfigSection):
         if self.classifier == "memory" and self.encoder == "frozen":
             raise ValueError("rebalance.classifier=memory requires rebalance.encoder=tuned")
         if self.attention and self.classifier != "memory":
-            raise ValueError("rebalance.attention requires rebalance.classifier=memory")
+            raise ValueError("rebalance.attention requires rebalance.classifier=memory. Use --method oltr")
         if self.classifier == "frozen" and not self.class_scale:
             raise ValueError(
                 "rebalance.classifier=frozen leaves nothing to train. Set rebalance.class_scale=true"

@@ -12,6 +12,8 @@ Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 FolderName = Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+OptionalFolder = Annotated[Folder | None, BeforeValidator(lambda value: None if value == "" else value)]
+"""A folder, or None, which is written as an empty name because TOML has no null."""
 Triple = tuple[float, float, float]
 Device = Literal["auto", "cpu", "gpu"]
 Cache = Literal["auto", "host", "device", "off"]

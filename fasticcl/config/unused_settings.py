@@ -104,7 +104,8 @@ def check_used(settings: Mapping[str, Mapping[str, Any]], config: Config) -> Non
             elif path in _USED_WITHOUT:
                 other, unused = _USED_WITHOUT[path]
                 if _value(config, other) == unused:
-                    raise _unused(path, config, other, f"set {other}")
+                    limit = "below 1" if unused == 1 else "above 0"
+                    raise _unused(path, config, other, f"set {other} {limit}")
             if section == "rebalance" and key in _SECOND_STAGE:
                 _check_second_stage(path, config)
 

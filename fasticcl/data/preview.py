@@ -32,8 +32,10 @@ def write_samples(config: Config, path: Path, pairs: int = 8) -> None:
         pairs: number of columns, at most the number of training images.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the images are not mixed, or the file cannot be written.
     """
+    if config.data.mixing == "none":
+        raise UserError("With data.mixing=none there are no mixed images to preview. Use data.mixing=mixup.")
     shards = Shards(config.data.dir, "train")
     pairs = min(pairs, len(shards))
     plan = Plan(

@@ -115,7 +115,8 @@ def _translation_cost(config: Config, counts: NDArray[np.integer]) -> str:
     return (
         f"{seed}translation: {epochs['translation']} epochs with {steps} steps of two networks on "
         f"{cost.translated:.0%} of the images ({cost.chosen:.0%} are chosen, β rejects some of them), about "
-        f"{cost.relative:.1f} times the cost of an epoch of cross-entropy; whole run about {total:.1f} times"
+        f"{cost.relative:.1f} times the cost of an epoch of cross-entropy; the whole run "
+        f"costs about {total:.1f} times as much as cross-entropy"
     )
 
 

@@ -1,6 +1,6 @@
 """Final accuracies of a run, from its records or re-evaluated from the saved weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +20,6 @@ from fasticcl.method.network import Network
 from fasticcl.resolve import validate
 from fasticcl.system.machine import Machine, choose_machine
 
-TITLES = {
-    "before": "before rebalancing",
-    "after": "after rebalancing",
-    "last": "last epoch",
-    "best": "best epoch",
-}
-"""Titles of the rows of a `Report`."""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -36,14 +28,29 @@ class Report:
     run: Path
     """The run folder."""
     rows: dict[str, Metrics]
-    """Accuracies by name: ``before`` and ``after`` rebalancing, both at the last epoch of their stage, and
-    ``best``, the evaluated epoch with the highest overall accuracy on the evaluated split. Without
-    rebalancing the names are ``last`` and ``best``. A readout has no epochs to choose from, so it has no
+    """Accuracies by name: ``before`` and ``after`` the second stage, both at the last epoch of their stage,
+    and ``best``, the evaluated epoch with the highest overall accuracy on the evaluated split. Without a
+    second stage the names are ``last`` and ``best``. A readout has no epochs to choose from, so it has no
     ``best``."""
     best_epoch: int
     """The epoch of ``best`` in its stage, from 1."""
     split: str
     """The evaluated split."""
+
+
+def row_titles(names: Container[str]) -> dict[str, str]:
+    """Return the titles of the rows of a `Report`, by name.
+
+    Args:
+        names: names of the rows. A readout has a row ``after`` and no row ``best``.
+    """
+    stage = "the readout" if "after" in names and "best" not in names else "rebalancing"
+    return {
+        "before": f"before {stage}",
+        "after": f"after {stage}",
+        "last": "last epoch",
+        "best": "best epoch",
+    }
 
 
 def report_of(run: RunWriter, split: str) -> Report:

@@ -9,7 +9,7 @@ from fasticcl.config import Config, Rebalance
 from fasticcl.config.method_summary import method_summary, readout_name
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.engine.progress import percent
-from fasticcl.engine.results import TITLES
+from fasticcl.engine.results import row_titles
 from fasticcl.engine.run.weights import WEIGHTS, Description, Model
 from fasticcl.engine.run.writer import PACKAGES
 from fasticcl.errors import UserError
@@ -130,10 +130,11 @@ def accuracy_section(description: Description, record: RunHistory | None, best: 
 
 
 def _title(record: RunHistory, name: str, epoch: int) -> str:
+    titles = row_titles(record.accuracies)
     if name == "after" and record.has_readout:
-        return TITLES[name]
+        return titles[name]
     suffix = ", last epoch" if name in ("before", "after") else ""
-    return f"{TITLES[name]}{suffix} ({epoch})" + (", chosen on these images" if name == "best" else "")
+    return f"{titles[name]}{suffix} ({epoch})" + (", chosen on these images" if name == "best" else "")
 
 
 def _evaluated_images(config: Config, train_counts: list[int]) -> str:

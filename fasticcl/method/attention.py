@@ -63,7 +63,7 @@ class AttentionEncoder(nn.Module):
     def __init__(self, encoder: nn.Module, attention: nn.Module) -> None:
         super().__init__()
         self.encoder, self.attention = encoder, attention
-        # In a dict, they are no submodules, whose names would repeat those of the encoder.
+        # A dict does not register them as submodules, which would duplicate the weights in the state dict.
         self._blocks = {**named_blocks(encoder)}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -92,13 +92,14 @@ def check_attention(encoder: nn.Module) -> None:
     """Check that the last maps of an encoder have 7×7 positions for images of 224 pixels.
 
     Raises:
-        UserError: they have others, or the encoder does not define its blocks.
+        UserError: they have another size, or the encoder does not define its blocks.
     """
     _, height, width = last_maps(encoder, IMAGE_SIZE)
     if (height, width) != (_SIDE, _SIDE):
         raise UserError(
             f"rebalance.attention requires an encoder with 7×7 positions for images of {IMAGE_SIZE} pixels, "
-            f"but this one has {height}×{width}. Choose another --encoder, or set rebalance.attention=false."
+            f"but this one has {height}×{width}. Choose another method.encoder, or set "
+            "rebalance.attention=false."
         )
 
 

@@ -1,4 +1,4 @@
-"""The blocks of an encoder, which methods need that work inside it."""
+"""Named blocks of an encoder, for methods that work on its hidden states."""
 
 from collections.abc import Mapping
 from typing import Protocol, cast
@@ -29,6 +29,6 @@ def named_blocks(encoder: nn.Module) -> Mapping[str, nn.Module]:
     if not hasattr(encoder, "named_blocks"):
         raise UserError(
             f"The encoder {type(encoder).__name__} has no method named_blocks, which this method of training "
-            "needs. Add it as in fasticcl/method/cifar_resnet.py, or choose another --encoder."
+            "needs. Add it as in fasticcl/method/cifar_resnet.py, or choose another method.encoder."
         )
     return cast(BlockEncoder, encoder).named_blocks()

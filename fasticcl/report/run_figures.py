@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from fasticcl.config import Method
-from fasticcl.engine.results import TITLES
+from fasticcl.engine.results import row_titles
 from fasticcl.longtail import FEW_BELOW, MANY_ABOVE
 from fasticcl.report.class_analysis import ClassAnalysis
 from fasticcl.report.plotting import (
@@ -91,13 +91,13 @@ def loss_curves(history: RunHistory) -> Figure:
 
 
 def per_class_accuracy(analysis: ClassAnalysis) -> Figure:
-    """Plot the accuracy of each class against its size, before and after rebalancing."""
-    sizes = np.array(analysis.train_counts)
+    """Plot the accuracy of each class against its size, before and after the second stage."""
+    sizes, titles = np.array(analysis.train_counts), row_titles(analysis.right)
     with styled_figure("Per-class accuracy", "training images per class", "accuracy (%)") as (figure, axes):
         for i, name in enumerate(name for name in analysis.right if name != "best"):
             values, color = analysis.accuracy(name), COLORS[1 - i]
             axes.scatter(sizes, values, s=14, color=color, alpha=0.45, linewidths=0)
-            axes.plot(*_running_mean(sizes, values), color=color, label=TITLES[name])
+            axes.plot(*_running_mean(sizes, values), color=color, label=titles[name])
         _set_size_axis(axes, sizes)
         axes.set_ylim(PERCENT_LIMITS)
         for border in (FEW_BELOW - 0.5, MANY_ABOVE + 0.5):
@@ -117,8 +117,9 @@ def _set_size_axis(axes: Axes, sizes: NDArray[np.integer]) -> None:
 def class_norms(analysis: ClassAnalysis) -> Figure:
     """Plot the norms of classifier weights and centroids, classes ordered by size (the paper's Figure 3)."""
     order = np.argsort(-np.array(analysis.train_counts), kind="stable")
+    titles = row_titles(analysis.weight_norms)
     curves = {
-        f"classifier, {TITLES[name]}": values
+        f"classifier, {titles[name]}": values
         for name, values in analysis.weight_norms.items()
         if name != "best"
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from fasticcl.config.method_summary import method_summary
 from fasticcl.engine.evaluate import METRICS
-from fasticcl.engine.results import TITLES
+from fasticcl.engine.results import row_titles
 from fasticcl.longtail import class_groups
 from fasticcl.report.class_analysis import ClassAnalysis
 from fasticcl.report.page import (
@@ -57,11 +57,12 @@ def run_sections(
 
 
 def accuracy_table(history: RunHistory) -> Table:
-    """Return the accuracies before and after rebalancing, and those of the best epoch."""
+    """Return the accuracies before and after the second stage, and those of the best epoch."""
+    titles = row_titles(history.accuracies)
     stage = " of rebalancing" if "after" in history.accuracies else ""
     rows = [
         [
-            Cell(TITLES[name] + (stage if name == "best" else "")),
+            Cell(titles[name] + (stage if name == "best" else "")),
             Cell("–") if name == "after" and history.has_readout else count_cell(epoch),
             *(percent_cell(metrics[key]) for key in METRICS),
         ]
@@ -90,9 +91,10 @@ def class_table(analysis: ClassAnalysis) -> Table:
         ]
         for label in order
     ]
+    titles = row_titles(analysis.right)
     columns = [Column("class"), Column("group"), Column("training images", number=True)]
     columns.append(Column(f"{analysis.split} images", number=True))
-    columns += [Column(f"{TITLES[name]} (%)", number=True) for name in names]
+    columns += [Column(f"{titles[name]} (%)", number=True) for name in names]
     caption = (
         f"The {len(rows):,} classes with the lowest accuracy out of {len(analysis.classes):,}. "
         "classes.csv lists all of them."

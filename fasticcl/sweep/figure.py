@@ -22,7 +22,7 @@ def sweep_figure(sweep: SweepResult) -> Figure:
     images. With several settings, there is one curve of the overall accuracy per combination of the others.
     """
     key, *other_keys = sweep.entries[0].values
-    title = f"Accuracy after rebalancing ({sweep.split} split)"
+    title = f"Accuracy after the second stage ({sweep.split} split)"
     with styled_figure(title, key, "top-1 accuracy (%)") as (figure, axes):
         positions = _set_axis(axes, [entry.values[key] for entry in sweep.entries])
         curves = (

@@ -24,7 +24,7 @@ from fasticcl.preset_files import preset_names
             "ce-drw",
             ["method.class_weight_beta=0", "method.class_weight_start=0.5"],
             "method.class_weight_start has no effect, because method.class_weight_beta is 0. Omit it, or set "
-            "method.class_weight_beta.",
+            "method.class_weight_beta above 0.",
         ),
         (
             "ce",
@@ -83,7 +83,7 @@ from fasticcl.preset_files import preset_names
                 "ce",
                 [f"{path}={value}"],
                 f"{path} has no effect, because method.interpolative_weight is 0. Omit it, or set "
-                "method.interpolative_weight.",
+                "method.interpolative_weight above 0.",
             )
             for path, value in (
                 ("data.mixing", "cutmix"),
@@ -98,7 +98,7 @@ from fasticcl.preset_files import preset_names
             "ce",
             ["method.mixup_after=stage1", "data.mixing=none"],
             "method.mixup_after has no effect, because method.interpolative_weight is 0. Omit it, or set "
-            "method.interpolative_weight.",
+            "method.interpolative_weight above 0.",
         ),
     ],
 )

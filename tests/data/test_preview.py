@@ -51,6 +51,13 @@ def test_preview_of_cutmix_differs_in_its_mixed_images(digit_shards, tmp_path):
     assert not np.array_equal(*[preview[2 * third + 26 :] for preview in previews])  # below the title
 
 
+def test_preview_without_mixed_images_is_an_error(digit_shards, tmp_path):
+    settings = {"data.mixing": "none", "method.mixup_after": "stage1"}
+    with pytest.raises(UserError, match=r"no mixed images to preview\. Use data.mixing=mixup"):
+        fasticcl.show(digit_shards, samples=tmp_path / "preview.png", set=settings)
+    assert not (tmp_path / "preview.png").exists()
+
+
 def test_preview_depends_only_on_the_seed(digit_shards, tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         fasticcl.show(digit_shards, samples=tmp_path / f"{name}.png", seed=seed)

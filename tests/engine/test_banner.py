@@ -74,8 +74,8 @@ def test_banner_of_m2m_has_the_seed_stage_and_the_cost():
     assert cost == (
         "cost     seed network: 9 epochs first; translation: 3 epochs with 10 steps of two networks on 33% "
         "of the images (33% are chosen, β rejects some of them), about "
-        f"{relative:.1f} times the cost of an epoch of cross-entropy; whole run about "
-        f"{(15 + 3 * relative) / 9:.1f} times"
+        f"{relative:.1f} times the cost of an epoch of cross-entropy; the whole run costs about "
+        f"{(15 + 3 * relative) / 9:.1f} times as much as cross-entropy"
     )
 
 

@@ -111,8 +111,8 @@ def test_card_of_a_readout_states_that_nothing_was_trained_in_it(run):
         training, accuracy = card_section(card, "Training"), card_section(card, "Accuracy")
         assert "then the readout tau_norm (τ = 0.7) without training, batch size 98" in training
         assert [*table_rows(accuracy)] == [
-            "before rebalancing, last epoch (2)",
-            "after rebalancing: this file",
+            "before the readout, last epoch (2)",
+            "after the readout: this file",
         ]
         assert "best epoch" not in card
         assert "epochs of rebalancing" not in card

@@ -26,5 +26,5 @@ def test_blocks_applied_in_order_are_the_forward_pass(name):
 
 
 def test_encoder_without_blocks_is_rejected():
-    with pytest.raises(UserError, match=r"Flatten has no method named_blocks.*choose another --encoder"):
+    with pytest.raises(UserError, match=r"Flatten has no method named_blocks.*choose another method.encoder"):
         named_blocks(nn.Flatten())

@@ -35,8 +35,8 @@ def test_the_report_of_a_readout_has_no_epochs_of_rebalancing(run):
     page, text = read_page(run), "\n".join(read_page(run).texts)
     assert "8 epochs of representation learning and the readout tau_norm (τ = 0.7), batch size 20" in text
     assert [row[:2] for row in page.tables[0][1:]] == [
-        ["before rebalancing", "8"],
-        ["after rebalancing", "–"],
+        ["before the readout", "8"],
+        ["after the readout", "–"],
     ]
     assert "best epoch" not in text
     assert "Method iccl: readout tau_norm (τ = 0.7)." in text

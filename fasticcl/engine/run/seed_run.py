@@ -16,7 +16,7 @@ def load_seed_network(config: Config, classes: Sequence[str]) -> Network:
         classes: [K] names of the classes of that run.
 
     Raises:
-        UserError: the seed run is not finished, or its encoder, classes or images are others.
+        UserError: the seed run is missing or not finished, or its encoder, classes or images differ.
     """
     folder = config.method.seed_run
     assert folder is not None
@@ -25,7 +25,7 @@ def load_seed_network(config: Config, classes: Sequence[str]) -> Network:
     if seed.encoder != config.method.encoder:
         raise UserError(
             f"The encoder of {folder} is {seed.encoder}, not {config.method.encoder}. Use "
-            f"--encoder {seed.encoder}, or another run as method.seed_run."
+            f"--set method.encoder={seed.encoder}, or another run as method.seed_run."
         )
     if seed.classes != [*classes]:
         raise UserError(

@@ -36,7 +36,7 @@ class Bilateral(Representation):
         return self.machine.wrap_for_training(BilateralNetwork(self.network))
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the weight of the conventional tail, and everything that the other methods set."""
+        """Begin the epoch as `Representation` does, and set the weight of the conventional tail."""
         super().begin_epoch(epoch)
         self.alpha.fill_(conventional_weight(epoch + 1, self.epochs))
 

@@ -116,7 +116,7 @@ class MemoryRebalancing(Rebalancing):
 
 
 class _FeaturesAndLogits(nn.Module):
-    """A network that returns its features, too."""
+    """A network that returns its features and its logits."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def check_memory(config: Config, network: Network) -> None:
     if not isinstance(network.classifier, nn.Linear):
         raise UserError(
             "rebalance.classifier=memory requires a linear classifier in the first stage, from which it "
-            "starts. Use --set method.classifier=linear, or continue another run."
+            "starts. Train a run with method.classifier=linear, or choose another --method."
         )
     if config.rebalance.attention:
         check_attention(network.encoder)

@@ -109,7 +109,7 @@ def test_the_command_line_names_the_run_after_the_new_method(tiny_shards, tmp_pa
     train_tiny(tiny_shards, tmp_path, {"rebalance.epochs": 0}, name="mine", method="ce", epochs=1)
     code, out, _ = run_cli("rebalance", tmp_path / "demo/mine", "--method", "tau-norm")
     assert code == 0
-    assert "after rebalancing" in out
+    assert "after the readout" in out
     run = tmp_path / "demo/tau-norm-1"
     assert out.rstrip().splitlines()[-1].startswith(f"Next: fasticcl report {tmp_path / 'demo/mine'} {run}")
     assert RunFolder.open(run).config.method.name == "tau-norm"

@@ -28,10 +28,16 @@ def test_seed_network_is_the_network_of_the_run(run):
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), expected.parameters(), strict=True))
 
 
+def test_without_a_name_a_seed_network_is_trained():
+    config = resolve("demo", method="m2m", assignments=["method.seed_run="])
+    assert config.method.seed_run is None
+    assert config.seed_epochs == config.optim.epochs
+
+
 @pytest.mark.parametrize(
     ("assignment", "classes", "sentence"),
     [
-        ("method.encoder=resnet14", CLASSES, "is resnet8, not resnet14. Use --encoder resnet8, or another"),
+        ("method.encoder=resnet14", CLASSES, "not resnet14. Use --set method.encoder=resnet8, or"),
         ("optim.epochs=9", CLASSES[::-1], "was trained on other classes (demo). Use another run as"),
         ("data.image_size=16", CLASSES, "is 8, not 16. Use the same value, or another run as"),
         ("data.std=[0.2, 0.2, 0.2]", CLASSES, "is (0.377, 0.377, 0.377), not (0.2, 0.2, 0.2). Use the same"),
