@@ -18,9 +18,11 @@ from _first_light.report import Report, innermost, place
 from _first_light.setup import Setup
 from _first_light.workloads import open_training, square_workload, start
 from fasticcl.bench.training import BenchLoop
-from fasticcl.data.plan import PHASES
+from fasticcl.data.plan import Phase
 from fasticcl.engine.loop import AnyBatch
 from fasticcl.system.machine import MODES
+
+_PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")  # those of ICCL
 
 Batches = Iterator[AnyBatch]
 SetMode = Callable[[str], None]
@@ -45,7 +47,7 @@ def check(setup: Setup, report: Report) -> None:
             continue
         workload = square_workload(setup, "resnet8", 8 if setup.small else 64, f"engine.compile={mode}")
         torch.manual_seed(0)  # the same weights in all modes
-        for phase in PHASES:
+        for phase in _PHASES:
             name = f"{mode} {phase}"
             with report.part(name), open_training(workload, phase) as (loop, batches):
                 places = watched_steps(loop, batches, steps, set_mode)

@@ -12,11 +12,13 @@ from fasticcl.config import Data
 from fasticcl.data.batch import TrainingBatch, tensors_of
 from fasticcl.data.cache import CacheLocation
 from fasticcl.data.loader import Loader
-from fasticcl.data.plan import PHASES, Phase, Plan
+from fasticcl.data.plan import Phase, Plan
 from fasticcl.engine.optim import set_lr
 from fasticcl.engine.stages.representation import Representation
 from fasticcl.shards.reader import Shards
 from fasticcl.system.machine import Machine
+
+_PHASES: tuple[Phase, ...] = ("warmup", "interpolative", "rebalance")  # those of ICCL
 
 Vectors = Mapping[str, torch.Tensor]
 
@@ -41,7 +43,7 @@ def graph(bench: Bench) -> list[Row]:
     return [
         Row(f"{kind}, {phase}", 2, partial(compare, *settings, phase), "graph")
         for kind, settings in kinds.items()
-        for phase in PHASES
+        for phase in _PHASES
     ]
 
 

@@ -171,7 +171,10 @@ def test_attention_is_trained_and_saved_and_the_teacher_has_none():
     ("assignments", "message"),
     [
         (["rebalance.encoder=frozen"], r"classifier=memory requires rebalance\.encoder=tuned\.$"),
-        (["rebalance.classifier=continue", "rebalance.attention=true"], r"attention requires .*=memory\.$"),
+        (
+            ["rebalance.classifier=continue", "rebalance.attention=true"],
+            r"attention requires .*=memory\. Use --method oltr\.$",
+        ),
         (["rebalance.attention=true"], r"data\.image_size is 16\. Set rebalance\.attention=false\.$"),
         (["rebalance.class_scale=true"], r"class_scale .* require rebalance\.encoder=frozen\.$"),
     ],
@@ -182,7 +185,9 @@ def test_impossible_combinations_are_one_sentence(assignments, message):
 
 
 def test_a_network_that_does_not_fit_is_refused_before_training(tiny_shards, tmp_path):
-    with pytest.raises(UserError, match=r"requires a linear classifier .* Use --set method\.classifier=lin"):
+    with pytest.raises(
+        UserError, match=r"requires a linear classifier .* Train a run with method\.classifier=lin"
+    ):
         train_tiny(tiny_shards, tmp_path, {"method.classifier": "cosine"}, method="oltr")
     settings = {"rebalance.attention": True, "data.image_size": 224}
     with pytest.raises(UserError, match=r"this one has 56×56"):
