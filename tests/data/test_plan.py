@@ -262,6 +262,22 @@ def test_lambda_per_batch_is_one_value_per_batch():
 RECORDED_LAMBDA = [0.02279086038, 0.24800455570, 0.86814981699, 0.59494382143]
 
 
+def test_boxes_have_a_generator_of_their_own_in_every_step(monkeypatch):
+    drawn = []
+
+    def first_number(rng, lam, _):
+        drawn.append(rng.random())
+        return np.zeros((len(lam), 4), dtype=np.int32)
+
+    monkeypatch.setattr("fasticcl.data.plan.cutmix_boxes", first_number)
+    for rank in range(2):
+        plan = make_plan(mixing="cutmix", options={"rank": rank, "world_size": 2})
+        for epoch, step in product(range(3), range(4)):
+            plan.batch("interpolative", epoch, step)
+    assert drawn[:12] == drawn[12:]
+    assert len(set(drawn)) == 12
+
+
 @pytest.mark.parametrize("mixing", ["mixup", "none", "cutmix"])
 def test_draws_of_earlier_versions_do_not_change(mixing):
     """Recorded before there was CutMix: fasticcl at commit 1b35a16."""
