@@ -1,7 +1,6 @@
 """Compiled training: nothing is recompiled after the first step of a phase."""
 
 import pytest
-import torch
 
 from fasticcl.method.network import Network
 from tests.support.small_runs import metrics, record_steps, same_weights, train_method, train_tiny
@@ -9,21 +8,6 @@ from tests.support.small_runs import metrics, record_steps, same_weights, train_
 STEPS = 3  # per epoch, with two epochs per phase and an evaluation after each
 PHASES = ("warm-up", "interpolative", "rebalancing")
 SETTINGS = {"engine.compile": "on", "method.warmup_epochs": 2, "rebalance.epochs": 2}
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """The graphs that Dynamo passes to the backend, which runs them uncompiled under their guards."""
-    handed, compile_ = [], torch.compile
-
-    def keep(graph, _):
-        handed.append(graph)
-        return graph.forward
-
-    torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", lambda module, **_: compile_(module, backend=keep))
-    yield handed
-    torch.compiler.reset()
 
 
 def counts_by_phase(graphs, monkeypatch, shards, project, settings):

@@ -1,28 +1,12 @@
 """Compiled training steps of the methods with code of their own, without inductor."""
 
 import pytest
-import torch
 
 from fasticcl.preset_files import preset_names
 from tests.support.method_stages import losses_of_steps, short_config, trained_phases
 from tests.support.small_runs import equal
 
 STEPS = 3
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """The graphs that Dynamo passes to the backend, which runs them uncompiled under their guards."""
-    passed, compile_ = [], torch.compile
-
-    def keep(graph, _):
-        passed.append(graph)
-        return graph.forward
-
-    torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", lambda module, **_: compile_(module, backend=keep))
-    yield passed
-    torch.compiler.reset()
 
 
 def train(method, mode, graphs):
