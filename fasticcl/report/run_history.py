@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fasticcl.config import Config
+from fasticcl.config.result_settings import result_settings
 from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.engine.stages.stage import STAGES
 from fasticcl.errors import UserError
 from fasticcl.resolve import named_presets, resolve
-
-_NEUTRAL = ("data.dir", "data.verify_reads", "data.cache")  # settings that do not affect the weights
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,10 @@ class RunHistory:
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from the presets: (preset value, run value) by section.key."""
-        preset = _result_settings(_preset_config(self.config))
+        preset = result_settings(_preset_config(self.config))
         return {
             key: (preset.get(key), value)
-            for key, value in _result_settings(self.config).items()
+            for key, value in result_settings(self.config).items()
             if preset.get(key) != value
         }
 
@@ -109,7 +108,7 @@ class RunHistory:
         Runs with equal settings are repetitions of one experiment.
         """
         data = self.environments[-1].get("data") if self.environments else None
-        return _result_settings(self.config) | {"data.shards": data}
+        return result_settings(self.config) | {"data.shards": data}
 
     @property
     def finished(self) -> bool:
@@ -128,16 +127,6 @@ def _preset_config(config: Config) -> Config:
         options["data"] = {"imbalance": data.imbalance}
     presets = named_presets(data.dataset, config.method.name, config.optim.recipe, options)
     return presets or resolve(data.dataset, options=options)
-
-
-def _result_settings(config: Config) -> dict[str, Any]:
-    """Return {"section.key": value} of the settings that affect the result, except the seed."""
-    sections = config.model_dump(mode="json", exclude={"engine"})
-    values = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
-    engine = {
-        f"engine.{key}": getattr(config.engine, key) for key in ("precision", "sync_bn", "fast_dev_run")
-    }
-    return {key: value for key, value in (values | engine).items() if key not in _NEUTRAL}
 
 
 def read_history(folder: Path) -> RunHistory:

@@ -1,0 +1,136 @@
+"""A table or figure of the paper, read from ``presets/paper/NAME.toml``."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from fasticcl.config import Config, Recipe
+from fasticcl.config.layers import as_layer, merge
+from fasticcl.errors import UserError, nearest
+from fasticcl.preset_files import PRESETS
+from fasticcl.resolve import named_presets
+
+Metric = Literal["overall", "many", "medium", "few", "tail"]
+"""Groups of classes. ``tail`` contains the medium and few-shot classes (Table 4)."""
+Kind = Literal["table", "curves", "norms"]
+"""``curves``: the metrics plotted over the rows (Figure 4). ``norms``: weight norms per class (Figure 3)."""
+
+
+@dataclass(frozen=True)
+class PaperColumn:
+    """One training setup of a table, with one or more metrics."""
+
+    name: str
+    """Identifier for ``--columns``, such as ``cifar100-lt-100``."""
+    title: str
+    dataset: str
+    """Name of a dataset preset."""
+    metrics: tuple[Metric, ...] = ("overall",)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings as ``{"section.key": value}``, such as ``data.imbalance``."""
+    method: str | None = None
+    """Method that replaces that of the row (Table 8, cRT)."""
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One method or setting of a table."""
+
+    name: str
+    """Identifier for ``--rows``."""
+    title: str
+    """As printed in the paper."""
+    method: str
+    """A method preset, or two joined by ``+``: the first stage of one and the second stage of another."""
+    paper: Mapping[str, tuple[float | None, ...]]
+    """The published figures in percent by column name, one for each metric. None: not published."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe = "preset"
+    result: Literal["final", "before"] = "final"
+    """``before``: the accuracy before the second stage (Table 7)."""
+    note: str = ""
+    """Source of the figures or a difference that the paper states, without a full stop."""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table or figure of the paper."""
+
+    name: str
+    """``table1`` to ``table8``, ``figure3`` or ``figure4``."""
+    title: str
+    """The caption of the paper in short."""
+    columns: tuple[PaperColumn, ...]
+    rows: tuple[PaperRow, ...]
+    kind: Kind = "table"
+    note: str = ""
+    x: str = ""
+    """The setting on the x axis, if ``kind`` is ``curves``."""
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """Return a table or figure of the paper.
+
+        Raises:
+            UserError: there is no such table.
+        """
+        known = paper_table_names()
+        if name not in known:
+            raise UserError(f"There is no {name!r} in the paper's results. {nearest(name, known)}")
+        return cls.parse(name, (PRESETS / "paper" / f"{name}.toml").read_text(encoding="utf-8"))
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Self:
+        """Return the table with this name and TOML text.
+
+        Raises:
+            ValueError: the text contradicts itself.
+        """
+        tables = tomllib.loads(text)
+        columns, rows = [], []
+        for key, values in tables.pop("columns").items():
+            if "metrics" in values:
+                values["metrics"] = tuple(values["metrics"])
+            columns.append(PaperColumn(name=key, **values))
+        for key, values in tables.pop("rows").items():
+            figures = _figures(values.pop("paper", {}))
+            rows.append(PaperRow(name=key, paper=figures, **values))
+        table = cls(name=name, columns=tuple(columns), rows=tuple(rows), **tables)
+        table.check()
+        return table
+
+    def check(self) -> None:
+        """Raise ValueError if a figure has no column or the wrong number of metrics."""
+        columns = {column.name: column for column in self.columns}
+        for column in self.columns:
+            if unknown := {*column.metrics} - {*get_args(Metric)}:
+                raise ValueError(f"{self.name}, {column.name}: unknown metrics {unknown}")
+        for row in self.rows:
+            for name, figures in row.paper.items():
+                if name not in columns or len(figures) != len(columns[name].metrics):
+                    raise ValueError(f"{self.name}, {row.name}: the figures of {name} do not fit the columns")
+
+    def config(self, row: PaperRow, column: PaperColumn) -> Config:
+        """Return the configuration of a cell in the protocol of the paper, with seed 0.
+
+        Raises:
+            UserError: the method of the row does not exist or does not work on the dataset of the column.
+        """
+        method = column.method or row.method
+        settings = merge([as_layer(column.settings), as_layer(row.settings)])
+        config = named_presets(column.dataset, method, row.recipe, settings)
+        if config is None:
+            raise UserError(f"There is no method {method!r}. `fasticcl presets` lists the methods.")
+        return config
+
+
+def paper_table_names() -> list[str]:
+    """Return the sorted names of the tables and figures."""
+    return sorted(file.name.removesuffix(".toml") for file in (PRESETS / "paper").iterdir())
+
+
+def _figures(values: Mapping[str, Any]) -> dict[str, tuple[float | None, ...]]:
+    """Return figures by column. TOML has no null, so ``"-"`` stands for a figure that is not published."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    return {name: tuple(None if x == "-" else float(x) for x in row) for name, row in lists.items()}
