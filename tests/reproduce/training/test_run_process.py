@@ -31,7 +31,8 @@ def test_error_is_named_by_its_first_line(output, exit_code, expected):
 
 @pytest.mark.parametrize("handler", ["signal.SIG_DFL", "signal.SIG_IGN", "print"])
 def test_handler_of_another_process_is_detected(handler):
-    script = f"import signal, sys; signal.signal(signal.SIGTERM, {handler}); print(1, flush=True); sys.stdin.read()"
+    install = f"import signal, sys; signal.signal(signal.SIGTERM, {handler})"
+    script = f"{install}; print(1, flush=True); sys.stdin.read()"
     with started_process(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
