@@ -51,8 +51,10 @@ class PaperRow:
     method: str
     """A method preset, or two joined by ``+``: the first stage of one and the second stage of another."""
     paper: Mapping[str, tuple[float | None, ...]]
-    """The published figures in percent by column name, one for each metric. None: not known. A column without an
-    entry has no cell in this row."""
+    """The published figures in percent by column name, one for each metric. None: not known.
+
+    A column without an entry has no cell in this row.
+    """
     settings: Mapping[str, Any] = field(default_factory=dict)
     column_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of the row in one column, by column name. They override those of the row and of the column."""
