@@ -34,6 +34,7 @@ class AccuracyCell:
     marks: str = ""
     seeds: str = ""
     paper: str = ""
+    """The published figure, with the word "paper" in the first column of a cell."""
     difference: str = ""
     state: str = ""
     """Shown if there is no accuracy."""
@@ -137,9 +138,9 @@ def _cells(result: TableResult, cell: CellResult, epoch: Epoch, marks: Marks) ->
     for i, metric in enumerate(cell.metrics):
         yield AccuracyCell(
             ours=wording.accuracy(metric, epoch),
-            marks=marks(result, cell),
+            marks=marks(result, cell) if i == 0 else "",
             seeds=wording.seeds(cell, metric, epoch) if i == 0 else "",
-            paper=wording.published(metric) if metric.paper is not None else "",
+            paper="paper " * (i == 0) + wording.published(metric) if metric.paper is not None else "",
             difference=wording.difference(metric, epoch),
             state=_state(cell, metric, epoch) if i == 0 or cell.finished else "",
             anchor=anchor,

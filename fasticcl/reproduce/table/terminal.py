@@ -33,7 +33,7 @@ def terminal_table(result: TableResult) -> Table:
             table.add_row(Text(title), *[metric] * with_metric, *numbers)
         rest = sum(key[1] == column.name and not cell.finished for key, cell in result.cells.items())
         if rest:
-            table.add_row(Text(f"{rest} without a finished run", style="dim"), *blank)
+            table.add_row(Text(f"{rest} not finished", style="dim"), *blank)
     return table
 
 

@@ -5,16 +5,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.engine.run.folder import RunFolder
+from fasticcl.engine.run.weights import Description, pack_weights
 from fasticcl.errors import UserError
+from fasticcl.method.network import Network
 from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.files import write_result
 from fasticcl.reproduce.plan import Cell, Job, Plan
 from fasticcl.reproduce.result import table_result
 from fasticcl.reproduce.table.norms import ClassNorms, norms
-from tests.support.reproduced_table import epoch_differences
-from tests.support.small_runs import TINY_COUNTS, train_tiny
+from fasticcl.resolve import configure
+from tests.support.reproduced_table import DATA, epoch_differences, write_run
 
+SETTINGS = {"rebalance.epochs": 1, "method.encoder": "resnet8", "method.warmup_epochs": 0}
 TABLE = """
 title = "Norms"
 kind = "norms"
@@ -35,14 +39,28 @@ digits = "-"
 """
 
 
+COUNTS = [5, 40, 7, 40]
+"""Training images. Classes 1 and 3 are of equal size."""
+
+
 @pytest.fixture(scope="module")
-def run(tiny_shards, tmp_path_factory):
-    return train_tiny(tiny_shards, tmp_path_factory.mktemp("runs"), epochs=2).run
+def run(tmp_path_factory):
+    """A finished run of ICCL with random weights."""
+    config = configure("demo", epochs=1, project=tmp_path_factory.mktemp("runs"), name="run", set=SETTINGS)
+    folder = write_run(config, [[1.0, None, 1.0, 1.0]], [[1.0, None, 1.0, 1.0]])
+    torch.manual_seed(0)
+    before, after = Network("resnet8", 4), Network("resnet8", 4)
+    description = Description.of(config, ["a", "b", "c", "d"], np.array(COUNTS))
+    (folder / "model.safetensors").write_bytes(pack_weights(after, description))
+    state = {"network": after.state_dict(), "teacher": before.state_dict()}
+    Checkpoint("rebalancing", 1, 0, DATA, state).save(folder / "last.pt")
+    np.save(folder / "centroids.npy", np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32))
+    return folder
 
 
 def test_norms_are_those_of_the_saved_weights_in_order_of_class_size(run):
     read = ClassNorms.read(run)
-    order = sorted(range(10), key=lambda label: -TINY_COUNTS[label])
+    order = [1, 3, 2, 0]
     after = load_file(run / "model.safetensors")["classifier.weight"].double()
     before = torch.load(run / "last.pt", weights_only=True)["teacher"]["classifier.weight"].double()
     centroids = np.load(run / "centroids.npy").astype(np.float64)
