@@ -122,7 +122,7 @@ def table_result(
     plan: Plan,
     table: PaperTable,
     *,
-    differences: Callable[[Config, Config], Sequence[str]],
+    differences: Callable[[Config, Config, str | None], Sequence[str]],
     command: str = "",
     failures: Mapping[Path, str] | None = None,
 ) -> TableResult:
@@ -131,7 +131,8 @@ def table_result(
     Args:
         plan: the cells and their runs. Runs that do not exist are shown as missing.
         table: the table of the paper.
-        differences: returns the differences of a configuration from the published one, in words.
+        differences: returns the differences of a configuration from the published one in words. Its third
+            argument is the choice of the training images in words, or None for the published one.
         command: the command that made the result.
         failures: errors of failed runs by folder.
     """
@@ -149,7 +150,7 @@ def table_result(
             run_result(folder, cell.seed, cell.row.result, data, (failures or {}).get(folder, ""))
             for cell, folder in members
         )
-        protocol = tuple(differences(first.config, first.published))
+        protocol = tuple(differences(first.config, first.published, data.subset if data else None))
         metrics = _metric_results(first.row, first.column, runs)
         results[key] = CellResult(first.row, first.column, metrics, runs, first.config, protocol, data)
     return TableResult(

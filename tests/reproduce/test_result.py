@@ -85,6 +85,11 @@ def test_differences_of_all_cells_are_separated_from_those_of_some(result):
     assert result.own_differences(result.cells["crt", "digits"]) == []
 
 
+def test_choice_of_images_is_a_difference(tmp_path):
+    write_manifest(tmp_path / "shards", [200, 30], [9, 9], subset="another seed")
+    assert small_result(tmp_path).common == ("another seed", "3 epochs (paper: 50)")
+
+
 def test_rows_and_columns_are_those_of_the_plan_in_the_order_of_the_paper(tmp_path):
     table = PaperTable.parse("table9", TABLE)
     plan = plan_of(table, tmp_path)

@@ -69,7 +69,7 @@ def write_run(config, first, second=(), *, environment=ENVIRONMENT):
     return run.path
 
 
-def write_manifest(folder, train, evaluated):
+def write_manifest(folder, train, evaluated, **settings):
     """Write the manifest of shards with these images per class, as the data of `write_run`."""
     splits = {
         name: SplitInfo(class_counts=counts, shards=[], index_sha256="")
@@ -80,7 +80,7 @@ def write_manifest(folder, train, evaluated):
         dataset="demo",
         classes=[f"class {i}" for i in range(len(train))],
         splits=splits,
-        settings={},
+        settings=settings,
         source_sha256=DATA + "0" * 52,
         reencoded={},
         quarantined=0,
@@ -112,11 +112,14 @@ def plan_of(table, project, *, epochs=3, rebalance_epochs=2, seeds=3, **sections
     return Plan(cells, jobs)
 
 
-def epoch_differences(config, published):
-    """Return the difference in epochs, and in the weight decay of CE."""
+def epoch_differences(config, published, subset):
+    """Return the choice of images, the difference in epochs, and in the weight decay of CE."""
     same = config.optim.epochs == published.optim.epochs
     own = ["weight decay 0 (paper: 5e-4)"] if config.method.name == "ce" else []
-    return [] if same else [f"{config.optim.epochs} epochs (paper: {published.optim.epochs})", *own]
+    choice = [subset] if subset else []
+    return (
+        choice if same else [*choice, f"{config.optim.epochs} epochs (paper: {published.optim.epochs})", *own]
+    )
 
 
 def small_result(project, **options):

@@ -25,6 +25,8 @@ class DataFacts:
     """Number of classes with evaluated images in each of the groups many, medium and few."""
     sha256: str
     """Checksum of the training data."""
+    subset: str | None = None
+    """The choice of the training images in words. None: all images, or the published choice."""
 
     @classmethod
     def read(cls, data: Data) -> Self | None:
@@ -52,6 +54,7 @@ class DataFacts:
                 name: int((members & (evaluated > 0)).sum()) for name, members in groups.items()
             },
             sha256=manifest.source_sha256,
+            subset=_subset(manifest),
         )
 
     def tail_accuracy(self, medium: float | None, few: float | None) -> float | None:
@@ -63,3 +66,9 @@ class DataFacts:
         known = [(number, value) for number, value in groups if value is not None]
         total = sum(number for number, _ in known)
         return sum(number * value for number, value in known) / total if total else None
+
+
+def _subset(manifest: Manifest) -> str | None:
+    if "subset" in manifest.settings:
+        return str(manifest.settings["subset"])
+    return "long tail" if manifest.settings.get("long_tail") else None

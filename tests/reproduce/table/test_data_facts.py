@@ -26,6 +26,15 @@ def test_damaged_or_missing_manifest_gives_none(data, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "subset"),
+    [({}, None), ({"subset": "seed 1"}, "seed 1"), ({"long_tail": 100.0}, "long tail")],
+)
+def test_subset_is_the_choice_of_images(tmp_path, settings, subset):
+    write_manifest(tmp_path / "shards", [101, 19], [5, 5], **settings)
+    assert DataFacts.read(configure("demo", data=tmp_path / "shards").data).subset == subset
+
+
+@pytest.mark.parametrize(
     ("medium", "few", "tail"),
     [(40.0, 10.0, 32.5), (40.0, None, 40.0), (None, 10.0, 10.0), (None, None, None)],
 )
