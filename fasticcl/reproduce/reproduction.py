@@ -1,0 +1,134 @@
+"""A table or figure of the paper, computed from its plan to its files."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fasticcl.console import print_lines
+from fasticcl.errors import Stopped, UserError
+from fasticcl.paper.protocol import protocol_differences
+from fasticcl.reproduce.estimate import Estimate, estimate
+from fasticcl.reproduce.files import write_result
+from fasticcl.reproduce.plan import Plan, build_plan
+from fasticcl.reproduce.request import Request
+from fasticcl.reproduce.result import TableResult, table_result
+from fasticcl.reproduce.runner import Failure, run_plan
+from fasticcl.reproduce.training.slots import machine_slots
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The plan of a table or figure, and its result or the estimated time."""
+
+    plan: Plan
+    """The runs. With ``part``, those of the part."""
+    part: tuple[int, int] = (1, 1)
+    """(I, N), if the runs are part I of N."""
+    estimate: Estimate | None = None
+    """Only of a dry run."""
+    result: TableResult | None = None
+    """None: it was a dry run."""
+    files: Sequence[Path] = ()
+    """The written files, the page first."""
+    failures: Sequence[Failure] = ()
+    """Runs that failed or need one that failed."""
+
+
+def reproduce_table(
+    request: Request,
+    *,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    command: str = "",
+    console: Console | None = None,
+) -> Reproduction:
+    """Train the runs of a table that do not exist yet, and write the table.
+
+    The table contains all finished runs of the project. It is also written if runs fail or a signal stops
+    them.
+
+    Args:
+        request: the table and how it is trained.
+        jobs: number of runs that are trained at the same time. None: one for each GPU, or one on a CPU.
+        dry_run: only plan the runs and estimate their time.
+        command: the command line of the request.
+        console: shows the progress, or None for no output.
+
+    Raises:
+        UserError: invalid input, or no cell can be computed.
+        Stopped: a signal stopped the runs, which have saved their state.
+    """
+    plan = build_plan(request)
+    part = plan.part(*request.part)
+    if not plan.jobs:
+        reasons = "; ".join(plan.problems)
+        raise UserError(f"No cell of {request.table} can be computed: {reasons}")
+    if dry_run:
+        slots = machine_slots(part, jobs)
+        return Reproduction(part, request.part, estimate(part, len(slots), console))
+    if console:
+        print_lines(console, [f"warning  {text}" for text in (*plan.problems, *plan.notes)])
+    try:
+        failures = run_plan(part, jobs, console, command)
+    except Stopped:
+        _write(request, (), command)
+        raise
+    result, files = _write(request, failures, command)
+    return Reproduction(part, request.part, None, result, files, failures)
+
+
+def _write(request: Request, failures: Sequence[Failure], command: str) -> tuple[TableResult, list[Path]]:
+    """Write the table of all cells, including those of other parts."""
+    plan = build_plan(request)  # again, because runs were trained meanwhile
+    reasons = {failure.job.folder: failure.reason for failure in failures}
+    result = table_result(
+        plan, plan.table, differences=protocol_differences, command=command, failures=reasons
+    )
+    return result, write_result(result, request.project)
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+    """Return (I, N) from ``I/N``. None is the whole, (1, 1).
+
+    Raises:
+        UserError: it is not a part.
+    """
+    if text is None:
+        return 1, 1
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise UserError(f"--part expects I/N with I from 1 to N, for example 1/3, got {text!r}.")
+    return int(number), int(parts)
+
+
+def command_line(table: str, options: Mapping[str, Any]) -> str:
+    """Return the command line with these options. Those that are None, False or empty are omitted.
+
+    Args:
+        table: name of the table.
+        options: values by the name of the parameter of `fasticcl.reproduce`.
+    """
+    words = ["fasticcl", "reproduce", table]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif isinstance(value, Mapping):
+            for key, each in value.items():
+                words += [option, f"{key}={each}"]
+        elif isinstance(value, list | tuple):
+            for each in value:
+                words += [option, str(each)]
+        elif value not in (None, False, ""):
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names in one comma-separated string or in several."""
+    texts = [names] if isinstance(names, str) else names
+    return tuple(name for text in texts for name in map(str.strip, text.split(",")) if name)
