@@ -22,11 +22,11 @@ def reproduce(
     table: Annotated[str, Option("table1 to table8, figure3 or figure4.", complete="tables")],
     *,
     rows: Annotated[
-        Sequence[str],
+        str | Sequence[str],
         Option("Rows or methods, such as ce,iccl. None: all.", metavar="NAME,NAME...", complete="rows"),
     ] = (),
     columns: Annotated[
-        Sequence[str],
+        str | Sequence[str],
         Option(
             "Columns or datasets, such as cifar100-lt-100. None: all.",
             metavar="NAME,NAME...",

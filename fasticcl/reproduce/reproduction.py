@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fasticcl.console import print_lines
 from fasticcl.errors import Stopped, UserError
+from fasticcl.method.encoders import find_encoder
 from fasticcl.paper.protocol import protocol_differences
 from fasticcl.reproduce.estimate import Estimate, estimate
 from fasticcl.reproduce.files import write_result
@@ -67,6 +68,8 @@ def reproduce_table(
     if not plan.jobs:
         reasons = "; ".join(plan.problems)
         raise UserError(f"No cell of {request.table} can be computed: {reasons}")
+    for encoder in {job.config.method.encoder for job in part.jobs}:
+        find_encoder(encoder)
     if dry_run:
         slots = machine_slots(part, jobs)
         return Reproduction(part, request.part, estimate(part, len(slots), console))

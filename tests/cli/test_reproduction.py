@@ -13,22 +13,26 @@ from fasticcl.reproduce.runner import Failure
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["table9"], "There is no 'table9' in the paper's results. Did you mean table"),
+        (["table9"], "There is no 'table9' in the paper's results. Did you mean table8?"),
         (["table1", "--part", "4/3"], "--part expects I/N with I from 1 to N, for example 1/3, got '4/3'."),
         (["table1", "--part", "half"], "--part expects I/N"),
         (["table1", "--part", "0/3"], "--part expects I/N"),
-        (["table1", "--seeds", "0"], "0 is not in the range x>=1"),
-        (["table1", "--jobs", "0"], "0 is not in the range x>=1"),
+        (["table1", "--seeds", "0"], "greater than or equal to 1"),
+        (["table1", "--jobs", "0"], "greater than or equal to 1"),
         (["table1", "--rows", "ce,ice"], "table1 has no row 'ice'."),
         (["table1", "--columns", "cifar10-lt-20"], "table1 has no column 'cifar10-lt-20'."),
         (["table1", "--on", "nowhere"], "'nowhere' is neither a dataset preset nor a folder of shards."),
         (["table1", "--set", "optim.epoch=3"], "There is no setting optim.epoch. Did you mean optim.epochs?"),
-        (["table1", "--on", "demo", "--encoder", "resnet9"], "resnet9"),
+        (["table1", "--on", "demo", "--encoder", "resnet9"], "There is no encoder 'resnet9'."),
+        (["table1", "--on", "demo", "--device", "gpu"], "torch detects no GPU"),
         (["table1", "--columns", "cifar100-lt-100"], "fasticcl convert cifar100-lt DOWNLOADS"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(fasticcl_command, tmp_path, arguments, sentence):
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    fasticcl_command, tmp_path, arguments, sentence, monkeypatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, out, err = fasticcl_command("reproduce", *arguments)
     assert code == 2
     assert sentence in err
