@@ -108,7 +108,16 @@ def test_folder_of_cifar_is_recognised_and_the_subset_is_named(fasticcl_command,
     assert "subset file-names-seed0)" in out
     code, out, _ = fasticcl_command("convert", "folder", "c10", "c", "--long-tail", "5")
     assert "subset: The training images are a seeded random choice with an exponential profile" in out
-    small = ("--encoder", "resnet8", "--batch-size", "16", "--set", "engine.report=false", "--device", "cpu")
+    small = (
+        "--set",
+        "method.encoder=resnet8",
+        "--batch-size",
+        "16",
+        "--set",
+        "engine.report=false",
+        "--device",
+        "cpu",
+    )
     train = ("train", "cifar10-lt", "--data", "b", "--imbalance", "10", "--fast-dev-run", *small)
     code, out, err = fasticcl_command(*train, "--name", "short")
     assert (code, err) == (0, "")
