@@ -6,18 +6,19 @@ from typing import Any
 from fasticcl.config import Config
 from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.config.result_settings import result_settings
+from fasticcl.config.unused_settings import check_used
+from fasticcl.errors import UserError
 
 _LABELS = ("method.name", "optim.recipe", "method.seed_run")
 """Settings that name other settings or, like the seed run of M2m, replace a stage by its result."""
 _READOUTS = {**{name: key for name, (_, key) in READOUT_PARAMETERS.items()}, "ncm": None}
 """The setting of ``rebalance`` that each readout uses. Readouts of users may use any."""
-_READOUT_SETTINGS = ("rebalance.tau", "rebalance.alpha")
 
 
 def run_key(config: Config) -> str:
     """Return a key that two configurations share if they describe the same training, including the seed.
 
-    The key has no settings of a second stage that is not run, and no settings that a readout does not use.
+    Settings that have no effect with the others are not in the key.
     """
     return json.dumps(used_settings(config) | {"engine.seed": config.engine.seed}, sort_keys=True)
 
@@ -35,12 +36,15 @@ def used_settings(config: Config) -> dict[str, Any]:
 
 
 def _is_used(key: str, config: Config) -> bool:
-    """Return False for a setting of a second stage that does not use it."""
-    if not key.startswith("rebalance."):
-        return True
-    readout = config.rebalance.readout
-    if readout in _READOUTS:
-        return key in ("rebalance.readout", f"rebalance.{_READOUTS[readout]}")
-    if readout == "none" and key in _READOUT_SETTINGS:
+    """Return False for a setting that has no effect, for example that of a second stage that is not run."""
+    section, _, name = key.partition(".")
+    if section == "rebalance":
+        if config.rebalance.readout in _READOUTS:
+            return name in ("readout", _READOUTS[config.rebalance.readout])
+        if not config.rebalance.enabled:
+            return False
+    try:
+        check_used({section: {name: None}}, config)
+    except UserError:
         return False
-    return config.rebalance.enabled
+    return True

@@ -35,7 +35,7 @@ class CellList:
         for column, row in _positions(table):
             try:
                 published = table.config(row, column)
-                config, unused_here = settings.apply(table.config(settings.row(row), column))
+                config, unused_here = settings.apply(table.config(row, column, settings.recipe))
             except UserError as error:
                 errors[f"{row.name} on {column.name}"] = error
                 continue

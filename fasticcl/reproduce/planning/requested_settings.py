@@ -1,6 +1,6 @@
 """The settings of a request that replace those of the paper."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from fasticcl.config import Config, Recipe
@@ -8,7 +8,6 @@ from fasticcl.config.layers import Layer, check_keys, merge
 from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.config.unused_settings import check_used
 from fasticcl.errors import UserError, nearest
-from fasticcl.paper.table import PaperRow
 from fasticcl.reproduce.request import Request
 from fasticcl.resolve import validate, with_settings
 
@@ -60,10 +59,6 @@ class RequestedSettings:
     def paths(self) -> list[str]:
         """The settings as ``section.key``."""
         return [f"{section}.{key}" for section, values in self.values.items() for key in values]
-
-    def row(self, row: PaperRow) -> PaperRow:
-        """Return a row with the requested schedule (``optim.recipe``)."""
-        return replace(row, recipe=self.recipe) if self.recipe else row
 
     def apply(self, published: Config) -> tuple[Config, list[str]]:
         """Return the configuration of a cell and the settings that have no effect on it.

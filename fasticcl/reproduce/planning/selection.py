@@ -88,7 +88,7 @@ def _on(table: PaperTable, on: str) -> PaperTable:
 
 
 def _without_figures(row: PaperRow, figures: dict[str, tuple[None, ...]]) -> PaperRow:
-    return replace(row, paper=figures)
+    return replace(row, paper=figures, column_settings={})
 
 
 def _dataset(on: str) -> tuple[str, int | None, str]:

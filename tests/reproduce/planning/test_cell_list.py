@@ -45,7 +45,7 @@ def test_setting_that_some_rows_do_not_use_is_noted():
 
 
 def test_setting_that_no_row_uses_is_refused():
-    with pytest.raises(UserError, match="rebalance.tau has no effect in any of these rows: ce, crt, iccl"):
+    with pytest.raises(UserError, match=r"rebalance\.tau has no effect in any of these rows: ce, crt, iccl"):
         cells(rebalance__tau=0.5)
 
 

@@ -9,21 +9,22 @@ from tests.support.table_plans import CHECKSUM, write_manifest, write_run
 COLUMN = PaperTable.read("table1").columns[0]
 
 
-def jobs(tmp_path, *methods, seeds=1, checksums=None):
+def jobs(tmp_path, *methods, seeds=1, settings=None):
     """Return the jobs of methods by (method, seed), with the runs of a project and shards."""
     shards = write_manifest(tmp_path / "data", imbalance=100)
     table = PaperTable.read("table1")
     cells = []
     for seed in range(seeds):
         for method in methods:
-            row = PaperRow(method, method, method, {COLUMN.name: (None,)})
+            row = PaperRow(
+                method, method, method, {COLUMN.name: (None,)}, settings=(settings or {}).get(method, {})
+            )
             config = table.config(row, COLUMN)
             engine = config.engine.model_copy(update={"project": tmp_path / "runs"})
             config = config.model_copy(update={"engine": engine})
             cells.append(Cell(row, COLUMN, config, config).on(shards).with_seed(seed))
     existing = ExistingRuns(tmp_path / "runs")
-    checksums = {COLUMN.name: CHECKSUM[:12]} if checksums is None else checksums
-    listed = JobList(existing, checksums).jobs_of(cells)
+    listed = JobList(existing, {COLUMN.name: CHECKSUM[:12]}).jobs_of(cells)
     return {(job.cells[0].row.name, job.cells[0].seed): job for job in listed}
 
 
@@ -35,6 +36,12 @@ def test_m2m_uses_the_run_of_ce_with_its_seed(tmp_path):
         assert m2m.config.method.seed_run == ce.folder
         assert m2m.after == (ce.folder,)
         assert m2m.group == ce.group
+
+
+def test_settings_of_m2m_do_not_change_its_seed_run(tmp_path):
+    planned = jobs(tmp_path, "ce", "m2m", settings={"m2m": {"method.m2m_beta": 0.9}})
+    assert planned["m2m", 0].config.method.m2m_beta == 0.9
+    assert planned["m2m", 0].config.method.seed_run == planned["ce", 0].folder
 
 
 def test_m2m_uses_a_finished_run_of_the_project(tmp_path):
