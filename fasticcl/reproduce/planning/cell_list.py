@@ -9,6 +9,7 @@ from fasticcl.paper.table import PaperColumn, PaperRow, PaperTable
 from fasticcl.reproduce.cell import Cell
 from fasticcl.reproduce.planning.requested_settings import RequestedSettings
 from fasticcl.reproduce.request import Request
+from fasticcl.reproduce.run_key import run_key
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,15 @@ class CellList:
             cells.append(Cell(row, column, _in_project(config, request), published))
             for path in unused_here:
                 unused[path].append(row.name)
-        if errors and not cells:
-            raise next(iter(errors.values()))
         rows = [cell.row.name for cell in cells]
-        notes = [_note(path, names, rows) for path, names in unused.items() if names]
+        useless = [path for path, names in unused.items() if len(names) == len(rows)]
+        if errors and (useless or not cells):
+            raise next(iter(errors.values()))
+        if useless:
+            names = ", ".join(dict.fromkeys(rows))
+            raise UserError(f"{useless[0]} has no effect in any of these rows: {names}. Omit it.")
+        notes = [_unused_note(path, names) for path, names in unused.items() if names]
+        notes += dict.fromkeys(_equal_rows(cells))
         seeds = [cell.with_seed(seed) for seed in range(request.seeds) for cell in cells]
         return cls(seeds, [f"{cell}: {error}" for cell, error in errors.items()], notes)
 
@@ -62,15 +68,17 @@ def _in_project(config: Config, request: Request) -> Config:
     )
 
 
-def _note(path: str, unused: list[str], rows: list[str]) -> str:
-    """Return a sentence about a setting that has no effect in the cells of some rows.
-
-    Raises:
-        UserError: it has no effect in any cell.
-    """
-    if len(unused) == len(rows):
-        raise UserError(
-            f"{path} has no effect in any of these rows: {', '.join(dict.fromkeys(rows))}. Omit it."
-        )
-    names = ", ".join(dict.fromkeys(unused))
+def _unused_note(path: str, rows: list[str]) -> str:
+    names = ", ".join(dict.fromkeys(rows))
     return f"{path} has no effect in {names}, and is set only in the other rows"
+
+
+def _equal_rows(cells: list[Cell]) -> Iterator[str]:
+    """Yield a sentence about rows of a column that are the same only because of the requested settings."""
+    same: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        same.setdefault((cell.column.name, run_key(cell.config)), []).append(cell)
+    for equal in same.values():
+        if len({run_key(cell.published) for cell in equal}) > 1:
+            names = ", ".join(cell.row.name for cell in equal)
+            yield f"with these settings, the rows {names} are the same training"

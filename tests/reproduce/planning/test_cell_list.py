@@ -50,12 +50,25 @@ def test_setting_that_no_row_uses_is_refused():
 
 
 def test_row_that_does_not_work_with_the_settings_is_a_problem():
-    listed = cells(rebalance__classifier="frozen")
+    rows = tuple(row for row in TABLE1.rows if row.name in ("ce", "bbn"))
+    listed = cells(replace(SMALL, rows=rows), method__classifier="causal")
     assert {cell.row.name for cell in listed.cells} == {"ce"}
-    assert len(listed.problems) == 4
-    assert listed.problems[0].startswith("crt on cifar100-lt-100: rebalance.classifier=frozen")
+    assert len(listed.problems) == 2
+    assert listed.problems[0].startswith("bbn on cifar100-lt-100: method.classifier=causal")
 
 
-def test_invalid_value_is_refused():
-    with pytest.raises(UserError, match=r"optim\.lr"):
-        cells(optim__lr=-1)
+def test_rows_that_become_equal_are_noted():
+    rows = [
+        replace(SMALL.rows[-1], name=f"gamma-{gamma}", settings={"data.gamma": gamma}) for gamma in (0, 1)
+    ]
+    table = replace(SMALL, rows=tuple(rows))
+    assert cells(table).notes == []
+    assert cells(table, data__gamma=0.5).notes == [
+        "with these settings, the rows gamma-0, gamma-1 are the same training"
+    ]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("optim__lr", -1), ("rebalance__classifier", "frozen")])
+def test_value_that_is_invalid_in_all_rows_is_refused(setting, value):
+    with pytest.raises(UserError, match=setting.replace("__", r"\.")):
+        cells(**{setting: value})
