@@ -11,7 +11,7 @@ from fasticcl.engine.run.folder import CONFIG, RunFolder
 from fasticcl.engine.run.lock import is_locked
 from fasticcl.engine.run.metrics_log import METRICS_LOG
 from fasticcl.errors import UserError
-from fasticcl.report.run_history import RunHistory, read_history
+from fasticcl.report.run_history import RunHistory, history_of
 from fasticcl.reproduce.planning.shard_folder import checksum_of
 from fasticcl.reproduce.run_key import first_stage_key, run_key
 from fasticcl.resolve import resolve
@@ -28,7 +28,7 @@ class ExistingRun:
     def history(self) -> RunHistory | None:
         """The recorded epochs, or None before the first evaluated epoch."""
         try:
-            return read_history(self.folder)
+            return history_of(RunFolder(self.folder, self.config))
         except UserError:
             return None
 

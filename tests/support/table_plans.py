@@ -31,11 +31,15 @@ def write_manifest(
 
 
 def request(tmp_path, table="table1", columns=("cifar100-lt-100",), seeds=1, **options):
-    """Return a request for a table with the shards of one column."""
+    """Return a request for a table with the shards of one column and the schedule of its preset."""
     root = tmp_path / "data"
     if not (root / "cifar100-lt-100").exists():
         write_manifest(root / "cifar100-lt-100", imbalance=100)
-    defaults = {"data_root": root, "project": tmp_path / "runs"}
+    defaults = {
+        "data_root": root,
+        "project": tmp_path / "runs",
+        "settings": {"optim": {"recipe": "preset"}},
+    }
     return Request(table, columns=columns, seeds=seeds, **(defaults | options))
 
 

@@ -11,6 +11,9 @@ from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.planning.run_name import run_name
 from fasticcl.reproduce.run_key import first_stage_key, run_key
 
+Key = tuple[str, str]
+"""Key of a training or of a first stage, and the checksum of its data."""
+
 
 @dataclass(frozen=True)
 class JobList:
@@ -26,25 +29,23 @@ class JobList:
 
     def jobs_of(self, cells: Sequence[Cell]) -> list[Job]:
         """Return the jobs of cells in their order, but each job after those that it needs."""
-        shared: dict[tuple[str, str], list[Cell]] = {}
+        shared: dict[Key, list[Cell]] = {}
         for cell in cells:
-            shared.setdefault((run_key(cell.config), self.checksums.get(cell.column.name, "")), []).append(
-                cell
-            )
-        jobs = [self._job(of_run) for of_run in shared.values()]
-        groups: dict[tuple[str, str], list[Job]] = {}
-        for job in jobs:
-            groups.setdefault((first_stage_key(job.config), self._checksum(job)), []).append(job)
-        sources = {key: self._source(group) for key, group in groups.items()}
-        jobs = [_continue(job, *sources[first_stage_key(job.config), self._checksum(job)]) for job in jobs]
-        of_training = dict(zip(shared, jobs, strict=True))
-        return _ordered([self._with_seed_run(job, of_training) for job in jobs])
+            shared.setdefault((run_key(cell.config), self._checksum(cell)), []).append(cell)
+        jobs = {key: self._job(of_run) for key, of_run in shared.items()}
+        groups: dict[Key, list[Key]] = {}
+        for key, job in jobs.items():
+            groups.setdefault((first_stage_key(job.config), key[1]), []).append(key)
+        for keys in groups.values():
+            group = self._with_first_stage([jobs[key] for key in keys])
+            jobs.update(zip(keys, group, strict=True))
+        return _ordered([self._with_seed_run(job, jobs) for job in jobs.values()])
 
-    def _checksum(self, job: Job) -> str:
-        return self.checksums.get(job.cells[0].column.name, "")
+    def _checksum(self, cell: Cell) -> str:
+        return self.checksums.get(cell.column.name, "")
 
     def _job(self, cells: list[Cell]) -> Job:
-        config, checksum = cells[0].config, self.checksums.get(cells[0].column.name, "")
+        config, checksum = cells[0].config, self._checksum(cells[0])
         run = self.existing.find(config, checksum)
         runs = config.engine.project / config.data.dataset
         name = run.folder.name if run else _free_name(runs, run_name(config))
@@ -52,27 +53,33 @@ class JobList:
         guiding = seed_config(config) if config.seed_epochs else config
         return Job(config, tuple(cells), run, group=f"{first_stage_key(guiding)} {checksum}")
 
-    def _source(self, group: list[Job]) -> tuple[Path | None, bool]:
-        """Return the folder whose first stage new jobs can use, and True if it is not trained yet."""
-        source = self.existing.with_first_stage(group[0].config, self._checksum(group[0]))
-        if source:
-            return source.folder, False
-        training = [job for job in group if not (job.run and job.run.first_stage_finished)]
-        if not training:
-            return None, False
-        # A run without a second stage is finished earlier.
-        leader = max(training, key=lambda job: (not job.config.rebalance.enabled, job.run is not None))
-        return leader.folder, True
+    def _with_first_stage(self, group: list[Job]) -> list[Job]:
+        """Let the new jobs with a second stage continue from one run with their first stage."""
+        new = [job for job in group if job.run is None and job.config.rebalance.enabled]
+        if not new:
+            return group
+        if source := self.existing.with_first_stage(new[0].config, self._checksum(new[0].cells[0])):
+            folder, after = source.folder, ()
+        else:
+            training = [job for job in group if not (job.run and job.run.first_stage_finished)]
+            # A run without a second stage is finished earlier.
+            leader = max(training, key=lambda job: (not job.config.rebalance.enabled, job.run is not None))
+            folder, after = leader.folder, (leader.folder,)
+            new = [job for job in new if job is not leader]
+        return [
+            replace(job, first_stage=folder, after=after) if any(job is each for each in new) else job
+            for job in group
+        ]
 
-    def _with_seed_run(self, job: Job, of_training: Mapping[tuple[str, str], Job]) -> Job:
+    def _with_seed_run(self, job: Job, jobs: Mapping[Key, Job]) -> Job:
         """Let a new run of M2m use the network of the run of cross-entropy with the same data and seed."""
         if job.run or not job.config.seed_epochs:
             return job
-        config, checksum = seed_config(job.config), self._checksum(job)
+        config, checksum = seed_config(job.config), self._checksum(job.cells[0])
         config = config.model_copy(
             update={"rebalance": config.rebalance.model_copy(update={"epochs": 0, "readout": "none"})}
         )
-        planned = of_training.get((run_key(config), checksum))
+        planned = jobs.get((run_key(config), checksum))
         existing = self.existing.find(config, checksum)
         if planned:
             folder = planned.folder
@@ -85,13 +92,6 @@ class JobList:
         return replace(
             job, config=job.config.model_copy(update={"method": method}), after=(*job.after, *after)
         )
-
-
-def _continue(job: Job, source: Path | None, is_trained: bool) -> Job:
-    """Let a new job with a second stage continue from another run with the same first stage."""
-    if source is None or job.run or not job.config.rebalance.enabled or job.folder == source:
-        return job
-    return replace(job, first_stage=source, after=(source,) if is_trained else ())
 
 
 def _free_name(folder: Path, stem: str) -> str:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
-from fasticcl.config import Config
+from fasticcl.config import Config, Recipe
 from fasticcl.reproduce.planning.requested_settings import with_warmup_of
 from fasticcl.reproduce.run_key import used_settings
 from fasticcl.resolve import named_presets, resolve, with_settings
@@ -22,7 +23,7 @@ def run_name(config: Config) -> str:
     Examples are ``crt-r100-s0`` and ``iccl-r100-60ep-resnet8-rebalance-gamma0.5-s1``. Runs on one dataset
     with different training have different names.
     """
-    base = _presets(config)
+    base = _presets(config.data.dataset, config.method.name, config.optim.recipe, config.data.imbalance)
     words = [config.method.name]
     if config.optim.recipe != "preset":
         words.append(config.optim.recipe)
@@ -41,11 +42,11 @@ def run_name(config: Config) -> str:
     return readable
 
 
-def _presets(config: Config) -> Config:
+@lru_cache
+def _presets(dataset: str, method: str, recipe: Recipe, imbalance: int | None) -> Config:
     """Return the configuration of the presets that the method and the dataset of a run name."""
-    options = {"data": {"imbalance": config.data.imbalance}} if config.data.imbalance else {}
-    dataset, name = config.data.dataset, config.method.name
-    return named_presets(dataset, name, config.optim.recipe, options) or resolve(dataset, options=options)
+    options = {"data": {"imbalance": imbalance}} if imbalance else {}
+    return named_presets(dataset, method, recipe, options) or resolve(dataset, options=options)
 
 
 def _changes(config: Config, base: Config) -> dict[str, Any]:
