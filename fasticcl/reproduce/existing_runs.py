@@ -13,7 +13,7 @@ from fasticcl.engine.run.metrics_log import METRICS_LOG
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import RunHistory, history_of
 from fasticcl.reproduce.planning.shard_folder import checksum_of
-from fasticcl.reproduce.run_key import first_stage_key, run_key
+from fasticcl.reproduce.run_key import first_stage_key, run_and_first_stage_keys, run_key
 from fasticcl.resolve import resolve
 
 
@@ -96,8 +96,9 @@ class ExistingRuns:
         self._of_training: dict[str, list[ExistingRun]] = {}
         self._of_first_stage: dict[str, list[ExistingRun]] = {}
         for run in self._read(project):
-            self._of_training.setdefault(run_key(run.config), []).append(run)
-            self._of_first_stage.setdefault(first_stage_key(run.config), []).append(run)
+            training, first_stage = run_and_first_stage_keys(run.config)
+            self._of_training.setdefault(training, []).append(run)
+            self._of_first_stage.setdefault(first_stage, []).append(run)
 
     def find(self, config: Config, data: str = "") -> ExistingRun | None:
         """Return a run with the same training, preferably a finished one.

@@ -20,13 +20,19 @@ def run_key(config: Config) -> str:
 
     Settings that have no effect with the others are not in the key.
     """
-    return json.dumps(used_settings(config) | {"engine.seed": config.engine.seed}, sort_keys=True)
+    return run_and_first_stage_keys(config)[0]
 
 
 def first_stage_key(config: Config) -> str:
     """Return the key of the representation stage alone."""
-    first = {key: value for key, value in used_settings(config).items() if not key.startswith("rebalance.")}
-    return json.dumps(first | {"engine.seed": config.engine.seed}, sort_keys=True)
+    return run_and_first_stage_keys(config)[1]
+
+
+def run_and_first_stage_keys(config: Config) -> tuple[str, str]:
+    """Return both keys."""
+    values = used_settings(config) | {"engine.seed": config.engine.seed}
+    first = {key: value for key, value in values.items() if not key.startswith("rebalance.")}
+    return json.dumps(values, sort_keys=True), json.dumps(first, sort_keys=True)
 
 
 def used_settings(config: Config) -> dict[str, Any]:
