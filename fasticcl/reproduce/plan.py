@@ -16,7 +16,6 @@ from fasticcl.reproduce.planning.job_list import JobList
 from fasticcl.reproduce.planning.selection import folder_of, selected_table
 from fasticcl.reproduce.planning.shard_folder import ShardFolder
 from fasticcl.reproduce.request import Request
-from fasticcl.reproduce.run_key import first_stage_key
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ class Plan:
         groups: dict[str, list[Job]] = {}
         for job in self.jobs:
             groups.setdefault(job.group, []).append(job)
-        loads = [0] * parts
-        part_of = {}
-        for group in sorted(groups, key=lambda key: (-_epochs(groups[key]), key)):
+        epochs = {key: _epochs(group) for key, group in groups.items()}
+        loads, part_of = [0] * parts, {}
+        for group in sorted(groups, key=lambda key: (-epochs[key], key)):
             part_of[group] = lightest = loads.index(min(loads))
-            loads[lightest] += _epochs(groups[group])
+            loads[lightest] += epochs[group]
         jobs = [job for job in self.jobs if part_of[job.group] == number - 1]
         positions = {_position(cell) for job in jobs for cell in job.cells}
         return replace(self, jobs=jobs, cells=[cell for cell in self.cells if _position(cell) in positions])
@@ -106,7 +105,7 @@ def _find_shards(cells: Sequence[Cell], request: Request) -> tuple[dict[str, Sha
             found[name] = ShardFolder.find(configs[name], [*_folders(configs[name], request)])
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return found, [*dict.fromkeys(problems)]
 
 
 def _folders(config: Config, request: Request) -> Iterator[Path]:
@@ -131,6 +130,6 @@ def _position(cell: Cell) -> tuple[str, str, int]:
 
 
 def _epochs(jobs: Sequence[Job]) -> int:
-    """Return the epochs of jobs of which those with the same first stage train it once."""
-    first = {first_stage_key(job.config): job.config.optim.epochs for job in jobs}
+    """Return the epochs of the jobs of a group. Those with the same first stage train it once."""
+    first = {job.config.method.first_stage: job.config.optim.epochs for job in jobs}
     return sum(first.values()) + sum(job.config.rebalance.trained_epochs for job in jobs)

@@ -62,8 +62,7 @@ class JobList:
             folder, after = source.folder, ()
         else:
             training = [job for job in group if not (job.run and job.run.first_stage_finished)]
-            # A run without a second stage is finished earlier.
-            leader = max(training, key=lambda job: (not job.config.rebalance.enabled, job.run is not None))
+            leader = min(training, key=lambda job: (job.run is None, _second_stage_epochs(job)))
             folder, after = leader.folder, (leader.folder,)
             new = [job for job in new if job is not leader]
         return [
@@ -92,6 +91,11 @@ class JobList:
         return replace(
             job, config=job.config.model_copy(update={"method": method}), after=(*job.after, *after)
         )
+
+
+def _second_stage_epochs(job: Job) -> int:
+    """Return the epochs of the second stage, or -1 if there is none."""
+    return job.config.rebalance.trained_epochs if job.config.rebalance.enabled else -1
 
 
 def _free_name(folder: Path, stem: str) -> str:

@@ -1,5 +1,7 @@
 """Jobs: the network that guides M2m, and first stages that other runs have."""
 
+import pytest
+
 from fasticcl.paper.table import PaperRow, PaperTable
 from fasticcl.reproduce.cell import Cell
 from fasticcl.reproduce.existing_runs import ExistingRuns
@@ -66,10 +68,23 @@ def test_run_of_one_stage_trains_the_first_stage_of_its_group(tmp_path):
     assert {planned[name, 0].first_stage for name in ("crt", "lws")} == {planned["ce", 0].folder}
 
 
-def test_first_of_several_second_stages_trains_the_first_stage(tmp_path):
-    planned = jobs(tmp_path, "crt", "lws", "tau-norm")
-    assert planned["crt", 0].first_stage is None
-    assert {planned[name, 0].first_stage for name in ("lws", "tau-norm")} == {planned["crt", 0].folder}
+@pytest.mark.parametrize(
+    ("methods", "leader"), [(("crt", "lws"), "crt"), (("crt", "lws", "tau-norm"), "tau-norm")]
+)
+def test_shortest_of_several_second_stages_trains_the_first_stage(tmp_path, methods, leader):
+    planned = jobs(tmp_path, *methods)
+    assert next(iter(planned)) == (leader, 0)
+    assert planned[leader, 0].first_stage is None
+    others = {planned[name, 0].first_stage for name in methods if name != leader}
+    assert others == {planned[leader, 0].folder}
+
+
+def test_run_that_has_started_trains_the_first_stage(tmp_path):
+    crt = jobs(tmp_path, "crt")["crt", 0]
+    run = write_run(crt.config, first=9, second=0, finished=False)
+    planned = jobs(tmp_path, "ncm", "crt")
+    assert planned["ncm", 0].first_stage == run
+    assert planned["ncm", 0].after == (run,)
 
 
 def test_run_in_its_second_stage_already_has_a_first_stage(tmp_path):
