@@ -15,7 +15,8 @@ from fasticcl.engine.run.folder import CONFIG, RunFolder
 from fasticcl.engine.run.lock import is_locked
 from fasticcl.errors import Stopped, UserError
 from fasticcl.report.run_history import read_history
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.run_key import run_key
 from fasticcl.reproduce.training.commands import command_words
 from fasticcl.reproduce.training.run_process import RunProcess

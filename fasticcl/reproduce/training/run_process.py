@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fasticcl.reproduce.plan import Job
+from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.training.slots import Slot
 from fasticcl.system.parent_process import child_environment
 
