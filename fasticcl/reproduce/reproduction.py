@@ -63,7 +63,7 @@ def reproduce_table(
         UserError: invalid input, or no cell can be computed.
         Stopped: a signal stopped the runs, which have saved their state.
     """
-    plan = build_plan(request)
+    plan = build_plan(request, require_shards=not dry_run)
     part = plan.part(*request.part)
     if not plan.jobs:
         reasons = "; ".join(plan.problems)

@@ -78,6 +78,15 @@ def test_missing_shards_are_a_problem_of_their_column(tmp_path):
     ]
 
 
+def test_cells_without_shards_are_planned_on_request(tmp_path):
+    wanted = request(tmp_path, columns=("cifar100-lt-50",), rows=("ce", "crt"))
+    plan = build_plan(wanted, require_shards=False)
+    assert [cell.row.name for cell in plan.cells] == ["ce", "crt"]
+    assert {job.config.data.dir for job in plan.jobs} == {tmp_path / "data/cifar100-lt-50"}
+    assert len(plan.problems) == 1
+    assert build_plan(wanted).jobs == []
+
+
 def test_finished_runs_are_kept_without_their_shards(tmp_path):
     wanted = request(tmp_path, rows=("ce", "crt"))
     write_run(build_plan(wanted).jobs[0].config)
