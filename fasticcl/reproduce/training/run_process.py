@@ -78,7 +78,7 @@ class RunProcess:
         with open(self.log, "rb") as file:
             file.seek(self._start_of_output)
             output = file.read().decode(errors="replace")
-        return error_line(output, self._process.returncode)
+        return error_line(output, self._process.poll() or 0)
 
 
 def catches_sigterm(process_id: int) -> bool:
