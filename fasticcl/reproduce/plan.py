@@ -76,7 +76,7 @@ def build_plan(request: Request, *, require_shards: bool = True) -> Plan:
 
     Args:
         request: the request.
-        require_shards: if False, the plan has the cells whose shards are missing, too. They are also among the
+        require_shards: if False, cells whose shards are missing are planned, too. They are also among the
             problems.
 
     Raises:
