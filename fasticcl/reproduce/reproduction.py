@@ -1,10 +1,10 @@
 """A table or figure of the paper, computed from its plan to its files."""
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -44,7 +44,6 @@ def reproduce_table(
     *,
     jobs: int | None = None,
     dry_run: bool = False,
-    command: str = "",
     console: Console | None = None,
 ) -> Reproduction:
     """Train the runs of a table that do not exist yet, and write the table.
@@ -56,7 +55,6 @@ def reproduce_table(
         request: the table and how it is trained.
         jobs: number of runs that are trained at the same time. None: one for each GPU, or one on a CPU.
         dry_run: only plan the runs and estimate their time.
-        command: the command line of the request.
         console: shows the progress, or None for no output.
 
     Raises:
@@ -75,6 +73,7 @@ def reproduce_table(
         return Reproduction(part, request.part, estimate(part, len(slots), console))
     if console:
         print_lines(console, [f"warning  {text}" for text in (*plan.problems, *plan.notes)])
+    command = command_line(request, jobs)
     try:
         failures = run_plan(part, jobs, console, command)
     except Stopped:
@@ -88,6 +87,7 @@ def _write(request: Request, failures: Sequence[Failure], command: str) -> tuple
     """Write the table of all cells, including those of other parts."""
     plan = build_plan(request)  # again, because runs were trained meanwhile
     reasons = {failure.job.folder: failure.reason for failure in failures}
+    assert plan.table is not None
     result = table_result(
         plan, plan.table, differences=protocol_differences, command=command, failures=reasons
     )
@@ -108,26 +108,24 @@ def parse_part(text: str | None) -> tuple[int, int]:
     return int(number), int(parts)
 
 
-def command_line(table: str, options: Mapping[str, Any]) -> str:
-    """Return the command line with these options. Those that are None, False or empty are omitted.
-
-    Args:
-        table: name of the table.
-        options: values by the name of the parameter of `fasticcl.reproduce`.
-    """
-    words = ["fasticcl", "reproduce", table]
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif isinstance(value, Mapping):
-            for key, each in value.items():
-                words += [option, f"{key}={each}"]
-        elif isinstance(value, list | tuple):
-            for each in value:
-                words += [option, str(each)]
-        elif value not in (None, False, ""):
-            words += [option, str(value)]
+def command_line(request: Request, jobs: int | None) -> str:
+    """Return the command line of a request, with the options that are not the defaults."""
+    words, default = ["fasticcl", "reproduce", request.table], Request(request.table)
+    for name in ("rows", "columns", "seeds", "epochs", "encoder", "on", "data_root", "project"):
+        value = getattr(request, name)
+        if value != getattr(default, name):
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    for section, values in request.settings.items():
+        for key, value in values.items():
+            if (section, key) in (("engine", "device"), ("engine", "workers")):
+                words += [f"--{key}", str(value)]
+            else:
+                words += ["--set", f"{section}.{key}={json.dumps(value, default=str)}"]
+    if jobs:
+        words += ["--jobs", str(jobs)]
+    if request.part != default.part:
+        words += ["--part", "{}/{}".format(*request.part)]
     return shlex.join(words)
 
 

@@ -3,14 +3,19 @@
 import json
 import shlex
 import subprocess
+import sys
 import time
 
 import pytest
+import typer
 
 import fasticcl
+from fasticcl.cli.main import app
 from fasticcl.engine.run.lock import is_locked
 from fasticcl.errors import UserError
+from fasticcl.reproduce import reproduction
 from fasticcl.reproduce.reproduction import command_line, parse_part, split_names
+from fasticcl.reproduce.request import Request
 from tests.support.forked_popen import forked_popen
 from tests.support.processes import Child
 from tests.support.small_runs import TINY, metrics
@@ -95,20 +100,31 @@ def test_dry_run_writes_nothing(tiny_shards, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_command_line_repeats_the_options():
+def test_command_line_makes_the_same_request(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        reproduction, "reproduce_table", lambda *args, **options: calls.append((args, options))
+    )
     options = {
-        "rows": "ce,iccl",
-        "columns": "",
+        "rows": ["ce", "iccl"],
         "seeds": 1,
-        "data_root": None,
-        "set": {"optim.lr": 0.1},
-        "jobs": None,
+        "project": "p q",
+        "set": ["optim.lr=0.1", "method.centroid_norm=l2", "optim.milestones=[0.5]"],
+        "device": "cpu",
         "part": "1/2",
     }
-    line = "fasticcl reproduce table1 --rows ce,iccl --seeds 1 --set optim.lr=0.1 --part 1/2"
-    assert command_line("table1", options) == line
-    options["set"] = ["optim.lr=0.1"]
-    assert command_line("table1", options) == line
+    fasticcl.reproduce("table1", jobs=2, **options)
+    ((request,), _) = calls[0]
+    line = command_line(request, 2)
+    assert line.startswith("fasticcl reproduce table1 --rows ce,iccl --seeds 1 --project 'p q' --set ")
+    assert line.endswith(" --device cpu --jobs 2 --part 1/2")
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    with pytest.raises(AttributeError):  # there is no result to print
+        typer.main.get_command(app)(standalone_mode=False)
+    ((again,), others) = calls[1]
+    assert again == request
+    assert others["jobs"] == 2
+    assert command_line(Request("table2"), None) == "fasticcl reproduce table2"
 
 
 @pytest.mark.parametrize("text", ["4/3", "0/3", "3", "a/b", "1/", "-1/2", ""])
