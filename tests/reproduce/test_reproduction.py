@@ -114,14 +114,14 @@ def test_command_line_makes_the_same_request(monkeypatch):
         "part": "1/2",
     }
     fasticcl.reproduce("table1", jobs=2, **options)
-    ((request,), _) = calls[0]
+    request, _ = calls[0]
     line = command_line(request, 2)
     assert line.startswith("fasticcl reproduce table1 --rows ce,iccl --seeds 1 --project 'p q' --set ")
     assert line.endswith(" --device cpu --jobs 2 --part 1/2")
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     with pytest.raises(AttributeError):  # there is no result to print
         typer.main.get_command(app)(standalone_mode=False)
-    ((again,), others) = calls[1]
+    again, others = calls[1]
     assert again == request
     assert others["jobs"] == 2
     assert command_line(Request("table2"), None) == "fasticcl reproduce table2"
