@@ -102,9 +102,11 @@ def test_dry_run_writes_nothing(tiny_shards, tmp_path):
 
 def test_command_line_makes_the_same_request(monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        reproduction, "reproduce_table", lambda *args, **options: calls.append((args, options))
-    )
+
+    def record(request, **options):
+        calls.append((request, options))
+
+    monkeypatch.setattr(reproduction, "reproduce_table", record)
     options = {
         "rows": ["ce", "iccl"],
         "seeds": 1,
