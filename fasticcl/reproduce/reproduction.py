@@ -71,13 +71,18 @@ def reproduce_table(
     if dry_run:
         slots = machine_slots(part, jobs)
         return Reproduction(part, request.part, estimate(part, len(slots), console))
-    if console:
-        print_lines(console, [f"warning  {text}" for text in (*plan.problems, *plan.notes)])
+    console = console or Console(quiet=True)
+    warnings = Console(stderr=True) if console.quiet else console
+    print_lines(warnings, [f"warning  {text}" for text in plan.problems])
+    print_lines(console, [f"note     {text}" for text in plan.notes])
     command = command_line(request, jobs)
     try:
         failures = run_plan(part, jobs, console, command)
     except Stopped:
-        _write(request, (), command)
+        try:
+            _write(request, (), command)
+        except UserError as error:
+            print_lines(warnings, [f"warning  {error}"])
         raise
     result, files = _write(request, failures, command)
     return Reproduction(part, request.part, None, result, files, failures)
