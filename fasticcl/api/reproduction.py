@@ -94,8 +94,8 @@ def reproduce(
         epochs=epochs,
         encoder=encoder,
         on=None if on is None else str(on),
-        data_root=Path(data_root),
-        project=Path(project),
+        data_root=Path(data_root).expanduser(),
+        project=Path(project).expanduser(),
         settings=merge([as_layer(set), {"engine": engine}]),
         part=parse_part(part),
     )
