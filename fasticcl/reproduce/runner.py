@@ -105,9 +105,10 @@ class _Display:
         """Print a line above the bar."""
         print_lines(self.console, [text])
 
-    def show_running(self, running: Sequence[Job]) -> None:
-        """Show the names of the running jobs."""
-        self._bar.update(self._task, description=", ".join(map(_title, running)))
+    def count(self, running: int, failed: int) -> None:
+        """Show how many runs are trained at the moment and how many have failed."""
+        text = f"{running} running" + (f", {failed} failed" if failed else "")
+        self._bar.update(self._task, description=text)
 
     def finish(self, job: Job, seconds: float) -> None:
         """Show that a run is finished, with its accuracy and duration."""
@@ -123,7 +124,8 @@ class _Display:
             self.line(f"skipped  {_title(failure.job)}: {failure.reason}")
             return
         self.line(f"failed   {_title(failure.job)}: {failure.reason}")
-        self.line(f"         log: {failure.log}    command: {failure.command}")
+        self.line(f"         log      {failure.log}")
+        self.line(f"         command  {failure.command}")
 
 
 class _Runner:
@@ -141,7 +143,7 @@ class _Runner:
         self._collect()
         for job in [*self.pending]:
             self._consider(job)
-        self.display.show_running([process.job for process in self.running])
+        self.display.count(len(self.running), len(self.failures))
         return bool(self.pending or self.running)
 
     def stop(self) -> None:
