@@ -14,6 +14,8 @@ from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.engine.stages.stage import STAGES
 from fasticcl.errors import UserError
 from fasticcl.resolve import named_presets, resolve
+from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.published_subset import subset_note
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,25 @@ class RunHistory:
             f"The seed network was trained first, with cross-entropy for {self.effective_config.seed_epochs} "
             f"epochs, and has an overall accuracy of {accuracy:.1f} %."
         )
+
+    @cached_property
+    def subset_note(self) -> str:
+        """A sentence on the choice of the training images if it is not the published one, or an empty string.
+
+        Runs of earlier versions did not record it. It is then read from their shards if these still exist.
+        """
+        if not self.environments:
+            return ""
+        environment = self.environments[-1]
+        if "subset" in environment:
+            return environment["subset"]
+        try:
+            manifest = Manifest.read(self.config.data.dir)
+        except UserError:
+            return ""
+        recorded = environment.get("data")
+        unchanged = manifest and recorded and manifest.source_sha256.startswith(recorded)
+        return subset_note(manifest) if manifest and unchanged else ""
 
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
