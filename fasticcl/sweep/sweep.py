@@ -92,9 +92,8 @@ def sweep_run(
     first = FirstStage.of(run, dataset, warn)
     machine.to_device(first.network.eval())
     holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, warn)
-    if criterion == "auto":
-        criterion = "holdout" if run.config.data.holdout else "simulated"
-    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, method, settings or {}, criterion)
+    chosen_by = _choose_criterion(run, criterion)
+    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, method, settings or {}, chosen_by)
     try:
         return _GridTrainer(grid, dataset, holdout_set, first, machine, console).train(sweep)
     finally:
@@ -117,6 +116,12 @@ def _choose_holdout(run: RunFolder, holdout: float | None) -> float:
             f"{run.path} already has a holdout (data.holdout {run_holdout:g}). Leave out --holdout."
         )
     return run_holdout or (_DEFAULT_HOLDOUT if holdout is None else holdout)
+
+
+def _choose_criterion(run: RunFolder, criterion: Criterion | Literal["auto"]) -> Criterion:
+    if criterion == "auto":
+        return "holdout" if run.config.data.holdout else "simulated"
+    return criterion
 
 
 def _with_holdout(config: Config, holdout: float) -> Config:
