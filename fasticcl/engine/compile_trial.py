@@ -143,8 +143,16 @@ def choose_mode(
         machine: the machine, with the mode that ``engine.compile`` names.
         steps: the remaining steps of the run, or None for a run that is long enough for a trial.
     """
-    untried = choose_untried(config, machine, steps)  # the same on all ranks
-    return untried or machine.ranks.run_on_main(lambda: _choose_by_trial(config, num_classes, machine))
+    fixed = _fixed_mode(config, machine, steps)
+    return fixed or machine.ranks.run_on_main(
+        lambda: choose_untried(config, machine, steps) or _choose_by_trial(config, num_classes, machine)
+    )
+
+
+def _fixed_mode(config: Config, machine: Machine, steps: RemainingSteps | None) -> ModeChoice | None:
+    if steps is not None and steps.total == 0:  # a readout, or only the final files
+        return ModeChoice("off")
+    return None if is_automatic(config, machine) else ModeChoice(machine.mode)
 
 
 def _choose_by_trial(config: Config, num_classes: int, machine: Machine) -> ModeChoice:
@@ -157,10 +165,8 @@ def choose_untried(config: Config, machine: Machine, steps: RemainingSteps | Non
 
     The arguments are those of `choose_mode`.
     """
-    if steps is not None and steps.total == 0:  # a readout, or only the final files
-        return ModeChoice("off")
-    if not is_automatic(config, machine):
-        return ModeChoice(machine.mode)
+    if fixed := _fixed_mode(config, machine, steps):
+        return fixed
     if config.engine.fast_dev_run:
         return _untried("off", "no trial with --fast-dev-run")
     if steps is None:

@@ -125,12 +125,12 @@ def test_times_of_a_plan_are_measured(tiny_shards, tmp_path, finished_run):
     unknown_data = new.config.data.model_copy(update={"dataset": "folder", "dir": Path("none")})
     unknown = Job(new.config.model_copy(update={"data": unknown_data}), ())
     plan = Plan((), [Job(finished_run.config, (), finished_run), new, second, unknown])
-    result = estimate(plan, jobs=2, seconds=0.01, start_up=lambda *_: 5.0)
+    result = estimate(plan, seconds=0.01, start_up=lambda *_: 5.0)
     assert result.of(plan.jobs[0]) == 0
     assert result.of(new) > result.of(second) > 5
     assert result.of(unknown) is None
     assert result.total == pytest.approx(result.of(new) + result.of(second))  # one after the other
-    assert result.jobs == 2
+    assert result.jobs == 1
     assert "core" in result.device
     # The finished run has one warm-up epoch, which does not tell the time of others.
     assert result.notes[0] == (
