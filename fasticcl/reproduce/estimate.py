@@ -11,12 +11,14 @@ import torch
 from rich.console import Console
 
 from fasticcl.bench.run_work import Work, dataset_sizes, run_work
+from fasticcl.bench.side_by_side import side_by_side_seconds
 from fasticcl.bench.start_up import start_up_seconds
 from fasticcl.bench.step_times import BUDGET, StepTimes, measure_step_times
 from fasticcl.bench.suite import QUIET
 from fasticcl.engine.stages.stage import STAGES
 from fasticcl.reproduce.plan import Job, Plan
 from fasticcl.reproduce.recorded_times import recorded_times
+from fasticcl.reproduce.training.slots import machine_slots
 from fasticcl.system.hardware import cpu_model
 from fasticcl.system.machine import choose_machine
 from fasticcl.system.resources import usable_cores
@@ -37,6 +39,9 @@ class Estimate:
     """The machine, such as ``2 cores of AMD EPYC``."""
     start_up: float | None
     """Seconds of each run outside its steps and evaluations, contained in ``seconds``. None: not measured."""
+    slowdown: float | None = None
+    """Time of a step beside other runs, relative to a step alone. None: runs are trained one after the other,
+    or it could not be measured."""
     notes: Sequence[str] = field(default_factory=list)
     """How the times were measured, and what they do not contain."""
 
@@ -45,14 +50,20 @@ class Estimate:
         return self.seconds[job.folder]
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """The measurements of an estimate."""
+
+    seconds: float | None = None
+    """Seconds of a measurement of steps. None: 2, or 3 on a GPU."""
+    budget: float = BUDGET
+    """Seconds after which only one kind of steps for each encoder is measured, and the others are derived."""
+    start_up: Callable[[Path, str], float | None] = start_up_seconds
+    side_by_side: Callable[..., float | None] = side_by_side_seconds
+
+
 def estimate(
-    plan: Plan,
-    jobs: int = 1,
-    console: Console | None = None,
-    *,
-    seconds: float | None = None,
-    budget: float = BUDGET,
-    start_up: Callable[[Path, str], float | None] = start_up_seconds,
+    plan: Plan, jobs: int = 1, console: Console | None = None, measuring: Measuring | None = None
 ) -> Estimate:
     """Return the time that a plan takes on this machine, from measured steps.
 
@@ -63,40 +74,75 @@ def estimate(
         plan: the plan.
         jobs: number of runs side by side.
         console: shows the progress, or None for no output.
-        seconds: seconds of a measurement. None: 2, or 3 on a GPU.
-        budget: seconds after which only one kind for each encoder is measured, and the others are derived.
-        start_up: measures the seconds of a run outside its steps.
+        measuring: how the steps are measured. None: the default.
     """
+    load = os.getloadavg()[0]
     unfinished = [job for job in plan.jobs if not job.finished]
-    histories = [job.run.history for job in plan.jobs if job.run and job.run.history]
-    # The metrics do not tell how many runs were trained at the same time.
-    known = recorded_times(histories) if jobs == 1 else {}
     works = {job.folder: job_work(job) for job in unfinished}
-    parts = [part for work in works.values() for part in work or ()]
+    work = [part for parts in works.values() for part in parts or ()]
     with (
-        tempfile.TemporaryDirectory(prefix="fasticcl-estimate-") as scratch,
+        tempfile.TemporaryDirectory(prefix="fasticcl-estimate-") as folder,
         (console or Console(quiet=True)).status("estimating the time") as status,
     ):
-        folder = Path(scratch)
-        times = measure_step_times(
-            parts, folder, known=known, seconds=seconds, budget=budget, show_status=status.update
-        )
-        each = None
-        if unfinished:
-            status.update("measuring the start of a run")
-            each = start_up(folder / "start-up", unfinished[0].config.engine.device)
+        measured = _measure(plan, work, jobs, Path(folder), measuring or Measuring(), status.update)
     remaining: dict[Path, float | None] = {job.folder: 0.0 for job in plan.jobs}
-    for path, work in works.items():
-        time = None if work is None else times.seconds(work)
-        remaining[path] = None if time is None else time + (each or 0.0)
+    for path, parts in works.items():
+        seconds = None if parts is None else measured.times.seconds(parts)
+        if seconds is not None:
+            seconds = seconds * (measured.slowdown or 1.0) + (measured.start_up or 0.0)
+        remaining[path] = seconds
     return Estimate(
         remaining,
         makespan(plan.jobs, remaining, jobs),
         jobs,
         device_name(plan),
-        each,
-        [*_notes(parts, times, each)],
+        measured.start_up,
+        measured.slowdown,
+        [*_notes_of_steps(work, measured.times, load), *_notes_of_runs(measured, jobs)] if unfinished else [],
     )
+
+
+@dataclass(frozen=True)
+class _Measurements:
+    times: StepTimes
+    start_up: float | None = None
+    slowdown: float | None = None
+
+
+def _measure(
+    plan: Plan,
+    work: Sequence[Work],
+    jobs: int,
+    folder: Path,
+    measuring: Measuring,
+    show_status: Callable[[str], None],
+) -> _Measurements:
+    """Measure the steps, the start of a run and, with several jobs, a step beside others."""
+    unfinished = [job for job in plan.jobs if not job.finished]
+    if not unfinished:
+        return _Measurements(StepTimes({}))
+    histories = [job.run.history for job in plan.jobs if job.run and job.run.history]
+    # The metrics do not tell how many runs were trained at the same time.
+    known = recorded_times(histories) if jobs == 1 else {}
+    times = measure_step_times(
+        work,
+        folder,
+        known=known,
+        seconds=measuring.seconds,
+        budget=measuring.budget,
+        show_status=show_status,
+    )
+    slowdown = None
+    if jobs > 1 and times.known:
+        show_status(f"measuring {jobs} runs side by side")
+        slots = machine_slots(plan, jobs)[: len(unfinished)]
+        kind, alone = next(iter(times.known.items()))
+        environments = [slot.environment for slot in slots]
+        together = measuring.side_by_side(kind, folder / "processes", environments, slots[0].workers)
+        slowdown = together / alone.seconds if together else None
+    show_status("measuring the start of a run")
+    start_up = measuring.start_up(folder / "start-up", unfinished[0].config.engine.device)
+    return _Measurements(times, start_up, slowdown)
 
 
 def job_work(job: Job) -> list[Work] | None:
@@ -151,8 +197,14 @@ def device_name(plan: Plan) -> str:
     return f"{cores} core{'' if cores == 1 else 's'} of {cpu_model()}"
 
 
-def _notes(work: Sequence[Work], times: StepTimes, start_up: float | None) -> Iterator[str]:
-    """Yield sentences that say how the times of the work were obtained, and what they leave out."""
+def _notes_of_steps(work: Sequence[Work], times: StepTimes, load: float) -> Iterator[str]:
+    """Yield sentences that say how the times of steps were obtained.
+
+    Args:
+        work: the work of all runs.
+        times: the times.
+        load: load average before the measurements.
+    """
     kinds = {part.kind for part in work}
     used = {kind: time for kind, time in times.known.items() if kind in kinds}
     measured = [time for time in used.values() if time.source == "measured"]
@@ -171,9 +223,17 @@ def _notes(work: Sequence[Work], times: StepTimes, start_up: float | None) -> It
         yield f"measured with batches of {sizes} images, because a CPU takes minutes for those of the runs"
     for kind, reason in times.failures.items():
         yield f"{kind.describe()}: {reason}"
-    if start_up is not None:
-        yield f"the start and the end of a run take {start_up:.0f} s (measured) and are included"
-    load = os.getloadavg()[0]
     if measured and load > QUIET:
         yield f"the machine was not idle, which makes the estimate longer: load average {load:.1f}"
+
+
+def _notes_of_runs(measured: _Measurements, jobs: int) -> Iterator[str]:
+    """Yield sentences about runs side by side, and about the time of runs outside their steps."""
+    if measured.slowdown is not None:
+        factor = f"{measured.slowdown:.1f}"
+        yield f"{jobs} runs side by side: a step takes {factor} times as long as alone (measured)"
+    elif jobs > 1:
+        yield f"{jobs} runs side by side are assumed not to slow one another, because this was not measured"
+    if measured.start_up is not None:
+        yield f"the start and the end of a run take {measured.start_up:.0f} s (measured) and are included"
     yield "not included: checkpoints, and on a GPU compilation"

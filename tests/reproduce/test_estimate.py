@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasticcl.bench.run_work import dataset_sizes, run_work
+from fasticcl.bench.step_times import StepTime, StepTimes
 from fasticcl.report.run_history import read_history
-from fasticcl.reproduce.estimate import estimate, job_work, makespan
+from fasticcl.reproduce.estimate import Measuring, estimate, job_work, makespan
 from fasticcl.reproduce.existing_runs import ExistingRun
 from fasticcl.reproduce.plan import Job, Plan
 from fasticcl.resolve import configure
@@ -125,7 +126,7 @@ def test_times_of_a_plan_are_measured(tiny_shards, tmp_path, finished_run):
     unknown_data = new.config.data.model_copy(update={"dataset": "folder", "dir": Path("none")})
     unknown = Job(new.config.model_copy(update={"data": unknown_data}), ())
     plan = Plan((), [Job(finished_run.config, (), finished_run), new, second, unknown])
-    result = estimate(plan, seconds=0.01, start_up=lambda *_: 5.0)
+    result = estimate(plan, measuring=Measuring(0.01, start_up=lambda *_: 5.0))
     assert result.of(plan.jobs[0]) == 0
     assert result.of(new) > result.of(second) > 5
     assert result.of(unknown) is None
@@ -141,8 +142,35 @@ def test_times_of_a_plan_are_measured(tiny_shards, tmp_path, finished_run):
 
 def test_nothing_is_measured_for_a_finished_plan(finished_run):
     plan = Plan((), [Job(finished_run.config, (), finished_run)])
-    result = estimate(plan, start_up=lambda *_: pytest.fail("nothing is started"))
-    assert (result.total, result.start_up) == (0, None)
+    measuring = Measuring(start_up=lambda *_: pytest.fail("nothing is started"))
+    result = estimate(plan, measuring=measuring)
+    assert (result.total, result.start_up, result.notes) == (0, None, [])
+
+
+def test_runs_side_by_side_are_slower_by_a_measured_factor(monkeypatch, tiny_shards, tmp_path, finished_run):
+    def measured(work, _, *, known, **__):
+        assert known == {}  # the finished run does not tell how many runs were trained beside it
+        return StepTimes({part.kind: StepTime(2.0, part.cost) for part in work})
+
+    def side_by_side(kind, _, environments, workers):
+        assert kind.activity == "warmup"  # the first of the measured kinds
+        assert (len(environments), workers) == (2, 1)
+        return 3.0
+
+    monkeypatch.setattr("fasticcl.reproduce.estimate.measure_step_times", measured)
+    monkeypatch.setattr("fasticcl.reproduce.training.slots.usable_cores", lambda: 3)
+    new = [Job(tiny_config(tiny_shards, tmp_path, name), ()) for name in ("one", "other")]
+    plan = Plan((), [Job(finished_run.config, (), finished_run), *new])
+    result = estimate(plan, 3, measuring=Measuring(start_up=lambda *_: 5.0, side_by_side=side_by_side))
+    # 12 steps of the first stage, 6 of the second, and 6 evaluations of 30 images in batches of 20.
+    expected = 2.0 * (12 + 6 + 6 * 1.5) * 1.5 + 5
+    assert [result.of(job) for job in new] == pytest.approx([expected] * 2)
+    assert result.total == pytest.approx(expected)
+    assert result.slowdown == 1.5
+    assert any("a step takes 1.5 times as long as alone" in note for note in result.notes)
+    failed = estimate(plan, 3, measuring=Measuring(start_up=lambda *_: None, side_by_side=lambda *_: None))
+    assert failed.total == pytest.approx(2.0 * (12 + 6 + 6 * 1.5))
+    assert any("assumed not to slow one another" in note for note in failed.notes)
 
 
 def test_work_of_a_new_job_is_that_of_its_configuration(tiny_shards, tmp_path):
