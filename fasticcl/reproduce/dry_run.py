@@ -8,10 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from fasticcl.engine.run.lock import is_locked
-from fasticcl.engine.stages.stage import STAGES
-from fasticcl.reproduce.estimate import Estimate
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.bench.run_work import remaining_epochs
+from fasticcl.reproduce.estimate import Estimate, finished_epochs
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.run_key import run_key
 from fasticcl.shards.manifest import Manifest
 
@@ -34,7 +34,7 @@ def state(job: Job) -> str:
     """Return the state of a job: finished, running, resumes at an epoch, needs data, or new."""
     if job.finished:
         return "finished"
-    if job.run and is_locked(job.run.folder):
+    if job.running:
         return "running"
     data = job.config.data
     if data.dataset != "demo" and Manifest.read(data.dir) is None:  # training creates the shards of the demo
@@ -47,15 +47,13 @@ def state(job: Job) -> str:
 def _position(job: Job) -> str:
     """Return the stage and the epoch at which a run is resumed."""
     assert job.run is not None
-    config, history = job.run.config, job.run.history
-    if history is None:
-        return f"epoch 1 of {config.optim.epochs}"
-    totals = (config.seed_epochs, config.optim.epochs, config.rebalance.trained_epochs)
-    done = [len({record["epoch"] for record in history.stage(stage)}) for stage in STAGES]
-    for stage, finished, total in zip(STAGES, done, totals, strict=True):
-        if finished < total:
-            names = {"seed": "seed network, ", "rebalancing": "second stage, "}
-            return f"{names.get(stage, '')}epoch {finished + 1} of {total}"
+    config, done = job.run.config, finished_epochs(job.run)
+    config = config.shortened() if config.engine.fast_dev_run else config
+    names = {"seed": "seed network, ", "representation": "", "rebalancing": "second stage, "}
+    for stage, left in remaining_epochs(config, done).items():
+        is_readout = stage == "rebalancing" and not config.rebalance.trained_epochs
+        if left and not is_readout:
+            return f"{names[stage]}epoch {left.start + 1} of {left.stop}"
     return "its end"
 
 

@@ -16,7 +16,10 @@ from fasticcl.bench.start_up import start_up_seconds
 from fasticcl.bench.step_times import BUDGET, StepTimes, measure_step_times
 from fasticcl.bench.suite import QUIET
 from fasticcl.engine.stages.stage import STAGES
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.report.run_history import read_epochs
+from fasticcl.reproduce.existing_runs import ExistingRun
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.recorded_times import recorded_times
 from fasticcl.reproduce.training.slots import machine_slots
 from fasticcl.system.hardware import cpu_model
@@ -152,12 +155,17 @@ def job_work(job: Job) -> list[Work] | None:
     if sizes is None:
         return None
     done: dict[str, int] = {}
-    if job.first_stage:
+    if job.run:
+        done = finished_epochs(job.run)
+    elif job.first_stage:
         done = {"seed": config.seed_epochs, "representation": config.optim.epochs}
-    if job.run and job.run.history:
-        history = job.run.history
-        done = {stage: len({record["epoch"] for record in history.stage(stage)}) for stage in STAGES}
     return run_work(config, sizes, choose_machine(config.engine), done)
+
+
+def finished_epochs(run: ExistingRun) -> dict[str, int]:
+    """Return the number of finished epochs of a run by stage."""
+    records = {(record["stage"], record["epoch"]) for record in read_epochs(run.folder)}
+    return {stage: sum(name == stage for name, _ in records) for stage in STAGES}
 
 
 def makespan(jobs: Sequence[Job], seconds: Mapping[Path, float | None], workers: int) -> float:

@@ -1,19 +1,23 @@
 """The printed form of a plan."""
 
 import io
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.lock import lock_run
 from fasticcl.paper.table import PaperColumn, PaperRow
-from fasticcl.report.run_history import RunHistory
+from fasticcl.reproduce.cell import Cell
 from fasticcl.reproduce.dry_run import as_dict, format_seconds, plan_lines, plan_table, state, summary
 from fasticcl.reproduce.estimate import Estimate
 from fasticcl.reproduce.existing_runs import ExistingRun
-from fasticcl.reproduce.plan import Cell, Job, Plan
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.resolve import configure
 
 COLUMN = PaperColumn("demo", "Demo", "demo")
@@ -25,15 +29,24 @@ def job(method, seed=0, **options):
     return Job(config, (Cell(row, COLUMN, config, config),), **options)
 
 
-def with_run(job, *stages):
+@pytest.fixture(autouse=True)
+def empty_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def with_run(job, *stages, finished=False):
     """Return a job with a run that has recorded epochs of some stages."""
-    epochs = [
+    shutil.rmtree(job.folder, ignore_errors=True)
+    folder = RunFolder.create(job.config).path
+    records = [
         {"stage": stage, "phase": "warmup", "epoch": epoch + 1, "val/top1": 1.0}
         for stage, count in stages
         for epoch in range(count)
     ]
-    run = ExistingRun(job.folder, job.config, RunHistory(job.folder, job.config, epochs))
-    return replace(job, run=run)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if finished:
+        (folder / "model.safetensors").touch()
+    return replace(job, run=ExistingRun(folder, job.config))
 
 
 def estimated(jobs, seconds=3600.0, **values):
@@ -48,25 +61,21 @@ def printed(plan, estimate):
     return console.file.getvalue()
 
 
-def test_states_of_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_states_of_runs():
     new = job("iccl")
-    for method in ("iccl", "m2m", "ncm"):
-        (folder := job(method).folder).mkdir(parents=True)
-        (folder / "config.toml").touch()
     assert state(new) == "new"
     assert state(with_run(new, ("representation", 11))) == "resumes at epoch 12 of 60"
     assert state(with_run(new, ("representation", 60), ("rebalancing", 3))) == (
         "resumes at second stage, epoch 4 of 10"
     )
-    assert state(with_run(new, ("representation", 60), ("rebalancing", 10))) == "finished"
-    unrecorded = replace(new, run=ExistingRun(new.folder, new.config, None))
+    assert state(with_run(new, ("representation", 60), ("rebalancing", 10), finished=True)) == "finished"
+    unrecorded = with_run(new)
     assert state(unrecorded) == "resumes at epoch 1 of 60"
     assert state(with_run(job("m2m"), ("seed", 60), ("representation", 1))) == "resumes at epoch 2 of 60"
     assert state(with_run(job("m2m"), ("seed", 9))) == "resumes at seed network, epoch 10 of 60"
     assert state(with_run(job("ncm"), ("representation", 60))) == "resumes at its end"
     with lock_run(new.folder):
-        assert state(unrecorded) == "running"
+        assert state(replace(new, run=ExistingRun(new.folder, new.config))) == "running"
     data = new.config.data.model_copy(update={"dataset": "folder", "dir": Path("none")})
     assert state(replace(new, config=new.config.model_copy(update={"data": data}))) == "needs data"
 
@@ -89,7 +98,7 @@ def test_durations_have_a_suitable_unit(seconds, text):
 
 
 def test_summary_counts_runs_and_their_time():
-    finished = with_run(job("ce"), ("representation", 60))
+    finished = with_run(job("ce"), ("representation", 60), finished=True)
     plan = Plan((), [finished, job("iccl"), job("iccl", 1)], ["cifar10-lt-10: no shards"])
     estimate = estimated(plan.jobs, notes=["4 kinds of steps: 4 measured end to end"])
     assert [*plan_lines(plan, estimate)] == [
@@ -129,7 +138,7 @@ def test_seeds_of_a_large_plan_share_a_line():
             config = configure("demo", seed=seed, name=f"{method}-s{seed}", epochs=60 + number)
             row = PaperRow(method, method.upper(), "iccl", {})
             jobs.append(Job(config, (Cell(row, COLUMN, config, config),)))
-    jobs[1] = with_run(jobs[1], ("representation", 60), ("rebalancing", 10))
+    jobs[1] = with_run(jobs[1], ("representation", 60), ("rebalancing", 10), finished=True)
     text = printed(Plan((), jobs), estimated(jobs))
     assert text.count("demo/m") == 15
     assert "1 finished" in " ".join(text.split())

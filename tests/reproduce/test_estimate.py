@@ -1,5 +1,6 @@
 """Estimated times of plans."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from fasticcl.bench.run_work import dataset_sizes, run_work
 from fasticcl.bench.step_times import StepTime, StepTimes
-from fasticcl.report.run_history import read_history
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.reproduce.estimate import Measuring, estimate, job_work, makespan
 from fasticcl.reproduce.existing_runs import ExistingRun
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.resolve import configure
 from fasticcl.system.machine import choose_machine
 from tests.support.small_runs import TINY, train_tiny
@@ -93,21 +95,27 @@ def tiny_config(shards, project, name="run"):
 def finished_run(tiny_shards, tmp_path_factory):
     settings = {"rebalance.epochs": 2, "engine.workers": 1}
     run = train_tiny(tiny_shards, tmp_path_factory.mktemp("runs"), settings, epochs=4).run
-    history = read_history(run)
-    return ExistingRun(run, history.config, history)
+    return ExistingRun(run, RunFolder.open(run).config)
 
 
-def after_epochs(run, count):
-    """Return a run that was interrupted after some epochs."""
-    return replace(run, history=replace(run.history, epochs=run.history.epochs[:count]))
+def after_epochs(run, count, project):
+    """Return a copy of a run that was interrupted after some epochs."""
+    folder = project / f"{count}"
+    shutil.copytree(run.folder, folder)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    ends = [number for number, line in enumerate(lines, 1) if "val/top1" in line]
+    (folder / "metrics.jsonl").write_text("\n".join(lines[: [0, *ends][count]]))
+    (folder / "model.safetensors").unlink()
+    return ExistingRun(folder, run.config)
 
 
 def steps(work):
     return {part.kind.activity: part.steps for part in work if part.kind.activity != "evaluation"}
 
 
-def test_interrupted_runs_have_their_remaining_epochs(finished_run):
-    jobs = {count: Job(finished_run.config, (), after_epochs(finished_run, count)) for count in (0, 1, 3, 5)}
+def test_interrupted_runs_have_their_remaining_epochs(finished_run, tmp_path):
+    runs = {count: after_epochs(finished_run, count, tmp_path) for count in (0, 1, 3, 5)}
+    jobs = {count: Job(run.config, (), run) for count, run in runs.items()}
     assert steps(job_work(jobs[0])) == {"warmup": 3, "interpolative": 9, "rebalance": 6}
     assert steps(job_work(jobs[1])) == {"interpolative": 9, "rebalance": 6}
     assert steps(job_work(jobs[3])) == {"interpolative": 3, "rebalance": 6}
