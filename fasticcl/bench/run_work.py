@@ -71,7 +71,7 @@ def _options(config: Config, activity: Activity) -> tuple[Hashable, ...]:
         return (second.encoder, second.batch_norm, has_teacher, second.classifier == "memory")
     contrastive = method.centroid_contrastive
     if activity == "warmup":
-        return (method.first_stage, contrastive)
+        return (contrastive,)
     losses = (method.uniform_weight > 0, method.interpolative_cross_entropy, contrastive, method.bn_mode)
     if activity == "interpolative":
         return (method.first_stage, bool(method.mixup_after), *losses)

@@ -1,8 +1,9 @@
 """The printed form of a plan: its runs in order, their state and the time that they will take."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -16,7 +17,7 @@ from fasticcl.reproduce.run_key import run_key
 from fasticcl.shards.manifest import Manifest
 
 _MAX_LINES = 40  # runs that are listed one by one. The seeds of more runs share a line
-_WIDTH = 80
+_WIDTH, _NAME_WIDTH = 80, 34
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -57,10 +58,18 @@ def _position(job: Job) -> str:
     return "its end"
 
 
-def trains(job: Job) -> str:
-    """Return the rows of a table that a job computes, with the run that it continues."""
-    titles = _titles(job)
-    return f"{titles}: second stage of {job.first_stage.name}" if job.first_stage else titles
+def trains(job: Job, lines: Mapping[Path, int]) -> str:
+    """Return the rows of a table that a job computes, with the run that it continues.
+
+    Args:
+        job: the job.
+        lines: the line of each run by its folder. Runs without a line are named.
+    """
+    if job.first_stage is None:
+        return _titles(job)
+    line = lines.get(job.first_stage)
+    first = job.first_stage.name if line is None else f"run {line}"
+    return f"{_titles(job)}: second stage of {first}"
 
 
 def _titles(job: Job) -> str:
@@ -75,15 +84,13 @@ class PlanLine:
 
     @property
     def name(self) -> str:
-        """Dataset and name of the run, or of the first and the last one."""
-        first, *others = (job.folder for job in self.jobs)
-        name = f"{first.parent.name}/{first.name}"
-        return f"{name} ... {others[-1].name}" if others else name
-
-    @property
-    def trains(self) -> str:
-        """The rows that the runs compute."""
-        return trains(self.jobs[0])
+        """Dataset and name of the run, or of the first one and the end of the last one."""
+        names = [job.folder.name for job in self.jobs]
+        name = f"{self.jobs[0].folder.parent.name}/{names[0]}"
+        if len(names) == 1:
+            return name
+        stem = "".join(names[0].rpartition("-")[:2])  # before the seed
+        return f"{name}...{names[-1].removeprefix(stem)}"
 
     @property
     def state(self) -> str:
@@ -113,10 +120,17 @@ def grouped(plan: Plan) -> list[PlanLine]:
 
 def plan_table(plan: Plan, estimate: Estimate) -> Table:
     """Return a table of the runs in the order in which they are trained."""
-    table = Table("run", "trains", "state", width=_WIDTH)
+    lines = grouped(plan)
+    numbers = {job.folder: number for number, line in enumerate(lines, 1) for job in line.jobs}
+    table = Table(width=_WIDTH)
+    table.add_column("", justify="right")
+    table.add_column("run", overflow="fold", width=_NAME_WIDTH)
+    table.add_column("trains", overflow="fold")
+    table.add_column("state", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
-    for line in grouped(plan):
-        table.add_row(*map(escape, (line.name, line.trains, line.state)), line.time(estimate))
+    for number, line in enumerate(lines, 1):
+        texts = (line.name, trains(line.jobs[0], numbers), line.state)
+        table.add_row(str(number), *map(escape, texts), line.time(estimate))
     return table
 
 

@@ -13,7 +13,7 @@ from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.lock import lock_run
 from fasticcl.paper.table import PaperColumn, PaperRow
 from fasticcl.reproduce.cell import Cell
-from fasticcl.reproduce.dry_run import as_dict, format_seconds, plan_lines, plan_table, state, summary
+from fasticcl.reproduce.dry_run import as_dict, format_seconds, plan_lines, plan_table, state, summary, trains
 from fasticcl.reproduce.estimate import Estimate
 from fasticcl.reproduce.existing_runs import ExistingRun
 from fasticcl.reproduce.job import Job
@@ -125,9 +125,11 @@ def test_each_run_has_a_line_in_80_columns():
     text = printed(Plan((), [first, second]), estimated([first, second]))
     assert max(map(len, text.splitlines())) <= 80
     assert "demo/crt-s0" in text
-    words = " ".join(text.replace("│", " ").split())
-    assert "second stage of crt-s0" in words
-    assert words.count("60 min") == 2
+    assert text.count("60 min") == 2
+    assert "run 1" in text
+    assert trains(second, {first.folder: 1}) == "LWS: second stage of run 1"
+    assert trains(second, {}) == "LWS: second stage of crt-s0"
+    assert trains(first, {}) == "CRT"
 
 
 def test_seeds_of_a_large_plan_share_a_line():
@@ -141,6 +143,7 @@ def test_seeds_of_a_large_plan_share_a_line():
     jobs[1] = with_run(jobs[1], ("representation", 60), ("rebalancing", 10), finished=True)
     text = printed(Plan((), jobs), estimated(jobs))
     assert text.count("demo/m") == 15
+    assert "demo/m3-s0...s2" in text
     assert "1 finished" in " ".join(text.split())
     assert "2.0 h" in text  # the two other seeds
     assert text.count("3.0 h") == 14
