@@ -58,6 +58,8 @@ def test_run_on_other_images_is_not_used(tmp_path):
     write_run(ce.config, checksum="b2" * 32)
     plan = build_plan(wanted)
     assert not job_of(plan, "ce").run
+    assert plan.notes == [f"{ce.folder} is not used: it was trained on other images"]
+    assert plan.problems == []
     assert job_of(plan, "ce").folder.name == f"{ce.folder.name}-2"
     assert job_of(plan, "crt").first_stage == job_of(plan, "ce").folder
 
