@@ -1,8 +1,9 @@
 """The table of a result in Markdown."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from fasticcl.reproduce.result import CellResult, Epoch, MetricResult, TableResult
 from fasticcl.reproduce.table import wording
@@ -10,22 +11,25 @@ from fasticcl.reproduce.table.page import run_link, run_path
 from fasticcl.reproduce.table.wording import Marks
 
 
-def markdown(result: TableResult, folder: Path) -> str:
+def markdown(result: TableResult, folder: Path, figures: Mapping[str, str] | None = None) -> str:
     """Return the result as Markdown.
 
     Args:
         result: the result.
         folder: the folder of the file, to which the links to runs are relative.
+        figures: captions of the figures by file name.
     """
-    return "\n".join(_lines(result, folder)) + "\n"
+    return "\n".join(_lines(result, folder, figures or {})) + "\n"
 
 
-def _lines(result: TableResult, folder: Path) -> Iterator[str]:
+def _lines(result: TableResult, folder: Path, figures: Mapping[str, str]) -> Iterator[str]:
     marks = Marks.of(result)
     yield f"# {_escape(wording.heading(result))}"
     for paragraph in wording.introduction(result):
         yield from ("", _escape(paragraph))
     yield ""
+    for file, caption in figures.items():
+        yield from (f"![{wording.number(result)}]({quote(file)})", "", _escape(caption), "")
     for epoch, title in (("last", "last"), ("best", "best")):
         yield from (f"## Accuracy at the {title} epoch", "")
         if epoch == "best":
