@@ -80,6 +80,12 @@ class PaperTable:
     x: str = ""
     """The setting on the x axis, if ``kind`` is ``curves``."""
 
+    @property
+    def label(self) -> str:
+        """The name in words, for example ``Table 1``."""
+        kind = self.name.rstrip("0123456789")
+        return f"{kind.capitalize()} {self.name.removeprefix(kind)}"
+
     @classmethod
     def read(cls, name: str) -> Self:
         """Return a table or figure of the paper.
