@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from fasticcl.config import Config
+from fasticcl.paper.protocol import protocol_differences
 from fasticcl.paper.table import Metric, PaperColumn, PaperRow, PaperTable
 from fasticcl.reproduce.plan import Cell, Plan
 from fasticcl.reproduce.table.data_facts import DataFacts
@@ -122,7 +123,7 @@ def table_result(
     plan: Plan,
     table: PaperTable,
     *,
-    differences: Callable[[Config, Config, str | None], Sequence[str]],
+    differences: Callable[[Config, Config, str | None], Sequence[str]] = protocol_differences,
     command: str = "",
     failures: Mapping[Path, str] | None = None,
 ) -> TableResult:

@@ -54,7 +54,7 @@ def _accuracy_table(result: TableResult, epoch: Epoch, marks: Marks) -> Iterator
         header += [f"{_escape(column.title)}, {title}".removesuffix(", ") for title in titles]
     rows = []
     for row in result.rows:
-        texts = [_escape(row.title)]
+        texts = [_escape(wording.row_title(row))]
         for column in result.columns:
             cell = result.cells.get((row.name, column.name))
             texts += (
@@ -67,13 +67,15 @@ def _accuracy_table(result: TableResult, epoch: Epoch, marks: Marks) -> Iterator
 
 
 def _cell(result: TableResult, cell: CellResult, metric: MetricResult, epoch: Epoch, marks: Marks) -> str:
-    accuracy, letters = wording.accuracy(metric, epoch), marks(result, cell)
-    if accuracy:
-        text = (
-            f"**{accuracy}**{f'<sup>{letters}</sup>' * bool(letters)} ({wording.seeds(cell, metric, epoch)})"
-        )
-    else:
+    accuracy = wording.accuracy(metric, epoch)
+    if not accuracy:
         text = "–" if cell.finished else _escape(wording.unfinished(cell))
+    elif metric is cell.metrics[0]:
+        letters = marks(result, cell)
+        mark = f"<sup>{letters}</sup>" if letters else ""
+        text = f"**{accuracy}**{mark} ({wording.seeds(cell, metric, epoch)})"
+    else:
+        text = f"**{accuracy}**"
     if metric.paper is not None:
         difference = wording.difference(metric, epoch)
         text += f"<br>paper {wording.published(metric)}" + (f" ({difference})" if difference else "")
@@ -84,7 +86,7 @@ def _runs(result: TableResult, folder: Path) -> Iterator[list[str]]:
     for cell in result.cells.values():
         for run in cell.runs:
             path, link = _escape(run_path(run.folder, folder)), run_link(run.folder, folder)
-            texts = map(_escape, (cell.row.title, cell.column.title, str(run.seed), run.status))
+            texts = map(_escape, (wording.row_title(cell.row), cell.column.title, str(run.seed), run.status))
             yield [*texts, f"[{path}]({link})" if link else path]
 
 

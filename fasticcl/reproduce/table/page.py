@@ -126,7 +126,7 @@ def _accuracy_rows(result: TableResult, epoch: Epoch, marks: Marks) -> Iterator[
         for column in result.columns:
             cell = result.cells.get((row.name, column.name))
             cells += _cells(result, cell, epoch, marks) if cell else [AccuracyCell(span=len(column.metrics))]
-        yield AccuracyRow(row.title, cells)
+        yield AccuracyRow(wording.row_title(row), cells)
 
 
 def _cells(result: TableResult, cell: CellResult, epoch: Epoch, marks: Marks) -> Iterator[AccuracyCell]:
@@ -191,7 +191,7 @@ def _runs(result: TableResult, folder: Path) -> PlainTable:
     for cell in result.cells.values():
         for run in cell.runs:
             last, best = (_run_values(each, names) for each in (run.last, run.best))
-            texts = [cell.row.title, cell.column.title, str(run.seed), run.status, *last]
+            texts = [wording.row_title(cell.row), cell.column.title, str(run.seed), run.status, *last]
             texts += [str(run.best.epoch) if run.best else "–", best[0]]
             anchor = _anchor(cell)
             rows.append(

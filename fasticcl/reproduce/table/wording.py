@@ -5,7 +5,7 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fasticcl.paper.table import Metric
+from fasticcl.paper.table import Metric, PaperRow
 from fasticcl.reproduce.result import CellResult, Epoch, MetricResult, TableResult
 from fasticcl.version import __version__
 
@@ -30,6 +30,11 @@ def heading(result: TableResult) -> str:
 def number(result: TableResult) -> str:
     """Return the number of the table or figure in the paper, such as "Table 1"."""
     return re.sub(r"(\d+)", r" \1", result.table.name).capitalize()
+
+
+def row_title(row: PaperRow) -> str:
+    """Return the title of a row without the paper's "(ours)", which does not mean our runs."""
+    return row.title.replace(" (ours)", "")
 
 
 def accuracy(metric: MetricResult, epoch: Epoch) -> str:
@@ -108,7 +113,7 @@ def introduction(result: TableResult) -> list[str]:
     )
     first = [
         f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}.",
-        f"Each cell of the tables contains the top-1 accuracy of our runs in percent, {published}",
+        f"Each cell of the tables contains the mean top-1 accuracy of our runs in percent, {published}",
         "± is the sample standard deviation (n − 1) over n runs that differ only in the random seed. Only "
         "finished runs are included.",
     ]
@@ -169,7 +174,7 @@ def row_notes(result: TableResult) -> Iterator[str]:
     rows: dict[str, list[str]] = {}
     for row in result.rows:
         if row.note:
-            rows.setdefault(row.note, []).append(row.title)
+            rows.setdefault(row.note, []).append(row_title(row))
     yield from (f"{', '.join(titles)}: {note}." for note, titles in rows.items())
 
 
