@@ -33,6 +33,7 @@ def json_text(result: TableResult, folder: Path, norms: Sequence[MethodNorms] = 
         "command": result.command,
         "differences_of_all_cells": [*result.common],
         "problems": [*result.problems],
+        "notes": [*result.notes],
         "rows": [{"name": row.name, "title": row.title, "note": row.note} for row in result.rows],
         "columns": [
             {

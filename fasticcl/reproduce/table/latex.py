@@ -127,8 +127,8 @@ def _caption(result: TableResult, epoch: Epoch) -> str:
     number = f"over {seeds} seeds" if seeds else "over the seeds, whose number is in parentheses"
     published = ", with the figure of the paper and the difference" if result.has_published else ""
     texts = [
-        f"{result.table.title}. Top-1 accuracy (%) at the {epoch} epoch: mean ± sample standard deviation "
-        f"{number}{published}.",
+        f"{wording.caption(result)}. Top-1 accuracy (%) at the {epoch} epoch: mean ± sample standard "
+        f"deviation {number}{published}.",
         wording.protocol_note(result),
         *(f"{letter}: {text}." for text, letter in Marks.of(result).texts.items()),
     ]

@@ -39,7 +39,8 @@ def _lines(result: TableResult, folder: Path, figures: Mapping[str, str]) -> Ite
         if epoch == "last":
             yield from (f"- {letter}: {_escape(text)}" for text, letter in marks.texts.items())
             yield from (f"- {_escape(note)}" for note in wording.row_notes(result))
-            yield from (f"- not computed: {_escape(problem)}" for problem in result.problems)
+            yield from (f"- problem: {_escape(problem)}" for problem in result.problems)
+            yield from (f"- {_escape(note)}" for note in result.notes)
             yield ""
     yield from ("## Runs", "")
     yield from _table(("method", "column", "seed", "state", "run"), _runs(result, folder))

@@ -18,6 +18,7 @@ from fasticcl.report.page import PageFigure
 from fasticcl.report.report import PAGE
 from fasticcl.reproduce.result import CellResult, Epoch, MetricResult, TableResult
 from fasticcl.reproduce.table import wording
+from fasticcl.reproduce.table.data_facts import DataFacts
 from fasticcl.reproduce.table.run_result import EpochAccuracy
 from fasticcl.reproduce.table.wording import Marks
 from fasticcl.version import __version__
@@ -109,6 +110,8 @@ def html_page(result: TableResult, folder: Path, figures: Sequence[PageFigure]) 
         marks=marks.texts,
         row_notes=[*wording.row_notes(result)],
         problems=result.problems,
+        notes=result.notes,
+        reference=wording.reference(result),
         tables=[_setups(result), _runs(result, folder), _origin(result)],
         footer=f"fasticcl {__version__}. The same data: {result.table.name}.json, .md and .tex.",
         style=Markup(_text(_REPORT, "page.css") + _text(_HERE, "page.css")),
@@ -171,7 +174,7 @@ def _setups(result: TableResult) -> PlainTable:
                 [
                     column.title,
                     re.sub(r" \(--.*?\)", "", DatasetPreset.read(configs[0].data.dataset).title),
-                    f"{data.train_images:,} in {data.classes:,} classes" if data else unknown,
+                    _training_images(data) if data else unknown,
                     f"{data.evaluated_images:,} ({data.split})" if data else unknown,
                     wording.facts([config.method.encoder for config in configs]),
                     wording.facts([config.optim.epochs for config in configs]),
@@ -182,6 +185,10 @@ def _setups(result: TableResult) -> PlainTable:
     columns = ("column", "dataset", "training images", "evaluated images", "encoder", "epochs", "batch size")
     text = "Epochs are those of the representation stage. The settings of each run are in its report."
     return PlainTable("Data and training", text, columns, rows)
+
+
+def _training_images(data: DataFacts) -> str:
+    return f"{data.train_images:,} in {data.classes:,} classes. {data.subset_note}".removesuffix(". ")
 
 
 def _runs(result: TableResult, folder: Path) -> PlainTable:

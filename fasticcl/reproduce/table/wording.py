@@ -23,8 +23,15 @@ _SYMBOL = re.compile(r"\b([A-Za-zα-ω])('?)(?:_([A-Za-z]+))?(?:\^([A-Za-z]+))?(
 
 
 def heading(result: TableResult) -> str:
-    """Return the number and the caption of the table, such as "Table 1: Top-1 accuracy on …"."""
-    return f"{number(result)}: {result.table.title}"
+    """Return the number and the caption, such as "Table 1: Top-1 accuracy on …"."""
+    return caption(result) if result.on_other_data else f"{number(result)}: {caption(result)}"
+
+
+def caption(result: TableResult) -> str:
+    """Return the caption of the paper, or the number and the dataset that replaces those of the paper."""
+    if not result.on_other_data:
+        return result.table.title
+    return f"{number(result)} on {facts([column.title for column in result.columns])}"
 
 
 def number(result: TableResult) -> str:
@@ -111,8 +118,9 @@ def introduction(result: TableResult) -> list[str]:
         if result.has_published
         else "which the paper does not publish for these cells."
     )
+    data = ", on data that the paper does not use" if result.on_other_data else ""
     first = [
-        f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}.",
+        f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}{data}.",
         f"Each cell of the tables contains the mean top-1 accuracy of our runs in percent, {published}",
         "± is the sample standard deviation (n − 1) over n runs that differ only in the random seed. Only "
         "finished runs are included.",
@@ -145,11 +153,17 @@ def groups_note(result: TableResult) -> Iterator[str]:
 
 def protocol_note(result: TableResult) -> str:
     """Return a sentence on the differences from the protocol of the paper that all cells have."""
+    protocol = reference(result)
     if result.common:
-        return f"All runs differ from the protocol of the paper: {'; '.join(result.common)}."
+        return f"All runs differ from {protocol}: {'; '.join(result.common)}."
     if any(cell.differences for cell in result.cells.values()):
-        return "Cells with a letter differ from the protocol of the paper."
-    return "All runs follow the protocol of the paper."
+        return f"Cells with a letter differ from {protocol}."
+    return f"All runs follow {protocol}."
+
+
+def reference(result: TableResult) -> str:
+    """Return the settings that the runs are compared with, in words."""
+    return "the presets of the dataset" if result.on_other_data else "the protocol of the paper"
 
 
 def best_note(result: TableResult) -> str:
