@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ import torch
 
 from fasticcl.config import Data
 from fasticcl.data.batch import StreamBatch
+from tests.support.forked_popen import run_script
+from tests.support.processes import Child
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPT = BENCHMARKS / "first_light.py"
@@ -30,8 +33,9 @@ NAMES = [
     "cuda graphs",
     "resume",
 ]
+NUMBERS = [*range(1, 10)]
 FAKE_CHECKS = """
-import os, time
+import os, subprocess, sys, time
 from _first_light.report import Skipped
 
 def passes(setup, report):
@@ -53,6 +57,12 @@ def hangs(setup, report):
         report.add("before", 1)
         time.sleep(1000)
 
+def starts_processes(setup, report):
+    words = [sys.executable, "-c", "import time; time.sleep(1000)", str(setup.folder)]
+    process = subprocess.Popen(words)
+    (setup.folder / "started").touch()
+    process.wait()
+
 def crashes_on_regions(setup, report):
     report.add("decode_regions", setup.decode_regions)
     with report.part("regions"):
@@ -68,47 +78,49 @@ def crashes(setup, report):
 """
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """The environment of the script, without simplejpeg and scikit-learn as on a bare GPU machine."""
-    blocked = tmp_path_factory.mktemp("blocked")
-    for name in ("simplejpeg", "sklearn"):
-        text = f'raise ModuleNotFoundError("No module named {name}", name="{name}")\n'
-        (blocked / f"{name}.py").write_text(text)
-    return {**os.environ, "PYTHONPATH": str(blocked), "TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
-
-
-def command(out, *options):
-    return [sys.executable, str(SCRIPT), "--device", "cpu", "--small", "--out", str(out), *options]
-
-
 def read_rows(out):
     file = out / "first_light.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, environment):
-    """The rows of all checks by name, and the output."""
-    out = tmp_path_factory.mktemp("first_light")
-    options = {"env": environment, "capture_output": True, "text": True, "check": False}
-    process = subprocess.run(command(out, "--budget", "1000"), **options)
-    assert process.returncode == 0, process.stdout + process.stderr
-    return {row["row"]: row for row in read_rows(out)}, process.stdout
+def finished(tmp_path_factory):
+    """The rows of all checks by name, and the output.
+
+    The processes are forked, which saves their imports. Checks 8 and 9 start processes, so they run apart
+    from checks that have started threads. As on a bare GPU machine, simplejpeg and scikit-learn are missing.
+    """
+    folder = tmp_path_factory.mktemp("first_light")
+    for name in ("simplejpeg", "sklearn"):
+        text = f'raise ModuleNotFoundError("No module named {name}", name="{name}")\n'
+        (folder / f"{name}.py").write_text(text)
+    rows = []
+    for numbers in (NUMBERS[:7], NUMBERS[7:]):
+        out = folder / f"{numbers[0]}"
+        options = ["--device", "cpu", "--small", "--budget", 1000, "--out", out, "--only", *numbers]
+        child = Child(folder / "log", run_script, SCRIPT, *options, path=[folder])
+        child.result()
+        rows += read_rows(out)
+    return {row["row"]: row for row in rows}, child.printed()
 
 
 def test_every_check_has_one_line_in_order(finished):
     rows, output = finished
     assert [*rows] == NAMES
-    assert [row["check"] for row in rows.values()] == [*range(1, 10)]
+    assert [row["check"] for row in rows.values()] == NUMBERS
     for row in rows.values():
         assert row["result"] == "ok"
         assert row["seconds"] >= 0
     printed = [json.loads(line)["row"] for line in output.splitlines() if line.startswith("{")]
     assert printed == NAMES
-    table = output.splitlines()[-9:]
+    table = [line for line in output.splitlines() if line.startswith(tuple("123456789"))]
     assert [line.split()[0] for line in table] == [*"123456789"]
     assert all(" ok " in line for line in table)
+
+
+def test_all_checks_run_by_default(monkeypatch, modules):  # noqa: ARG001  the path of the modules
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
+    assert runpy.run_path(str(SCRIPT))["parse"]().only == NUMBERS
 
 
 def test_parts_that_need_a_gpu_are_skipped_with_a_reason(finished):
@@ -162,20 +174,37 @@ def test_steps_rates_and_runs_are_reported(finished):
     assert resume["resumed"]["bit_equal"] is True
 
 
-def test_a_kill_loses_no_finished_line_and_leaves_no_process(tmp_path, environment):
-    environment = {**environment, "TMPDIR": str(tmp_path)}
+KILLED = """
+import sys
+from pathlib import Path
+from _first_light.checks import Check
+from _first_light.setup import Setup
+from _first_light.supervisor import run_checks
+from _gpu.rows import Rows
+
+folder = Path(sys.argv[1])
+checks = [Check(1, "one", "fakes:passes", 9), Check(2, "two", "fakes:raises", 9)]
+checks.append(Check(3, "three", "fakes:starts_processes", 99))
+run_checks(checks, Setup("cpu", True, folder), Rows(folder / "first_light.jsonl", 1000))
+"""
+
+
+def test_a_kill_loses_no_finished_line_and_leaves_no_process(tmp_path):
+    (tmp_path / "fakes.py").write_text(FAKE_CHECKS)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{BENCHMARKS}"}
     process = subprocess.Popen(
-        command(tmp_path, "--only", "1", "2", "9"),
+        [sys.executable, "-c", KILLED, str(tmp_path)],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while len(read_rows(tmp_path)) < 2:
+    while not (tmp_path / "started").exists():
         assert process.poll() is None
         time.sleep(0.05)
+    assert len(running(tmp_path)) >= 3  # supervisor, worker and the process of the third check
     process.kill()
     process.wait()
-    assert [row["row"] for row in read_rows(tmp_path)] == ["imports", "decoding"]
+    assert [row["row"] for row in read_rows(tmp_path)] == ["one", "two"]
     while running(tmp_path):  # limited by the timeout of every test
         time.sleep(0.05)
 

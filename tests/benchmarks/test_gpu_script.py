@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -10,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.forked_popen import run_script
+from tests.support.processes import Child
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPT = BENCHMARKS / "gpu.py"
@@ -29,20 +31,17 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Start the benchmark without simplejpeg and scikit-learn, which GPU machines may not have."""
+    """Start the benchmark without simplejpeg and scikit-learn, which GPU machines may not have.
+
+    Its processes are forked, which saves their imports.
+    """
     missing = tmp_path_factory.mktemp("missing")
     for module in ("simplejpeg", "sklearn"):
         (missing / f"{module}.py").write_text("raise ImportError")
-    paths = [str(missing), os.environ.get("PYTHONPATH", "")]
 
-    def call(*arguments):
-        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "TMPDIR": str(missing),
-        }
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, env=environment, **output)
+    def call(out, *arguments):
+        words = ["--device", "cpu", "--small", "--out", out, *arguments]
+        return Child(missing / "log", run_script, SCRIPT, *words, path=[missing])
 
     return call
 
@@ -51,9 +50,7 @@ def start(tmp_path_factory):
 def report(tmp_path_factory, start):
     """The results and the Markdown page of the benchmark."""
     out = tmp_path_factory.mktemp("gpu")
-    process = start("--device", "cpu", "--small", "--out", out)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    start(out).result()
     return json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
 
 
@@ -109,18 +106,25 @@ def test_rates_times_and_ratios_are_consistent(report):
     assert peer["ours / research code"]["median"] == pytest.approx(ours / research, rel=1e-4)
 
 
+def is_running(pid):
+    try:
+        return Path("/proc", pid, "cmdline").read_bytes() != b""  # empty until its parent notices its end
+    except OSError:
+        return False
+
+
 def test_a_killed_run_keeps_its_rows_and_can_be_summarized(start, tmp_path):
-    options = ("--whole-images", "--only", "graph", "--out", tmp_path)
-    process, file = start("--device", "cpu", "--small", *options), tmp_path / "gpu.jsonl"
-    while process.poll() is None and (not file.exists() or file.read_text().count("\n") < 4):
+    process, file = start(tmp_path, "--whole-images", "--only", "graph"), tmp_path / "gpu.jsonl"
+    while process.process.is_alive() and (not file.exists() or file.read_text().count("\n") < 4):
         time.sleep(0.01)
-    process.kill()
-    process.communicate()  # ends when the measuring process, which has inherited the pipe, has ended, too
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert process.kill()
+    while is_running(worker):  # limited by the timeout of every test
+        time.sleep(0.01)
     kept = [json.loads(line)["row"] for line in file.read_text().splitlines() if line.endswith("}")][1:]
     assert 3 <= len(kept) < 12
-    summary = start("--summarize", file)
-    output, _ = summary.communicate()
-    assert summary.returncode == 0, output
+    command = [sys.executable, SCRIPT, "--summarize", file]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert [line["row"] for line in result["rows"]] == kept
     assert len(result["left_out"]) == 12 - len(kept)

@@ -88,11 +88,17 @@ def test_x_f_is_a_mix_of_x_h_and_an_image_of_class_y_t(variants):
             assert 0 <= lam.min() <= lam.max() <= 1, name
 
 
-def test_y_h_is_sampled_by_images_and_y_t_uniformly_by_classes(variants):
+def test_y_h_is_sampled_by_images_and_y_t_uniformly_by_classes(request, variants):
+    """960 draws: the standard deviation of a share is at most 0.016.
+
+    webdataset shuffles in a buffer, which adds to the deviation. Its variants differ only after the sampling.
+    """
+    count = 60
+    if "webdataset_loader" in request.node.callspec.params.values():
+        variants, count = dict([*variants.items()][:1]), 200
     for name, make in variants.items():
-        batches = [(batch.y_h.numpy().copy(), batch.y_t.numpy().copy()) for batch in islice(make(), 200)]
+        batches = [(batch.y_h.numpy().copy(), batch.y_t.numpy().copy()) for batch in islice(make(), count)]
         y_h, y_t = (np.concatenate(labels) for labels in zip(*batches, strict=True))
-        # 3,200 draws: the standard deviation of a share is at most 0.009. Shuffling in a buffer adds to it.
         assert np.bincount(y_h, minlength=4) / len(y_h) == pytest.approx(
             np.array(COUNTS) / sum(COUNTS), abs=0.1
         ), name

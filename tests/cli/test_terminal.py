@@ -1,5 +1,6 @@
 """Commands with a closed standard output: training continues, read-only commands end with SIGPIPE."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,54 +8,51 @@ import subprocess
 import pytest
 
 import fasticcl
+from fasticcl.engine.run import checkpoint
 from tests.support.command_line import cli_command
+from tests.support.processes import Child, call_main_in
 from tests.support.small_runs import SMALL, TINY
 
 SETTINGS = [word for key, value in (SMALL | TINY).items() for word in ("--set", f"{key}={value}")]
 
 
-@pytest.fixture
-def run_with_closed_output(tmp_path):
-    """A function that runs the command line in a subprocess whose standard output is closed."""
+def train_with_closed_output(arguments, folder, stderr_closed=False, full_disk=False):
+    """Run a training command in a `Child` whose standard output is closed."""
+    if full_disk:
+        checkpoint.save_checkpoint = raise_full_disk
+    reader, writer = os.pipe()
+    os.close(reader)
+    for descriptor in (1, 2) if stderr_closed else (1,):
+        os.dup2(writer, descriptor)
+    call_main_in(folder, "train", "demo", "--epochs", 2, "--batch-size", 20, *SETTINGS, *arguments)
 
-    def call(*arguments, stderr=subprocess.PIPE, before=""):
-        reader, writer = os.pipe()
-        os.close(reader)
-        try:
-            words = cli_command(*arguments, before=before)
-            return subprocess.run(words, cwd=tmp_path, stdout=writer, stderr=stderr, text=True)
-        finally:
-            os.close(writer)
 
-    return call
+def raise_full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("stderr_closed", [False, True], ids=["stdout", "stdout and stderr"])
-def test_training_continues_if_its_output_is_closed(
-    run_with_closed_output, tiny_shards, tmp_path, stderr_closed
-):
-    arguments = ["train", "demo", "--data", tiny_shards, "--name", "run", "--epochs", 2, "--batch-size", 20]
-    process = run_with_closed_output(
-        *arguments, *SETTINGS, stderr=subprocess.STDOUT if stderr_closed else subprocess.PIPE
-    )
-    assert process.returncode == 0
+def test_training_continues_if_its_output_is_closed(tiny_shards, tmp_path, stderr_closed):
+    arguments = ["--data", tiny_shards, "--name", "run"]
+    child = Child(tmp_path / "log", train_with_closed_output, arguments, tmp_path, stderr_closed)
+    assert child.exit_code() == 0  # also after the last flush of the standard output
     warning = "warning  standard output is closed, but the command continues\n"
-    assert process.stderr == (None if stderr_closed else warning)
+    assert child.printed() == ("" if stderr_closed else warning)
     assert set(fasticcl.evaluate(tmp_path / "runs/demo/run").rows) == {"before", "after", "best"}
 
 
-def test_warnings_are_written_to_standard_error_if_the_output_is_closed(run_with_closed_output, tiny_shards):
-    full_disk = """
-import errno, fasticcl.engine.run.checkpoint
-def save(*_): raise OSError(errno.ENOSPC, "No space left on device")
-fasticcl.engine.run.checkpoint.save_checkpoint = save"""
-    arguments = ["train", "demo", "--data", tiny_shards, "--epochs", 2, "--batch-size", 20, *SETTINGS]
-    process = run_with_closed_output(*arguments, before=full_disk)
-    assert "last.pt: No space left on device. Free some space" in process.stderr
+def test_warnings_are_written_to_standard_error_if_the_output_is_closed(tiny_shards, tmp_path):
+    arguments = ["--data", tiny_shards]
+    child = Child(tmp_path / "log", train_with_closed_output, arguments, tmp_path, full_disk=True)
+    assert child.exit_code() == 1
+    assert "last.pt: No space left on device. Free some space" in child.printed()
 
 
-def test_read_only_command_ends_with_sigpipe_and_no_message(run_with_closed_output):
-    process = run_with_closed_output("presets")
+def test_read_only_command_ends_with_sigpipe_and_no_message():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        process = subprocess.run(cli_command("presets"), stdout=closed, stderr=subprocess.PIPE, text=True)
     assert (process.returncode, process.stderr) == (-signal.SIGPIPE, "")
 
 

@@ -4,15 +4,14 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
+import time
 import tomllib
 
 import numpy as np
 
 import fasticcl
 from tests.support.images import encode, noise
-from tests.support.processes import started_process
+from tests.support.processes import Child, call_main_in
 
 SMALL = shlex.split(
     "--set method.encoder=resnet8 --set data.image_size=8 --set data.crop_padding=1 --batch-size 20 "
@@ -83,30 +82,15 @@ def test_python_function_gives_the_same_accuracies(fasticcl_command, tiny_shards
 
 
 def test_ctrl_c_saves_the_run_and_prints_how_to_continue(tiny_shards, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "fasticcl",
-        "train",
-        "demo",
-        "--data",
-        str(tiny_shards),
-        *SMALL,
-        "--epochs",
-        "40",
-    ]
-    with started_process(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        for line in process.stdout:
-            if "epoch  2/40" in line:
-                process.send_signal(signal.SIGINT)
-                break
-        process.stdout.read()
-        errors = process.stderr.read()
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    assert errors.rstrip().endswith("fasticcl train demo --name iccl-1 --resume")
+    words = ["train", "demo", "--data", tiny_shards, *SMALL, "--epochs", 40]
+    child = Child(tmp_path / "log", call_main_in, tmp_path, *words)
+    while "epoch  2/40" not in child.printed():
+        assert child.process.is_alive(), child.printed()
+        time.sleep(0.01)
+    child.signal(signal.SIGINT)
+    assert child.exit_code() == 130
+    assert "Traceback" not in child.printed()
+    assert child.printed().rstrip().endswith("fasticcl train demo --name iccl-1 --resume")
     assert (tmp_path / "runs/demo/iccl-1/last.pt").exists()
 
 

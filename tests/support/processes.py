@@ -111,6 +111,12 @@ def call_main(*words):
     main()
 
 
+def call_main_in(folder, *words):
+    """Run the command ``fasticcl WORDS`` in a folder, in a `Child`."""
+    os.chdir(folder)
+    call_main(*words)
+
+
 def start_ranks(log, world_size, function, *arguments, **options):
     """Start a function on several connected ranks and return the children."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=_TIMEOUT))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from fasticcl.cli.main import main
 from fasticcl.engine.loop import Loop
 from fasticcl.errors import TrainingFailed
 from fasticcl.system.launch import launch_ranks
-from tests.support.processes import Child, call_main, on_ranks, start_ranks, started_process
+from tests.support.processes import Child, call_main, call_main_in, on_ranks, start_ranks, started_process
 from tests.support.small_runs import TINY, differences, train_tiny
 
 SLURM = Path(__file__).parents[2] / "tools/slurm.sbatch"
@@ -38,12 +39,6 @@ def cli_arguments(shards, project, *more):
     options = ["--data", shards, "--project", project, "--name", "run", "--device", "cpu"]
     sizes = ["--epochs", EPOCHS, "--batch-size", 20]
     return [str(word) for word in ["train", "demo", *options, *sizes, *assigned, *more]]
-
-
-def popen(command):
-    return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +61,65 @@ def processes_using(shards):
     return process_ids
 
 
-def test_signal_stops_nproc_and_the_printed_command_gives_the_same_bits(tiny_shards, uninterrupted, tmp_path):
-    """With the only signal that torchrun does not forward by default."""
-    command = [sys.executable, "-m", "fasticcl", *cli_arguments(tiny_shards, tmp_path), "--nproc", "2"]
-    with popen(command) as process:
-        for line in process.stdout:
-            if "epoch  3/" in line:
-                process.send_signal(signal.SIGUSR1)
-                break
-        printed = process.stdout.read()
-    assert process.returncode == 143
+def launch_forked_ranks(count, arguments, entry=call_main, *first):
+    """Call `launch_ranks`, but fork the ranks, which saves the imports."""
+
+    def forked(config, program):
+        def start(*words):
+            assert (program, *words[:2]) == (sys.executable, "-m", "fasticcl")
+            config.start_method = "fork"
+            return elastic_launch(config, entry)(*first, *words[2:])
+
+        return start
+
+    api.elastic_launch = forked
+    launch_ranks(count, arguments)
+
+
+def signal_the_launcher(signum, *words):
+    """Call the command line. After 8 steps, rank 0 signals the launcher and waits for its arrival."""
+    take_step, steps = Loop.take_step, 0
+
+    def counted(self, *rest):
+        nonlocal steps
+        take_step(self, *rest)
+        steps += 1
+        if steps == 8 and self.ranks.rank == 0:
+            arrived, writer = os.pipe()
+            os.set_blocking(writer, False)
+            signal.set_wakeup_fd(writer)
+            os.kill(os.getppid(), signum)
+            os.read(arrived, 1)
+
+    Loop.take_step = counted
+    call_main(*words)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
+def test_signal_stops_nproc_and_the_printed_command_gives_the_same_bits(
+    tiny_shards, uninterrupted, tmp_path, signum
+):
+    """torchrun does not forward SIGUSR1 by default."""
+    child = Child(
+        tmp_path / "log",
+        launch_forked_ranks,
+        2,
+        cli_arguments(tiny_shards, tmp_path),
+        signal_the_launcher,
+        signum,
+        env={"GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert child.exit_code() == 143
+    printed = child.printed()
     assert "Traceback" not in printed
-    start = printed.index("stopped by SIGUSR1. The state is saved. Continue with:\n")
+    start = printed.index(f"stopped by {signum.name}. The state is saved. Continue with:\n")
     resume_command = printed[start:].splitlines()[1]
     assert resume_command == f"  fasticcl train demo --project {tmp_path} --name run --nproc 2 --resume"
     assert printed.count("Continue with") == 1
     assert not (tmp_path / "demo/run/model.safetensors").exists()
     assert processes_using(tiny_shards) == []
+    if signum == signal.SIGTERM:  # both signals save the same checkpoint
+        return
     _, *arguments = shlex.split(resume_command)
     on_ranks(tmp_path / "log", 2, call_main, *arguments)
     assert differences(tmp_path / "demo/run", uninterrupted) == []
@@ -184,69 +221,60 @@ code=0; for task in $tasks; do wait "$task" || { code=$?; wait "$task"; }; done;
 }
 
 
+def write_stub(folder, name, body):
+    (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+    (folder / name).chmod(0o755)
+
+
 def test_slurm_script_requeues_itself_and_gives_the_same_bits(tiny_shards, uninterrupted, tmp_path):
-    """The unchanged script on two nodes. The first job reaches its time limit, and the second continues."""
+    """The unchanged script on two nodes. The first job reaches its time limit, and the second continues.
+
+    The ranks of the second job are forked with the arguments of the script, which saves the imports.
+    """
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
     for name, body in SLURM_STUBS.items():
-        path = tmp_path / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
-        path.chmod(0o755)
+        write_stub(stubs, name, body)
+    port = free_port()
     job = {
         "SLURM_JOB_ID": "7",
         "SLURM_NNODES": "2",
         "SLURM_JOB_NODELIST": "n[1-2]",
         "SLURM_GPUS_ON_NODE": "1",
+        "MASTER_PORT": str(port),
+        "PATH": f"{stubs}:{os.environ['PATH']}",
     }
-    environment = ENVIRONMENT | job | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    environment["MASTER_PORT"] = str(free_port())
     _, dataset, *options = cli_arguments(tiny_shards, "runs")
-    script = [SLURM, dataset, "--name", "run", *options]
-    for restart in ("0", "1"):
-        environment["SLURM_RESTART_COUNT"] = restart
-        with started_process(
-            script, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            printed = []
-            for line in process.stdout:
-                printed.append(line)
-                if restart == "0" and "epoch  3/" in line:
-                    process.send_signal(signal.SIGUSR1)
-        assert (process.returncode == 0) == (restart == "1"), "".join(printed)
-        assert ((tmp_path / "runs/demo/run/model.safetensors").exists()) == (restart == "1")
-        assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+    start = partial(
+        started_process,
+        [SLURM, dataset, "--name", "run", *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with start(env=ENVIRONMENT | job | {"SLURM_RESTART_COUNT": "0"}) as process:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "epoch  3/" in line:
+                process.send_signal(signal.SIGUSR1)
+    assert process.returncode != 0, "".join(printed)
+    assert not (tmp_path / "runs/demo/run/model.safetensors").exists()
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+    write_stub(stubs, "torchrun", 'echo "$*" >>torchrun.log')
+    with start(env=ENVIRONMENT | job | {"SLURM_RESTART_COUNT": "1"}) as process:
+        printed = process.stdout.read()
+    assert process.returncode == 0, printed
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+    launches = (tmp_path / "torchrun.log").read_text().splitlines()
+    assert launches == 2 * [
+        "--nnodes 2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d --rdzv-id 7-1 "
+        f"--rdzv-endpoint 127.0.0.1:{port} -m fasticcl train demo --name run --resume"
+    ]
+    _, _, words = launches[0].partition(" -m fasticcl ")
+    on_ranks(tmp_path / "log", 2, call_main_in, tmp_path, *words.split())
     assert differences(tmp_path / "runs/demo/run", uninterrupted) == []
-
-
-def launch_forked_ranks(count, arguments):
-    """Call `launch_ranks`, but fork the ranks, which saves the imports."""
-
-    def forked(config, program):
-        def start(*words):
-            assert (program, *words[:2]) == (sys.executable, "-m", "fasticcl")
-            config.start_method = "fork"
-            return elastic_launch(config, call_main)(*words[2:])
-
-        return start
-
-    api.elastic_launch = forked
-    launch_ranks(count, arguments)
-
-
-def test_sigterm_stops_the_ranks_of_nproc(tiny_shards, tmp_path):
-    # More epochs than can be trained between the third epoch and the signal.
-    arguments = [*cli_arguments(tiny_shards, tmp_path), "--epochs", "500"]
-    env = {"GLOO_SOCKET_IFNAME": "lo"}
-    child = Child(tmp_path / "log", launch_forked_ranks, 2, arguments, env=env)
-    try:
-        while "epoch   3/" not in child.printed():
-            assert child.process.is_alive()
-            time.sleep(0.01)
-        child.signal(signal.SIGTERM)
-        assert child.exit_code() == 143
-    finally:
-        child.kill()
-    assert "stopped by SIGTERM. The state is saved. Continue with:" in child.printed()
-    assert processes_using(tiny_shards) == []
 
 
 def test_bad_input_with_nproc_gives_one_sentence_and_exit_code_2(tmp_path):
