@@ -1,15 +1,15 @@
 """A replacement of `subprocess.Popen` that forks Python programs, which saves their imports.
 
-It is for children of the fork server, which have imported the package and started no threads.
+It is for children of the fork server, which have imported the package but started no threads of DALI.
 """
 
-import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
+import time
+import traceback
 
-_context = multiprocessing.get_context("fork")
 _popen = subprocess.Popen
 
 
@@ -29,7 +29,7 @@ def run_script(script, *words, path=()):
 
 def forked_popen(command, **options):
     """Start ``python -m MODULE …`` or ``python SCRIPT …`` as a fork of this process, and others as always."""
-    if command[0] == sys.executable and not command[1].startswith("-c"):
+    if command[0] == sys.executable and command[1] != "-c":
         return ForkedProgram([*map(str, command[1:])], **options)
     return _popen(command, **options)
 
@@ -43,49 +43,65 @@ class ForkedProgram:
         assert stdin in (None, subprocess.PIPE)
         assert stderr in (None, subprocess.STDOUT)
         del pass_fds  # a fork inherits all of them
-        ends = os.pipe() if stdin else ()
-        self.stdin = open(ends[1], "wb") if stdin else None  # noqa: SIM115  closed by the caller
-        self._process = _context.Process(
-            target=_run, args=(words, ends, self.stdin, stdout, stderr, env, start_new_session)
-        )
-        self._process.start()
-        self.pid = self._process.pid
-        for end in ends[:1]:
-            os.close(end)
+        reader, writer = os.pipe() if stdin else (None, None)
+        self._code, self.pid = None, os.fork()
+        if not self.pid:
+            if start_new_session:
+                os.setsid()
+            if stdin:
+                os.close(writer)
+                os.dup2(reader, 0)
+            # The old object stays referenced, because a thread of the parent may hold its lock.
+            sys.stdin = open(0)  # noqa: SIM115
+            if stdout:
+                os.dup2(stdout.fileno(), 1)
+            if stderr:
+                os.dup2(1, 2)
+            os.environ.update(env or {})
+            _run(words)
+        if stdin:
+            os.close(reader)
+            self.stdin = open(writer, "wb")  # noqa: SIM115
 
     def poll(self):
-        return self._process.exitcode
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
     def wait(self, timeout=None):
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("", timeout)
-        return self._process.exitcode
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("", timeout)
+            time.sleep(0.01)
+        return self._code
 
     def send_signal(self, signum):
         if self.poll() is None:
             os.kill(self.pid, signum)
 
     def kill(self):
-        self._process.kill()
+        self.send_signal(9)
 
 
-def _run(words, ends, parents_stdin, stdout, stderr, env, new_session):
-    if new_session:
-        os.setsid()
-    if ends:
-        parents_stdin.close()
-        os.dup2(ends[0], 0)
-        sys.stdin = open(0)  # noqa: SIM115
-    if stdout is not None:
-        os.dup2(stdout if isinstance(stdout, int) and stdout >= 0 else stdout.fileno(), 1)
-    if stderr is not None:
-        os.dup2(1, 2)
-    os.environ.update(env or {})
-    if words[0] == "-m":
-        _, name, *words = words
-        sys.argv = [name, *words]
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
+def _run(words):
+    """Run a module or script as the main program, and exit with its code."""
+    code = 0
+    try:
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as left:
+        if isinstance(left.code, str):
+            print(left.code, file=sys.stderr)  # noqa: T201
+        code = 1 if isinstance(left.code, str) else left.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
