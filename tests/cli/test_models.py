@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -95,7 +96,8 @@ def test_bad_input_gives_one_sentence_and_exit_code_2(predict, request, argument
 
 
 def write_to(pipe, *words):
-    os.dup2(os.open(pipe, os.O_WRONLY), 1)
+    sys.stdout = open(pipe, "w")  # noqa: SIM115
+    os.dup2(sys.stdout.fileno(), 1)
     call_main(*words)
 
 
