@@ -1,7 +1,7 @@
 """A table or figure of the paper, read from ``presets/paper/NAME.toml``."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
@@ -27,10 +27,17 @@ class PaperColumn:
     dataset: str
     """Name of a dataset preset."""
     metrics: tuple[Metric, ...] = ("overall",)
+    metric_titles: Mapping[Metric, str] = field(default_factory=dict)
+    """Titles of metrics as printed in the paper, if they are not the capitalised names (Table 4)."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings as ``{"section.key": value}``, such as ``data.imbalance``."""
     method: str | None = None
     """Method that replaces that of the row (Table 8, cRT)."""
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Titles of the metrics."""
+        return tuple(self.metric_titles.get(metric, metric.capitalize()) for metric in self.metrics)
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,13 @@ class PaperRow:
     method: str
     """A method preset, or two joined by ``+``: the first stage of one and the second stage of another."""
     paper: Mapping[str, tuple[float | None, ...]]
-    """The published figures in percent by column name, one for each metric. None: not published."""
+    """The published figures in percent by column name, one for each metric. None: not known.
+
+    A column without an entry has no cell in this row.
+    """
     settings: Mapping[str, Any] = field(default_factory=dict)
+    column_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of the row in one column, by column name. They override those of the row and of the column."""
     recipe: Recipe = "preset"
     result: Literal["final", "before"] = "final"
     """``before``: the accuracy before the second stage (Table 7)."""
@@ -67,6 +79,12 @@ class PaperTable:
     note: str = ""
     x: str = ""
     """The setting on the x axis, if ``kind`` is ``curves``."""
+
+    @property
+    def label(self) -> str:
+        """The name in words, for example ``Table 1``."""
+        kind = self.name.rstrip("0123456789")
+        return f"{kind.capitalize()} {self.name.removeprefix(kind)}"
 
     @classmethod
     def read(cls, name: str) -> Self:
@@ -101,7 +119,7 @@ class PaperTable:
         return table
 
     def check(self) -> None:
-        """Raise ValueError if a figure has no column or the wrong number of metrics."""
+        """Raise ValueError if a figure or a setting has no column, or the number of metrics is wrong."""
         columns = {column.name: column for column in self.columns}
         for column in self.columns:
             if unknown := {*column.metrics} - {*get_args(Metric)}:
@@ -110,16 +128,29 @@ class PaperTable:
             for name, figures in row.paper.items():
                 if name not in columns or len(figures) != len(columns[name].metrics):
                     raise ValueError(f"{self.name}, {row.name}: the figures of {name} do not fit the columns")
+            if unknown := row.column_settings.keys() - row.paper.keys():
+                raise ValueError(f"{self.name}, {row.name}: settings of {unknown}, which have no cell")
 
-    def config(self, row: PaperRow, column: PaperColumn) -> Config:
+    @property
+    def cells(self) -> Iterator[tuple[PaperRow, PaperColumn]]:
+        """Row and column of each cell, row by row."""
+        for row in self.rows:
+            yield from ((row, column) for column in self.columns if column.name in row.paper)
+
+    def config(self, row: PaperRow, column: PaperColumn, recipe: Recipe | None = None) -> Config:
         """Return the configuration of a cell in the protocol of the paper, with seed 0.
+
+        Args:
+            row, column: the cell.
+            recipe: "preset" for the schedule of the dataset preset. None: the schedule of the row.
 
         Raises:
             UserError: the method of the row does not exist or does not work on the dataset of the column.
         """
         method = column.method or row.method
-        settings = merge([as_layer(column.settings), as_layer(row.settings)])
-        config = named_presets(column.dataset, method, row.recipe, settings)
+        of_cell = row.column_settings.get(column.name, {})
+        settings = merge(map(as_layer, (column.settings, row.settings, of_cell)))
+        config = named_presets(column.dataset, method, recipe or row.recipe, settings)
         if config is None:
             raise UserError(f"There is no method {method!r}. `fasticcl presets` lists the methods.")
         return config

@@ -135,18 +135,29 @@ def read_history(folder: Path) -> RunHistory:
     Raises:
         UserError: the folder is not a run folder, or the run has no evaluated epoch.
     """
-    run = RunFolder.open(folder)
-    epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
+    return history_of(RunFolder.open(folder))
+
+
+def history_of(run: RunFolder) -> RunHistory:
+    """Return the history of a run.
+
+    Raises:
+        UserError: the run has no evaluated epoch.
+    """
+    folder = run.path
+    epochs = [*_read_lines(folder / "metrics.jsonl", "val/top1")]
     # The accuracies of a seed stage are not those of the run.
     if not any(is_evaluated(record) for record in epochs if record["stage"] != "seed"):
         kind = "evaluated" if epochs else "finished"
         raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
-    return RunHistory(run.path, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
+    return RunHistory(folder, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _read_lines(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the records of a file that have a key, or all of them."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    yield from filter(None, map(_parse, lines))
+    records = map(_parse, (line for line in lines if key in line))  # most lines are steps
+    yield from (record for record in records if record and (not key or key in record))
 
 
 def _parse(line: str) -> dict[str, Any]:
