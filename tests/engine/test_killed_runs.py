@@ -33,12 +33,6 @@ def resume_words(project, name="run"):
     return ["train", "demo", "--project", project, "--name", name, "--resume"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_shards, tmp_path_factory):
-    """An uninterrupted run."""
-    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
-
-
 def shared_memory():
     return set(Path("/dev/shm").iterdir())
 
