@@ -56,15 +56,18 @@ def sweep_table(sweep: "SweepResult") -> Table:
     keys = [*sweep.entries[0].values]
     for key in keys:
         table.add_column(key.removeprefix("rebalance.").replace("_", "\n"), justify="right")
-    for column in ("overall", "many", "medium", "few", "holdout", ""):
+    simulated = ["simu-\nlated"] * (sweep.criterion == "simulated")
+    for column in ("overall", "many", "medium", "few", "holdout", *simulated, ""):
         table.add_column(column, justify="right")
-    before = [percent(sweep.before[key]) for key in METRICS]
-    table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.holdout_before), "")
+    before = [*(sweep.before[key] for key in METRICS), sweep.holdout_before]
+    before += [sweep.simulated_before] * len(simulated)
+    table.add_row("before", *[""] * (len(keys) - 1), *map(percent, before), "")
     for entry in sweep.entries:
-        figures = [percent(entry.metrics[key]) for key in METRICS]
-        marks = ["setting of the run"] * entry.same_as_run + ["best"] * (entry is sweep.best)
+        figures = [*(entry.metrics[key] for key in METRICS), entry.holdout_accuracy]
+        figures += [entry.simulated_accuracy] * len(simulated)
+        marks = ["as in the run"] * entry.same_as_run + ["best"] * (entry is sweep.best)
         values = map(str, entry.values.values())
-        table.add_row(*values, *figures, percent(entry.holdout_accuracy), ", ".join(marks))
+        table.add_row(*values, *map(percent, figures), ", ".join(marks))
     return table
 
 
@@ -72,26 +75,34 @@ def sweep_conclusion(sweep: "SweepResult") -> Iterator[str]:
     """Yield the files of a sweep, its holdout, the best settings and the command that trains with them."""
     holdout = sweep.holdout
     yield f"Figure: {sweep.folder / 'sweep.svg'}    data: sweep.json, sweep.csv"
-    if not holdout.images:
+    if holdout.images:
+        yield (
+            f"holdout: {holdout.images:,} training images of {holdout.classes:,} classes, withheld from "
+            "rebalancing. The column is the mean per-class accuracy."
+        )
+        if holdout.seen:
+            yield (
+                "         The representation stage was trained on them, so this accuracy is too high, above "
+                "all for small classes. `fasticcl train --set data.holdout=0.1` withholds them from both "
+                "stages."
+            )
+    simulated = sweep.criterion == "simulated"
+    if simulated:
+        yield (
+            "simulated: mean per-class accuracy on features drawn from a Gaussian of each class. All classes "
+            "have the covariance of the training features. Compare the settings with it, not with the other "
+            "columns."
+        )
+    if not (holdout.images or simulated):
         yield (
             "No best setting was chosen, because there are no holdout images and the evaluated split must "
             "not be used to choose."
         )
-        return
-    yield (
-        f"holdout: {holdout.images:,} training images of {holdout.classes:,} classes, withheld from "
-        "rebalancing. The column is the mean per-class accuracy."
-    )
-    if holdout.seen:
-        yield (
-            "         The representation stage was trained on them, so this accuracy is too high and only "
-            "useful for comparison. `fasticcl train --set data.holdout=0.1` withholds them from both stages."
-        )
-    if sweep.best is None:
-        yield "No best setting was chosen, because the holdout accuracy is the same for all settings."
+    elif sweep.best is None:
+        yield f"No best setting was chosen: the {sweep.criterion} accuracy does not distinguish the settings."
     else:
         values = ", ".join(f"{key}={value}" for key, value in sweep.best.values.items())
-        yield f"Best on the holdout images: {values}"
+        yield f"Best by {sweep.criterion} accuracy: {values}"
         yield f"Next: {sweep.command}    create a run with these settings"
 
 
@@ -140,11 +151,21 @@ def after_conversion(manifest: "Manifest", dest: Path) -> str:
     return f"Next: {shlex.join(words)}"
 
 
-def conversion_summary(manifest: "Manifest", dest: Path) -> Iterator[str]:
-    """Yield the sizes of the splits, and the numbers of re-encoded and of unreadable images."""
+def conversion_summary(manifest: "Manifest", dest: Path, source: Path) -> Iterator[str]:
+    """Yield the sizes of the splits, the subset, and the numbers of re-encoded and of unreadable images."""
+    from fasticcl.convert.layouts import cifar_folder
+    from fasticcl.shards.published_subset import published_profile, subset_note
+
     for split, info in manifest.splits.items():
         size = sum(shard.bytes for shard in info.shards) / 2**20
         yield f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB"
+    if note := subset_note(manifest):
+        yield f"subset: {note}"
+        profile = published_profile(manifest) if manifest.dataset == "folder" else None
+        if profile and cifar_folder.recognise(source) == profile[0]:
+            layout, ratio = profile
+            command = shlex.join(["fasticcl", "convert", layout, str(source)])
+            yield f"For these images use: {command} DEST --imbalance {ratio}    same images, checked by train"
     if changed := sum(manifest.reencoded.values()):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.reencoded.items()))
         yield f"re-encoded: {changed:,} ({reasons})"
@@ -167,9 +188,13 @@ def export_summary(result: "ExportResult") -> Iterator[str]:
 
 def shards_summary(summary: "Summary") -> Iterator[str]:
     """Yield the contents of a folder of shards."""
+    from fasticcl.shards.published_subset import subset_note
+
     manifest, counts = summary.manifest, summary.counts
     settings = ", ".join(f"{key} {value}" for key, value in manifest.settings.items())
     yield f"dataset   {manifest.dataset} ({settings})"
+    if note := subset_note(manifest):
+        yield f"subset    {note}"
     for split, info in summary.splits.items():
         heights, widths = ("{}/{}/{}".format(*extent) for extent in (info.heights, info.widths))
         yield (

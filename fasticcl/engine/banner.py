@@ -17,6 +17,7 @@ from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.method.translation import translation_cost
+from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine
 
 _PHASES: Mapping[Phase, str] = {
@@ -86,6 +87,8 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
     )
+    if note := subset_note(dataset.train.manifest):
+        yield f"subset   {note}"
     yield (
         f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{head_note}, "
         f"seed {config.engine.seed}"

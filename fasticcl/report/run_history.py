@@ -14,6 +14,8 @@ from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.engine.stages.stage import STAGES
 from fasticcl.errors import UserError
 from fasticcl.resolve import named_presets, resolve
+from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.published_subset import subset_note
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,25 @@ class RunHistory:
         )
 
     @cached_property
+    def subset_note(self) -> str:
+        """A sentence on the choice of the training images if it is not the published one, or an empty string.
+
+        Runs of earlier versions did not record it. It is then read from their shards if these still exist.
+        """
+        if not self.environments:
+            return ""
+        environment = self.environments[-1]
+        if "subset" in environment:
+            return environment["subset"]
+        try:
+            manifest = Manifest.read(self.config.data.dir)
+        except UserError:
+            return ""
+        recorded = environment.get("data")
+        unchanged = manifest and recorded and manifest.source_sha256.startswith(recorded)
+        return subset_note(manifest) if manifest and unchanged else ""
+
+    @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from the presets: (preset value, run value) by section.key."""
         preset = result_settings(_preset_config(self.config))
@@ -145,12 +166,17 @@ def history_of(run: RunFolder) -> RunHistory:
         UserError: the run has no evaluated epoch.
     """
     folder = run.path
-    epochs = [*_read_lines(folder / "metrics.jsonl", "val/top1")]
+    epochs = read_epochs(folder)
     # The accuracies of a seed stage are not those of the run.
     if not any(is_evaluated(record) for record in epochs if record["stage"] != "seed"):
         kind = "evaluated" if epochs else "finished"
         raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
     return RunHistory(folder, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of the finished epochs in a run folder, evaluated or not."""
+    return [*_read_lines(folder / "metrics.jsonl", "val/top1")]
 
 
 def _read_lines(path: Path, key: str = "") -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import remove_unfinished, write_file
 from fasticcl.method.network import Network
+from fasticcl.system.hardware import cpu_model
 from fasticcl.system.jpeg_engine import query_jpeg_engines
 from fasticcl.system.machine import Machine
 from fasticcl.system.ranks import Ranks
@@ -105,10 +106,14 @@ class RunWriter:
             ) from None
         return checkpoint
 
-    def record_environment(self, machine: Machine) -> None:
+    def record_environment(self, machine: Machine, subset: str = "") -> None:
         """Append versions, hardware, ranks and data checksum of this start to ``environment.jsonl``.
 
         Host names, user names and paths are not recorded.
+
+        Args:
+            machine: device and ranks.
+            subset: sentence on the choice of the training images, or an empty string.
         """
         if not self.ranks.is_main:
             return
@@ -118,10 +123,12 @@ class RunWriter:
             "python": platform.python_version(),
             **{name: package_version(name) for name in PACKAGES},
             "machine": machine.describe(),
+            "cpu": cpu_model(),
             "openmp_wait_policy": describe_wait_policy(),
             **({} if machine.gpu is None else {"jpeg_engines": query_jpeg_engines().describe()}),
             "ranks": machine.ranks.world_size,
             "data": self.data_sha256[:12],
+            **({"subset": subset} if subset else {}),
         }
         line = json.dumps(environment) + "\n"
         self.files.write(ENVIRONMENT, lambda path: append(path, line))
