@@ -55,7 +55,10 @@ def test_finished_run_is_preferred(config, tmp_path):
 
 def test_run_on_other_data_is_not_found(config, tmp_path):
     write_run(config, "a", checksum="b2" * 32)
-    assert existing(tmp_path).find(config, CHECKSUM[:12]) is None
+    runs = existing(tmp_path)
+    assert runs.find(config, CHECKSUM[:12]) is None
+    assert runs.notes == [f"{tmp_path}/runs/cifar100-lt/a is not used: it was trained on other images"]
+    assert runs.problems == []
     assert existing(tmp_path).with_first_stage(config, CHECKSUM[:12]) is None
     assert existing(tmp_path).find(config) is not None
 
@@ -81,8 +84,13 @@ def test_run_that_is_being_trained_is_recognised(config, tmp_path):
     assert not existing(tmp_path).find(config).running
 
 
-def test_weights_without_all_epochs_are_a_problem(config, tmp_path):
+@pytest.mark.parametrize(
+    "lines", ["", '{"val/top1": 5.0}\n', '{"stage": "rebalancing", "val/top1": 5.0}\n', "[1]\n{\n\0"]
+)
+def test_weights_without_all_epochs_are_a_problem(config, tmp_path, lines):
     run = write_run(config, "a", second=1)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(lines)
     runs = existing(tmp_path)
     assert runs.find(config) is None
     assert runs.find(config) is None
