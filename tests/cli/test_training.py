@@ -1,17 +1,21 @@
 """``fasticcl train``, ``eval`` and ``rebalance``: output, signals, errors and the next commands."""
 
 import json
+import re
 import shlex
 import shutil
 import signal
 import time
 import tomllib
+from pathlib import Path
 
 import numpy as np
 
 import fasticcl
+from fasticcl.shards.manifest import Manifest
 from tests.support.images import encode, noise
 from tests.support.processes import Child, call_main_in
+from tests.support.report_files import read_json, read_page
 
 SMALL = shlex.split(
     "--set method.encoder=resnet8 --set data.image_size=8 --set data.crop_padding=1 --batch-size 20 "
@@ -59,6 +63,31 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, tiny_shards):
     found = json.loads(text)
     assert found["split"] == "test"
     assert f"{found['after']['val/top1']:.1f}" in table
+
+
+def test_train_eval_and_report_show_the_figure_of_the_paper(fasticcl_command, tiny_shards, tmp_path):
+    """Digits in place of CIFAR-10, which is another choice of images."""
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    manifest = Manifest.read(shards)
+    settings = {**manifest.settings, "subset": "file-names-seed0"}
+    manifest.model_copy(update={"dataset": "folder", "settings": settings}).write(shards)
+    code, out, _ = fasticcl_command("train", "cifar10-lt", "--data", shards, *SMALL)
+    assert code == 0
+    assert re.search(r"^paper    Table 1: overall 82.1 %; this run differs in \d settings$", out, re.M)
+    shown = out[out.index("Evaluated on test") : out.index("Next: ")]
+    assert re.search(r"paper, Table 1 +│ +82.1 │ +- │ +- │ +- │", shown)
+    sentence = "This run differs from Table 1 of the paper: another choice of images, 2 epochs (paper: 200), "
+    sentence += "encoder resnet8 (paper: resnet32), batch size 20 (paper: 128), "
+    assert sentence in shown
+    run = "runs/cifar10-lt/iccl-1"
+    assert fasticcl_command("eval", run)[1].strip() == shown.strip()
+    paper = json.loads(fasticcl_command("eval", run, "--json")[1])["paper"]
+    assert (paper["table"], paper["row"], paper["figures"]) == ("Table 1", "ICCL (ours)", {"overall": 82.1})
+    fasticcl_command("report", run)
+    page = read_page(Path(run))
+    assert ["paper, Table 1", "–", "82.1", "–", "–", "–"] in page.tables[0]
+    assert any(sentence in text for text in page.texts)
+    assert read_json(Path(run))["paper"] == paper
 
 
 def test_resuming_a_finished_run_reports_it_and_the_next_commands(fasticcl_command, tiny_shards):

@@ -37,7 +37,8 @@ class Split(list):
 def banner_lines(*assignments, method=None):
     config = resolve("demo", method=method, assignments=["method.encoder=resnet8", *assignments])
     machine = SimpleNamespace(ranks=SimpleNamespace(world_size=1), describe=lambda: "a machine")
-    dataset = SimpleNamespace(train=Split("a" * 12), evaluated=Split("a"), holdout_rows=[], num_classes=2)
+    images = {"train": Split("a" * 12), "evaluated": Split("a"), "holdout_rows": [], "subset": None}
+    dataset = SimpleNamespace(**images, num_classes=2)
     return [*banner(config, dataset, Network("resnet8", 2), machine, 3)]
 
 

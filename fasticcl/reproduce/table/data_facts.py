@@ -54,7 +54,7 @@ class DataFacts:
                 name: int((members & (evaluated > 0)).sum()) for name, members in groups.items()
             },
             sha256=manifest.source_sha256,
-            subset=_subset(manifest),
+            subset=manifest.subset,
         )
 
     def tail_accuracy(self, medium: float | None, few: float | None) -> float | None:
@@ -66,9 +66,3 @@ class DataFacts:
         known = [(number, value) for number, value in groups if value is not None]
         total = sum(number for number, _ in known)
         return sum(number * value for number, value in known) / total if total else None
-
-
-def _subset(manifest: Manifest) -> str | None:
-    if "subset" in manifest.settings:
-        return str(manifest.settings["subset"])
-    return "long tail" if manifest.settings.get("long_tail") else None
