@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ class DatasetPreset:
     """T (``method.warmup_epochs``) for the numbers of epochs that the paper uses (section 4.3)."""
 
     @classmethod
+    @lru_cache
     def read(cls, name: str) -> "DatasetPreset":
         """Return a dataset preset.
 

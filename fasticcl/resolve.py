@@ -99,6 +99,20 @@ def resolve(
     return validate(merged)
 
 
+def with_settings(config: Config, settings: Layer) -> Config:
+    """Return a configuration with other settings, as a layer above all others.
+
+    With another number of epochs, T and the cooldown keep their share of the epochs, as in `resolve`.
+
+    Raises:
+        UserError: an unknown section or key, or an invalid value.
+    """
+    merged = config.model_dump()
+    check_keys(settings)
+    _apply(merged, settings, DatasetPreset.read(config.data.dataset).paper_warmup)
+    return validate(merged)
+
+
 def _dataset_name(dataset: str | None, file: Path | None, from_file: Layer) -> str:
     """Return the dataset from the argument or the file, which must not contradict each other."""
     named = from_file.get("data", {}).get("dataset")

@@ -27,6 +27,7 @@ app = typer.Typer()
     api.convert,
     "fasticcl convert inat2018 DOWNLOADS data/inat2018",
     "fasticcl convert cifar100-lt DOWNLOADS data/cifar100-lt --imbalance 50 --download",
+    "fasticcl convert cifar100-lt CIFAR_IMAGES data/cifar100-lt --imbalance 50",
     "fasticcl convert folder IMAGES data/folder --val-fraction 0.1 --short-side 256",
 )
 def convert(dest: Path, **options: Any) -> None:
@@ -42,7 +43,7 @@ def convert(dest: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT, shlex.join(["fasticcl", *sys.argv[1:]])) from None
     if manifest:
-        print_lines(console, tables.conversion_summary(manifest, dest))
+        print_lines(console, tables.conversion_summary(manifest, dest, options["source"]))
         print_lines(console, [tables.after_conversion(manifest, dest)])
 
 

@@ -12,6 +12,7 @@ from fasticcl.cli.bench import app as bench
 from fasticcl.cli.terminal import exit_on_closed_stdout, leave
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
 from fasticcl.system import rank_environment
+from fasticcl.system.parent_process import end_with_parent
 from fasticcl.version import __version__
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ def main() -> NoReturn:
     If standard output is closed early, SIGPIPE ends the process, except for commands that continue
     without output (`persistent_console`).
     """
+    end_with_parent()
     # Pillow's warnings about images are redundant, because quarantine.jsonl lists unreadable images.
     warnings.filterwarnings("ignore", module="PIL")
     try:

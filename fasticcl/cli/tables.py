@@ -152,11 +152,21 @@ def after_conversion(manifest: "Manifest", dest: Path) -> str:
     return f"Next: {shlex.join(words)}"
 
 
-def conversion_summary(manifest: "Manifest", dest: Path) -> Iterator[str]:
-    """Yield the sizes of the splits, and the numbers of re-encoded and of unreadable images."""
+def conversion_summary(manifest: "Manifest", dest: Path, source: Path) -> Iterator[str]:
+    """Yield the sizes of the splits, the subset, and the numbers of re-encoded and of unreadable images."""
+    from fasticcl.convert.layouts import cifar_folder
+    from fasticcl.shards.published_subset import published_profile, subset_note
+
     for split, info in manifest.splits.items():
         size = sum(shard.bytes for shard in info.shards) / 2**20
         yield f"{split:<6} {sum(info.class_counts):>9,} images  {len(info.shards)} shards  {size:,.1f} MiB"
+    if note := subset_note(manifest):
+        yield f"subset: {note}"
+        profile = published_profile(manifest) if manifest.dataset == "folder" else None
+        if profile and cifar_folder.recognise(source) == profile[0]:
+            layout, ratio = profile
+            command = shlex.join(["fasticcl", "convert", layout, str(source)])
+            yield f"For these images use: {command} DEST --imbalance {ratio}    same images, checked by train"
     if changed := sum(manifest.reencoded.values()):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.reencoded.items()))
         yield f"re-encoded: {changed:,} ({reasons})"
@@ -179,9 +189,13 @@ def export_summary(result: "ExportResult") -> Iterator[str]:
 
 def shards_summary(summary: "Summary") -> Iterator[str]:
     """Yield the contents of a folder of shards."""
+    from fasticcl.shards.published_subset import subset_note
+
     manifest, counts = summary.manifest, summary.counts
     settings = ", ".join(f"{key} {value}" for key, value in manifest.settings.items())
     yield f"dataset   {manifest.dataset} ({settings})"
+    if note := subset_note(manifest):
+        yield f"subset    {note}"
     for split, info in summary.splits.items():
         heights, widths = ("{}/{}/{}".format(*extent) for extent in (info.heights, info.widths))
         yield (

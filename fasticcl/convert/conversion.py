@@ -113,7 +113,8 @@ def _difference(conversion: Conversion, manifest: Manifest) -> str:
     """Describe how a finished conversion differs from the requested one."""
     if manifest.dataset != conversion.source.dataset:
         return f"it contains the dataset {manifest.dataset}"
-    before, now = manifest.settings, conversion.settings
+    before, now = {**manifest.settings}, conversion.settings
+    before.pop("subset", None)  # not an option
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:
         options = (

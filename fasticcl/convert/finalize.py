@@ -62,7 +62,7 @@ def finalize(
             )
             for split in source.splits
         },
-        settings=conversion.settings,
+        settings={**conversion.settings, **({"subset": source.subset} if source.subset else {})},
         source_sha256=conversion.source_sha256(fingerprints),
         reencoded=dict(sum((Counter(part.reencoded) for _, part in parts), Counter())),
         quarantined=len(quarantine),

@@ -59,7 +59,10 @@ class Conversion:
 
     @cached_property
     def settings(self) -> dict[str, int | float | str | None]:
-        """Settings that, with the images, determine the bytes of the shards. The manifest contains them."""
+        """Settings that, with the images, determine the bytes of the shards. The manifest contains them.
+
+        The name of the subset is not one of them, because the images determine it.
+        """
         shrink = self.shrink
         resized = {f"{shrink.side}_side": shrink.pixels, "quality": shrink.quality} if shrink else {}
         basic = {"shard_size": self.shard_size, "jpeg_quality": JPEG_QUALITY}

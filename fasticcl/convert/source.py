@@ -148,5 +148,7 @@ class Source:
     """The tar that contains the images as members with the same names, or None for files and bytes."""
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
     """Values of the options of the layout, for the manifest."""
+    subset: str | None = None
+    """Name of the choice of training images, for the manifest. None: all images or a published subset."""
     notes: Sequence[str] = ()
     """Remarks for the user, for example that a list is not the published one."""

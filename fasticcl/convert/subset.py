@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fasticcl.convert.source import ItemList, Source
 from fasticcl.errors import UserError
 from fasticcl.longtail import exponential_counts
+from fasticcl.shards.published_subset import FILE_NAMES_SEED0
 
 _SEED = 0
 
@@ -67,8 +68,13 @@ def _largest_head(counts: NDArray[np.integer], imbalance: float) -> int:
     return low
 
 
-def make_long_tailed(source: Source, imbalance: float) -> Source:
+def make_long_tailed(source: Source, imbalance: float, subset: str = FILE_NAMES_SEED0) -> Source:
     """Return a source whose training split has the exponential profile of section 4.1 of the paper.
+
+    Args:
+        source: the whole dataset.
+        imbalance: size of the largest class divided by that of the smallest.
+        subset: name of the choice of images, which depends on their order in ``source``.
 
     Raises:
         UserError: there are too few images or classes for this ratio.
@@ -82,6 +88,7 @@ def make_long_tailed(source: Source, imbalance: float) -> Source:
         source,
         splits={**source.splits, "train": train.take(positions)},
         settings={**source.settings, "long_tail": imbalance},
+        subset=subset,
     )
 
 

@@ -18,6 +18,7 @@ from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.method.translation import translation_cost
 from fasticcl.paper.published import published_result
+from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine
 
 _PHASES: Mapping[Phase, str] = {
@@ -87,6 +88,8 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
         f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "
         f"{len(dataset.evaluated):,} {dataset.evaluated.split} images"
     )
+    if note := subset_note(dataset.train.manifest):
+        yield f"subset   {note}"
     yield (
         f"method   {config.method.name}: {config.method.encoder}, {parameters:,} parameters{head_note}, "
         f"seed {config.engine.seed}"
@@ -100,7 +103,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     if "translation" in phase_epochs(config):
         yield f"cost     {_translation_cost(config, counts)}"
     yield f"machine  {machine.describe()}"
-    if paper := published_result(config, dataset.subset):
+    if paper := published_result(config, subset_note(dataset.train.manifest)):
         yield f"paper    {paper.summary}"
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:

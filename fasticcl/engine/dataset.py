@@ -33,11 +33,6 @@ class Dataset:
         """Return the number of classes K."""
         return len(self.train.counts)
 
-    @property
-    def subset(self) -> str | None:
-        """Return the choice of training images in words. None: all images, or the published choice."""
-        return self.train.manifest.subset
-
     @cached_property
     def evaluation_cache(self) -> Cache | None:
         """Return the decoded images of the evaluated split, or None without a cache."""

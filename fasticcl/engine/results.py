@@ -19,6 +19,7 @@ from fasticcl.errors import UserError
 from fasticcl.method.network import Network
 from fasticcl.paper.published import PublishedResult, published_result
 from fasticcl.resolve import validate
+from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine, choose_machine
 
 
@@ -70,7 +71,7 @@ def report_of(run: RunWriter, dataset: Dataset) -> Report:
         accuracies,
         best["epoch"] if best else 0,
         dataset.evaluated.split,
-        published_result(config, dataset.subset),
+        published_result(config, subset_note(dataset.train.manifest)),
     )
 
 
@@ -88,7 +89,7 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
     saved = open_saved_run(folder, device=device, workers=workers)
     counts, batches = saved.dataset.train.counts, saved.batches()
     rows = {name: evaluate(network, batches, counts, saved.machine) for name, network in saved.networks()}
-    paper = published_result(saved.config, saved.dataset.subset)
+    paper = published_result(saved.config, subset_note(saved.dataset.train.manifest))
     return Report(folder, rows, saved.best_epoch, saved.dataset.evaluated.split, paper)
 
 

@@ -36,6 +36,7 @@ from fasticcl.engine.stages.second_stage import build_second_stage, check_second
 from fasticcl.engine.stages.stage import Learn, Stage, TrainingStage, learn
 from fasticcl.engine.stages.training_features import TrainingFeatures
 from fasticcl.errors import TrainingFailed, UserError
+from fasticcl.shards.published_subset import subset_note
 from fasticcl.system import rank_environment
 from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.machine import Machine, choose_machine
@@ -94,7 +95,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
         run = run or open_run(RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config))
         run.metrics.on_record = prepared.loggers.log
         prepared.loader.bad_samples.merge(checkpoint.bad_rows if checkpoint else [])
-        run.record_environment(prepared.machine)
+        run.record_environment(prepared.machine, subset_note(dataset.train.manifest))
         print_lines(console, _opening(prepared, run, checkpoint, is_new))
         _fit(prepared, run, checkpoint, console)
         return report_of(run, dataset)

@@ -118,6 +118,8 @@ def accuracy_section(description: Description, record: RunHistory | None, best: 
         title = f"**{title}: this file**" if name == _exported_row(record, best) else title
         yield f"| {title} | " + " | ".join(percent(metrics[key]) for key in METRICS) + " |"
     yield ""
+    if record.subset_note:
+        yield record.subset_note
     yield (
         "Overall accuracy is the share of correctly classified images. The other columns are means of "
         "per-class accuracies."

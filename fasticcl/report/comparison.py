@@ -25,6 +25,8 @@ def comparison_sections(groups: Sequence[RunGroup], figures: Sequence[PageFigure
         "Accuracy at the last epoch, as mean and sample standard deviation (n - 1) over the seeds of each "
         "configuration."
     )
+    subsets = dict.fromkeys(run.subset_note for group in groups for run in group.runs if run.subset_note)
+    note = " ".join([note, *subsets])
     table = Table(columns, rows, "Top-1 accuracy (%)", sortable=True)
     yield PageSection("Comparison", note, [table, *_parts_table(groups)], figures)
     rows = [

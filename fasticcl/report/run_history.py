@@ -15,6 +15,8 @@ from fasticcl.engine.stages.stage import STAGES
 from fasticcl.errors import UserError
 from fasticcl.paper.published import PublishedResult, published_result
 from fasticcl.resolve import named_presets, resolve
+from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.published_subset import subset_note
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ class RunHistory:
     @cached_property
     def paper(self) -> PublishedResult | None:
         """The figures of the paper for the dataset, method and settings of the run, or None."""
-        subset = self.environments[-1].get("subset") if self.environments else None
-        return published_result(self.config, subset)
+        return published_result(self.config, self.subset_note)
 
     @property
     def seed_note(self) -> str:
@@ -97,6 +98,25 @@ class RunHistory:
             f"The seed network was trained first, with cross-entropy for {self.effective_config.seed_epochs} "
             f"epochs, and has an overall accuracy of {accuracy:.1f} %."
         )
+
+    @cached_property
+    def subset_note(self) -> str:
+        """A sentence on the choice of the training images if it is not the published one, or an empty string.
+
+        Runs of earlier versions did not record it. It is then read from their shards if these still exist.
+        """
+        if not self.environments:
+            return ""
+        environment = self.environments[-1]
+        if "subset" in environment:
+            return environment["subset"]
+        try:
+            manifest = Manifest.read(self.config.data.dir)
+        except UserError:
+            return ""
+        recorded = environment.get("data")
+        unchanged = manifest and recorded and manifest.source_sha256.startswith(recorded)
+        return subset_note(manifest) if manifest and unchanged else ""
 
     @cached_property
     def differences(self) -> dict[str, tuple[Any, Any]]:
@@ -142,18 +162,29 @@ def read_history(folder: Path) -> RunHistory:
     Raises:
         UserError: the folder is not a run folder, or the run has no evaluated epoch.
     """
-    run = RunFolder.open(folder)
-    epochs = [record for record in _read_lines(folder / "metrics.jsonl") if "val/top1" in record]
+    return history_of(RunFolder.open(folder))
+
+
+def history_of(run: RunFolder) -> RunHistory:
+    """Return the history of a run.
+
+    Raises:
+        UserError: the run has no evaluated epoch.
+    """
+    folder = run.path
+    epochs = [*_read_lines(folder / "metrics.jsonl", "val/top1")]
     # The accuracies of a seed stage are not those of the run.
     if not any(is_evaluated(record) for record in epochs if record["stage"] != "seed"):
         kind = "evaluated" if epochs else "finished"
         raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
-    return RunHistory(run.path, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
+    return RunHistory(folder, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _read_lines(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the records of a file that have a key, or all of them."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    yield from filter(None, map(_parse, lines))
+    records = map(_parse, (line for line in lines if key in line))  # most lines are steps
+    yield from (record for record in records if record and (not key or key in record))
 
 
 def _parse(line: str) -> dict[str, Any]:

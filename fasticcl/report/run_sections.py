@@ -115,6 +115,7 @@ def _accuracy_note(history: RunHistory) -> str:
     return (
         (_NO_RESULT if history.config.engine.fast_dev_run else "")
         + (best if "best" in history.accuracies else "")
+        + (f"{history.subset_note} " if history.subset_note else "")
         + (f"{history.seed_note} " if history.seed_note else "")
         + (f"{history.paper.source_note} {history.paper.protocol_note} " if history.paper else "")
         + "Overall is the share of images classified correctly. "
@@ -193,7 +194,7 @@ def _environments(history: RunHistory) -> Iterator[Table]:
     """Yield a table of versions and hardware, in which starts with equal values share a column."""
     if not history.environments:
         return
-    started, *keys = history.environments[-1]
+    started, *keys = (key for key in history.environments[-1] if key != "subset")  # see the accuracies
     starts: dict[tuple[str, ...], list[str]] = {}
     for record in history.environments:
         values = tuple(_format_value(record.get(key)) for key in keys)

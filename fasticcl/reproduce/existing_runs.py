@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fasticcl.config import Config
-from fasticcl.engine.run.folder import CONFIG
+from fasticcl.engine.run.checkpoint import LAST
+from fasticcl.engine.run.folder import CONFIG, RunFolder
+from fasticcl.engine.run.lock import is_locked
+from fasticcl.engine.run.metrics_log import METRICS_LOG
 from fasticcl.errors import UserError
-from fasticcl.report.run_history import RunHistory, read_history
-from fasticcl.reproduce.run_key import first_stage_key, run_key
+from fasticcl.report.run_history import RunHistory, history_of
+from fasticcl.reproduce.planning.shard_folder import checksum_of
+from fasticcl.reproduce.run_key import first_stage_key, run_and_first_stage_keys, run_key
+from fasticcl.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -17,20 +23,64 @@ class ExistingRun:
 
     folder: Path
     config: Config
-    history: RunHistory | None
-    """None before the first evaluated epoch."""
+
+    @cached_property
+    def history(self) -> RunHistory | None:
+        """The recorded epochs, or None before the first evaluated epoch."""
+        try:
+            return history_of(RunFolder(self.folder, self.config))
+        except UserError:
+            return None
 
     @property
     def finished(self) -> bool:
-        """True if all epochs of all stages are recorded."""
-        return self.history is not None and self.history.finished
+        """True if all epochs of all stages are recorded and all files are written."""
+        recorded = self.history is not None and self.history.finished
+        return recorded and RunFolder(self.folder, self.config).finished
+
+    @property
+    def damaged(self) -> bool:
+        """True if the weights are written, but the records of the epochs are incomplete."""
+        recorded = self.history is not None and self.history.finished
+        return RunFolder(self.folder, self.config).finished and not recorded and not self.running
+
+    @cached_property
+    def running(self) -> bool:
+        """True if a process was training the run when this was first read."""
+        try:
+            return is_locked(self.folder)
+        except OSError:
+            return False
 
     @property
     def first_stage_finished(self) -> bool:
         """True if all epochs of the representation stage are recorded."""
         if self.history is None:
             return False
-        return len(self.history.stage("representation")) == self.config.optim.epochs
+        epochs = {record["epoch"] for record in self.history.stage("representation")}
+        return len(epochs) == self.history.effective_config.optim.epochs
+
+    @cached_property
+    def data(self) -> str:
+        """The first digits of the checksum of the training data, or an empty string if it is not known.
+
+        A run that has not started yet will be trained on the data in its folder of shards.
+        """
+        if self.history and self.history.environments:
+            return str(self.history.environments[-1].get("data", ""))
+        return checksum_of(self.config.data.dir)
+
+    @property
+    def in_place(self) -> bool:
+        """True if the folder is named after the dataset, where the command line looks for the run."""
+        return self.folder.absolute().parent.name == self.config.data.dataset
+
+    @cached_property
+    def can_be_continued(self) -> bool:
+        """True if `fasticcl rebalance` can start another second stage from the first stage of the run."""
+        if not (self.first_stage_finished and self.in_place and (self.folder / LAST).is_file()):
+            return False
+        return self.data in ("", checksum_of(self.config.data.dir))
 
 
 class ExistingRuns:
@@ -41,40 +91,52 @@ class ExistingRuns:
     """
 
     def __init__(self, project: Path) -> None:
-        self.runs = [*_read(project)]
+        self.problems: list[str] = []
+        """Folders that look like runs, but cannot be used, with the reason."""
+        self._of_training: dict[str, list[ExistingRun]] = {}
+        self._of_first_stage: dict[str, list[ExistingRun]] = {}
+        for run in self._read(project):
+            training, first_stage = run_and_first_stage_keys(run.config)
+            self._of_training.setdefault(training, []).append(run)
+            self._of_first_stage.setdefault(first_stage, []).append(run)
 
-    def find(self, config: Config) -> ExistingRun | None:
-        """Return a run with the same training, preferably a finished one."""
-        key = run_key(config)
-        return self._preferred([run for run in self.runs if run_key(run.config) == key])
+    def find(self, config: Config, data: str = "") -> ExistingRun | None:
+        """Return a run with the same training, preferably a finished one.
 
-    def with_first_stage(self, config: Config) -> ExistingRun | None:
-        """Return a run that has finished the same representation stage."""
-        key = first_stage_key(config)
-        return self._preferred(
-            [run for run in self.runs if run.first_stage_finished and first_stage_key(run.config) == key]
-        )
+        Args:
+            config: the training.
+            data: first digits of the checksum of its data. Empty: any data.
+        """
+        runs = _on_data(self._of_training.get(run_key(config), []), data)
+        for run in runs:
+            if run.damaged:
+                self._report_damage(run)
+        return _preferred([run for run in runs if run.finished or (run.in_place and not run.damaged)])
 
-    @staticmethod
-    def _preferred(runs: list[ExistingRun]) -> ExistingRun | None:
-        return max(runs, key=lambda run: (run.finished, run.first_stage_finished), default=None)
+    def with_first_stage(self, config: Config, data: str = "") -> ExistingRun | None:
+        """Return a run with the same finished representation stage, from which a second stage can start."""
+        runs = _on_data(self._of_first_stage.get(first_stage_key(config), []), data)
+        return _preferred([run for run in runs if run.can_be_continued])
+
+    def _report_damage(self, run: ExistingRun) -> None:
+        problem = f"{run.folder} is not used: it has weights, but {METRICS_LOG} lacks epochs"
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _read(self, project: Path) -> Iterator[ExistingRun]:
+        for file in sorted(project.glob(f"*/*/{CONFIG}")):
+            try:
+                config = resolve(file=file)
+            except UserError as error:  # damaged, or written by another version
+                self.problems.append(f"{file.parent} is not used: {error}")
+                continue
+            yield ExistingRun(file.parent, config)
 
 
-def _read(project: Path) -> Iterator[ExistingRun]:
-    for file in sorted(project.glob(f"*/*/{CONFIG}")):
-        try:
-            history = read_history(file.parent)
-        except UserError:  # no evaluated epoch
-            history = None
-        config = history.config if history else _config(file)
-        if config:
-            yield ExistingRun(file.parent, config, history)
+def _on_data(runs: list[ExistingRun], data: str) -> list[ExistingRun]:
+    """Return the runs that are not known to be trained on other data."""
+    return [run for run in runs if not data or run.data in ("", data)]
 
 
-def _config(file: Path) -> Config | None:
-    from fasticcl.resolve import resolve
-
-    try:
-        return resolve(file=file)
-    except UserError:  # written by another version
-        return None
+def _preferred(runs: list[ExistingRun]) -> ExistingRun | None:
+    return max(runs, key=lambda run: (run.finished, run.running, run.first_stage_finished), default=None)

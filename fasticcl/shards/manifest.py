@@ -63,13 +63,6 @@ class Manifest(_Record):
     """Number of unreadable images, which are excluded and listed in ``quarantine.jsonl``."""
     quarantine_sha256: str
 
-    @property
-    def subset(self) -> str | None:
-        """The choice of training images in words. None: all images, or the published choice."""
-        if "subset" in self.settings:
-            return str(self.settings["subset"])
-        return "long tail" if self.settings.get("long_tail") else None
-
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Return the manifest of a folder, or None if there is none.

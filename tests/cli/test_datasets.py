@@ -1,5 +1,6 @@
 """``fasticcl convert`` and ``presets``: output, errors and the next commands."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -7,6 +8,9 @@ import tomllib
 import numpy as np
 
 from fasticcl.preset_files import MethodPreset, preset_names, preset_text
+from fasticcl.shards import published_subset
+from tests.support.cifar_folders import small_cifar
+from tests.support.files import write_files
 from tests.support.image_sources import write_image_folder
 from tests.support.images import encode, noise
 
@@ -83,3 +87,51 @@ def test_next_command_after_a_small_conversion_works(fasticcl_command, tmp_path)
         "--no-report",
     ]
     assert fasticcl_command(*words[1:], *small)[0] == 0
+
+
+def test_folder_of_cifar_is_recognised_and_the_subset_is_named(fasticcl_command, tmp_path, monkeypatch):
+    files, *_ = small_cifar(monkeypatch)
+    monkeypatch.setattr(published_subset, "IMBALANCES", (10,))
+    write_files(tmp_path / "c10", files)
+    note = "The class counts are those of the published CIFAR10-LT, but the images are another choice.\n"
+    code, out, _ = fasticcl_command("convert", "folder", "c10", "a", "--long-tail", "10")
+    assert code == 0
+    assert f"subset: {note}" in out
+    assert "For these images use: fasticcl convert cifar10-lt c10 DEST --imbalance 10 " in out
+    code, out, _ = fasticcl_command("convert", "cifar10-lt", "c10", "b", "--imbalance", "10")
+    assert code == 0
+    assert f"subset: {note}" in out
+    assert "use:" not in out
+    assert "Next: fasticcl train cifar10-lt --data b --imbalance 10\n" in out
+    _, out, _ = fasticcl_command("show", "b")
+    assert f"subset    {note}" in out
+    assert "subset file-names-seed0)" in out
+    code, out, _ = fasticcl_command("convert", "folder", "c10", "c", "--long-tail", "5")
+    assert "subset: The training images are a seeded random choice with an exponential profile" in out
+    small = (
+        "--set",
+        "method.encoder=resnet8",
+        "--batch-size",
+        "16",
+        "--set",
+        "engine.report=false",
+        "--device",
+        "cpu",
+    )
+    train = ("train", "cifar10-lt", "--data", "b", "--imbalance", "10", "--fast-dev-run", *small)
+    code, out, err = fasticcl_command(*train, "--name", "short")
+    assert (code, err) == (0, "")
+    assert f"subset   {note}" in out
+    (environment,) = (tmp_path / "runs/cifar10-lt/short/environment.jsonl").read_text().splitlines()
+    assert json.loads(environment)["subset"] == note.strip()
+    code, _, err = fasticcl_command("train", "cifar10-lt", "--data", "b", "--imbalance", "100")
+    assert (code, "The shards in b have imbalance ratio 10. Use --imbalance 10" in err) == (2, True)
+
+
+def test_renamed_cifar_images_are_not_recognised(fasticcl_command, tmp_path, monkeypatch):
+    files, *_ = small_cifar(monkeypatch)
+    monkeypatch.setattr(published_subset, "IMBALANCES", (10,))
+    write_files(tmp_path / "c10", {name.replace("_s_", "-"): content for name, content in files.items()})
+    _, out, _ = fasticcl_command("convert", "folder", "c10", "a", "--long-tail", "10")
+    assert "subset: The class counts are those of the published CIFAR10-LT, but the images are" in out
+    assert "cifar10-lt" not in out

@@ -1,5 +1,6 @@
 """Conversion: reproducible bytes, interruptions, other settings, full disks and missing permissions."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -344,3 +345,16 @@ def test_image_without_read_permission_is_quarantined_with_its_reason(tmp_path):
         "image": "train/a/0002.jpg",
         "reason": "Permission denied",
     }
+
+
+def test_the_name_of_the_subset_does_not_change_the_checksum_of_the_source(tmp_path):
+    source = jpeg_source()
+    named = dataclasses.replace(source, subset="file-names-seed0")
+    before = convert(source, tmp_path / "without")
+    manifest = convert(named, tmp_path / "with")
+    assert manifest.settings == {**before.settings, "subset": "file-names-seed0"}
+    assert "subset" not in before.settings
+    assert manifest.source_sha256 == before.source_sha256
+    assert convert(named, tmp_path / "without") == before  # shards of an earlier version are finished
+    with pytest.raises(UserError, match=r"it was made with --shard-size 2000\."):
+        convert(source, tmp_path / "with", shard_size=5)

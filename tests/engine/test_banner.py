@@ -32,13 +32,13 @@ def test_phases_are_counted_in_order_and_absent_ones_left_out(assignments, epoch
 
 class Split(list):
     counts, split = np.array([9, 3]), "test"
+    manifest = SimpleNamespace(dataset="demo", settings={}, classes=["a", "b"], splits={})
 
 
 def banner_lines(*assignments, method=None):
     config = resolve("demo", method=method, assignments=["method.encoder=resnet8", *assignments])
     machine = SimpleNamespace(ranks=SimpleNamespace(world_size=1), describe=lambda: "a machine")
-    images = {"train": Split("a" * 12), "evaluated": Split("a"), "holdout_rows": [], "subset": None}
-    dataset = SimpleNamespace(**images, num_classes=2)
+    dataset = SimpleNamespace(train=Split("a" * 12), evaluated=Split("a"), holdout_rows=[], num_classes=2)
     return [*banner(config, dataset, Network("resnet8", 2), machine, 3)]
 
 

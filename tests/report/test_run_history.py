@@ -7,6 +7,7 @@ import pytest
 import fasticcl
 from fasticcl.errors import UserError
 from fasticcl.report.run_sections import run_sections
+from fasticcl.shards.manifest import Manifest, SplitInfo
 from tests.support.report_files import read_json
 from tests.support.run_histories import run_history
 
@@ -89,3 +90,25 @@ def test_a_seed_network_is_noted_with_its_accuracy(tmp_path):
     others = [{**run.epochs[0], "epoch": epoch} for epoch in (2, 3)]
     assert dataclasses.replace(with_seed, epochs=[*with_seed.epochs, *others]).finished
     assert not dataclasses.replace(with_seed, epochs=[*seed[1:], *run.epochs, *others]).finished
+
+
+@pytest.mark.parametrize(("recorded", "known"), [("5" * 12, True), ("6" * 12, False), (None, False)])
+def test_a_run_of_an_earlier_version_has_the_note_of_its_unchanged_shards(tmp_path, recorded, known):
+    environments = [{"started": "2026-11-01"} | ({"data": recorded} if recorded else {})]
+    history = dataclasses.replace(run_history(tmp_path, "a", 70), environments=environments)
+    assert history.subset_note == ""  # the shards do not exist
+    Manifest(
+        dataset="folder",
+        classes=["a", "b"],
+        splits={"train": SplitInfo(class_counts=[4, 2], shards=[], index_sha256="")},
+        settings={"long_tail": 2.0},
+        source_sha256="5" * 64,
+        reencoded={},
+        quarantined=0,
+        quarantine_sha256="",
+    ).write(history.config.data.dir)
+    history = dataclasses.replace(history)
+    expected = (
+        "The training images are a seeded random choice with an exponential profile of imbalance ratio 2."
+    )
+    assert history.subset_note == (expected if known else "")

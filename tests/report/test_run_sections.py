@@ -9,6 +9,8 @@ import fasticcl
 from fasticcl.convert.conversion import convert
 from fasticcl.convert.source import Source
 from fasticcl.report import run_sections
+from fasticcl.report.comparison import comparison_sections
+from fasticcl.report.run_groups import group_runs
 from tests.support.report_files import read_json, read_page
 from tests.support.run_histories import run_history
 
@@ -102,3 +104,16 @@ def test_class_names_are_escaped(tmp_path, photo_source):
     assert page.elements.count("script") == 1
     assert set(names) <= {row[0] for table in page.tables for row in table}
     assert any("--fast-dev-run" in text for text in page.texts)
+
+
+def test_the_note_on_the_subset_is_recorded_and_shown_beside_the_accuracies(tmp_path):
+    note = "The class counts are those of the published CIFAR10-LT, but the images are another choice."
+    environment = {"started": "2026-11-01", "fasticcl": "1", "data": "0" * 12, "subset": note}
+    history = dataclasses.replace(run_history(tmp_path, "a", 70), environments=[environment])
+    assert history.subset_note == note
+    assert note in run_sections._accuracy_note(history)
+    (table,) = run_sections._environments(history)
+    assert [row[0].text for row in table.rows] == ["fasticcl", "data"]
+    (group,) = group_runs([history, dataclasses.replace(history, folder=tmp_path / "b")])
+    (compared, _) = comparison_sections([group], [])
+    assert compared.text.count(note) == 1

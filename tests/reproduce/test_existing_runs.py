@@ -24,6 +24,7 @@ def test_finished_run_is_found_under_any_name(tiny_shards, tmp_path):
 def test_run_without_an_epoch_is_not_finished(tiny_shards, tmp_path):
     run = train_tiny(tiny_shards, tmp_path, epochs=2).run
     (run / "metrics.jsonl").unlink()
+    (run / "model.safetensors").unlink()
     found = ExistingRuns(tmp_path).find(RunFolder.open(run).config)
     assert found is not None
     assert not found.finished

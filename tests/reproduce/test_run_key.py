@@ -3,7 +3,7 @@
 import pytest
 
 from fasticcl.reproduce.run_key import first_stage_key, run_key
-from fasticcl.resolve import configure
+from fasticcl.resolve import configure, resolve, validate
 
 
 def config(method="iccl", **settings):
@@ -29,6 +29,29 @@ def test_settings_that_change_the_result_change_the_key(settings):
 def test_second_stages_of_cross_entropy_share_its_first_stage(method):
     assert first_stage_key(config(method)) == first_stage_key(config("ce"))
     assert run_key(config(method)) != run_key(config("ce"))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("ce", {"rebalance__gamma": 0.5}),
+        ("ncm", {"rebalance__tau": 0.5}),
+        ("tau-norm", {"rebalance__epochs": 3}),
+        ("crt", {"rebalance__tau": 0.5}),
+        ("ce", {"method__focal_gamma": 3.0}),
+        ("ce", {"data__alpha": 0.2}),
+    ],
+)
+def test_settings_without_an_effect_are_not_in_the_key(method, settings):
+    values = resolve("cifar100-lt", method=method).model_dump()
+    for path, value in settings.items():
+        section, _, key = path.partition("__")
+        values[section][key] = value
+    assert run_key(validate(values)) == run_key(config(method))
+
+
+def test_tau_of_a_readout_is_in_the_key():
+    assert run_key(config("tau-norm", rebalance__tau=0.5)) != run_key(config("tau-norm"))
 
 
 def test_iccl_has_another_first_stage_than_cross_entropy():

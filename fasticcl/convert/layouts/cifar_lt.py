@@ -1,4 +1,7 @@
-"""CIFAR-10-LT and CIFAR-100-LT from the official Python pickles, with the subsets of LDAM-DRW and BBN."""
+"""CIFAR-10-LT and CIFAR-100-LT: the subsets of LDAM-DRW and BBN from the official Python pickles.
+
+From a folder of image files, a subset with the same class counts (see ``cifar_folder.py``).
+"""
 
 import hashlib
 import http.client
@@ -13,15 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fasticcl.convert.layouts import cifar_folder
 from fasticcl.convert.layouts.layout import Layout
 from fasticcl.convert.layouts.pixel_arrays import png_items
 from fasticcl.convert.source import Source
 from fasticcl.convert.subset import long_tailed_positions
 from fasticcl.convert.tar_stream import open_tar
 from fasticcl.errors import UserError
-
-IMBALANCES = (100, 50, 10)
-_LARGEST = {"cifar10-lt": 5000, "cifar100-lt": 500}
+from fasticcl.shards.published_subset import CIFAR, IMBALANCES
 
 
 def read(
@@ -29,8 +31,11 @@ def read(
 ) -> Source:
     """Read and check the pickles, and select a long-tailed subset of the training images.
 
+    If there are no pickles, read a folder of image files instead.
+
     Args:
-        source: folder that contains cifar-10-python.tar.gz (cifar-100-python.tar.gz) or its content.
+        source: folder that contains cifar-10-python.tar.gz (cifar-100-python.tar.gz) or its content, or else
+            train/CLASS/*.png and test/CLASS/*.png.
         name: name of the dataset.
         imbalance: imbalance ratio 100, 50 or 10 (section 4.1 of the paper).
         download: if True, first download the archive with torchvision unless it exists.
@@ -47,7 +52,11 @@ def read(
         _download(official, source)
     meta = official.meta
     files = [*official.train_list, *official.test_list, (meta["filename"], meta["md5"])]
-    contents = _contents(source, official, [file for file, _ in files])
+    names = [file for file, _ in files]
+    packed = source.is_file() or (source / official.filename).is_file()
+    if not packed and not _unpacked_folder(source, official, names) and cifar_folder.is_cifar_folder(source):
+        return cifar_folder.read(source, name, imbalance)
+    contents = _contents(source, official, names)
     for file, md5 in files:
         if hashlib.md5(contents[file], usedforsecurity=False).hexdigest() != md5:
             raise UserError(
@@ -56,7 +65,7 @@ def read(
     classes = _load(contents[meta["filename"]])[meta["key"]]
     train, labels = _images(contents, official.train_list)
     test, test_labels = _images(contents, official.test_list)
-    positions = long_tailed_positions(labels, len(classes), imbalance, largest=_LARGEST[name])
+    positions = long_tailed_positions(labels, len(classes), imbalance, largest=CIFAR[name].images)
     splits = {
         "train": png_items(train, labels, positions, classes, "train"),
         "test": png_items(test, test_labels, np.arange(len(test)), classes, "test"),
@@ -74,14 +83,21 @@ def _download(official: Any, source: Path) -> None:
         ) from None
 
 
-def _contents(source: Path, official: Any, names: list[str]) -> dict[str, bytes]:
-    """Return the bytes of files from the folder, its sub-folder or the archive, whichever exists."""
+def _unpacked_folder(source: Path, official: Any, names: list[str]) -> Path | None:
+    """Return the folder or sub-folder that contains any of the unpacked files, or None."""
     for folder in (source / official.base_folder, source):
         if any((folder / name).is_file() for name in names):
-            try:
-                return {name: (folder / name).read_bytes() for name in names}
-            except OSError as error:
-                raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from None
+            return folder
+    return None
+
+
+def _contents(source: Path, official: Any, names: list[str]) -> dict[str, bytes]:
+    """Return the bytes of files from the folder, its sub-folder or the archive, whichever exists."""
+    if folder := _unpacked_folder(source, official, names):
+        try:
+            return {name: (folder / name).read_bytes() for name in names}
+        except OSError as error:
+            raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from None
     archive = source if source.is_file() else source / official.filename
     try:
         contents = {}
@@ -95,8 +111,8 @@ def _contents(source: Path, official: Any, names: list[str]) -> dict[str, bytes]
         return contents
     except FileNotFoundError:
         raise UserError(
-            f"{source} has neither {official.filename} nor {official.base_folder}/. Download "
-            f"{official.url} into it, or use --download."
+            f"{source} has neither {official.filename} nor {official.base_folder}/, and no image folders "
+            f"train/ and test/. Download {official.url} into it, or use --download."
         ) from None
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{archive} cannot be read ({error}). Download it again.") from None
@@ -136,7 +152,8 @@ def _layout(name: Literal["cifar100-lt", "cifar10-lt"], description: str, archiv
     return Layout(
         read=partial(read, name=name),
         description=description,
-        download=f"{archive} from www.cs.toronto.edu/~kriz/cifar.html, or use --download",
+        download=f"{archive} from www.cs.toronto.edu/~kriz/cifar.html, or use --download. Or its images as "
+        "train/CLASS/x.png and test/CLASS/x.png under their own names: same class counts, other images",
         licence="none stated, but the authors ask to cite Krizhevsky's technical report (2009)",
         example=f"fasticcl convert {name} DOWNLOADS data/{name} --imbalance 100 --download",
         options=frozenset({"imbalance", "download"}),

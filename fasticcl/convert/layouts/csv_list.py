@@ -9,6 +9,7 @@ from fasticcl.convert.source import ItemList, Source
 from fasticcl.convert.subset import split_validation
 from fasticcl.errors import UserError
 from fasticcl.shards.manifest import SPLITS
+from fasticcl.shards.published_subset import LIST_ORDER_SEED0
 
 
 def read(file: Path, val_fraction: float | None = None) -> Source:
@@ -100,4 +101,5 @@ LAYOUT = Layout(
     description="your images, listed in a CSV file with the columns path, label and split",
     example="fasticcl convert list IMAGES.csv data/folder",
     options=OWN_IMAGE_OPTIONS,
+    subset=LIST_ORDER_SEED0,
 )

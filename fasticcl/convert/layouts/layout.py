@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fasticcl.convert.source import Source
+from fasticcl.shards.published_subset import FILE_NAMES_SEED0
 
 OWN_IMAGE_OPTIONS = frozenset({"val_fraction", "long_tail"})
 """Options of the layouts for the user's own images."""
@@ -23,3 +24,5 @@ class Layout:
     licence: str = "yours"
     options: frozenset[str] = frozenset()
     """Options of `fasticcl convert` that apply to this layout in addition to the common ones."""
+    subset: str = FILE_NAMES_SEED0
+    """Name of the choice of images that ``long_tail`` makes."""

@@ -44,7 +44,7 @@ def read_source(
             raise UserError(f"--{option.replace('_', '-')} applies only to {users}. Leave it out for {name}.")
     dataset = layout.read(source, **layout_options)
     if long_tail is not None:
-        dataset = make_long_tailed(dataset, long_tail)
+        dataset = make_long_tailed(dataset, long_tail, layout.subset)
     return dataset if limit is None else limit_images(dataset, limit)
 
 

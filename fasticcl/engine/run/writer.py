@@ -105,10 +105,14 @@ class RunWriter:
             ) from None
         return checkpoint
 
-    def record_environment(self, machine: Machine) -> None:
+    def record_environment(self, machine: Machine, subset: str = "") -> None:
         """Append versions, hardware, ranks and data checksum of this start to ``environment.jsonl``.
 
         Host names, user names and paths are not recorded.
+
+        Args:
+            machine: device and ranks.
+            subset: sentence on the choice of the training images, or an empty string.
         """
         if not self.ranks.is_main:
             return
@@ -122,6 +126,7 @@ class RunWriter:
             **({} if machine.gpu is None else {"jpeg_engines": query_jpeg_engines().describe()}),
             "ranks": machine.ranks.world_size,
             "data": self.data_sha256[:12],
+            **({"subset": subset} if subset else {}),
         }
         line = json.dumps(environment) + "\n"
         self.files.write(ENVIRONMENT, lambda path: append(path, line))

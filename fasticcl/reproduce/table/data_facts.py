@@ -10,6 +10,7 @@ from fasticcl.config import Data
 from fasticcl.errors import UserError
 from fasticcl.longtail import class_groups
 from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.published_subset import subset_note
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class DataFacts:
                 name: int((members & (evaluated > 0)).sum()) for name, members in groups.items()
             },
             sha256=manifest.source_sha256,
-            subset=manifest.subset,
+            subset=subset_note(manifest) or None,
         )
 
     def tail_accuracy(self, medium: float | None, few: float | None) -> float | None:

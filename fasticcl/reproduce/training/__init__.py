@@ -1,0 +1,1 @@
+"""Training of the runs of a plan in subprocesses."""
