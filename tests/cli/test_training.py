@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 import fasticcl
+from fasticcl.report.data_files import run_json
+from fasticcl.report.run_history import read_history
+from fasticcl.report.run_sections import accuracy_table, run_sections
 from fasticcl.shards.manifest import Manifest
 from tests.support.images import encode, noise
 from tests.support.processes import Child, call_main_in
-from tests.support.report_files import read_json, read_page
 
 SMALL = shlex.split(
     "--set method.encoder=resnet8 --set data.image_size=8 --set data.crop_padding=1 --batch-size 20 "
@@ -65,7 +67,7 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, tiny_shards):
     assert f"{found['after']['val/top1']:.1f}" in table
 
 
-def test_train_eval_and_report_show_the_figure_of_the_paper(fasticcl_command, tiny_shards, tmp_path):
+def test_train_and_eval_show_the_figure_of_the_paper(fasticcl_command, tiny_shards, tmp_path):
     """Digits in place of CIFAR-10, which is another choice of images."""
     shards = shutil.copytree(tiny_shards, tmp_path / "shards")
     manifest = Manifest.read(shards)
@@ -83,11 +85,12 @@ def test_train_eval_and_report_show_the_figure_of_the_paper(fasticcl_command, ti
     assert fasticcl_command("eval", run)[1].strip() == shown.strip()
     paper = json.loads(fasticcl_command("eval", run, "--json")[1])["paper"]
     assert (paper["table"], paper["row"], paper["figures"]) == ("Table 1", "ICCL (ours)", {"overall": 82.1})
-    fasticcl_command("report", run)
-    page = read_page(Path(run))
-    assert ["paper, Table 1", "–", "82.1", "–", "–", "–"] in page.tables[0]
-    assert any(sentence in text for text in page.texts)
-    assert read_json(Path(run))["paper"] == paper
+    history = read_history(Path(run))
+    *_, row = accuracy_table(history).rows
+    assert [cell.text for cell in row] == ["paper, Table 1", "–", "82.1", "–", "–", "–"]
+    section = next(run_sections(history, None, {}, ""))
+    assert f"Table 1 of the paper has this setting in the row “ICCL (ours)”. {sentence}" in section.text
+    assert json.loads(run_json(history, None))["paper"] == paper
 
 
 def test_resuming_a_finished_run_reports_it_and_the_next_commands(fasticcl_command, tiny_shards):
