@@ -28,7 +28,7 @@ class Plan:
     problems: Sequence[str] = field(default_factory=list)
     """Cells that cannot be computed and runs that cannot be used, with the reason."""
     notes: Sequence[str] = field(default_factory=list)
-    """Settings of the request that have no effect in some rows."""
+    """Settings of the request that have no effect in some rows, and runs on other images."""
     table: PaperTable | None = None
     """The table with the selected rows and columns, or with those of another dataset."""
 
@@ -93,7 +93,7 @@ def build_plan(request: Request) -> Plan:
     checksums = {name: folder.checksum for name, folder in shards.items()}
     jobs = JobList(existing, checksums).jobs_of(cells)
     problems = [*cell_list.problems, *problems, *existing.problems]
-    return Plan(cells, jobs, problems, cell_list.notes, table)
+    return Plan(cells, jobs, problems, [*cell_list.notes, *existing.notes], table)
 
 
 def _find_shards(cells: Sequence[Cell], request: Request) -> tuple[dict[str, ShardFolder], list[str]]:

@@ -30,6 +30,6 @@ class Request:
     project: Path = Path("runs")
     """Folder that contains the runs."""
     settings: Layer = field(default_factory=dict)
-    """Further settings of all runs."""
+    """Further settings, for the rows that use them. ``optim.recipe`` selects the schedule of all rows."""
     part: tuple[int, int] = (1, 1)
     """(I, N): train only part I of N, counted from 1."""

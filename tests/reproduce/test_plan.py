@@ -1,11 +1,16 @@
 """Plans: cells, shared runs and first stages, existing runs, parts."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from fasticcl.engine.run.lock import lock_run
 from fasticcl.errors import UserError
+from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.plan import build_plan
+from fasticcl.reproduce.request import Request
 from fasticcl.reproduce.run_key import run_key
 from tests.support.table_plans import request, write_manifest, write_run
 
@@ -106,7 +111,7 @@ def two_columns(tmp_path_factory):
 
 
 @settings(max_examples=15, deadline=None)
-@given(parts=st.integers(1, 70))
+@given(parts=st.integers(1, 9) | st.just(70))
 def test_every_job_is_in_one_part_with_those_that_it_needs(two_columns, parts):
     plan = two_columns
     divided = [plan.part(number, parts) for number in range(1, parts + 1)]
@@ -153,3 +158,34 @@ def test_damaged_run_is_named_and_does_not_stop_the_plan(tmp_path):
     plan = build_plan(request(tmp_path, rows=("ce",)))
     assert len(plan.jobs) == 1
     assert plan.problems[0].startswith(f"{damaged} is not used")
+
+
+def test_names_do_not_depend_on_the_other_rows(tmp_path):
+    whole = {job.cells[0].row.name: job.folder for job in build_plan(request(tmp_path)).jobs}
+    for row in ("crt", "iccl", "bbn"):
+        (job,) = build_plan(request(tmp_path, rows=(row,))).jobs
+        assert job.folder == whole[row]
+
+
+def test_run_that_another_process_trains_is_left_alone(tmp_path):
+    wanted = request(tmp_path, rows=("ce", "crt"))
+    run = write_run(build_plan(wanted).jobs[0].config, first=5, finished=False)
+    with lock_run(run):
+        plan = build_plan(wanted)
+    ce, crt = job_of(plan, "ce"), job_of(plan, "crt")
+    assert ce.running
+    assert not ce.finished
+    assert crt.after == (run,)
+
+
+def test_other_dataset_has_all_rows_and_problems_of_those_that_do_not_work(tmp_path):
+    causal = {"method": {"classifier": "causal"}}
+    wanted = Request("table1", on="demo", seeds=1, epochs=4, project=tmp_path, data_root=tmp_path)
+    plan = build_plan(wanted)
+    assert [cell.row.name for cell in plan.cells] == [row.name for row in PaperTable.read("table1").rows]
+    assert {cell.column.name for cell in plan.cells} == {"demo"}
+    assert plan.problems == []
+    assert all(cell.config.optim.epochs == 4 for cell in plan.cells)
+    plan = build_plan(replace(wanted, settings=causal))
+    assert [problem.partition(":")[0] for problem in plan.problems] == ["bbn on demo"]
+    assert len(plan.cells) == len(plan.table.rows) - 1
