@@ -58,6 +58,8 @@ def test_run_on_other_images_is_not_used(tmp_path):
     write_run(ce.config, checksum="b2" * 32)
     plan = build_plan(wanted)
     assert not job_of(plan, "ce").run
+    assert plan.notes == [f"{ce.folder} is not used: it was trained on other images"]
+    assert plan.problems == []
     assert job_of(plan, "ce").folder.name == f"{ce.folder.name}-2"
     assert job_of(plan, "crt").first_stage == job_of(plan, "ce").folder
 
@@ -81,6 +83,15 @@ def test_missing_shards_are_a_problem_of_their_column(tmp_path):
         f"no shards of cifar100-lt at ratio 50 in {root}: "
         f"fasticcl convert cifar100-lt DOWNLOADS {root}/cifar100-lt-50 --imbalance 50"
     ]
+
+
+def test_cells_without_shards_are_planned_on_request(tmp_path):
+    wanted = request(tmp_path, columns=("cifar100-lt-50",), rows=("ce", "crt"))
+    plan = build_plan(wanted, require_shards=False)
+    assert [cell.row.name for cell in plan.cells] == ["ce", "crt"]
+    assert {job.config.data.dir for job in plan.jobs} == {tmp_path / "data/cifar100-lt-50"}
+    assert len(plan.problems) == 1
+    assert build_plan(wanted).jobs == []
 
 
 def test_finished_runs_are_kept_without_their_shards(tmp_path):

@@ -28,6 +28,8 @@ class DataFacts:
     """Checksum of the training data."""
     subset: str | None = None
     """The choice of the training images in words. None: all images, or the published choice."""
+    subset_note: str = ""
+    """A sentence on the choice of the training images, or an empty string."""
 
     @classmethod
     def read(cls, data: Data) -> Self | None:
@@ -55,7 +57,8 @@ class DataFacts:
                 name: int((members & (evaluated > 0)).sum()) for name, members in groups.items()
             },
             sha256=manifest.source_sha256,
-            subset=subset_note(manifest) or None,
+            subset=_subset(manifest),
+            subset_note=subset_note(manifest),
         )
 
     def tail_accuracy(self, medium: float | None, few: float | None) -> float | None:
@@ -67,3 +70,9 @@ class DataFacts:
         known = [(number, value) for number, value in groups if value is not None]
         total = sum(number for number, _ in known)
         return sum(number * value for number, value in known) / total if total else None
+
+
+def _subset(manifest: Manifest) -> str | None:
+    if "subset" in manifest.settings:
+        return str(manifest.settings["subset"])
+    return "long tail" if manifest.settings.get("long_tail") else None

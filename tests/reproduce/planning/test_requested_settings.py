@@ -35,6 +35,11 @@ def test_warm_up_that_is_set_is_kept():
     assert (config.optim.warmup_epochs, config.method.warmup_epochs) == (7, 11)
 
 
+def test_set_overrides_options():
+    config, _ = apply(epochs=30, optim__epochs=60)
+    assert (config.optim.epochs, config.method.warmup_epochs) == (60, 24)
+
+
 def test_no_warm_up_stays_none():
     config, _ = apply(dataset="imagenet-lt", epochs=9)
     assert config.optim.warmup_epochs == 0
