@@ -64,6 +64,7 @@ def test_runs_are_trained_in_order_and_kept_by_the_next_call(tmp_path):
     assert "(2/2 runs)" in lines[3]
     assert (tmp_path / "logs/demo/a.log").read_text().startswith("$ fasticcl train -c ")
     assert started(tmp_path, "a")["threads"] is None
+    assert started(tmp_path, "a")["session"] != os.getsid(0)  # Ctrl-C reaches only this process
     times = [(tmp_path / "demo" / name / "config.toml").stat().st_mtime_ns for name in "ab"]
     again = run(plan_of(tmp_path, "a", "b"))
     assert again == ({}, ["kept     2 of 2 runs, which are finished"])
@@ -99,6 +100,16 @@ def test_diverged_run_is_resumed_once_by_the_next_call(tmp_path):
     assert started(tmp_path, "diverges")["words"] == [
         *["train", "demo", "--project", str(tmp_path), "--name", "diverges", "--resume"]
     ]
+
+
+def test_run_that_needs_another_one_waits_for_it_although_a_slot_is_free(tmp_path):
+    _, lines = run(plan_of(tmp_path, "a", "b", after=[("b", "a")]), jobs=2)
+    assert [line.split()[0] for line in lines] == ["started", "done", "started", "done"]
+
+
+def test_error_is_that_of_the_last_start(tmp_path):
+    reasons = [run(plan_of(tmp_path, "worsens"))[0]["worsens"].reason for _ in range(2)]
+    assert reasons == ["The loss is not finite.", "Killed"]
 
 
 def test_two_jobs_run_side_by_side_and_divide_the_cores(tmp_path, monkeypatch):
@@ -188,7 +199,9 @@ def test_run_that_another_process_trains_is_waited_for(tmp_path):
         with when(lambda: "done     demo/a" in output.file.getvalue(), lock.close):
             assert run_plan(plan, 1, output.console) == []
     lines = output.file.getvalue().splitlines()
-    assert lines[0] == "waiting  demo/diverges, which another process trains"
+    waiting = "waiting  demo/diverges, which another process trains"
+    assert lines[0] == waiting
+    assert lines.count(waiting) == 1
     assert lines[-2] == "resumed  demo/diverges"
 
 

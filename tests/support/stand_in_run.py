@@ -22,12 +22,7 @@ def main(words):
         folder.mkdir(parents=True)
         (folder / "config.toml").write_text(text)
     threads = os.environ.get("OMP_NUM_THREADS")
-    started = {
-        "pid": os.getpid(),
-        "words": words,
-        "threads": threads,
-        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
+    started = {"pid": os.getpid(), "session": os.getsid(0), "words": words, "threads": threads}
     (folder / "started.json").write_text(json.dumps(started))
     behave(name.partition("-")[0], folder, resumed)
     config = tomllib.loads((folder / "config.toml").read_text())
@@ -43,8 +38,8 @@ def main(words):
 
 
 def behave(kind, folder, resumed):
-    if kind == "diverges" and not resumed:
-        sys.stdout.write("epoch 1\nerror: The loss is not finite.\nmore\n")
+    if kind == "worsens" or (kind == "diverges" and not resumed):
+        sys.stdout.write("Killed\n" if resumed else "epoch 1\nerror: The loss is not finite.\nmore\n")
         sys.exit(1)
     if kind == "crashes":
         raise RuntimeError("broken\nin two lines")

@@ -67,6 +67,7 @@ def test_second_stage_after_another_run_is_the_same_training(tmp_path, first, me
     words = rebalance_words(Job(config, cells=(), first_stage=run.path), run.config)
     given = options(words)
     assert words[:2] == ["rebalance", str(run.path)]
+    assert given["--method"] == [method]
     made = with_settings(run, as_layer(given.get("--set", [])), given["--method"][0])
     assert run_key(made) == run_key(config)
 
