@@ -15,11 +15,12 @@ let_idle_threads_sleep()
 
 # Importing a subpackage binds its name here. These subpackages share their names with functions, so they are
 # imported first and the functions below replace them.
-from fasticcl import convert, doctor, export, predict, report, sweep  # isort: split
+from fasticcl import convert, doctor, export, predict, report, reproduce, sweep  # isort: split
 
 from fasticcl.api.datasets import convert, show, verify
 from fasticcl.api.diagnostics import benchmark, doctor, report
 from fasticcl.api.models import export, predict
+from fasticcl.api.reproduction import reproduce
 from fasticcl.api.training import evaluate, rebalance, sweep, train
 from fasticcl.config import Config
 from fasticcl.errors import ExportFailed, FasticclError, Stopped, TrainingFailed, UserError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fasticcl.engine.results import Report
     from fasticcl.export.exporter import ExportResult
     from fasticcl.predict.predictions import Prediction
+    from fasticcl.reproduce.reproduction import Reproduction
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.reader import Shards
     from fasticcl.shards.summary import Summary
@@ -49,6 +51,7 @@ _LAZY = {
     "Plan": "data.plan.Plan",
     "Prediction": "predict.predictions.Prediction",
     "Report": "engine.results.Report",
+    "Reproduction": "reproduce.reproduction.Reproduction",
     "Shards": "shards.reader.Shards",
     "Summary": "shards.summary.Summary",
     "SweepResult": "sweep.result.SweepResult",
@@ -67,6 +70,7 @@ __all__ = [
     "Plan",
     "Prediction",
     "Report",
+    "Reproduction",
     "Shards",
     "Stopped",
     "Summary",
@@ -84,6 +88,7 @@ __all__ = [
     "predict",
     "rebalance",
     "report",
+    "reproduce",
     "show",
     "sweep",
     "train",

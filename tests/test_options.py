@@ -15,7 +15,7 @@ from fasticcl.options import SETTINGS, Option, declared, documented
     [
         *(fasticcl.train, fasticcl.rebalance, fasticcl.sweep, fasticcl.evaluate, fasticcl.predict),
         *(fasticcl.export, fasticcl.convert, fasticcl.verify, fasticcl.show, fasticcl.report),
-        *(fasticcl.doctor, fasticcl.benchmark),
+        *(fasticcl.doctor, fasticcl.benchmark, fasticcl.reproduce),
     ],
     ids=lambda verb: verb.__name__,
 )

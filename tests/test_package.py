@@ -11,7 +11,7 @@ import pytest
 
 import fasticcl
 
-VERBS = ("convert", "doctor", "export", "predict", "report", "sweep")
+VERBS = ("convert", "doctor", "export", "predict", "report", "reproduce", "sweep")
 
 
 def test_verbs_stay_functions_after_importing_all_modules():

@@ -56,9 +56,10 @@ DEMO = f"{TINY} --epochs 2 --set rebalance.epochs=2"
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(tiny_shards, tmp_path_factory):
     """A folder with the inputs that the commands of the README files expect."""
     folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(tiny_shards, folder / "data/demo")
     inat2018({3: 6, 7: 4, 12: 2}).write(folder / "DOWNLOADS")
     images = jpegs(240, 1, 40)
     for number, content in enumerate(images):
@@ -157,9 +158,16 @@ def test_links_lead_to_existing_files():
             assert (page.parent / link).exists(), f"{page}: {link}"
 
 
-def test_python_examples_run(call, capsys):
-    shutil.rmtree("runs", ignore_errors=True)
-    shutil.rmtree("data/folder", ignore_errors=True)
+def test_python_examples_run(call, capsys, monkeypatch):
+    for folder in ("runs", "data/folder", "data/demo"):
+        shutil.rmtree(folder, ignore_errors=True)
+    train = fasticcl.train
+
+    def train_small(*arguments, set, **options):
+        small = {"method.encoder": "resnet8", "rebalance.epochs": 1}
+        return train(*arguments, set=set | small, device="cpu", report=False, **options)
+
+    monkeypatch.setattr(fasticcl, "train", train_small)
     call(["fasticcl", "convert", "folder", "IMAGES", "data/folder", "--val-fraction", "0.1"])
     verbs, loading = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     exec(compile(verbs, "README.md", "exec"), {})

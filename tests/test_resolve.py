@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from fasticcl.config import Config
 from fasticcl.errors import UserError
 from fasticcl.preset_files import MethodPreset, preset_names
-from fasticcl.resolve import first_stage_differences, resolve, second_stage_of, validate
+from fasticcl.resolve import (
+    configure,
+    first_stage_differences,
+    resolve,
+    second_stage_of,
+    validate,
+    with_settings,
+)
 
 COMMON = {  # section 4.3, "for all experiments"
     "optim.momentum": 0.9,
@@ -449,3 +456,23 @@ def test_a_file_of_another_dataset_or_none_is_named(tmp_path):
         resolve("demo", file=tmp_path / "config.toml")
     with pytest.raises(UserError, match=r"Cannot read the configuration .*nowhere.toml: No such file"):
         resolve("demo", file=tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warmup"),
+    [
+        ({"optim": {"epochs": 90}}, 40),  # the paper's T
+        ({"optim": {"epochs": 60}}, 30),  # 100 of 200
+        ({"optim": {"epochs": 60}, "method": {"warmup_epochs": 7}}, 7),
+        ({"optim": {"lr": 0.5}}, 100),
+    ],
+)
+def test_settings_on_top_of_a_configuration_keep_the_share_of_t(settings, warmup):
+    config = with_settings(configure("inat2018", epochs=200), settings)
+    assert config.method.warmup_epochs == warmup
+    assert config.optim.epochs == settings["optim"].get("epochs", 200)
+
+
+def test_unknown_setting_on_top_of_a_configuration_is_refused():
+    with pytest.raises(UserError, match=r"There is no setting optim\.rate"):
+        with_settings(configure("demo"), {"optim": {"rate": 1}})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 from rich.console import Console
 
@@ -148,11 +148,19 @@ def sweep(
         float | None,
         Option(
             "Training images withheld to choose the best settings: a fraction of each class if below 1, "
-            "otherwise the number of images per class (at most half of a class). With 0, no best settings "
-            "are chosen. None: data.holdout of the run if set, otherwise 0.1.",
+            "otherwise the number of images per class (at most half of a class). "
+            "None: data.holdout of the run if set, otherwise 0.1.",
             metavar="SHARE",
         ),
     ] = None,
+    criterion: Annotated[
+        Literal["auto", "holdout", "simulated"],
+        Option(
+            "Accuracy that chooses the best settings. holdout: on the withheld images. simulated: on "
+            "features drawn from a Gaussian of each class, with the covariance of all training features. "
+            "auto: holdout if data.holdout of the run is set, otherwise simulated."
+        ),
+    ] = "auto",
     set: Settings = (),
     device: RunDevice = None,
     workers: RunWorkers = None,
@@ -161,11 +169,11 @@ def sweep(
     """Run the rebalancing stage of a run with several settings.
 
     ``over`` may also be a mapping from settings to lists of values. The best settings are those with the
-    highest mean per-class accuracy on holdout images, which are training images that the stage withholds.
-    The evaluated split is never used to choose. If the representation stage was trained on the holdout
-    images, their accuracy is too high and may not distinguish the settings. Train with ``data.holdout`` to
-    withhold them from both stages. The sweep writes sweep.json, sweep.csv, sweep.svg and sweep.png (compare
-    Figure 4 of the paper) to RUN/sweep-N.
+    highest mean per-class accuracy by ``criterion``. The evaluated split is never used to choose. Holdout
+    images are training images that the stage withholds. If the representation stage was trained on them,
+    their accuracy is too high and may not distinguish the settings. Train with ``data.holdout`` to withhold
+    them from both stages. The sweep writes sweep.json, sweep.csv, sweep.svg and sweep.png (compare Figure 4
+    of the paper) to RUN/sweep-N.
 
     Raises:
         UserError: invalid input.
@@ -175,7 +183,15 @@ def sweep(
     from fasticcl.sweep.sweep import sweep_run
 
     settings = _stage_settings(set, device, workers)
-    return sweep_run(Path(run), over, method=method, holdout=holdout, settings=settings, console=console)
+    return sweep_run(
+        Path(run),
+        over,
+        method=method,
+        holdout=holdout,
+        criterion=criterion,
+        settings=settings,
+        console=console,
+    )
 
 
 @documented

@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from fasticcl.bench.dataset_sizes import num_classes
+from fasticcl.config import Config
 from fasticcl.files import file_sha256
 from fasticcl.longtail import exponential_counts
 from fasticcl.shards.manifest import Manifest, SplitInfo
 from fasticcl.shards.reader import INDEX, QUARANTINE
 from fasticcl.shards.writer import ShardWriter, member_key
+from fasticcl.system.resources import available_cores
 
 WIDTH, HEIGHT = 500, 375  # the most common size in ImageNet
 IMBALANCE = 20
+_CLASSES = 20  # of a run, if its dataset has as many
 _QUALITY = 92  # with this noise about 65 kB on average at 500×375
 _PER_SHARD = 500
 _SPLITS = ("train", "val")
@@ -71,6 +75,26 @@ def generate_images(
         contents = list(pool.map(lambda seed: random_image(seed, width, height, kind), seeds))
     contents *= 1 if distinct else len(labels)
     return SyntheticImages(contents, labels, width, height, "png" if png else "jpg")
+
+
+def generate_run_images(config: Config, count: int, folder: Path, distinct: bool = True) -> SyntheticImages:
+    """Write shards of images like those of a run: photographs, or small squares if its crop pads them.
+
+    There are at least as many as in a batch. Decoding them costs as much as decoding those of the dataset.
+    """
+    square = config.data.crop == "pad"
+    width, height = (config.data.image_size,) * 2 if square else (WIDTH, HEIGHT)
+    generated = generate_images(
+        max(count, config.optim.batch_size),
+        min(_CLASSES, num_classes(config.data.dataset)),
+        config.engine.workers or available_cores(),
+        width=width,
+        height=height,
+        png=square,
+        distinct=distinct,
+    )
+    write_shards(generated, folder)
+    return generated
 
 
 def random_image(seed: int, width: int = WIDTH, height: int = HEIGHT, kind: str = "JPEG") -> bytes:

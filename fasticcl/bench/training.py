@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from fasticcl.bench.measure import Clock, Measurement, Stopwatch, Task
@@ -25,12 +26,15 @@ from fasticcl.data.loader import Loader
 from fasticcl.data.plan import Phase
 from fasticcl.engine.captured_step import captured_step, captured_training
 from fasticcl.engine.epoch_stats import EpochStats
+from fasticcl.engine.evaluate import feature_extractor
+from fasticcl.engine.loaders import evaluation_split_batches
 from fasticcl.engine.loop import AnyBatch, Loop
 from fasticcl.engine.progress import Display
 from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.engine.stages.stage import Learn, TrainingStage, learn
 from fasticcl.errors import TrainingFailed
+from fasticcl.method.network import Network
 from fasticcl.system.machine import Mode
 
 PLAN_WARMUP = 20  # batches
@@ -115,6 +119,26 @@ def training_task(workload: Workload, phase: Phase) -> Task:
             for _ in loop.steps(loader.batches(phase), log=True):
                 yield loop.stats.images - before
                 before = loop.stats.images
+
+    return start
+
+
+def evaluation_task(workload: Workload) -> Task:
+    """Return a task that evaluates again and again: a new pipeline, and forward passes of the encoder."""
+
+    def start() -> Iterator[int]:
+        config, dataset, machine = workload.config, workload.dataset, workload.machine
+        network = Network(config.method.encoder, workload.num_classes, settings=config.method)
+        machine.to_device(network)
+        encode = feature_extractor(network.eval().encoder, machine)
+        if workload.generated:  # whose evaluated split has one image of each class
+            dataset = replace(dataset, evaluated=dataset.train)
+        batches = evaluation_split_batches(config, dataset, machine, repeat=True)
+        with torch.no_grad():
+            while True:
+                for batch in batches:
+                    encode(batch.x)
+                    yield len(batch.y)
 
     return start
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasticcl.bench.dataset_sizes import num_classes
 from fasticcl.bench.sizes import Sizes
-from fasticcl.bench.synthetic_images import HEIGHT, WIDTH, SyntheticImages, generate_images, write_shards
+from fasticcl.bench.synthetic_images import SyntheticImages, generate_run_images
 from fasticcl.config import Config
 from fasticcl.config.layers import as_layer
 from fasticcl.data.loader import Loader
@@ -29,12 +30,8 @@ from fasticcl.resolve import resolve
 from fasticcl.shards.manifest import Manifest
 from fasticcl.system.hardware import bfloat16_instructions
 from fasticcl.system.machine import MODES, Machine, choose_machine
-from fasticcl.system.resources import available_cores, decoding_threads
+from fasticcl.system.resources import decoding_threads
 
-# Number of classes K of the real datasets. Classifier and centroids have this size even on synthetic images.
-_CLASSES = {"inat2018": 8142, "imagenet-lt": 1000, "cifar100-lt": 100, "cifar10-lt": 10, "demo": 10}
-_OTHER_CLASSES = 1000
-_SYNTHETIC_CLASSES = 20
 _SAMPLED = 10_000  # images of a large dataset whose sizes are read
 # A step of a preset with larger images takes a CPU minutes (ResNet-50, 256 pairs of 224×224). Its images per
 # second depend little on the batch size (3.3 with 4 pairs, 3.7 with 16), so only this is reduced.
@@ -239,11 +236,43 @@ def open_workload(
         torch.backends.cudnn.benchmark = True  # as in training
     chosen = {*keys, *(text.partition("=")[0].strip() for text in assignments)}
     is_own = config is not None or "optim.batch_size" in chosen
-    reduced = None if is_own else _reduced_batch_size(resolved, machine)
-    generated = _generate(resolved, images, decoded, folder / "shards", machine) if synthetic else None
-    opened = open_dataset(resolved, machine.gpu)
-    classes = _CLASSES.get(resolved.data.dataset, _OTHER_CLASSES) if synthetic else opened.num_classes
-    return Workload(resolved, opened, classes, machine, generated, reduced_batch_size=reduced)
+    reduced = None if is_own else reduced_batch_size(resolved, machine)
+    opened = _open(folder, resolved, machine, synthetic, images, decoded)
+    return replace(opened, reduced_batch_size=reduced)
+
+
+def open_run_workload(folder: Path, config: Config, machine: Machine, images: int | None = None) -> Workload:
+    """Return the workload of a run, on synthetic images if its shards are missing.
+
+    Args:
+        folder: folder for synthetic images.
+        config: configuration of the run.
+        machine: the machine, in the mode of the run.
+        images: number of synthetic images.
+    """
+    synthetic = Manifest.read(config.data.dir) is None
+    if synthetic:
+        data = {"dir": folder / "shards", "holdout": 0.0}
+        config = config.model_copy(update={"data": config.data.model_copy(update=data)})
+    return _open(folder, config, machine, synthetic, images)
+
+
+def _open(
+    folder: Path,
+    config: Config,
+    machine: Machine,
+    synthetic: bool,
+    images: int | None,
+    decoded: bool = True,
+) -> Workload:
+    generated = None
+    if synthetic:
+        count = images or (256 if machine.gpu is None else 2048)
+        generated = generate_run_images(config, count, folder / "shards", decoded)
+    opened = open_dataset(config, machine.gpu)
+    # Classifier and centroids have the size of the real dataset even on synthetic images.
+    classes = num_classes(config.data.dataset) if synthetic else opened.num_classes
+    return Workload(config, opened, classes, machine, generated)
 
 
 def _keys(settings: dict[str, Any]) -> dict[str, Any]:
@@ -259,31 +288,7 @@ def _keys(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if value is not None}
 
 
-def _reduced_batch_size(config: Config, machine: Machine) -> int | None:
+def reduced_batch_size(config: Config, machine: Machine) -> int | None:
     """Return the batch size for measuring steps, or None if this machine can take those of the run."""
     is_slow = machine.gpu is None and config.data.image_size > _LARGE
     return _CPU_BATCH_SIZE if is_slow and config.optim.batch_size > _CPU_BATCH_SIZE else None
-
-
-def _generate(
-    config: Config, images: int | None, decoded: bool, folder: Path, machine: Machine
-) -> SyntheticImages:
-    """Write images like those of the preset: photographs, or small squares if its crop pads them.
-
-    There are at least as many as in a batch.
-    """
-    square = config.data.crop == "pad"
-    width, height = (config.data.image_size,) * 2 if square else (WIDTH, HEIGHT)
-    count = images or (256 if machine.gpu is None else 2048)
-    classes = min(_SYNTHETIC_CLASSES, _CLASSES.get(config.data.dataset, _OTHER_CLASSES))
-    generated = generate_images(
-        max(count, config.optim.batch_size),
-        classes,
-        config.engine.workers or available_cores(),
-        width=width,
-        height=height,
-        png=square,
-        distinct=decoded,
-    )
-    write_shards(generated, folder)
-    return generated

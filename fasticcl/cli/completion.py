@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import get_args
 
+from typer import Context
+
 
 def _starting(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Return a completion function that looks up the names when it is called."""
@@ -37,6 +39,12 @@ def _layouts() -> list[str]:
     return [*LAYOUTS]
 
 
+def _tables() -> list[str]:
+    from fasticcl.paper.table import paper_table_names
+
+    return paper_table_names()
+
+
 def _settings() -> list[str]:
     from fasticcl.config import SECTIONS
 
@@ -44,4 +52,25 @@ def _settings() -> list[str]:
 
 
 datasets, methods, recipes = _starting(_datasets), _starting(_methods), _starting(_recipes)
-layouts, settings = _starting(_layouts), _starting(_settings)
+layouts, settings, tables = _starting(_layouts), _starting(_settings), _starting(_tables)
+
+
+def rows(ctx: Context, incomplete: str) -> list[str]:
+    """Complete the last of several rows of the table on the command line."""
+    return _last_name(ctx, incomplete, "rows")
+
+
+def columns(ctx: Context, incomplete: str) -> list[str]:
+    """Complete the last of several columns of the table on the command line."""
+    return _last_name(ctx, incomplete, "columns")
+
+
+def _last_name(ctx: Context, incomplete: str, kind: str) -> list[str]:
+    from fasticcl.paper.table import PaperTable
+
+    name = ctx.params.get("table")
+    if name not in _tables():
+        return []
+    before, comma, start = incomplete.rpartition(",")
+    names = [part.name for part in getattr(PaperTable.read(name), kind)]
+    return [f"{before}{comma}{each}" for each in names if each.startswith(start)]

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fasticcl.cli import datasets, diagnostics, models, training
+from fasticcl.cli import datasets, diagnostics, models, reproduction, training
 from fasticcl.cli.bench import app as bench
 from fasticcl.cli.terminal import exit_on_closed_stdout, leave
 from fasticcl.errors import ExportFailed, Stopped, TrainingFailed, UserError
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verbs in (training.app, models.app, datasets.app):
+for verbs in (training.app, reproduction.app, models.app, datasets.app):
     app.add_typer(verbs)
 app.add_typer(bench, name="bench")
 app.add_typer(diagnostics.app)

@@ -56,15 +56,18 @@ def sweep_table(sweep: "SweepResult") -> Table:
     keys = [*sweep.entries[0].values]
     for key in keys:
         table.add_column(key.removeprefix("rebalance.").replace("_", "\n"), justify="right")
-    for column in ("overall", "many", "medium", "few", "holdout", ""):
+    simulated = ["simu-\nlated"] * (sweep.criterion == "simulated")
+    for column in ("overall", "many", "medium", "few", "holdout", *simulated, ""):
         table.add_column(column, justify="right")
-    before = [percent(sweep.before[key]) for key in METRICS]
-    table.add_row("before", *[""] * (len(keys) - 1), *before, percent(sweep.holdout_before), "")
+    before = [*(sweep.before[key] for key in METRICS), sweep.holdout_before]
+    before += [sweep.simulated_before] * len(simulated)
+    table.add_row("before", *[""] * (len(keys) - 1), *map(percent, before), "")
     for entry in sweep.entries:
-        figures = [percent(entry.metrics[key]) for key in METRICS]
-        marks = ["setting of the run"] * entry.same_as_run + ["best"] * (entry is sweep.best)
+        figures = [*(entry.metrics[key] for key in METRICS), entry.holdout_accuracy]
+        figures += [entry.simulated_accuracy] * len(simulated)
+        marks = ["as in the run"] * entry.same_as_run + ["best"] * (entry is sweep.best)
         values = map(str, entry.values.values())
-        table.add_row(*values, *figures, percent(entry.holdout_accuracy), ", ".join(marks))
+        table.add_row(*values, *map(percent, figures), ", ".join(marks))
     return table
 
 
@@ -72,26 +75,34 @@ def sweep_conclusion(sweep: "SweepResult") -> Iterator[str]:
     """Yield the files of a sweep, its holdout, the best settings and the command that trains with them."""
     holdout = sweep.holdout
     yield f"Figure: {sweep.folder / 'sweep.svg'}    data: sweep.json, sweep.csv"
-    if not holdout.images:
+    if holdout.images:
+        yield (
+            f"holdout: {holdout.images:,} training images of {holdout.classes:,} classes, withheld from "
+            "rebalancing. The column is the mean per-class accuracy."
+        )
+        if holdout.seen:
+            yield (
+                "         The representation stage was trained on them, so this accuracy is too high, above "
+                "all for small classes. `fasticcl train --set data.holdout=0.1` withholds them from both "
+                "stages."
+            )
+    simulated = sweep.criterion == "simulated"
+    if simulated:
+        yield (
+            "simulated: mean per-class accuracy on features drawn from a Gaussian of each class. All classes "
+            "have the covariance of the training features. Compare the settings with it, not with the other "
+            "columns."
+        )
+    if not (holdout.images or simulated):
         yield (
             "No best setting was chosen, because there are no holdout images and the evaluated split must "
             "not be used to choose."
         )
-        return
-    yield (
-        f"holdout: {holdout.images:,} training images of {holdout.classes:,} classes, withheld from "
-        "rebalancing. The column is the mean per-class accuracy."
-    )
-    if holdout.seen:
-        yield (
-            "         The representation stage was trained on them, so this accuracy is too high and only "
-            "useful for comparison. `fasticcl train --set data.holdout=0.1` withholds them from both stages."
-        )
-    if sweep.best is None:
-        yield "No best setting was chosen, because the holdout accuracy is the same for all settings."
+    elif sweep.best is None:
+        yield f"No best setting was chosen: the {sweep.criterion} accuracy does not distinguish the settings."
     else:
         values = ", ".join(f"{key}={value}" for key, value in sweep.best.values.items())
-        yield f"Best on the holdout images: {values}"
+        yield f"Best by {sweep.criterion} accuracy: {values}"
         yield f"Next: {sweep.command}    create a run with these settings"
 
 

@@ -117,8 +117,8 @@ def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
 def sweep(*, json_output: Json = False, **options: Any) -> None:
     """Run the rebalancing stage with several settings.
 
-    All settings start from the representation stage of RUN. The best are chosen on holdout images, never on
-    the evaluated split.
+    All settings start from the representation stage of RUN. The best are never chosen on the evaluated
+    split.
     """
     console = persistent_console(stderr=json_output)
     result = training.sweep(**options, console=console)

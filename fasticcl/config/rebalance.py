@@ -91,6 +91,11 @@ class Rebalance(ConfigSection):
         return self.epochs if self.readout == "none" else 0
 
     @property
+    def keeps_encoder(self) -> bool:
+        """Return True if the stage changes neither the weights of the encoder nor its batch statistics."""
+        return self.readout != "none" or (self.encoder == "frozen" and self.batch_norm == "eval")
+
+    @property
     def enabled(self) -> bool:
         """Return True if the run has a second stage."""
         return self.epochs > 0 or self.readout != "none"

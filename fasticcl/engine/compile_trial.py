@@ -143,31 +143,45 @@ def choose_mode(
         machine: the machine, with the mode that ``engine.compile`` names.
         steps: the remaining steps of the run, or None for a run that is long enough for a trial.
     """
+    fixed = _fixed_mode(config, machine, steps)
+    return fixed or machine.ranks.run_on_main(
+        lambda: choose_untried(config, machine, steps) or _choose_by_trial(config, num_classes, machine)
+    )
+
+
+def _fixed_mode(config: Config, machine: Machine, steps: RemainingSteps | None) -> ModeChoice | None:
     if steps is not None and steps.total == 0:  # a readout, or only the final files
         return ModeChoice("off")
-    if not is_automatic(config, machine):
-        return ModeChoice(machine.mode)
-    return machine.ranks.run_on_main(lambda: _choose(config, num_classes, machine, steps))
+    return None if is_automatic(config, machine) else ModeChoice(machine.mode)
 
 
-def _choose(config: Config, num_classes: int, machine: Machine, steps: RemainingSteps | None) -> ModeChoice:
-    if config.engine.fast_dev_run:
-        return _untried("off", "no trial with --fast-dev-run")
-    if steps is not None:
-        ranks, size = machine.ranks.world_size, config.data.image_size
-        seconds = step_seconds(config, ranks)
-        images = f"with {config.optim.batch_size // ranks} images of {size}×{size} pixels"
-        if steps.total * seconds < _COMPILATION_PAYS_AFTER:
-            return _untried(
-                "off", f"the remaining {steps.total:,} steps {images} would not repay compilation"
-            )
-        if steps.representation == 0:
-            return _untried("on", "no trial, because the representation stage that it measures is finished")
-        if steps.representation * seconds < _TRIAL_PAYS_AFTER:
-            text = f"the remaining {steps.representation:,} steps of the representation stage {images}"
-            return _untried("on", f"no trial, because {text} would not repay one")
+def _choose_by_trial(config: Config, num_classes: int, machine: Machine) -> ModeChoice:
     trial = try_modes(config, num_classes, machine)
     return ModeChoice(trial.fastest, trial.describe(), tried=True)
+
+
+def choose_untried(config: Config, machine: Machine, steps: RemainingSteps | None) -> ModeChoice | None:
+    """Return the mode of a run that is chosen without a trial, or None if `choose_mode` tries the modes.
+
+    The arguments are those of `choose_mode`.
+    """
+    if fixed := _fixed_mode(config, machine, steps):
+        return fixed
+    if config.engine.fast_dev_run:
+        return _untried("off", "no trial with --fast-dev-run")
+    if steps is None:
+        return None
+    ranks, size = machine.ranks.world_size, config.data.image_size
+    seconds = step_seconds(config, ranks)
+    images = f"with {config.optim.batch_size // ranks} images of {size}×{size} pixels"
+    if steps.total * seconds < _COMPILATION_PAYS_AFTER:
+        return _untried("off", f"the remaining {steps.total:,} steps {images} would not repay compilation")
+    if steps.representation == 0:
+        return _untried("on", "no trial, because the representation stage that it measures is finished")
+    if steps.representation * seconds < _TRIAL_PAYS_AFTER:
+        text = f"the remaining {steps.representation:,} steps of the representation stage {images}"
+        return _untried("on", f"no trial, because {text} would not repay one")
+    return None
 
 
 def _untried(mode: Mode, reason: str) -> ModeChoice:

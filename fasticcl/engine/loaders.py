@@ -15,7 +15,7 @@ from fasticcl.errors import UserError
 from fasticcl.shards.reader import Shards
 from fasticcl.system.machine import Machine
 
-_FAST_DEV_RUN_STEPS = 3
+FAST_DEV_RUN_STEPS = 3
 """Steps of an epoch and batches of an evaluation with ``engine.fast_dev_run``."""
 _BATCH_BYTES = 2**28
 """Largest automatic evaluation batch in bytes, if training has a smaller one."""
@@ -70,7 +70,7 @@ def build_loader(
         plan,
         cache_location=dataset.cache_location,
         warn=warn,
-        max_steps=_FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
+        max_steps=FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,
@@ -136,7 +136,7 @@ def _evaluation_loader(config: Config, shards: Shards, machine: Machine, **optio
         config.data,
         **(ranks | options),
         batch_size=evaluation_batch_size(config, machine),
-        max_batches=_FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
+        max_batches=FAST_DEV_RUN_STEPS if config.engine.fast_dev_run else None,
         threads=config.engine.workers,
         prefetch=config.engine.prefetch,
         gpu=machine.gpu,

@@ -27,12 +27,21 @@ ENCODERS: Registry[Callable[[], Encoder]] = Registry(
 )
 
 
-def build_encoder(name: str) -> Encoder:
-    """Return a randomly initialised encoder and its feature size d_g (section 3.1).
+def find_encoder(name: str) -> Callable[[], Encoder]:
+    """Return the function that creates an encoder.
 
     Raises:
         UserError: the encoder is unknown.
     """
     if name not in ENCODERS:
         raise UserError(f"There is no encoder {name!r}. {nearest(name, ENCODERS)}")
-    return ENCODERS[name]()
+    return ENCODERS[name]
+
+
+def build_encoder(name: str) -> Encoder:
+    """Return a randomly initialised encoder and its feature size d_g (section 3.1).
+
+    Raises:
+        UserError: the encoder is unknown.
+    """
+    return find_encoder(name)()

@@ -47,6 +47,8 @@ class Readout:
     """The type of classifier that it requires."""
     requirement: str = ""
     """This type in words, the reason, and the next action with another type."""
+    reads_features: bool = False
+    """True if it reads the features of all training images."""
 
 
 def tau_norm(inputs: ReadoutInputs) -> nn.Linear:
@@ -91,7 +93,7 @@ def tde(inputs: ReadoutInputs) -> Classifier:
 
 READOUTS: Mapping[str, Readout] = {
     "log_prior": Readout(log_prior, ("tau",)),
-    "ncm": Readout(ncm),
+    "ncm": Readout(ncm, reads_features=True),
     "tau_norm": Readout(
         tau_norm,
         ("tau",),

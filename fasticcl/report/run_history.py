@@ -166,12 +166,17 @@ def history_of(run: RunFolder) -> RunHistory:
         UserError: the run has no evaluated epoch.
     """
     folder = run.path
-    epochs = [*_read_lines(folder / "metrics.jsonl", "val/top1")]
+    epochs = read_epochs(folder)
     # The accuracies of a seed stage are not those of the run.
     if not any(is_evaluated(record) for record in epochs if record["stage"] != "seed"):
         kind = "evaluated" if epochs else "finished"
         raise UserError(f"{folder} has no {kind} epoch to report. {run.how_to_finish}")
     return RunHistory(folder, run.config, epochs, [*_read_lines(folder / ENVIRONMENT)])
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of the finished epochs in a run folder, evaluated or not."""
+    return [*_read_lines(folder / "metrics.jsonl", "val/top1")]
 
 
 def _read_lines(path: Path, key: str = "") -> Iterator[dict[str, Any]]:

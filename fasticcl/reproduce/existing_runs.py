@@ -26,11 +26,12 @@ class ExistingRun:
 
     @cached_property
     def history(self) -> RunHistory | None:
-        """The recorded epochs, or None before the first evaluated epoch."""
+        """The recorded epochs, or None before the first evaluated epoch or if they are damaged."""
         try:
-            return history_of(RunFolder(self.folder, self.config))
-        except UserError:
+            history = history_of(RunFolder(self.folder, self.config))
+        except (UserError, OSError, KeyError):
             return None
+        return history if all({"stage", "epoch"} <= record.keys() for record in history.epochs) else None
 
     @property
     def finished(self) -> bool:
@@ -93,6 +94,8 @@ class ExistingRuns:
     def __init__(self, project: Path) -> None:
         self.problems: list[str] = []
         """Folders that look like runs, but cannot be used, with the reason."""
+        self.notes: list[str] = []
+        """Runs with the wanted settings that were trained on other images."""
         self._of_training: dict[str, list[ExistingRun]] = {}
         self._of_first_stage: dict[str, list[ExistingRun]] = {}
         for run in self._read(project):
@@ -107,21 +110,21 @@ class ExistingRuns:
             config: the training.
             data: first digits of the checksum of its data. Empty: any data.
         """
-        runs = _on_data(self._of_training.get(run_key(config), []), data)
-        for run in runs:
-            if run.damaged:
-                self._report_damage(run)
+        same_training = self._of_training.get(run_key(config), [])
+        runs = _on_data(same_training, data)
+        for run in same_training:
+            if run not in runs:
+                _add(self.notes, f"{run.folder} is not used: it was trained on other images")
+            elif run.damaged:
+                _add(
+                    self.problems, f"{run.folder} is not used: it has weights, but {METRICS_LOG} lacks epochs"
+                )
         return _preferred([run for run in runs if run.finished or (run.in_place and not run.damaged)])
 
     def with_first_stage(self, config: Config, data: str = "") -> ExistingRun | None:
         """Return a run with the same finished representation stage, from which a second stage can start."""
         runs = _on_data(self._of_first_stage.get(first_stage_key(config), []), data)
         return _preferred([run for run in runs if run.can_be_continued])
-
-    def _report_damage(self, run: ExistingRun) -> None:
-        problem = f"{run.folder} is not used: it has weights, but {METRICS_LOG} lacks epochs"
-        if problem not in self.problems:
-            self.problems.append(problem)
 
     def _read(self, project: Path) -> Iterator[ExistingRun]:
         for file in sorted(project.glob(f"*/*/{CONFIG}")):
@@ -136,6 +139,11 @@ class ExistingRuns:
 def _on_data(runs: list[ExistingRun], data: str) -> list[ExistingRun]:
     """Return the runs that are not known to be trained on other data."""
     return [run for run in runs if not data or run.data in ("", data)]
+
+
+def _add(messages: list[str], message: str) -> None:
+    if message not in messages:
+        messages.append(message)
 
 
 def _preferred(runs: list[ExistingRun]) -> ExistingRun | None:

@@ -28,7 +28,7 @@ class Plan:
     problems: Sequence[str] = field(default_factory=list)
     """Cells that cannot be computed and runs that cannot be used, with the reason."""
     notes: Sequence[str] = field(default_factory=list)
-    """Settings of the request that have no effect in some rows."""
+    """Settings of the request that have no effect in some rows, and runs on other images."""
     table: PaperTable | None = None
     """The table with the selected rows and columns, or with those of another dataset."""
 
@@ -69,10 +69,15 @@ class Plan:
         return replace(self, jobs=jobs, cells=[cell for cell in self.cells if _position(cell) in positions])
 
 
-def build_plan(request: Request) -> Plan:
+def build_plan(request: Request, *, require_shards: bool = True) -> Plan:
     """Return the plan of a request: all its cells, and the runs that exist or have to be trained.
 
     It does not depend on ``request.part``, see `Plan.part`.
+
+    Args:
+        request: the request.
+        require_shards: if False, cells whose shards are missing are planned, too. They are also among the
+            problems.
 
     Raises:
         UserError: an unknown table, row, column, dataset or setting, or a setting that no row uses.
@@ -90,10 +95,12 @@ def build_plan(request: Request) -> Plan:
             cells.append(cell.on(folder.path))
         elif _is_finished(existing.find(cell.config)):
             cells.append(cell)  # the result does not need the shards
+        elif not require_shards:
+            cells.append(cell.on(next(_folders(cell.config, request))))
     checksums = {name: folder.checksum for name, folder in shards.items()}
     jobs = JobList(existing, checksums).jobs_of(cells)
     problems = [*cell_list.problems, *problems, *existing.problems]
-    return Plan(cells, jobs, problems, cell_list.notes, table)
+    return Plan(cells, jobs, problems, [*cell_list.notes, *existing.notes], table)
 
 
 def _find_shards(cells: Sequence[Cell], request: Request) -> tuple[dict[str, ShardFolder], list[str]]:

@@ -15,7 +15,8 @@ from fasticcl.engine.run.folder import CONFIG, RunFolder
 from fasticcl.engine.run.lock import is_locked
 from fasticcl.errors import Stopped, UserError
 from fasticcl.report.run_history import read_history
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.run_key import run_key
 from fasticcl.reproduce.training.commands import command_words
 from fasticcl.reproduce.training.run_process import RunProcess
@@ -104,9 +105,10 @@ class _Display:
         """Print a line above the bar."""
         print_lines(self.console, [text])
 
-    def show_running(self, running: Sequence[Job]) -> None:
-        """Show the names of the running jobs."""
-        self._bar.update(self._task, description=", ".join(map(_title, running)))
+    def count(self, running: int, failed: int) -> None:
+        """Show how many runs are trained at the moment and how many have failed."""
+        text = f"{running} running" + (f", {failed} failed" if failed else "")
+        self._bar.update(self._task, description=text)
 
     def finish(self, job: Job, seconds: float) -> None:
         """Show that a run is finished, with its accuracy and duration."""
@@ -122,7 +124,8 @@ class _Display:
             self.line(f"skipped  {_title(failure.job)}: {failure.reason}")
             return
         self.line(f"failed   {_title(failure.job)}: {failure.reason}")
-        self.line(f"         log: {failure.log}    command: {failure.command}")
+        self.line(f"         log      {failure.log}")
+        self.line(f"         command  {failure.command}")
 
 
 class _Runner:
@@ -140,7 +143,7 @@ class _Runner:
         self._collect()
         for job in [*self.pending]:
             self._consider(job)
-        self.display.show_running([process.job for process in self.running])
+        self.display.count(len(self.running), len(self.failures))
         return bool(self.pending or self.running)
 
     def stop(self) -> None:

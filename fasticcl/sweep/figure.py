@@ -19,7 +19,8 @@ def sweep_figure(sweep: SweepResult) -> Figure:
     """Plot accuracy against the first swept setting, and circle the chosen entry.
 
     With one setting, the curves are the accuracies overall, of the class groups and, dashed, on the holdout
-    images. With several settings, there is one curve of the overall accuracy per combination of the others.
+    images and on drawn features. With several settings, there is one curve of the overall accuracy per
+    combination of the others.
     """
     key, *other_keys = sweep.entries[0].values
     title = f"Accuracy after the second stage ({sweep.split} split)"
@@ -32,7 +33,7 @@ def sweep_figure(sweep: SweepResult) -> Figure:
             points = sorted(
                 (positions[entry.values[key]], value) for entry, value in zip(entries, values, strict=True)
             )
-            style = "--" if label == "holdout" else "-"
+            style = "--" if label in ("holdout", "simulated") else "-"
             axes.plot(*zip(*points, strict=True), style, marker="o", ms=3, color=color, label=label)
         if sweep.best:
             x, y = positions[sweep.best.values[key]], _nan_if_none(sweep.best.metrics["val/top1"])
@@ -51,6 +52,8 @@ def _curves_by_group(entries: Sequence[SweepEntry]) -> Iterator[Curve]:
         yield name, GROUP_COLORS[name], entries, [_nan_if_none(entry.metrics[key]) for entry in entries]
     if any(entry.holdout_accuracy is not None for entry in entries):
         yield "holdout", COLORS[3], entries, [_nan_if_none(entry.holdout_accuracy) for entry in entries]
+    if any(entry.simulated_accuracy is not None for entry in entries):
+        yield "simulated", COLORS[4], entries, [_nan_if_none(entry.simulated_accuracy) for entry in entries]
 
 
 def _curves_by_setting(entries: Sequence[SweepEntry], keys: Sequence[str]) -> Iterator[Curve]:

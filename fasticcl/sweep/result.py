@@ -6,10 +6,13 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fasticcl.engine.evaluate import METRICS, Metrics
 from fasticcl.files import write_file
+
+Criterion = Literal["holdout", "simulated"]
+"""The accuracy by which the best entry is chosen."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class SweepEntry:
     """Accuracies on the evaluated split at the last epoch. All are None if the weights are not finite."""
     holdout_accuracy: float | None
     """Class-balanced accuracy on the holdout images in percent. None if there are no holdout images."""
+    simulated_accuracy: float | None
+    """Accuracy on features drawn from Gaussians of the training images in percent, see `ClassGaussians`. None
+    if it is not the criterion."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class SweepResult:
     """Accuracies on the evaluated split before rebalancing."""
     holdout_before: float | None
     """Class-balanced accuracy on the holdout images before rebalancing, in percent."""
+    criterion: Criterion
+    simulated_before: float | None
+    """Simulated accuracy before rebalancing, in percent. None if it is not the criterion."""
     entries: list[SweepEntry]
     """The finished combinations, in grid order."""
     planned: int
@@ -66,15 +75,19 @@ class SweepResult:
 
     @property
     def best(self) -> SweepEntry | None:
-        """The entry with the highest holdout accuracy.
+        """The entry with the highest holdout accuracy or simulated accuracy, depending on the criterion.
 
-        Ties go to the run's own settings, then to the first in the grid. None if there are no holdout images
-        or if they cannot distinguish the entries because all have the same accuracy.
+        Ties go to the run's own settings, then to the first in the grid. None if no entry has this accuracy
+        or if all have the same.
         """
-        rated = [entry for entry in self.entries if entry.holdout_accuracy is not None]
-        if len(rated) > 1 and len({entry.holdout_accuracy for entry in rated}) == 1:
+        rated = [(entry, score) for entry in self.entries if (score := self._score(entry)) is not None]
+        if len(rated) > 1 and len({score for _, score in rated}) == 1:
             return None
-        return max(rated, key=lambda entry: (entry.holdout_accuracy, entry.same_as_run), default=None)
+        best = max(rated, key=lambda pair: (pair[1], pair[0].same_as_run), default=None)
+        return best and best[0]
+
+    def _score(self, entry: SweepEntry) -> float | None:
+        return entry.holdout_accuracy if self.criterion == "holdout" else entry.simulated_accuracy
 
     @property
     def command(self) -> str | None:
@@ -95,7 +108,7 @@ class SweepResult:
         write_file(self.folder / "sweep.json", (json.dumps(self.as_dict(), indent=1) + "\n").encode())
         table = io.StringIO()
         keys = [*self.entries[0].values] if self.entries else []
-        writer = csv.DictWriter(table, [*keys, *METRICS, "held_back", "chosen"])
+        writer = csv.DictWriter(table, [*keys, *METRICS, "held_back", "simulated", "chosen"])
         writer.writeheader()
         writer.writerows({**entry.values, **self._accuracies(entry)} for entry in self.entries)
         write_file(self.folder / "sweep.csv", table.getvalue().encode())
@@ -108,7 +121,12 @@ class SweepResult:
             "holdout": vars(self.holdout),
             "method": self.method,
             "fixed": self.fixed,
-            "before": {**self.before, "held_back": self.holdout_before},
+            "criterion": self.criterion,
+            "before": {
+                **self.before,
+                "held_back": self.holdout_before,
+                "simulated": self.simulated_before,
+            },
             "settings": [{"values": entry.values, **self._accuracies(entry)} for entry in self.entries],
             "finished": len(self.entries) == self.planned,
             "best": self.best and self.best.values,
@@ -116,4 +134,9 @@ class SweepResult:
         }
 
     def _accuracies(self, entry: SweepEntry) -> dict[str, Any]:
-        return {**entry.metrics, "held_back": entry.holdout_accuracy, "chosen": entry is self.best}
+        return {
+            **entry.metrics,
+            "held_back": entry.holdout_accuracy,
+            "simulated": entry.simulated_accuracy,
+            "chosen": entry is self.best,
+        }

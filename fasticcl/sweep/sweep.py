@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
+from torch import nn
 
 from fasticcl.config import Config
 from fasticcl.config.layers import Layer
 from fasticcl.console import print_lines
+from fasticcl.data.bad_samples import BadSamples
 from fasticcl.engine.dataset import Dataset, open_dataset
 from fasticcl.engine.evaluate import METRICS, accuracies, count_correct
 from fasticcl.engine.loaders import build_loader, evaluation_split_batches
@@ -23,12 +26,13 @@ from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.report.plotting import to_png, to_svg
 from fasticcl.resolve import validate
+from fasticcl.sweep.class_gaussians import ClassGaussians
 from fasticcl.sweep.figure import sweep_figure
 from fasticcl.sweep.grid import GridPoint, Over, build_grid
 from fasticcl.sweep.holdout_set import HoldoutSet
 from fasticcl.sweep.joint_readouts import read_out_jointly
 from fasticcl.sweep.joint_training import build_stages, joint_key, train_jointly
-from fasticcl.sweep.result import Holdout, SweepEntry, SweepResult
+from fasticcl.sweep.result import Criterion, Holdout, SweepEntry, SweepResult
 from fasticcl.system import rank_environment
 from fasticcl.system.machine import Machine, choose_machine
 
@@ -41,14 +45,15 @@ def sweep_run(
     *,
     method: str | None = None,
     holdout: float | None = None,
+    criterion: Criterion | Literal["auto"] = "auto",
     settings: Layer | None = None,
     console: Console | None = None,
 ) -> SweepResult:
     """Rebalance the representation stage of a run with several settings and choose the best.
 
-    The best settings are chosen on holdout images, never on the evaluated split. With a frozen encoder,
-    combinations that draw the same images are trained jointly, and readouts share the features. The resulting
-    weights are those of `rebalance_run` with the same holdout.
+    The best settings are never chosen on the evaluated split. With a frozen encoder, combinations that draw
+    the same images are trained jointly, and readouts share the features. The resulting weights are those of
+    `rebalance_run` with the same holdout.
 
     Args:
         folder: the run folder. The sweep creates ``sweep-N`` in it.
@@ -56,7 +61,9 @@ def sweep_run(
         method: method preset whose second stage replaces that of the run.
         holdout: training images withheld from rebalancing, as a share of each class if below 1, otherwise as
             the number of images per class. None uses the run's holdout (``data.holdout``), or else a tenth.
-            With 0, no best settings are chosen.
+        criterion: the accuracy that chooses: ``holdout``, on the holdout images, or ``simulated``, on drawn
+            features (see `ClassGaussians`). ``auto`` is ``holdout`` if the run has a holdout, because its
+            representation stage has not seen these images, and otherwise ``simulated``.
         settings: other changes, common to all combinations.
         console: console for progress. None shows none.
 
@@ -85,7 +92,8 @@ def sweep_run(
     first = FirstStage.of(run, dataset, warn)
     machine.to_device(first.network.eval())
     holdout_set = HoldoutSet.readable(grid[0].config, dataset, machine, first.bad_rows, warn)
-    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, method, settings or {})
+    chosen_by = _choose_criterion(run, criterion)
+    sweep = _start(run, grid, dataset.evaluated.split, first, holdout_set, method, settings or {}, chosen_by)
     try:
         return _GridTrainer(grid, dataset, holdout_set, first, machine, console).train(sweep)
     finally:
@@ -110,6 +118,12 @@ def _choose_holdout(run: RunFolder, holdout: float | None) -> float:
     return run_holdout or (_DEFAULT_HOLDOUT if holdout is None else holdout)
 
 
+def _choose_criterion(run: RunFolder, criterion: Criterion | Literal["auto"]) -> Criterion:
+    if criterion == "auto":
+        return "holdout" if run.config.data.holdout else "simulated"
+    return criterion
+
+
 def _with_holdout(config: Config, holdout: float) -> Config:
     values = config.model_dump()
     return validate({**values, "data": {**values["data"], "holdout": holdout}})
@@ -123,8 +137,9 @@ def _start(
     holdout_set: HoldoutSet,
     method: str | None,
     settings: Layer,
+    criterion: Criterion,
 ) -> SweepResult:
-    """Create the folder of the sweep and return a result without entries."""
+    """Create the folder of the sweep and return a result without entries and simulated accuracies."""
     holdout = Holdout(
         grid[0].config.data.holdout,
         len(holdout_set.rows),
@@ -142,6 +157,8 @@ def _start(
         fixed={f"rebalance.{key}": value for key, value in settings.get("rebalance", {}).items()},
         before={key: first.epochs[-1][key] for key in METRICS},
         holdout_before=holdout_before,
+        criterion=criterion,
+        simulated_before=None,
         entries=[],
         planned=len(grid),
     )
@@ -187,18 +204,28 @@ class _GridTrainer:
     ) -> None:
         self.grid, self.dataset, self.holdout_set = grid, dataset, holdout_set
         self.first, self.machine, self.console = first, machine, console
+        self.gaussians: ClassGaussians | None = None
+        loader = build_loader(grid[0].config, dataset, machine, lambda text: print_lines(console, [text]))
+        loader.bad_samples.merge(first.bad_rows)
+        self.steps = loader.steps
+        self.features = TrainingFeatures(
+            grid[0].config, dataset, machine, first.network.encoder, loader.bad_samples
+        )
         self.joint_groups: dict[tuple[object, ...], list[int]] = {}
         for number, point in enumerate(grid):
             self.joint_groups.setdefault(joint_key(point.config), []).append(number)
 
     def train(self, sweep: SweepResult) -> SweepResult:
         """Return the sweep with the entries of all points. Files are written after each joint training."""
-        steps = build_loader(self.grid[0].config, self.dataset, self.machine).steps
+        if sweep.criterion == "simulated":
+            self.gaussians = ClassGaussians.fit(self.features, self.dataset.num_classes)
+            (before,) = self._simulated_accuracies(self.gaussians, [self.first.network.classifier])
+            sweep = replace(sweep, simulated_before=before)
         epochs = [
             self.grid[numbers[0]].config.rebalance.trained_epochs for numbers in self.joint_groups.values()
         ]
         finished: dict[int, SweepEntry] = {}
-        with Display(self.console, {"rebalance": sum(epochs) * steps}) as display:
+        with Display(self.console, {"rebalance": sum(epochs) * self.steps}) as display:
             try:
                 for numbers in self.joint_groups.values():
                     finished.update(zip(numbers, self._train_jointly(numbers, display), strict=True))
@@ -214,34 +241,45 @@ class _GridTrainer:
         points = [self.grid[number] for number in numbers]
         config = points[0].config
         loader = build_loader(config, self.dataset, self.machine, display.print)
-        loader.bad_samples.merge(self.first.bad_rows)
+        loader.bad_samples.merge(self.features.bad_samples.rows)
         configs, counts = [point.config for point in points], self.dataset.train.counts
+        common = (configs, self.first.network, self.machine, counts, self.features)
         if config.rebalance.readout != "none":
-            bad_samples = loader.bad_samples
-            stages = read_out_jointly(configs, self.first.network, self.dataset, self.machine, bad_samples)
-            return self._evaluate(points, stages)
-        encoder = self.first.network.encoder
-        features = TrainingFeatures(config, self.dataset, self.machine, encoder, loader.bad_samples)
-        stages = build_stages(configs, self.first.network, self.machine, counts, features)
+            return self._evaluate(points, read_out_jointly(*common), loader.bad_samples)
+        stages = build_stages(*common)
         listed = ", ".join(str(number + 1) for number in numbers)
         title = f"setting{'s' * (len(numbers) > 1)} {listed} of {len(self.grid)}"
         train_jointly(stages, loader, display, title)
-        return self._evaluate(points, stages)
+        return self._evaluate(points, stages, loader.bad_samples)
 
-    def _evaluate(self, points: Sequence[GridPoint], stages: Sequence[Stage]) -> list[SweepEntry]:
+    def _evaluate(
+        self, points: Sequence[GridPoint], stages: Sequence[Stage], bad_samples: BadSamples
+    ) -> list[SweepEntry]:
+        config, counts = points[0].config, self.dataset.train.counts
         classifiers = [stage.network.eval().classifier for stage in stages]
         encoder = stages[0].network.encoder
-        holdout_accuracies = self.holdout_set.accuracies(encoder, classifiers)
-        counts = self.dataset.train.counts
-        batches = evaluation_split_batches(points[0].config, self.dataset, self.machine)
+        held_back = self.holdout_set.accuracies(encoder, classifiers)
+        gaussians = self.gaussians
+        if gaussians is not None and not config.rebalance.keeps_encoder:
+            features = TrainingFeatures(config, self.dataset, self.machine, encoder, bad_samples)
+            gaussians = ClassGaussians.fit(features, len(counts))
+        simulated = self._simulated_accuracies(gaussians, classifiers)
+        batches = evaluation_split_batches(config, self.dataset, self.machine)
         right, seen = count_correct(encoder, classifiers, batches, len(counts), self.machine)
         entries = []
-        for point, stage, correct, holdout in zip(points, stages, right, holdout_accuracies, strict=True):
+        for point, stage, correct, *scores in zip(points, stages, right, held_back, simulated, strict=True):
             metrics = accuracies(correct, seen, counts)
             if not _is_finite(stage):  # weights that are not finite predict the first class for all images
-                metrics, holdout = dict.fromkeys(METRICS), None
-            entries.append(SweepEntry(point.values, point.same_as_run, metrics, holdout))
+                metrics, scores = dict.fromkeys(METRICS), [None, None]
+            entries.append(SweepEntry(point.values, point.same_as_run, metrics, *scores))
         return entries
+
+    def _simulated_accuracies(
+        self, gaussians: ClassGaussians | None, classifiers: Sequence[nn.Module]
+    ) -> Sequence[float | None]:
+        if gaussians is None:
+            return [None] * len(classifiers)
+        return gaussians.accuracies(classifiers, self.machine.device)
 
 
 def _is_finite(stage: Stage) -> bool:

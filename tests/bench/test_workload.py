@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fasticcl
-from fasticcl.bench.workload import _reduced_batch_size, open_workload
+from fasticcl.bench.workload import open_workload, reduced_batch_size
 
 
 def test_existing_shards_are_used(photo_shards, tiny):
@@ -59,7 +59,7 @@ def test_only_the_batch_size_of_large_images_is_reduced_and_only_on_a_cpu(photo_
     of_run = opened(config=tmp_path / "config.toml")
     assert of_run.reduced() is of_run
     gpu = replace(workload.machine, device=torch.device("cuda", 0))
-    assert _reduced_batch_size(workload.config, gpu) is None
+    assert reduced_batch_size(workload.config, gpu) is None
 
 
 def test_there_are_enough_images_for_a_batch_and_as_many_that_differ_as_are_decoded(tmp_path):

@@ -3,17 +3,17 @@
 import csv
 import io
 import json
+import os
 import signal
-import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import fasticcl
 from fasticcl.predict import predictions
-from tests.support.command_line import cli_command
 from tests.support.images import encode, noise
-from tests.support.processes import started_process
+from tests.support.processes import Child, call_main
 
 
 @pytest.fixture
@@ -95,14 +95,22 @@ def test_bad_input_gives_one_sentence_and_exit_code_2(predict, request, argument
     assert sentence in err
 
 
-def test_closed_pipe_ends_the_command_silently(album, digit_run):
+def write_to(pipe, *words):
+    sys.stdout = open(pipe, "w")  # noqa: SIM115
+    os.dup2(sys.stdout.fileno(), 1)
+    call_main(*words)
+
+
+def test_closed_pipe_ends_the_command_silently(album, digit_run, tmp_path):
     (album / "many").mkdir()
     for number in range(300):
         (album / "many" / f"{number}.png").symlink_to(album / "0.png")
-    words = cli_command("predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8)
-    with started_process(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "image,rank,class,probability,error\n"
-        assert process.stdout.readline().startswith(f"{album}/0.png,1,")
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == -signal.SIGPIPE
+    words = ["predict", digit_run, album, "--format", "csv", "--device", "cpu", "--batch-size", 8]
+    output = tmp_path / "output"
+    os.mkfifo(output)
+    child = Child(tmp_path / "log", write_to, output, *words)
+    with open(output) as lines:
+        assert lines.readline() == "image,rank,class,probability,error\n"
+        assert lines.readline().startswith(f"{album}/0.png,1,")
+    assert child.exit_code() == -signal.SIGPIPE
+    assert child.printed() == ""

@@ -1,13 +1,9 @@
 """Substitutes of images that were damaged after the conversion. All other images stay the same."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +30,7 @@ from tests.support.damaged_shards import (
     write_shards,
 )
 from tests.support.images import encode, noise
+from tests.support.processes import Child
 
 BATCH = 10
 STEPS = sum(COUNTS) // BATCH
@@ -419,14 +416,9 @@ def draw_large_batches(source, folder):
         loader = Loader(opened, plan, threads=2)
         images = sum(len(batch.y_h) for batch in islice(loader.batches("interpolative"), 8))
         lines.append(f"{kind} {images} {sorted(rows) == loader.bad_samples.rows}")
-    return "\n".join(lines)
+    return lines
 
 
 def test_damaged_headers_in_large_batches_do_not_crash_the_process(digit_shards, tmp_path):
-    script = "import sys, pathlib, tests.data.test_bad_samples as t\n"
-    script += "print(t.draw_large_batches(*map(pathlib.Path, sys.argv[1:])))"
-    command = [sys.executable, "-c", script, str(digit_shards), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=200)
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == [f"{kind} {8 * 64} True" for kind in UNDECODABLE]
+    lines = Child(tmp_path / "log", draw_large_batches, digit_shards, tmp_path).result()
+    assert lines == [f"{kind} {8 * 64} True" for kind in UNDECODABLE]

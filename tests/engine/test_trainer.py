@@ -189,7 +189,7 @@ def test_split_batch_norm_matches_separate_passes(train):
 
 
 def test_training_learns_the_digits(digit_shards, tmp_path):
-    report = train_demo(digit_shards, tmp_path, epochs=12, batch_size=32)
+    report = train_demo(digit_shards, tmp_path, epochs=9, batch_size=32)
     chance = 10.0
     assert report.rows["after"]["val/top1"] > 5 * chance
     assert report.rows["after"]["val/few"] > report.rows["before"]["val/few"]
@@ -220,7 +220,7 @@ def test_cifar_presets_train_on_32_pixel_images(dataset, tmp_path):
 
 @pytest.mark.parametrize(
     ("dataset", "encoder"),
-    [("imagenet-lt", "resnext50_32x4d"), ("inat2018", "resnet8"), ("folder", "resnet8")],
+    [("imagenet-lt", "resnet18"), ("inat2018", "resnet8"), ("folder", "resnet8")],
 )
 def test_large_presets_train_on_photographs(dataset, encoder, photo_shards, tmp_path):
     options = {

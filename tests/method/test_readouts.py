@@ -1,5 +1,7 @@
 """Readouts compared with NumPy in float64, their invariants and the numbers of CIFAR-LT."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +123,19 @@ def test_tde_sets_alpha_in_a_copy_of_the_classifier():
     assert not torch.equal(classifier(FEATURES).argmax(1), first(FEATURES).argmax(1))
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
     assert torch.equal(read_out("tde", first, alpha=0.0).eval()(FEATURES), first(FEATURES))
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_features_are_read_by_the_readouts_that_declare_it(name):
+    classifier = CausalClassifier(8, 4) if name == "tde" else linear()
+    read = []
+
+    def features():
+        read.append(name)
+        yield torch.ones(4, 8), torch.arange(4)
+
+    READOUTS[name].compute(replace(inputs(classifier), features=features()))
+    assert bool(read) == READOUTS[name].reads_features
 
 
 def test_an_unknown_readout_names_the_known_ones():

@@ -1,11 +1,16 @@
 """Plans: cells, shared runs and first stages, existing runs, parts."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from fasticcl.engine.run.lock import lock_run
 from fasticcl.errors import UserError
+from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.plan import build_plan
+from fasticcl.reproduce.request import Request
 from fasticcl.reproduce.run_key import run_key
 from tests.support.table_plans import request, write_manifest, write_run
 
@@ -53,6 +58,8 @@ def test_run_on_other_images_is_not_used(tmp_path):
     write_run(ce.config, checksum="b2" * 32)
     plan = build_plan(wanted)
     assert not job_of(plan, "ce").run
+    assert plan.notes == [f"{ce.folder} is not used: it was trained on other images"]
+    assert plan.problems == []
     assert job_of(plan, "ce").folder.name == f"{ce.folder.name}-2"
     assert job_of(plan, "crt").first_stage == job_of(plan, "ce").folder
 
@@ -76,6 +83,15 @@ def test_missing_shards_are_a_problem_of_their_column(tmp_path):
         f"no shards of cifar100-lt at ratio 50 in {root}: "
         f"fasticcl convert cifar100-lt DOWNLOADS {root}/cifar100-lt-50 --imbalance 50"
     ]
+
+
+def test_cells_without_shards_are_planned_on_request(tmp_path):
+    wanted = request(tmp_path, columns=("cifar100-lt-50",), rows=("ce", "crt"))
+    plan = build_plan(wanted, require_shards=False)
+    assert [cell.row.name for cell in plan.cells] == ["ce", "crt"]
+    assert {job.config.data.dir for job in plan.jobs} == {tmp_path / "data/cifar100-lt-50"}
+    assert len(plan.problems) == 1
+    assert build_plan(wanted).jobs == []
 
 
 def test_finished_runs_are_kept_without_their_shards(tmp_path):
@@ -106,7 +122,7 @@ def two_columns(tmp_path_factory):
 
 
 @settings(max_examples=15, deadline=None)
-@given(parts=st.integers(1, 70))
+@given(parts=st.integers(1, 9) | st.just(70))
 def test_every_job_is_in_one_part_with_those_that_it_needs(two_columns, parts):
     plan = two_columns
     divided = [plan.part(number, parts) for number in range(1, parts + 1)]
@@ -153,3 +169,34 @@ def test_damaged_run_is_named_and_does_not_stop_the_plan(tmp_path):
     plan = build_plan(request(tmp_path, rows=("ce",)))
     assert len(plan.jobs) == 1
     assert plan.problems[0].startswith(f"{damaged} is not used")
+
+
+def test_names_do_not_depend_on_the_other_rows(tmp_path):
+    whole = {job.cells[0].row.name: job.folder for job in build_plan(request(tmp_path)).jobs}
+    for row in ("crt", "iccl", "bbn"):
+        (job,) = build_plan(request(tmp_path, rows=(row,))).jobs
+        assert job.folder == whole[row]
+
+
+def test_run_that_another_process_trains_is_left_alone(tmp_path):
+    wanted = request(tmp_path, rows=("ce", "crt"))
+    run = write_run(build_plan(wanted).jobs[0].config, first=5, finished=False)
+    with lock_run(run):
+        plan = build_plan(wanted)
+    ce, crt = job_of(plan, "ce"), job_of(plan, "crt")
+    assert ce.running
+    assert not ce.finished
+    assert crt.after == (run,)
+
+
+def test_other_dataset_has_all_rows_and_problems_of_those_that_do_not_work(tmp_path):
+    causal = {"method": {"classifier": "causal"}}
+    wanted = Request("table1", on="demo", seeds=1, epochs=4, project=tmp_path, data_root=tmp_path)
+    plan = build_plan(wanted)
+    assert [cell.row.name for cell in plan.cells] == [row.name for row in PaperTable.read("table1").rows]
+    assert {cell.column.name for cell in plan.cells} == {"demo"}
+    assert plan.problems == []
+    assert all(cell.config.optim.epochs == 4 for cell in plan.cells)
+    plan = build_plan(replace(wanted, settings=causal))
+    assert [problem.partition(":")[0] for problem in plan.problems] == ["bbn on demo"]
+    assert len(plan.cells) == len(plan.table.rows) - 1

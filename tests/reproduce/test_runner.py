@@ -13,7 +13,8 @@ import pytest
 from fasticcl.engine.run.lock import lock_run
 from fasticcl.errors import Stopped
 from fasticcl.reproduce.existing_runs import ExistingRuns
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.runner import run_plan
 from fasticcl.reproduce.training import run_process, slots
 from fasticcl.reproduce.training.run_process import RunProcess

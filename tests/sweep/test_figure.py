@@ -27,7 +27,7 @@ def test_the_figure_shows_every_accuracy(run, over):
     texts = {element.text for element in elements if element.tag.endswith("}text")}
     assert next(iter(over)) in texts
     if len(over) == 1:
-        assert {"overall", "few", "holdout"} <= texts
+        assert {"overall", "few", "holdout", "simulated"} <= texts
         assert "many" not in texts, "the data has no class in this group"
     else:
         assert {"distillation_weight 0.2", "distillation_weight 0.8"} <= texts

@@ -38,7 +38,7 @@ def test_readouts_of_a_sweep_share_one_pass_and_equal_separate_runs(run, monkeyp
     monkeypatch.setattr(ReadoutStage, "begin_epoch", recorded)
     over = {"rebalance.readout": ["tau_norm", "log_prior"], **TAUS}
     sweep = fasticcl.sweep(run, over=over, method="tau-norm", holdout=0)
-    assert passes == [30]  # the evaluated split, once for all six
+    assert passes == [60, 30]  # the training images and the evaluated split, once for all six
     passes.clear()
     mixed = fasticcl.sweep(run, over={"rebalance.readout": ["ncm", "log_prior"]}, method="ncm", holdout=0)
     assert passes == [60, 30]
@@ -57,7 +57,7 @@ def test_tau_is_chosen_on_the_holdout_and_the_command_repeats_it(run, run_cli):
     code, out, _ = run_cli("sweep", run, *words)
     assert code == 0
     printed = json.loads(out)
-    rated = {entry["values"]["rebalance.tau"]: entry["held_back"] for entry in printed["settings"]}
+    rated = {entry["values"]["rebalance.tau"]: entry["simulated"] for entry in printed["settings"]}
     assert rated.pop(1e4) is None  # weights that are not finite
     assert printed["settings"][4]["val/top1"] is None
     best = printed["best"]["rebalance.tau"]

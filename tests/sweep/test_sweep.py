@@ -19,6 +19,7 @@ def test_a_diverged_setting_has_no_accuracy_and_is_not_chosen(run):
     sweep = fasticcl.sweep(run, over={"rebalance.lr_factor": [0.1, 1e38]})
     assert sweep.entries[1].metrics == dict.fromkeys(METRICS)
     assert sweep.entries[1].holdout_accuracy is None
+    assert sweep.entries[1].simulated_accuracy is None
     assert sweep.best is sweep.entries[0]
 
 
@@ -71,18 +72,20 @@ def test_bad_input_gives_one_sentence_and_exit_code_2(run, run_cli, words, messa
     assert {path.name for path in run.iterdir()} == before
 
 
-def test_the_command_line_explains_both_accuracies(run, run_cli):
+def test_the_command_line_explains_the_accuracies_that_choose(run, run_cli):
     over = ("--over", "rebalance.distillation_temperature=1,10")
     code, out, _ = run_cli("sweep", run, *over)
     assert code == 0
     assert "epoch 2/2  settings 1, 2 of 2  " in out
     assert "holdout" in out
     assert "The representation stage was trained on them" in out
-    code, out, _ = run_cli("sweep", run, *over, "--json", "--holdout", "0")
+    assert "simulated: mean per-class accuracy on features drawn" in out
+    code, out, _ = run_cli("sweep", run, *over, "--json", "--holdout", "0", "--criterion", "holdout")
     assert code == 0
     printed = json.loads(out)
     assert printed["best"] is None
     assert [entry["held_back"] for entry in printed["settings"]] == [None, None]
+    assert [entry["simulated"] for entry in printed["settings"]] == [None, None]
 
 
 def test_the_table_notes_that_the_run_itself_had_more_images(run, run_with_holdout, run_cli):
@@ -90,7 +93,7 @@ def test_the_table_notes_that_the_run_itself_had_more_images(run, run_with_holdo
         code, out, _ = run_cli("sweep", *words, *GAMMAS)
         assert code == 0
         printed = out.split("Figure: ")[0]
-        assert printed.count("setting of the run") == 1
+        assert printed.count("as in the run") == 1
         return printed
 
     note = "rebalanced without 8 holdout images that the run trained on"

@@ -11,10 +11,10 @@ import torch
 from fasticcl.doctor.host import read_limits
 from fasticcl.system.wait_policy import describe_wait_policy, idle_threads_sleep, let_idle_threads_sleep
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-with_libgomp = pytest.mark.skipif(
-    not [*(Path(torch.__file__).parent / "lib").glob("libgomp*")], reason="torch has no libgomp of its own"
-)
+LIBGOMP = [*(Path(torch.__file__).parent / "lib").glob("libgomp*")]
+with_libgomp = pytest.mark.skipif(not LIBGOMP, reason="torch has no libgomp of its own")
 
 
 def spin_counts(*command: str, **variables: str) -> set[str]:
@@ -28,27 +28,42 @@ def spin_counts(*command: str, **variables: str) -> set[str]:
     return {value.strip().strip("'") for _, value in lines}
 
 
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A module torch that only loads libgomp, because importing torch takes seconds."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(f"import ctypes\nctypes.CDLL({str(LIBGOMP[0])!r})\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+
+
 @with_libgomp
+def test_idle_threads_sleep_at_once():
+    assert spin_counts("-c", "import fasticcl, torch") == {"0"}
+
+
+@with_libgomp
+@pytest.mark.usefixtures("stub")
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(("-c", "import fasticcl, torch"), id="python"),
         pytest.param(("-m", "fasticcl", "eval", "missing"), id="module"),
         pytest.param(("-c", "import tests.conftest"), id="tests"),
         pytest.param(("benchmarks/step.py", "--help"), id="benchmark"),
     ],
 )
-def test_idle_threads_of_every_entry_point_sleep_at_once(command):
+def test_every_entry_point_sets_the_policy_before_it_imports_torch(command):
     assert spin_counts(*command) == {"0"}
 
 
 @with_libgomp
+@pytest.mark.usefixtures("stub")
 def test_torch_imported_first_keeps_the_default():
     """This shows that the spin count above is not a default of this machine."""
     assert spin_counts("-c", "import torch, fasticcl") == {"300000"}
 
 
 @with_libgomp
+@pytest.mark.usefixtures("stub")
 def test_the_policy_of_the_user_is_kept():
     assert spin_counts("-c", "import fasticcl, torch", GOMP_SPINCOUNT="77") == {"77"}
 

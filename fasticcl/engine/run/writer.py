@@ -23,6 +23,7 @@ from fasticcl.engine.stages.stage import Stage
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import remove_unfinished, write_file
 from fasticcl.method.network import Network
+from fasticcl.system.hardware import cpu_model
 from fasticcl.system.jpeg_engine import query_jpeg_engines
 from fasticcl.system.machine import Machine
 from fasticcl.system.ranks import Ranks
@@ -122,6 +123,7 @@ class RunWriter:
             "python": platform.python_version(),
             **{name: package_version(name) for name in PACKAGES},
             "machine": machine.describe(),
+            "cpu": cpu_model(),
             "openmp_wait_policy": describe_wait_policy(),
             **({} if machine.gpu is None else {"jpeg_engines": query_jpeg_engines().describe()}),
             "ranks": machine.ranks.world_size,

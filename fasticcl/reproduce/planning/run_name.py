@@ -12,7 +12,8 @@ from fasticcl.reproduce.run_key import used_settings
 from fasticcl.resolve import named_presets, resolve, with_settings
 
 _MAX_READABLE = 2  # settings in a name. More of them are replaced by a hash.
-_MAX_LENGTH = 80
+_MAX_LENGTH = 100
+_SECOND_EPOCHS, _PRECISION = "rebalance.epochs", "engine.precision"
 _PREFIXES = {"rebalance": "rebalance-", "optim": "optim-"}
 """Prefixes of keys that are also in another section."""
 
@@ -20,8 +21,8 @@ _PREFIXES = {"rebalance": "rebalance-", "optim": "optim-"}
 def run_name(config: Config) -> str:
     """Return the name of a run: method, ratio, the settings that differ from the presets, and seed.
 
-    Examples are ``crt-r100-s0`` and ``iccl-r100-60ep-resnet8-rebalance-gamma0.5-s1``. Runs on one dataset
-    with different training have different names.
+    Examples are ``crt-r100-s0`` and ``iccl-r100-60+3ep-resnet8-rebalance-gamma0.5-s1``, in which the second
+    stage has 3 epochs. Runs on one dataset with different training have different names.
     """
     base = _presets(config.data.dataset, config.method.name, config.optim.recipe, config.data.imbalance)
     words = [config.method.name]
@@ -29,11 +30,14 @@ def run_name(config: Config) -> str:
         words.append(config.optim.recipe)
     if config.data.imbalance:
         words.append(f"r{config.data.imbalance}")
-    if config.optim.epochs != base.optim.epochs:
-        words.append(f"{config.optim.epochs}ep")
+    changes = _changes(config, base)
+    second = f"+{changes.pop(_SECOND_EPOCHS)}" if _SECOND_EPOCHS in changes else ""
+    if second or config.optim.epochs != base.optim.epochs:
+        words.append(f"{config.optim.epochs}{second}ep")
     if config.method.encoder != base.method.encoder:
         words.append(_plain(config.method.encoder))
-    changes = _changes(config, base)
+    if _PRECISION in changes:
+        words.append(changes.pop(_PRECISION))
     seed = f"s{config.engine.seed}"
     readable = "-".join([*words, *(_words(key, value) for key, value in changes.items()), seed])
     if len(changes) > _MAX_READABLE or len(readable) > _MAX_LENGTH:

@@ -7,8 +7,8 @@ from fasticcl.config import Config
 from fasticcl.engine.run.folder import CONFIG, RunFolder
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
-from fasticcl.reproduce.plan import Job
-from fasticcl.reproduce.run_key import run_key
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.run_key import run_key, used_settings
 from fasticcl.resolve import second_stage_of
 
 
@@ -55,8 +55,9 @@ def rebalance_words(job: Job, first: Config) -> list[str]:
     method = config.method.name.split("+")[-1]
     preset = second_stage_of(config.data.dataset, method, first.optim.recipe)
     words = ["rebalance", str(job.first_stage), "--method", method, "--name", job.folder.name]
+    used = used_settings(config)  # `rebalance` refuses settings that have no effect
     for key, value in config.rebalance.model_dump().items():
-        if value != preset[key]:
+        if f"rebalance.{key}" in used and value != preset[key]:
             words += ["--set", f"rebalance.{key}={json.dumps(value)}"]
     if config.engine.report != first.engine.report:
         words += ["--set", f"engine.report={json.dumps(config.engine.report)}"]

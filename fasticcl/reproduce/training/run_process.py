@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fasticcl.reproduce.plan import Job
+from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.training.slots import Slot
 from fasticcl.system.parent_process import child_environment
 
@@ -78,7 +78,7 @@ class RunProcess:
         with open(self.log, "rb") as file:
             file.seek(self._start_of_output)
             output = file.read().decode(errors="replace")
-        return error_line(output, self._process.returncode)
+        return error_line(output, self._process.poll() or 0)
 
 
 def catches_sigterm(process_id: int) -> bool:

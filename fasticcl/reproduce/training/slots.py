@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fasticcl.reproduce.plan import Plan
+from fasticcl.system.machine import choose_machine
 from fasticcl.system.resources import decoding_threads, usable_cores
 
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -50,9 +51,15 @@ def machine_slots(plan: Plan, count: int | None) -> list[Slot]:
     Args:
         plan: the runs.
         count: number of slots. None: one for each GPU, or one on a CPU.
+
+    Raises:
+        UserError: a run requests a GPU and there is none.
     """
     on_cpu = all(job.config.engine.device == "cpu" for job in plan.jobs)
     gpus = [] if on_cpu else visible_gpus()
+    if not gpus:
+        for job in plan.jobs:
+            choose_machine(job.config.engine, alone=True)  # on a GPU, it would occupy memory of the runs
     return divide(count or len(gpus) or 1, gpus, usable_cores())
 
 

@@ -68,6 +68,10 @@ def test_rows_that_become_equal_are_noted():
     ]
 
 
+def test_rows_that_share_a_run_in_the_paper_are_not_noted():
+    assert cells(PaperTable.read("table7"), optim__lr=0.3).notes == []
+
+
 @pytest.mark.parametrize(("setting", "value"), [("optim__lr", -1), ("rebalance__classifier", "frozen")])
 def test_value_that_is_invalid_in_all_rows_is_refused(setting, value):
     with pytest.raises(UserError, match=setting.replace("__", r"\.")):

@@ -35,6 +35,11 @@ def test_warm_up_that_is_set_is_kept():
     assert (config.optim.warmup_epochs, config.method.warmup_epochs) == (7, 11)
 
 
+def test_set_overrides_options():
+    config, _ = apply(epochs=30, optim__epochs=60)
+    assert (config.optim.epochs, config.method.warmup_epochs) == (60, 24)
+
+
 def test_no_warm_up_stays_none():
     config, _ = apply(dataset="imagenet-lt", epochs=9)
     assert config.optim.warmup_epochs == 0
@@ -78,8 +83,8 @@ def test_setting_of_a_single_cell_is_refused(setting):
 
 
 def test_schedule_of_all_rows_can_be_chosen():
-    settings = RequestedSettings.of(Request("table1", settings={"optim": {"recipe": "preset"}}))
+    settings = RequestedSettings.of(Request("table1", recipe="preset"))
     assert settings.recipe == "preset"
     assert settings.paths == []
     with pytest.raises(UserError, match="There is no recipe 'x'"):
-        RequestedSettings.of(Request("table1", settings={"optim": {"recipe": "x"}}))
+        RequestedSettings.of(Request("table1", recipe="x"))

@@ -24,9 +24,11 @@ def name(dataset="cifar100-lt", method="iccl", **options):
         ({"dataset": "demo"}, "iccl-s0"),
         (
             {"set": {"method.encoder": "resnet8", "engine.precision": "bfloat16"}},
-            "iccl-r100-resnet8-precision-bfloat16-s0",
+            "iccl-r100-resnet8-bfloat16-s0",
         ),
         ({"epochs": 60, "set": {"optim.warmup_epochs": 2}}, "iccl-r100-60ep-s0"),
+        ({"set": {"rebalance.epochs": 3}}, "iccl-r100-200+3ep-s0"),
+        ({"method": "ncm", "set": {"rebalance.epochs": 3}}, "ncm-r100-s0"),
         ({"set": {"method.centroid_contrastive": False}}, "iccl-r100-centroid_contrastive-false-s0"),
     ],
 )

@@ -9,7 +9,7 @@ from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.rerun_settings import with_settings
 from fasticcl.errors import UserError
 from fasticcl.reproduce.existing_runs import ExistingRuns
-from fasticcl.reproduce.plan import Job
+from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.run_key import run_key
 from fasticcl.reproduce.training.commands import command_words, rebalance_words, resume_words
 from fasticcl.resolve import configure
@@ -47,6 +47,7 @@ def test_new_run_is_trained_from_a_file_with_its_configuration(tmp_path):
         ("ce", "crt", {}),
         ("ce", "tau-norm", {"rebalance__tau": 0.5}),
         ("ce", "ncm", {}),
+        ("ce", "ncm", {"rebalance__epochs": 3}),  # without an effect
         ("iccl", "iccl", {"rebalance__gamma": -0.5, "rebalance__distillation_weight": 0.0}),
         ("iccl", "iccl", {"rebalance__encoder": "frozen", "rebalance__epochs": 3}),
         ("iccl", "tau-norm", {}),

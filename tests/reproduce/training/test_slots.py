@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasticcl.reproduce.plan import Job, Plan
+from fasticcl.reproduce.job import Job
+from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.training.slots import divide, machine_slots, name_gpus, visible_gpus
 from fasticcl.resolve import configure
 
