@@ -139,19 +139,20 @@ def digit_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 # Files that take longest. The others follow in the order of their names.
 LONG_FILES = (
+    "engine/test_training_ranks.py",
+    "engine/test_resume.py",
     "system/test_launch.py",
     "engine/test_trainer.py",
-    "benchmarks/test_first_light.py",
-    "engine/test_resume.py",
-    "engine/test_training_ranks.py",
     "engine/test_faults.py",
-    "engine/test_compile_trial.py",
-    "test_readme.py",
-    "convert/layouts/test_inat2018.py",
-    "benchmarks/test_gpu_script.py",
+    "engine/test_methods.py",
     "engine/test_killed_runs.py",
-    "convert/test_kill.py",
+    "engine/test_compile_trial.py",
+    "benchmarks/test_first_light.py",
     "benchmarks/test_peers.py",
+    "convert/layouts/test_inat2018.py",
+    "test_readme.py",
+    "benchmarks/test_gpu_script.py",
+    "convert/test_kill.py",
 )
 
 

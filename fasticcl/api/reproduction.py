@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from fasticcl.config import Recipe
 from fasticcl.config.layers import as_layer, merge
 from fasticcl.errors import UserError
 from fasticcl.options import DeviceName, Option, Progress, Settings, documented
@@ -28,6 +29,16 @@ Epochs = Annotated[
     Option("Epochs of the first stage instead of the paper's. Its schedule is scaled.", min=1),
 ]
 Encoder = Annotated[str | None, Option("Encoder instead of the paper's.", metavar="NAME")]
+Schedule = Annotated[
+    Recipe | None,
+    Option(
+        "Training schedule of all rows: preset (the same for all methods, so rows can be compared and share "
+        "runs) or published (from the authors of each method). None: the paper's for its own runs, and the "
+        "published one for figures that the paper quotes.",
+        metavar="NAME",
+        complete="recipes",
+    ),
+]
 OtherDataset = Annotated[
     str | Path | None,
     Option(
@@ -59,6 +70,7 @@ def reproduce(
     seeds: Annotated[int, Option("Number of seeds, counted from 0.", min=1)] = 3,
     epochs: Epochs = None,
     encoder: Encoder = None,
+    recipe: Schedule = None,
     on: OtherDataset = None,
     data_root: DataRoot = "data",
     project: Project = "runs",
@@ -93,6 +105,7 @@ def reproduce(
         seeds=seeds,
         epochs=epochs,
         encoder=encoder,
+        recipe=recipe,
         on=None if on is None else str(on),
         data_root=Path(data_root).expanduser(),
         project=Path(project).expanduser(),

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from fasticcl.errors import UserError
 from fasticcl.files import write_file
 from fasticcl.report.page import PageFigure
@@ -14,7 +12,7 @@ from fasticcl.reproduce.table.curves import curves
 from fasticcl.reproduce.table.data_file import json_text
 from fasticcl.reproduce.table.latex import latex
 from fasticcl.reproduce.table.markdown import markdown
-from fasticcl.reproduce.table.norms import norms
+from fasticcl.reproduce.table.norms import norm_figures, read_norms
 from fasticcl.reproduce.table.page import html_page
 
 
@@ -27,20 +25,20 @@ def write_result(result: TableResult, folder: Path) -> list[Path]:
     Raises:
         UserError: a file cannot be written.
     """
-    name = result.table.name
-    figures, problems = _figures(result)
+    name, kind = result.table.name, result.table.kind
+    norms, problems = read_norms(result) if kind == "norms" else ([], [])
     result = replace(result, problems=(*result.problems, *problems))
     contents: dict[str, bytes] = {}
-    page_figures = []
-    for figure_name, figure, caption in figures:
+    figures: dict[str, PageFigure] = {}
+    for figure_name, figure, caption in curves(result) if kind == "curves" else norm_figures(name, norms):
         svg = to_svg(figure, figure_name)
         contents |= {f"{figure_name}.svg": svg, f"{figure_name}.png": to_png(figure)}
-        page_figures.append(PageFigure(inline_svg(svg), caption))
+        figures[f"{figure_name}.svg"] = PageFigure(inline_svg(svg), caption)
     texts = {
-        f"{name}.json": json_text(result, folder),
+        f"{name}.json": json_text(result, folder, norms),
         f"{name}.tex": latex(result),
-        f"{name}.md": markdown(result, folder),
-        f"{name}.html": html_page(result, folder, page_figures),
+        f"{name}.md": markdown(result, folder, {file: figure.caption for file, figure in figures.items()}),
+        f"{name}.html": html_page(result, folder, [*figures.values()]),
     }
     contents |= {file: text.encode() for file, text in texts.items()}
     try:
@@ -52,10 +50,3 @@ def write_result(result: TableResult, folder: Path) -> list[Path]:
             f"Cannot write the result into {folder}: {error.strerror}. Use another --project."
         ) from None
     return [folder / file for file in reversed(contents)]
-
-
-def _figures(result: TableResult) -> tuple[list[tuple[str, Figure, str]], list[str]]:
-    """Return the name, the figure and the caption of each figure, and the problems with drawing them."""
-    if result.table.kind == "norms":
-        return norms(result)
-    return [*curves(result)] if result.table.kind == "curves" else [], []

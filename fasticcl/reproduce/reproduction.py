@@ -116,7 +116,7 @@ def parse_part(text: str | None) -> tuple[int, int]:
 def command_line(request: Request, jobs: int | None) -> str:
     """Return the command line of a request, with the options that are not the defaults."""
     words, default = ["fasticcl", "reproduce", request.table], Request(request.table)
-    for name in ("rows", "columns", "seeds", "epochs", "encoder", "on", "data_root", "project"):
+    for name in ("rows", "columns", "seeds", "epochs", "encoder", "recipe", "on", "data_root", "project"):
         value = getattr(request, name)
         if value != getattr(default, name):
             text = ",".join(value) if isinstance(value, tuple) else str(value)

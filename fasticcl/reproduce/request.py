@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fasticcl.config import Recipe
 from fasticcl.config.layers import Layer
 
 
@@ -23,6 +24,9 @@ class Request:
     their share of the epochs, and the second stage keeps its length."""
     encoder: str | None = None
     """Encoder instead of the paper's."""
+    recipe: Recipe | None = None
+    """Schedule of all rows. None: the paper's for its own runs, and that of the authors for figures that the
+    paper quotes."""
     on: str | None = None
     """A dataset preset or a folder of shards that replaces the datasets of the paper."""
     data_root: Path = Path("data")
@@ -30,6 +34,6 @@ class Request:
     project: Path = Path("runs")
     """Folder that contains the runs."""
     settings: Layer = field(default_factory=dict)
-    """Further settings, for the rows that use them. ``optim.recipe`` selects the schedule of all rows."""
+    """Further settings, for the rows that use them."""
     part: tuple[int, int] = (1, 1)
     """(I, N): train only part I of N, counted from 1."""

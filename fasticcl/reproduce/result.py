@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from fasticcl.config import Config
-from fasticcl.paper.table import Metric, PaperColumn, PaperRow, PaperTable
+from fasticcl.paper.protocol import protocol_differences
+from fasticcl.paper.table import Metric, PaperColumn, PaperRow, PaperTable, paper_table_names
 from fasticcl.reproduce.plan import Cell, Plan
 from fasticcl.reproduce.table.data_facts import DataFacts
 from fasticcl.reproduce.table.run_result import RunResult, run_result
@@ -93,6 +94,10 @@ class TableResult:
     """By the names of row and column. Cells that cannot be computed are missing."""
     problems: tuple[str, ...] = ()
     """Cells that cannot be computed, with the reason."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the settings of the runs."""
+    on_other_data: bool = False
+    """True if the columns are not those of the paper but another dataset."""
     command: str = ""
     """The command that made the result."""
     common: tuple[str, ...] = field(init=False)
@@ -122,7 +127,7 @@ def table_result(
     plan: Plan,
     table: PaperTable,
     *,
-    differences: Callable[[Config, Config, str | None], Sequence[str]],
+    differences: Callable[[Config, Config, str | None], Sequence[str]] = protocol_differences,
     command: str = "",
     failures: Mapping[Path, str] | None = None,
 ) -> TableResult:
@@ -140,6 +145,7 @@ def table_result(
     for job in plan.jobs:
         for cell in job.cells:
             seeds.setdefault((cell.row.name, cell.column.name), []).append((cell, job.folder))
+    other_data = _is_on_other_data(plan, table.name)
     read_facts = cache(DataFacts.read)
     results = {}
     for key, members in seeds.items():
@@ -150,17 +156,29 @@ def table_result(
             run_result(folder, cell.seed, cell.row.result, data, (failures or {}).get(folder, ""))
             for cell, folder in members
         )
-        protocol = tuple(differences(first.config, first.published, data.subset if data else None))
+        subset = data.subset if data and not other_data else None
+        protocol = differences(first.config, first.published, subset)
+        if other_data:  # the other values are those of the presets of the dataset
+            protocol = [text.replace("(paper:", "(preset:") for text in protocol]
         metrics = _metric_results(first.row, first.column, runs)
-        results[key] = CellResult(first.row, first.column, metrics, runs, first.config, protocol, data)
+        results[key] = CellResult(first.row, first.column, metrics, runs, first.config, tuple(protocol), data)
     return TableResult(
         table=table,
         rows=_in_order(table.rows, (cell.row for cell in plan.cells)),
         columns=_in_order(table.columns, (cell.column for cell in plan.cells)),
         cells=results,
         problems=tuple(plan.problems),
+        notes=tuple(plan.notes),
+        on_other_data=other_data,
         command=command,
     )
+
+
+def _is_on_other_data(plan: Plan, name: str) -> bool:
+    if name not in paper_table_names():
+        return False
+    known = {column.name for column in PaperTable.read(name).columns}
+    return known.isdisjoint(cell.column.name for cell in plan.cells)
 
 
 def _metric_results(

@@ -20,6 +20,12 @@ def train_few(tiny_shards, tmp_path):
     return partial(train_tiny, tiny_shards, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tiny_shards, tmp_path_factory):
+    """An uninterrupted run of `train_tiny`, which tests must not modify."""
+    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
+
+
 @pytest.fixture
 def graphs(monkeypatch):
     """The graphs that Dynamo passes to the backend, which runs them uncompiled under their guards."""

@@ -32,7 +32,12 @@ def test_phases_are_counted_in_order_and_absent_ones_left_out(assignments, epoch
 
 class Split(list):
     counts, split = np.array([9, 3]), "test"
-    manifest = SimpleNamespace(dataset="demo", settings={}, classes=["a", "b"], splits={})
+    manifest = SimpleNamespace(
+        dataset="demo",
+        settings={},
+        classes=["a", "b"],
+        splits={"train": SimpleNamespace(class_counts=[9, 3])},
+    )
 
 
 def banner_lines(*assignments, method=None):

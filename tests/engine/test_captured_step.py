@@ -43,8 +43,6 @@ class Replayed:
         bank = [*self.stage.bank.buffers()] if hasattr(self.stage, "bank") else []
         loss = getattr(self.stage, "classification", None)
         weights = [loss.weights.value] if loss and loss.weights else []
-        return [*self.stage.network.parameters(), *self.stage.network.buffers(), *momenta, *bank, *weights]
-
         alpha = [self.stage.alpha] if hasattr(self.stage, "alpha") else []
         return [*self.stage.network.state_dict().values(), *momenta, *bank, *weights, *alpha]
 

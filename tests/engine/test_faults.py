@@ -39,12 +39,6 @@ def begin(tiny_shards, tmp_path):
     return partial(train_tiny, tiny_shards, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_shards, tmp_path_factory):
-    """An uninterrupted run."""
-    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
-
-
 def multiply_loss(monkeypatch, number, value, rank=0):
     """Multiply the loss of a step, counted from 1, by a value on one rank."""
     count = 0

@@ -33,12 +33,6 @@ def resume_words(project, name="run"):
     return ["train", "demo", "--project", project, "--name", name, "--resume"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_shards, tmp_path_factory):
-    """An uninterrupted run."""
-    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
-
-
 def shared_memory():
     return set(Path("/dev/shm").iterdir())
 
@@ -145,9 +139,9 @@ def run_with_signals(signals, after, arguments):
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+    ("signum", "code", "after"),
+    [(signal.SIGINT, 130, 2), (signal.SIGINT, 130, 11), (signal.SIGTERM, 143, 11), (signal.SIGUSR1, 143, 2)],
 )
-@pytest.mark.parametrize("after", [2, 11])
 def test_signal_saves_and_prints_the_resume_command(
     tiny_shards, undisturbed, tmp_path, run_cli, signum, code, after
 ):

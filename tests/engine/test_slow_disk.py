@@ -23,12 +23,6 @@ def begin(tiny_shards, tmp_path):
     return partial(train_tiny, tiny_shards, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_shards, tmp_path_factory):
-    """An uninterrupted run."""
-    return train_tiny(tiny_shards, tmp_path_factory.mktemp("undisturbed")).run
-
-
 def after_steps(monkeypatch, after):
     """Call ``after(count)`` after every step, without waiting for the files of earlier steps."""
     take_step, taken = Loop.take_step, 0

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import fasticcl
 from fasticcl.engine.run.checkpoint import load_checkpoint
 from fasticcl.errors import UserError
-from fasticcl.report import class_analysis
+from fasticcl.report import class_analysis, report
 from fasticcl.shards.reader import Shards
 from tests.support.report_files import read_json, read_page
 
@@ -64,6 +64,14 @@ def test_thumbnails_of_small_images_are_the_evaluated_images(analysis, tiny_shar
             assert example.small
 
 
+@pytest.fixture
+def empty_figures(monkeypatch):
+    """Leave out the drawing, which takes most of the time of a report."""
+    monkeypatch.setattr(report, "to_svg", lambda *_: b"<svg></svg>")
+    monkeypatch.setattr(report, "to_png", lambda *_: b"")
+
+
+@pytest.mark.usefixtures("empty_figures")
 def test_the_stored_analysis_is_reused_unless_the_weights_changed(run, monkeypatch):
     before = read_json(run)
 
@@ -80,6 +88,7 @@ def test_the_stored_analysis_is_reused_unless_the_weights_changed(run, monkeypat
     assert any("The shards are missing." in text for text in read_page(run).texts)
 
 
+@pytest.mark.usefixtures("empty_figures")
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"details": {"format": 99}}', b'{"details": 3}'])
 def test_a_damaged_report_json_is_replaced(run, content):
     before = read_json(run)

@@ -111,6 +111,7 @@ def test_command_line_makes_the_same_request(monkeypatch):
     options = {
         "rows": ["ce", "iccl"],
         "seeds": 1,
+        "recipe": "preset",
         "project": "p q",
         "set": ["optim.lr=0.1", "method.centroid_norm=l2", "optim.milestones=[0.5]"],
         "device": "cpu",
@@ -119,7 +120,9 @@ def test_command_line_makes_the_same_request(monkeypatch):
     fasticcl.reproduce("table1", jobs=2, **options)
     request, _ = calls[0]
     line = command_line(request, 2)
-    assert line.startswith("fasticcl reproduce table1 --rows ce,iccl --seeds 1 --project 'p q' --set ")
+    assert line.startswith(
+        "fasticcl reproduce table1 --rows ce,iccl --seeds 1 --recipe preset --project 'p q' --set "
+    )
     assert line.endswith(" --device cpu --jobs 2 --part 1/2")
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     with pytest.raises(AttributeError):  # there is no result to print

@@ -1,10 +1,13 @@
 """The result of a table: means, deviations, differences and the states of cells."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.result import SeedStatistic, table_result
+from fasticcl.reproduce.table import wording
 from tests.support.reproduced_table import (
     CE,
     TABLE,
@@ -98,6 +101,21 @@ def test_rows_and_columns_are_those_of_the_plan_in_the_order_of_the_paper(tmp_pa
     assert [row.name for row in result.rows] == ["before", "crt"]
     assert [run.seed for run in result.cells["crt", "digits"].runs] == [0, 1, 2]
     assert result.problems == ("no shards",)
+
+
+def test_columns_that_the_paper_does_not_have_are_other_data(tmp_path):
+    write_manifest(tmp_path / "shards", [200, 30], [9, 9], subset="another seed")
+    table = PaperTable.parse("table1", TABLE)
+    other = table_result(plan_of(table, tmp_path), table, differences=epoch_differences)
+    assert other.on_other_data
+    assert other.common == ("3 epochs (preset: 50)",)
+    assert wording.heading(other) == "Table 1 on Digits, 10 %"
+    assert wording.protocol_note(other).startswith(
+        "All runs differ from the presets of the dataset: 3 epochs"
+    )
+    paper = PaperTable.read("table1")
+    plan = plan_of(replace(paper, rows=paper.rows[:1]), tmp_path, seeds=1)
+    assert not table_result(plan, paper).on_other_data
 
 
 def test_cells_that_share_a_run_have_one_run(tmp_path):

@@ -35,7 +35,7 @@ method = "crt"
 digits = [42.3, "-", 32.0, 22.0, 27.0]
 """
 DATA = "97bf6c22514f"
-CE = (35.0, 36.5, 38.0)
+CE = (35.0, 36.5, 38.6)
 """The overall accuracy of CE at the last epoch, by seed."""
 ENVIRONMENT = {
     "started": "2026-11-28T12:43:11+00:00",

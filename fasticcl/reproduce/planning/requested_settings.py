@@ -20,6 +20,7 @@ _REFUSED = {
     "engine.seed": "Use --seeds",
     "method.name": "Choose the rows with --rows",
     "method.seed_run": "It is the run of ce with the same seed",
+    "optim.recipe": "Use --recipe",
 }
 """Settings that differ between the cells or have an option of their own."""
 
@@ -49,11 +50,10 @@ class RequestedSettings:
             options["optim"] = {"epochs": request.epochs}
         if request.encoder is not None:
             options["method"] = {"encoder": request.encoder}
-        values = merge([options, request.settings])
-        recipe = values.get("optim", {}).pop("recipe", None)
-        if recipe not in (None, *get_args(Recipe)):
-            raise UserError(f"There is no recipe {recipe!r}. {nearest(str(recipe), get_args(Recipe))}")
-        return cls(values, recipe)
+        if request.recipe not in (None, *get_args(Recipe)):
+            known = get_args(Recipe)
+            raise UserError(f"There is no recipe {request.recipe!r}. {nearest(str(request.recipe), known)}")
+        return cls(merge([options, request.settings]), request.recipe)
 
     @property
     def paths(self) -> list[str]:

@@ -10,6 +10,7 @@ from fasticcl.config import Data
 from fasticcl.errors import UserError
 from fasticcl.longtail import class_groups
 from fasticcl.shards.manifest import Manifest
+from fasticcl.shards.published_subset import subset_note
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class DataFacts:
     """Checksum of the training data."""
     subset: str | None = None
     """The choice of the training images in words. None: all images, or the published choice."""
+    subset_note: str = ""
+    """A sentence on the choice of the training images, or an empty string."""
 
     @classmethod
     def read(cls, data: Data) -> Self | None:
@@ -55,6 +58,7 @@ class DataFacts:
             },
             sha256=manifest.source_sha256,
             subset=_subset(manifest),
+            subset_note=subset_note(manifest),
         )
 
     def tail_accuracy(self, medium: float | None, few: float | None) -> float | None:

@@ -1,6 +1,7 @@
 """The data of a result as JSON."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from fasticcl.config.result_settings import result_settings
 from fasticcl.reproduce.result import CellResult, MetricResult, SeedStatistic, TableResult
 from fasticcl.reproduce.table import wording
+from fasticcl.reproduce.table.norms import MethodNorms
 from fasticcl.reproduce.table.page import run_path
 from fasticcl.reproduce.table.run_result import EpochAccuracy, RunResult
 from fasticcl.version import __version__
@@ -15,12 +17,13 @@ from fasticcl.version import __version__
 FORMAT = 1
 
 
-def json_text(result: TableResult, folder: Path) -> str:
+def json_text(result: TableResult, folder: Path, norms: Sequence[MethodNorms] = ()) -> str:
     """Return the result as JSON.
 
     Args:
         result: the result.
         folder: the folder of the file, to which the paths of the runs are relative.
+        norms: norms of weights and centroids (Figure 3).
     """
     values = {
         "format": FORMAT,
@@ -30,6 +33,7 @@ def json_text(result: TableResult, folder: Path) -> str:
         "command": result.command,
         "differences_of_all_cells": [*result.common],
         "problems": [*result.problems],
+        "notes": [*result.notes],
         "rows": [{"name": row.name, "title": row.title, "note": row.note} for row in result.rows],
         "columns": [
             {
@@ -43,6 +47,8 @@ def json_text(result: TableResult, folder: Path) -> str:
         "cells": [_cell(cell, folder) for cell in result.cells.values()],
         "runs": {run_path(run.folder, folder): _run(run) for run in result.runs.values()},
     }
+    if norms:
+        values["norms"] = [_norms(each, folder) for each in norms]
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -55,6 +61,17 @@ def _cell(cell: CellResult, folder: Path) -> dict[str, Any]:
         "settings": result_settings(cell.config),
         "data": asdict(cell.data) if cell.data else None,
         "runs": [run_path(run.folder, folder) for run in cell.runs],
+    }
+
+
+def _norms(each: MethodNorms, folder: Path) -> dict[str, Any]:
+    """Return the norms, with classes from the largest to the smallest."""
+    arrays = {name: None if array is None else array.tolist() for name, array in vars(each.norms).items()}
+    return {
+        "column": each.column.name,
+        "method": each.method,
+        "run": run_path(each.run.folder, folder),
+        **arrays,
     }
 
 

@@ -1,8 +1,10 @@
 """The table of a result in LaTeX, with the package booktabs."""
 
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 
-from fasticcl.reproduce.result import Epoch, TableResult
+from fasticcl.paper.table import PaperRow
+from fasticcl.reproduce.result import CellResult, Epoch, TableResult
 from fasticcl.reproduce.table import wording
 from fasticcl.reproduce.table.wording import Marks
 
@@ -40,9 +42,7 @@ _GREEK_NAMES = (
 _GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", _GREEK_NAMES.split(), strict=True))
 _PREAMBLE = """\
 % {heading}
-% Needs \\usepackage{{booktabs}} and, for wide tables, \\usepackage{{graphicx}}.
-% Top-1 accuracy in %. For each method: our mean and sample standard deviation over the seeds, the figure
-% of the paper, and the difference."""
+% Needs \\usepackage{{booktabs}} and, for wide tables, \\usepackage{{graphicx}}."""
 
 
 def latex(result: TableResult) -> str:
@@ -65,29 +65,39 @@ def _table(result: TableResult, epoch: Epoch, marks: Marks) -> Iterator[str]:
     yield from _header(result)
     yield r"\midrule"
     for row in result.rows:
-        lines: list[list[str]] = [[latex_text(row.title)], [r"\quad paper"], [r"\quad difference"]]
-        for column in result.columns:
-            cell = result.cells.get((row.name, column.name))
-            if cell is None:
-                for line in lines:
-                    line += [""] * len(column.metrics)
-                continue
-            for metric in cell.metrics:
-                letters = rf"\textsuperscript{{{marks(result, cell)}}}" if marks(result, cell) else ""
-                accuracy = latex_text(wording.accuracy(metric, epoch))
-                lines[0].append(accuracy + letters + _seeds(result, cell.finished) if accuracy else "--")
-                lines[1].append(latex_text(wording.published(metric)))
-                lines[2].append(latex_text(wording.difference(metric, epoch)))
-        shown = lines if any(row.paper.values()) and result.has_published else lines[:1]
-        yield from (" & ".join(line) + r" \\" for line in shown)
+        yield from _row(result, row, epoch, marks)
         yield r"\addlinespace"
     yield r"\bottomrule"
     yield r"\end{tabular}}"
     yield r"\end{table*}"
 
 
-def _seeds(result: TableResult, finished: int) -> str:
-    return "" if wording.same_number_of_seeds(result) else f"~({finished})"
+def _row(result: TableResult, row: PaperRow, epoch: Epoch, marks: Marks) -> Iterator[str]:
+    """Yield a line with our accuracies and, if any is published, with the paper's and the differences."""
+    ours, paper, differences = [latex_text(wording.row_title(row))], [r"\quad paper"], [r"\quad difference"]
+    is_published = False
+    for column in result.columns:
+        cell = result.cells.get((row.name, column.name))
+        if cell is None:
+            for line in (ours, paper, differences):
+                line += [""] * len(column.metrics)
+            continue
+        for i, metric in enumerate(cell.metrics):
+            is_published |= metric.paper is not None
+            accuracy = latex_text(wording.accuracy(metric, epoch))
+            note = _note(result, cell, marks) if i == 0 and accuracy else ""
+            ours.append(f"{accuracy or '--'}{note}")
+            paper.append(latex_text(wording.published(metric)))
+            differences.append(latex_text(wording.difference(metric, epoch)))
+    lines = (ours, paper, differences) if is_published else (ours,)
+    yield from (" & ".join(line) + r" \\" for line in lines)
+
+
+def _note(result: TableResult, cell: CellResult, marks: Marks) -> str:
+    """Return the letters of a cell, and its number of seeds if not all cells have the same."""
+    letters = marks(result, cell)
+    text = rf"\textsuperscript{{{letters}}}" if letters else ""
+    return text if wording.same_number_of_seeds(result) else f"{text}~({cell.finished})"
 
 
 def _header(result: TableResult) -> Iterator[str]:
@@ -98,6 +108,8 @@ def _header(result: TableResult) -> Iterator[str]:
             for column in result.columns
         ]
         yield " & ".join(["", *titles]) + r" \\"
+        ends = [*accumulate((len(column.metrics) for column in result.columns), initial=1)]
+        yield " ".join(rf"\cmidrule(lr){{{start + 1}-{end}}}" for start, end in pairwise(ends))
         names = [title for column in result.columns for title in column.titles]
     else:
         names = [column.title for column in result.columns]
@@ -113,9 +125,10 @@ def _stacked(title: str) -> str:
 def _caption(result: TableResult, epoch: Epoch) -> str:
     seeds = wording.same_number_of_seeds(result)
     number = f"over {seeds} seeds" if seeds else "over the seeds, whose number is in parentheses"
+    published = ", with the figure of the paper and the difference" if result.has_published else ""
     texts = [
-        f"{result.table.title}, at the {epoch} epoch: mean ± sample standard deviation {number}, the figure "
-        "of the paper, and the difference.",
+        f"{wording.caption(result)}. Top-1 accuracy (%) at the {epoch} epoch: mean ± sample standard "
+        f"deviation {number}{published}.",
         wording.protocol_note(result),
         *(f"{letter}: {text}." for text, letter in Marks.of(result).texts.items()),
     ]

@@ -1,6 +1,6 @@
 """L2 norms of classifier weights and centroids per class, as in Figure 3 of the paper."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from fasticcl.engine.run.folder import CENTROIDS
 from fasticcl.engine.run.weights import load_model
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
+from fasticcl.paper.table import PaperColumn
 from fasticcl.report.plotting import COLORS, plot_curve, styled_figure
 from fasticcl.reproduce.result import TableResult
+from fasticcl.reproduce.table.run_result import RunResult
 
+_COLORS = (COLORS[0], COLORS[1], *COLORS[3:])  # COLORS[2] is that of centroids
 _TITLES = {"before": "After representation learning", "after": "After classifier balancing"}
 
 
@@ -56,51 +59,64 @@ def _weight_norms(network: Network) -> NDArray[np.float64]:
     return network.classifier.weight.detach().double().norm(dim=1).numpy()
 
 
-def norms(result: TableResult) -> tuple[list[tuple[str, Figure, str]], list[str]]:
-    """Return the name, the figure and the caption of each plot, and the problems with reading weights.
+@dataclass(frozen=True)
+class MethodNorms:
+    """The norms of the first finished run of a method."""
 
-    There is one plot for each column and stage. Each method is shown with its first finished run.
+    column: PaperColumn
+    method: str
+    run: RunResult
+    norms: ClassNorms
+
+
+def read_norms(result: TableResult) -> tuple[list[MethodNorms], list[str]]:
+    """Return the norms of the first finished run of each column and method, and the reading problems."""
+    found: dict[tuple[str, str], MethodNorms] = {}
+    problems: dict[str, None] = {}
+    for cell in result.cells.values():
+        key = cell.column.name, cell.config.method.name
+        run = next((run for run in cell.runs if run.state == "finished"), None)
+        if run and key not in found:
+            try:
+                norms = ClassNorms.read(run.folder)
+            except UserError as error:
+                problems[str(error)] = None
+            else:
+                found[key] = MethodNorms(cell.column, _label(cell.config.method.name), run, norms)
+    return [*found.values()], [*problems]
+
+
+def norm_figures(name: str, methods: Sequence[MethodNorms]) -> Iterator[tuple[str, Figure, str]]:
+    """Yield the name, the figure and the caption of each plot, one for each column and stage.
+
+    Args:
+        name: name of the paper's figure.
+        methods: the norms of each column and method.
     """
-    figures, problems = [], []
-    for column in result.columns:
-        runs: dict[str, tuple[int, ClassNorms]] = {}
-        for row in result.rows:
-            cell = result.cells.get((row.name, column.name))
-            run = next((run for run in cell.runs if run.state == "finished"), None) if cell else None
-            if cell and run and _label(cell.config.method.name) not in runs:
-                try:
-                    runs[_label(cell.config.method.name)] = run.seed, ClassNorms.read(run.folder)
-                except UserError as error:
-                    problems.append(str(error))
-        if runs:
-            name = f"{result.table.name}-{column.name}"
-            figures += _figures(name, column.title, runs)
-    return figures, problems
-
-
-def _figures(
-    name: str, title: str, runs: dict[str, tuple[int, ClassNorms]]
-) -> Iterator[tuple[str, Figure, str]]:
-    shown = [values for _, each in runs.values() for values in vars(each).values() if values is not None]
-    top = 1.05 * max(float(values.max()) for values in shown)
-    for stage, heading in _TITLES.items():
-        with styled_figure(heading, "class rank by training images (1 = largest)", "L2 norm") as (
-            figure,
-            axes,
-        ):
-            for i, (method, (_, each)) in enumerate(runs.items()):
-                values = each.before if stage == "before" else each.after
-                if values is not None:
-                    plot_curve(axes, values, color=COLORS[i % len(COLORS)], label=f"{method} classifier")
-                if each.centroids is not None:
-                    plot_curve(axes, each.centroids, color=COLORS[2], label=f"{method} centroids")
-            axes.set_ylim(0, top)
-        seeds = ", ".join(f"{method} seed {seed}" for method, (seed, _) in runs.items())
+    for column in {each.column.name: each.column for each in methods}.values():
+        members = [each for each in methods if each.column.name == column.name]
+        shown = [values for each in members for values in vars(each.norms).values() if values is not None]
+        top = 1.05 * max(float(values.max()) for values in shown)
+        seeds = ", ".join(f"{each.method} seed {each.run.seed}" for each in members)
         caption = (
-            f"{title}: L2 norm of the classifier weights of each class, and of the class centroids, from the "
-            f"class with the most training images to the one with the fewest ({seeds})."
+            f"{column.title}: L2 norm of the classifier weights of each class, and of the class centroids, "
+            f"from the class with the most training images to the one with the fewest ({seeds})."
         )
-        yield f"{name}-{stage}", figure, caption
+        for stage, heading in _TITLES.items():
+            yield f"{name}-{column.name}-{stage}", _plot(stage, heading, members, top), caption
+
+
+def _plot(stage: str, heading: str, members: Sequence[MethodNorms], top: float) -> Figure:
+    xlabel = "class rank by training images (1 = largest)"
+    with styled_figure(heading, xlabel, "L2 norm") as (figure, axes):
+        for i, each in enumerate(members):
+            values = each.norms.before if stage == "before" else each.norms.after
+            if values is not None:
+                plot_curve(axes, values, color=_COLORS[i % len(_COLORS)], label=f"{each.method} classifier")
+            if each.norms.centroids is not None:
+                plot_curve(axes, each.norms.centroids, color=COLORS[2], label=f"{each.method} centroids")
+        axes.set_ylim(0, top)
+    return figure
 
 
 def _label(method: str) -> str:

@@ -18,6 +18,7 @@ from fasticcl.report.page import PageFigure
 from fasticcl.report.report import PAGE
 from fasticcl.reproduce.result import CellResult, Epoch, MetricResult, TableResult
 from fasticcl.reproduce.table import wording
+from fasticcl.reproduce.table.data_facts import DataFacts
 from fasticcl.reproduce.table.run_result import EpochAccuracy
 from fasticcl.reproduce.table.wording import Marks
 from fasticcl.version import __version__
@@ -109,6 +110,8 @@ def html_page(result: TableResult, folder: Path, figures: Sequence[PageFigure]) 
         marks=marks.texts,
         row_notes=[*wording.row_notes(result)],
         problems=result.problems,
+        notes=result.notes,
+        reference=wording.reference(result),
         tables=[_setups(result), _runs(result, folder), _origin(result)],
         footer=f"fasticcl {__version__}. The same data: {result.table.name}.json, .md and .tex.",
         style=Markup(_text(_REPORT, "page.css") + _text(_HERE, "page.css")),
@@ -126,7 +129,7 @@ def _accuracy_rows(result: TableResult, epoch: Epoch, marks: Marks) -> Iterator[
         for column in result.columns:
             cell = result.cells.get((row.name, column.name))
             cells += _cells(result, cell, epoch, marks) if cell else [AccuracyCell(span=len(column.metrics))]
-        yield AccuracyRow(row.title, cells)
+        yield AccuracyRow(wording.row_title(row), cells)
 
 
 def _cells(result: TableResult, cell: CellResult, epoch: Epoch, marks: Marks) -> Iterator[AccuracyCell]:
@@ -171,7 +174,7 @@ def _setups(result: TableResult) -> PlainTable:
                 [
                     column.title,
                     re.sub(r" \(--.*?\)", "", DatasetPreset.read(configs[0].data.dataset).title),
-                    f"{data.train_images:,} in {data.classes:,} classes" if data else unknown,
+                    _training_images(data) if data else unknown,
                     f"{data.evaluated_images:,} ({data.split})" if data else unknown,
                     wording.facts([config.method.encoder for config in configs]),
                     wording.facts([config.optim.epochs for config in configs]),
@@ -184,6 +187,10 @@ def _setups(result: TableResult) -> PlainTable:
     return PlainTable("Data and training", text, columns, rows)
 
 
+def _training_images(data: DataFacts) -> str:
+    return f"{data.train_images:,} in {data.classes:,} classes. {data.subset_note}".removesuffix(". ")
+
+
 def _runs(result: TableResult, folder: Path) -> PlainTable:
     metrics = {metric for column in result.columns for metric in column.metrics}
     names = [name for name in get_args(Metric) if name in metrics]
@@ -191,7 +198,7 @@ def _runs(result: TableResult, folder: Path) -> PlainTable:
     for cell in result.cells.values():
         for run in cell.runs:
             last, best = (_run_values(each, names) for each in (run.last, run.best))
-            texts = [cell.row.title, cell.column.title, str(run.seed), run.status, *last]
+            texts = [wording.row_title(cell.row), cell.column.title, str(run.seed), run.status, *last]
             texts += [str(run.best.epoch) if run.best else "–", best[0]]
             anchor = _anchor(cell)
             rows.append(

@@ -48,7 +48,7 @@ def _lines(result: TableResult, column: PaperColumn) -> Iterator[tuple[str, ...]
         )
         for i, (title, metric) in enumerate(zip(column.titles, cell.metrics, strict=True)):
             yield (
-                row.title if i == 0 else "",
+                wording.row_title(row) if i == 0 else "",
                 title,
                 wording.accuracy(metric, "last") or "–",
                 runs if i == 0 else "",

@@ -5,7 +5,7 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fasticcl.paper.table import Metric
+from fasticcl.paper.table import Metric, PaperRow
 from fasticcl.reproduce.result import CellResult, Epoch, MetricResult, TableResult
 from fasticcl.version import __version__
 
@@ -23,13 +23,25 @@ _SYMBOL = re.compile(r"\b([A-Za-zα-ω])('?)(?:_([A-Za-z]+))?(?:\^([A-Za-z]+))?(
 
 
 def heading(result: TableResult) -> str:
-    """Return the number and the caption of the table, such as "Table 1: Top-1 accuracy on …"."""
-    return f"{number(result)}: {result.table.title}"
+    """Return the number and the caption, such as "Table 1: Top-1 accuracy on …"."""
+    return caption(result) if result.on_other_data else f"{number(result)}: {caption(result)}"
+
+
+def caption(result: TableResult) -> str:
+    """Return the caption of the paper, or the number and the dataset that replaces those of the paper."""
+    if not result.on_other_data:
+        return result.table.title
+    return f"{number(result)} on {facts([column.title for column in result.columns])}"
 
 
 def number(result: TableResult) -> str:
     """Return the number of the table or figure in the paper, such as "Table 1"."""
     return re.sub(r"(\d+)", r" \1", result.table.name).capitalize()
+
+
+def row_title(row: PaperRow) -> str:
+    """Return the title of a row without the paper's "(ours)", which does not mean our runs."""
+    return row.title.replace(" (ours)", "")
 
 
 def accuracy(metric: MetricResult, epoch: Epoch) -> str:
@@ -106,9 +118,10 @@ def introduction(result: TableResult) -> list[str]:
         if result.has_published
         else "which the paper does not publish for these cells."
     )
+    data = ", on data that the paper does not use" if result.on_other_data else ""
     first = [
-        f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}.",
-        f"Each cell of the tables contains the top-1 accuracy of our runs in percent, {published}",
+        f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}{data}.",
+        f"Each cell of the tables contains the mean top-1 accuracy of our runs in percent, {published}",
         "± is the sample standard deviation (n − 1) over n runs that differ only in the random seed. Only "
         "finished runs are included.",
     ]
@@ -140,11 +153,17 @@ def groups_note(result: TableResult) -> Iterator[str]:
 
 def protocol_note(result: TableResult) -> str:
     """Return a sentence on the differences from the protocol of the paper that all cells have."""
+    protocol = reference(result)
     if result.common:
-        return f"All runs differ from the protocol of the paper: {'; '.join(result.common)}."
+        return f"All runs differ from {protocol}: {'; '.join(result.common)}."
     if any(cell.differences for cell in result.cells.values()):
-        return "Cells with a letter differ from the protocol of the paper."
-    return "All runs follow the protocol of the paper."
+        return f"Cells with a letter differ from {protocol}."
+    return f"All runs follow {protocol}."
+
+
+def reference(result: TableResult) -> str:
+    """Return the settings that the runs are compared with, in words."""
+    return "the presets of the dataset" if result.on_other_data else "the protocol of the paper"
 
 
 def best_note(result: TableResult) -> str:
@@ -169,7 +188,7 @@ def row_notes(result: TableResult) -> Iterator[str]:
     rows: dict[str, list[str]] = {}
     for row in result.rows:
         if row.note:
-            rows.setdefault(row.note, []).append(row.title)
+            rows.setdefault(row.note, []).append(row_title(row))
     yield from (f"{', '.join(titles)}: {note}." for note, titles in rows.items())
 
 

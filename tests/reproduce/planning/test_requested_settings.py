@@ -83,8 +83,8 @@ def test_setting_of_a_single_cell_is_refused(setting):
 
 
 def test_schedule_of_all_rows_can_be_chosen():
-    settings = RequestedSettings.of(Request("table1", settings={"optim": {"recipe": "preset"}}))
+    settings = RequestedSettings.of(Request("table1", recipe="preset"))
     assert settings.recipe == "preset"
     assert settings.paths == []
     with pytest.raises(UserError, match="There is no recipe 'x'"):
-        RequestedSettings.of(Request("table1", settings={"optim": {"recipe": "x"}}))
+        RequestedSettings.of(Request("table1", recipe="x"))

@@ -1,5 +1,7 @@
 """Norms of classifier weights and centroids of saved runs."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.files import write_result
 from fasticcl.reproduce.plan import Cell, Job, Plan
 from fasticcl.reproduce.result import table_result
-from fasticcl.reproduce.table.norms import ClassNorms, norms
+from fasticcl.reproduce.table.norms import ClassNorms, norm_figures, read_norms
 from fasticcl.resolve import configure
 from tests.support.reproduced_table import DATA, epoch_differences, write_run
 
@@ -79,8 +81,9 @@ def result(run):
 
 
 def test_one_plot_for_each_stage_with_equal_axes(run, result):
-    figures, problems = norms(result)
+    norms, problems = read_norms(result)
     assert problems == []
+    figures = [*norm_figures("figure9", norms)]
     assert [name for name, _, _ in figures] == ["figure9-digits-before", "figure9-digits-after"]
     read = ClassNorms.read(run)
     for (_, figure, _), values in zip(figures, (read.before, read.after), strict=True):
@@ -99,4 +102,12 @@ def test_missing_weights_are_a_problem_of_the_result(result, tmp_path, monkeypat
     monkeypatch.setattr(ClassNorms, "read", fail)
     write_result(result, tmp_path)
     assert "There are no finished weights in" in (tmp_path / "figure9.html").read_text()
-    assert "There are no finished weights in" in (tmp_path / "figure9.json").read_text()
+    assert len(json.loads((tmp_path / "figure9.json").read_text())["problems"]) == 1
+
+
+def test_norms_are_in_the_json_file_and_the_figures_in_the_markdown_file(run, result, tmp_path):
+    write_result(result, tmp_path)
+    (norms,) = json.loads((tmp_path / "figure9.json").read_text())["norms"]
+    read = ClassNorms.read(run)
+    assert (norms["method"], norms["after"], norms["before"]) == ("ICCL", [*read.after], [*read.before])
+    assert "![Figure 9](figure9-digits-before.svg)" in (tmp_path / "figure9.md").read_text()
