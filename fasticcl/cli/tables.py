@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from fasticcl.config import Rebalance
     from fasticcl.engine.results import Report
     from fasticcl.export.exporter import ExportResult
+    from fasticcl.paper.table import Metric
     from fasticcl.shards.manifest import Manifest
     from fasticcl.shards.summary import Summary
     from fasticcl.sweep.result import SweepResult
 
 _MIN_STEPS = 8  # steps per epoch below which a smaller batch is suggested
 _MAX_LINES = 20  # the remaining lines are only counted
+ACCURACY_COLUMNS: tuple["Metric", ...] = ("overall", "many", "medium", "few")
 _BAR_WIDTH = 40  # characters of the longest bar of a histogram
 
 
@@ -36,11 +38,21 @@ def accuracy_table(report: "Report") -> Table:
     stage = "rebalancing " if "after" in report.rows else ""
     titles = {**row_titles(report.rows), "best": f"{stage}epoch {report.best_epoch}, best on {report.split}"}
     table = Table("top-1 accuracy, %", title=f"Evaluated on {report.split}", title_justify="left")
-    for column in ("overall", "many", "medium", "few"):
+    for column in ACCURACY_COLUMNS:
         table.add_column(column, justify="right")
     for name, metrics in report.rows.items():
         table.add_row(titles[name], *(percent(metrics[key]) for key in METRICS))
+    if report.paper:
+        table.add_section()
+        figures = report.paper.figures
+        table.add_row(report.paper.title, *(percent(figures.get(name)) for name in ACCURACY_COLUMNS))
     return table
+
+
+def paper_note(report: "Report") -> Iterator[str]:
+    """Yield a line on the differences from the training of the paper, if it has figures for the run."""
+    if report.paper and report.paper.differences:
+        yield report.paper.protocol_note
 
 
 def sweep_table(sweep: "SweepResult") -> Table:

@@ -3,8 +3,9 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from fasticcl.console import print_lines
 from fasticcl.resolve import configure
 from fasticcl.system import rank_environment
 from fasticcl.system.allocator import keep_freed_memory
+
+if TYPE_CHECKING:
+    from fasticcl.engine.results import Report
 
 app = typer.Typer()
 
@@ -65,8 +69,13 @@ def train(
         return
     keep_freed_memory(options.get("device"))
     report = training.train(**options, resume=resume, console=console)
-    console.print(tables.accuracy_table(report))
+    _print_accuracies(console, report)
     print_lines(console, tables.after_training(report))
+
+
+def _print_accuracies(console: Console, report: "Report") -> None:
+    console.print(tables.accuracy_table(report))
+    print_lines(console, tables.paper_note(report))
 
 
 @command(
@@ -82,9 +91,10 @@ def evaluate(*, json_output: Json = False, **options: Any) -> None:
     report = training.evaluate(**options)
     if json_output:
         fields = {"run": str(report.run), "split": report.split, "best_epoch": report.best_epoch}
-        typer.echo(json.dumps(fields | report.rows))
+        paper = {"paper": asdict(report.paper)} if report.paper else {}
+        typer.echo(json.dumps(fields | report.rows | paper))
     else:
-        Console().print(tables.accuracy_table(report))
+        _print_accuracies(Console(), report)
 
 
 @command(
@@ -101,7 +111,7 @@ def rebalance(run: Path, *, quiet: Quiet = False, **options: Any) -> None:
     """
     console = persistent_console(quiet=quiet or rank_environment.rank() > 0)
     report = training.rebalance(run, **options, console=console)
-    console.print(tables.accuracy_table(report))
+    _print_accuracies(console, report)
     new, old = (shlex.quote(str(path)) for path in (report.run, run))
     print_lines(console, [f"Next: fasticcl report {old} {new}    compare both runs"])
 

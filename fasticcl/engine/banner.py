@@ -17,6 +17,7 @@ from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.method.translation import translation_cost
+from fasticcl.paper.published import published_result
 from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine
 
@@ -102,6 +103,8 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     if "translation" in phase_epochs(config):
         yield f"cost     {_translation_cost(config, counts)}"
     yield f"machine  {machine.describe()}"
+    if paper := published_result(config, subset_note(dataset.train.manifest)):
+        yield f"paper    {paper.summary}"
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"

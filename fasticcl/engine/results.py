@@ -17,7 +17,9 @@ from fasticcl.engine.run.folder import WEIGHTS, RunFolder
 from fasticcl.engine.run.writer import RunWriter
 from fasticcl.errors import UserError
 from fasticcl.method.network import Network
+from fasticcl.paper.published import PublishedResult, published_result
 from fasticcl.resolve import validate
+from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine, choose_machine
 
 
@@ -36,6 +38,8 @@ class Report:
     """The epoch of ``best`` in its stage, from 1."""
     split: str
     """The evaluated split."""
+    paper: PublishedResult | None = None
+    """The figures of the paper for the dataset, method and settings of the run. None: there are none."""
 
 
 def row_titles(names: Container[str]) -> dict[str, str]:
@@ -53,15 +57,22 @@ def row_titles(names: Container[str]) -> dict[str, str]:
     }
 
 
-def report_of(run: RunWriter, split: str) -> Report:
+def report_of(run: RunWriter, dataset: Dataset) -> Report:
     """Return the report of a finished run from its records."""
     before, after = run.metrics.last("representation"), run.metrics.last("rebalancing")
     best = run.metrics.best("rebalancing" if after else "representation")
     rows = {"before": before, "after": after} if after else {"last": before}
-    if run.folder.config.rebalance.readout == "none":
+    config = run.folder.config
+    if config.rebalance.readout == "none":
         rows["best"] = best
     accuracies = {name: {key: record[key] for key in METRICS} for name, record in rows.items() if record}
-    return Report(run.folder.path, accuracies, best["epoch"] if best else 0, split)
+    return Report(
+        run.folder.path,
+        accuracies,
+        best["epoch"] if best else 0,
+        dataset.evaluated.split,
+        published_result(config, subset_note(dataset.train.manifest)),
+    )
 
 
 def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None = None) -> Report:
@@ -78,7 +89,8 @@ def evaluate_run(folder: Path, *, device: str | None = None, workers: int | None
     saved = open_saved_run(folder, device=device, workers=workers)
     counts, batches = saved.dataset.train.counts, saved.batches()
     rows = {name: evaluate(network, batches, counts, saved.machine) for name, network in saved.networks()}
-    return Report(folder, rows, saved.best_epoch, saved.dataset.evaluated.split)
+    paper = published_result(saved.config, subset_note(saved.dataset.train.manifest))
+    return Report(folder, rows, saved.best_epoch, saved.dataset.evaluated.split, paper)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
             _check_same_position(run, checkpoint)
             if folder.finished:
                 print_lines(console, [f"run      {folder.path} is already finished"])
-                return report_of(run, dataset.evaluated.split)
+                return report_of(run, dataset)
         prepared = _prepare(config, dataset, machine, warn, checkpoint)
         # The folder is created last, so invalid input does not leave an empty run behind.
         run = run or open_run(RunFolder(ranks.run_on_main(lambda: RunFolder.create(config).path), config))
@@ -98,7 +98,7 @@ def _train(config: Config, folder: RunFolder | None, machine: Machine, console: 
         run.record_environment(prepared.machine, subset_note(dataset.train.manifest))
         print_lines(console, _opening(prepared, run, checkpoint, is_new))
         _fit(prepared, run, checkpoint, console)
-        return report_of(run, dataset.evaluated.split)
+        return report_of(run, dataset)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fasticcl.engine.evaluate import METRICS
@@ -28,6 +29,7 @@ def run_json(history: RunHistory, analysis: ClassAnalysis | None) -> str:
         "accuracies": {
             name: {"epoch": epoch, **metrics} for name, (epoch, metrics) in history.accuracies.items()
         },
+        "paper": history.paper and asdict(history.paper),
         "differences": {
             key: {"preset": preset, "run": value} for key, (preset, value) in history.differences.items()
         },

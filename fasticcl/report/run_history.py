@@ -13,6 +13,7 @@ from fasticcl.engine.evaluate import METRICS, Metrics, is_evaluated
 from fasticcl.engine.run.folder import ENVIRONMENT, RunFolder
 from fasticcl.engine.stages.stage import STAGES
 from fasticcl.errors import UserError
+from fasticcl.paper.published import PublishedResult, published_result
 from fasticcl.resolve import named_presets, resolve
 from fasticcl.shards.manifest import Manifest
 from fasticcl.shards.published_subset import subset_note
@@ -80,6 +81,11 @@ class RunHistory:
     def final_accuracies(self) -> Metrics:
         """The accuracies of the last evaluated epoch, which are the ones to report."""
         return self.accuracies["after" if "after" in self.accuracies else "last"][1]
+
+    @cached_property
+    def paper(self) -> PublishedResult | None:
+        """The figures of the paper for the dataset, method and settings of the run, or None."""
+        return published_result(self.config, self.subset_note)
 
     @property
     def seed_note(self) -> str:

@@ -9,6 +9,7 @@ from fasticcl.config.method_summary import method_summary
 from fasticcl.engine.evaluate import METRICS
 from fasticcl.engine.results import row_titles
 from fasticcl.longtail import class_groups
+from fasticcl.paper.table import Metric
 from fasticcl.report.class_analysis import ClassAnalysis
 from fasticcl.report.page import (
     Cell,
@@ -22,7 +23,8 @@ from fasticcl.report.page import (
 )
 from fasticcl.report.run_history import RunHistory
 
-ACCURACY_COLUMNS = [Column(name, number=True) for name in ("overall", "many", "medium", "few")]
+ACCURACY_METRICS: tuple[Metric, ...] = ("overall", "many", "medium", "few")
+ACCURACY_COLUMNS = [Column(name, number=True) for name in ACCURACY_METRICS]
 _CLASS_ROWS = 1000  # maximum number of rows in the class table. classes.csv lists all classes.
 _NO_RESULT = "This run used --fast-dev-run, so it took only a few steps and its accuracies are meaningless. "
 
@@ -68,6 +70,9 @@ def accuracy_table(history: RunHistory) -> Table:
         ]
         for name, (epoch, metrics) in history.accuracies.items()
     ]
+    if history.paper:
+        figures = (history.paper.figures.get(name) for name in ACCURACY_METRICS)
+        rows.append([Cell(history.paper.title), Cell("–"), *map(percent_cell, figures)])
     return Table([Column("top-1 accuracy (%)"), Column("epoch", number=True), *ACCURACY_COLUMNS], rows)
 
 
@@ -112,6 +117,7 @@ def _accuracy_note(history: RunHistory) -> str:
         + (best if "best" in history.accuracies else "")
         + (f"{history.subset_note} " if history.subset_note else "")
         + (f"{history.seed_note} " if history.seed_note else "")
+        + (f"{history.paper.source_note} {history.paper.protocol_note} " if history.paper else "")
         + "Overall is the share of images classified correctly. "
         "Many (more than 100 training images), medium (20 to 100) and few (fewer than 20) are averages of "
         "the per-class accuracies in each group."

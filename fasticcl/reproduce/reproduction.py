@@ -64,8 +64,8 @@ def reproduce_table(
     plan = build_plan(request, require_shards=not dry_run)
     part = plan.part(*request.part)
     if not plan.jobs:
-        reasons = "; ".join(plan.problems)
-        raise UserError(f"No cell of {request.table} can be computed: {reasons}")
+        reasons = "".join(f"\n  {problem}" for problem in plan.problems)
+        raise UserError(f"No cell of {request.table} can be computed:{reasons}")
     for encoder in {job.config.method.encoder for job in part.jobs}:
         find_encoder(encoder)
     if dry_run:

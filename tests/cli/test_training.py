@@ -1,15 +1,21 @@
 """``fasticcl train``, ``eval`` and ``rebalance``: output, signals, errors and the next commands."""
 
 import json
+import re
 import shlex
 import shutil
 import signal
 import time
 import tomllib
+from pathlib import Path
 
 import numpy as np
 
 import fasticcl
+from fasticcl.report.data_files import run_json
+from fasticcl.report.run_history import read_history
+from fasticcl.report.run_sections import accuracy_table, run_sections
+from fasticcl.shards.manifest import Manifest
 from tests.support.images import encode, noise
 from tests.support.processes import Child, call_main_in
 
@@ -59,6 +65,32 @@ def test_train_and_eval_print_the_same_table(fasticcl_command, tiny_shards):
     found = json.loads(text)
     assert found["split"] == "test"
     assert f"{found['after']['val/top1']:.1f}" in table
+
+
+def test_train_and_eval_show_the_figure_of_the_paper(fasticcl_command, tiny_shards, tmp_path):
+    """Digits in place of CIFAR-10, which is another choice of images."""
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    manifest = Manifest.read(shards)
+    settings = {**manifest.settings, "long_tail": 14.0}
+    manifest.model_copy(update={"dataset": "folder", "settings": settings}).write(shards)
+    code, out, _ = fasticcl_command("train", "cifar10-lt", "--data", shards, *SMALL)
+    assert code == 0
+    assert re.search(r"^paper    Table 1: overall 82.1 %; this run differs in \d settings$", out, re.M)
+    shown = out[out.index("Evaluated on test") : out.index("Next: ")]
+    assert re.search(r"paper, Table 1 +│ +82.1 │ +- │ +- │ +- │", shown)
+    sentence = "This run differs from Table 1 of the paper: another choice of images, 2 epochs (paper: 200), "
+    sentence += "encoder resnet8 (paper: resnet32), batch size 20 (paper: 128), "
+    assert sentence in shown
+    run = "runs/cifar10-lt/iccl-1"
+    assert fasticcl_command("eval", run)[1].strip() == shown.strip()
+    paper = json.loads(fasticcl_command("eval", run, "--json")[1])["paper"]
+    assert (paper["table"], paper["row"], paper["figures"]) == ("Table 1", "ICCL (ours)", {"overall": 82.1})
+    history = read_history(Path(run))
+    *_, row = accuracy_table(history).rows
+    assert [cell.text for cell in row] == ["paper, Table 1", "–", "82.1", "–", "–", "–"]
+    section = next(run_sections(history, None, {}, ""))
+    assert f"Table 1 of the paper has this setting in the row “ICCL (ours)”. {sentence}" in section.text
+    assert json.loads(run_json(history, None))["paper"] == paper
 
 
 def test_resuming_a_finished_run_reports_it_and_the_next_commands(fasticcl_command, tiny_shards):

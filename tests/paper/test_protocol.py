@@ -71,6 +71,13 @@ def test_learning_rate_warmup_of_the_same_length_or_fraction_is_no_difference():
         assert len(found) == 1 + expected, found
 
 
+def test_a_single_epoch_is_singular():
+    assert differences(epochs=1, set={"rebalance.epochs": 1}) == [
+        "1 epoch (paper: 200)",
+        "second stage: 1 epoch (paper: 10 epochs)",
+    ]
+
+
 def test_settings_that_neither_training_uses_are_not_named():
     unused = {
         "data.gamma": 1.0,
@@ -82,13 +89,20 @@ def test_settings_that_neither_training_uses_are_not_named():
     ce = resolve("cifar100-lt", method="ce")
     assert protocol_differences(resolve("cifar100-lt", method="ce", options=layer(unused)), ce) == []
     assert len(protocol_differences(resolve("cifar100-lt", options=layer(unused)), PAPER)) == 5
+    mixed = layer({"method.interpolative_weight": 1.0, "data.gamma": 1.0})
+    assert protocol_differences(resolve("cifar100-lt", method="ce", options=mixed), ce) == [
+        "data.gamma 1 (paper: 0)",
+        "method.interpolative_weight 1 (paper: 0)",
+    ]
     cosine = {"optim.schedule": "cosine", "optim.milestones": [0.5], "optim.decay": 0.1}
     assert differences(set=cosine) != []
     assert differences("imagenet-lt", resolve("imagenet-lt"), set=cosine) == []
 
 
 def test_a_second_stage_that_is_missing_or_added():
-    ce, tau = (resolve("cifar100-lt", method=name) for name in ("ce", "tau-norm"))
+    ce, tau, crt = (resolve("cifar100-lt", method=name) for name in ("ce", "tau-norm", "crt"))
+    assert protocol_differences(ce, crt) == ["second stage: none (paper: 10 epochs)"]
+    assert protocol_differences(crt, ce) == ["second stage: 10 epochs (paper: none)"]
     assert protocol_differences(ce, tau) == ["second stage: none (paper: tau_norm)"]
     assert protocol_differences(tau, ce) == ["second stage: tau_norm (paper: none)"]
     assert differences(method="tau-norm", published=tau, set={"rebalance.tau": 0.7}) == [

@@ -176,8 +176,8 @@ def test_second_signal_kills_the_runs(tmp_path):
 
     with when(ready.exists, interrupt_twice), pytest.raises(KeyboardInterrupt):
         run_plan(plan_of(tmp_path, "stubborn"), 1)
-    with pytest.raises(ChildProcessError):  # it has been killed and reaped
-        os.waitpid(-1, os.WNOHANG)
+    with pytest.raises(ProcessLookupError):
+        os.kill(started(tmp_path, "stubborn")["pid"], 0)
 
 
 def test_run_that_another_process_trains_is_waited_for(tmp_path):

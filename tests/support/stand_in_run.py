@@ -22,7 +22,12 @@ def main(words):
         folder.mkdir(parents=True)
         (folder / "config.toml").write_text(text)
     threads = os.environ.get("OMP_NUM_THREADS")
-    started = {"words": words, "threads": threads, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    started = {
+        "pid": os.getpid(),
+        "words": words,
+        "threads": threads,
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
     (folder / "started.json").write_text(json.dumps(started))
     behave(name.partition("-")[0], folder, resumed)
     config = tomllib.loads((folder / "config.toml").read_text())
