@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from fasticcl.bench.measure import Measurement, format_figure
+from fasticcl.plural import counted
 from fasticcl.version import __version__
 
 FORMAT = 2
@@ -103,7 +104,7 @@ def _contents(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]
 
 def _title(figures: Mapping[str, Measurement], kind: str) -> str:
     count = max(len(measurement.runs) for measurement in figures.values())
-    return f"{next(iter(figures.values())).unit}, {count} {kind}{'' if count == 1 else 's'}"
+    return f"{next(iter(figures.values())).unit}, {counted(count, kind)}"
 
 
 def _sizes(measurement: Measurement) -> str:

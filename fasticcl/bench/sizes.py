@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fasticcl.plural import counted
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -19,8 +21,7 @@ class Sizes:
 
     def describe(self) -> str:
         """Return the sizes in a few words, for example ``224 px, 256 pairs, resnet50``."""
-        kind = "pair" if self.pairs else "image"
-        batch = f"{self.batch_size:,} {kind}{'' if self.batch_size == 1 else 's'}"
+        batch = counted(self.batch_size, "pair" if self.pairs else "image")
         side = "" if self.image_size is None else f"{self.image_size} px"
         return ", ".join(filter(None, (side, batch, self.encoder)))
 

@@ -17,6 +17,7 @@ from fasticcl.cli.command import command, epilog
 from fasticcl.cli.terminal import leave, persistent_console
 from fasticcl.console import print_lines
 from fasticcl.errors import Stopped, UserError, nearest
+from fasticcl.plural import counted
 from fasticcl.system import rank_environment
 
 app = typer.Typer()
@@ -60,9 +61,9 @@ def verify(dest: Path, *, decode: bool = False, **options: Any) -> None:
     print_lines(console, tables.first_lines("same image in two splits: ", findings.duplicates))
     if findings.problems:
         print_lines(Console(stderr=True), tables.first_lines("", findings.problems))
-        leave(1, f"error: {len(findings.problems)} problems in {dest}. Convert the dataset again.")
+        leave(1, f"error: {counted(len(findings.problems), 'problem')} in {dest}. Convert the dataset again.")
     suffix = " and can be decoded" if decode else ""
-    line = f"{findings.images:,} images in {findings.shards:,} shards are intact{suffix}."
+    line = f"{counted(findings.images, 'image')} in {counted(findings.shards, 'shard')} are intact{suffix}."
     print_lines(console, [line])
 
 

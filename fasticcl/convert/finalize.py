@@ -13,6 +13,7 @@ from fasticcl.convert.jobs import Conversion
 from fasticcl.convert.shard_parts import ShardPart
 from fasticcl.errors import UserError
 from fasticcl.files import file_sha256, replacing, write_file
+from fasticcl.plural import counted
 from fasticcl.shards.manifest import SPLITS, Manifest, SplitInfo
 from fasticcl.shards.reader import INDEX, INDEX_DTYPE, QUARANTINE
 
@@ -42,10 +43,10 @@ def finalize(
     write_file(dest / QUARANTINE, quarantine_text)
     if len(quarantine) > max_corrupt:
         first = quarantine[0]
-        images = "1 image" if len(quarantine) == 1 else f"{len(quarantine)} images"
         raise UserError(
-            f"{images} cannot be read, for example {first['image']} ({first['reason']}). Repair the images "
-            f"listed in {dest / QUARANTINE}, or leave them out with --max-corrupt {len(quarantine)}."
+            f"{counted(len(quarantine), 'image')} cannot be read, for example {first['image']} "
+            f"({first['reason']}). Repair the images listed in "
+            f"{dest / QUARANTINE}, or leave them out with --max-corrupt {len(quarantine)}."
         )
     # An archive that lacks images has fewer shards than there are jobs.
     fingerprints = (

@@ -10,12 +10,12 @@ _PHRASES = {
     "data.subset": "another choice of images",
     "data.imbalance": "imbalance ratio {} (paper: {})",
     "engine.fast_dev_run": "a few steps of each phase (--fast-dev-run)",
-    "optim.epochs": "{} epochs (paper: {})",
+    "optim.epochs": "{} {epochs} (paper: {})",
     "method.encoder": "encoder {} (paper: {})",
     "optim.batch_size": "batch size {} (paper: {})",
     "optim.lr": "learning rate {} (paper: {})",
     "optim.milestones": "learning-rate decays at {} of the epochs (paper: {})",
-    "optim.warmup_epochs": "learning-rate warm-up of {} epochs (paper: {})",
+    "optim.warmup_epochs": "learning-rate warm-up of {} {epochs} (paper: {})",
     "method.warmup_epochs": "T = {} (paper: {})",
     "rebalance": "second stage: {} (paper: {})",
 }
@@ -117,7 +117,8 @@ def _settings(config: Config) -> dict[str, Any]:
 def _second_stage(rebalance: Rebalance) -> str:
     if rebalance.readout != "none":
         return rebalance.readout
-    return f"{rebalance.epochs} epochs" if rebalance.epochs else "none"
+    count = rebalance.epochs
+    return f"{count} {_epochs(count)}" if count else "none"
 
 
 def _is_same(path: str, values: Mapping[str, Any], paper: Mapping[str, Any]) -> bool:
@@ -142,7 +143,12 @@ def _unused(config: Config, published: Config) -> Iterator[str]:
 
 def _phrase(path: str, value: object, paper: object) -> str:
     source = "expected" if path in _NOT_STATED else "paper"
-    return _PHRASES.get(path, f"{path} {{}} ({source}: {{}})").format(_text(value), _text(paper))
+    pattern = _PHRASES.get(path, f"{path} {{}} ({source}: {{}})")
+    return pattern.format(_text(value), _text(paper), epochs=_epochs(value))
+
+
+def _epochs(count: object) -> str:
+    return "epoch" if count == 1 else "epochs"
 
 
 def _text(value: object) -> str:

@@ -22,6 +22,7 @@ from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.plan import Plan
 from fasticcl.reproduce.recorded_times import recorded_times
 from fasticcl.reproduce.training.slots import machine_slots
+from fasticcl.shards.manifest import Manifest
 from fasticcl.system.hardware import cpu_model
 from fasticcl.system.machine import choose_machine
 from fasticcl.system.resources import usable_cores
@@ -81,7 +82,9 @@ def estimate(
     """
     load = os.getloadavg()[0]
     unfinished = [job for job in plan.jobs if not job.finished]
-    works = {job.folder: job_work(job) for job in unfinished}
+    # A kind of steps is measured with the configuration of the first job, so those with shards come first.
+    by_data = sorted(unfinished, key=lambda job: Manifest.read(job.config.data.dir) is None)
+    works = {job.folder: job_work(job) for job in by_data}
     work = [part for parts in works.values() for part in parts or ()]
     with (
         tempfile.TemporaryDirectory(prefix="fasticcl-estimate-") as folder,
@@ -244,4 +247,4 @@ def _notes_of_runs(measured: _Measurements, jobs: int) -> Iterator[str]:
         yield f"{jobs} runs side by side are assumed not to slow one another, because this was not measured"
     if measured.start_up is not None:
         yield f"the start and the end of a run take {measured.start_up:.0f} s (measured) and are included"
-    yield "not included: checkpoints, and on a GPU compilation"
+    yield "not included: checkpoints, and on a GPU compilation and the trial of its modes"

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fasticcl.config import Engine
 from fasticcl.errors import UserError
+from fasticcl.plural import counted
 from fasticcl.system.compile_cache import use_persistent_cache
 from fasticcl.system.rank_environment import local_rank, world_size
 from fasticcl.system.ranks import Ranks, join_process_group
@@ -132,11 +133,10 @@ class Machine:
 
     def describe(self) -> str:
         """Return device, precision, mode and torch version in one line."""
-        threads = torch.get_num_threads()
         name = (
             torch.cuda.get_device_name(self.device)
             if self.gpu is not None
-            else f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+            else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
         )
         precision = "bfloat16" if self.bfloat16 else "float32"
         ranks = f"{self.ranks.world_size} ranks of " if self.ranks.world_size > 1 else ""

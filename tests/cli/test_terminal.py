@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +25,7 @@ def train_with_closed_output(arguments, folder, stderr_closed=False, full_disk=F
     os.close(reader)
     for descriptor in (1, 2) if stderr_closed else (1,):
         os.dup2(writer, descriptor)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  buffered, also if PYTHONUNBUFFERED is set
     call_main_in(folder, "train", "demo", "--epochs", 2, "--batch-size", 20, *SETTINGS, *arguments)
 
 

@@ -98,3 +98,11 @@ def test_resumed_run_names_its_stage(stage, epoch, line):
     config = resolve("demo", method="m2m", assignments=["optim.epochs=9", "rebalance.epochs=5"])
     checkpoint = Checkpoint(stage, epoch, 2, "", {"network": {}})
     assert resume_line(config, checkpoint, 12) == line
+
+
+def test_banner_has_the_choice_of_images_after_the_data(monkeypatch):
+    monkeypatch.setattr(Split.manifest, "settings", {"long_tail": 3.0})
+    first, second, *_ = banner_lines()
+    assert first.startswith("data ")
+    assert second.startswith("subset   The training images are a seeded random choice")
+    assert second.endswith(" imbalance ratio 3.")

@@ -71,6 +71,13 @@ def test_learning_rate_warmup_of_the_same_length_or_fraction_is_no_difference():
         assert len(found) == 1 + expected, found
 
 
+def test_a_single_epoch_is_singular():
+    assert differences(epochs=1, set={"rebalance.epochs": 1}) == [
+        "1 epoch (paper: 200)",
+        "second stage: 1 epoch (paper: 10 epochs)",
+    ]
+
+
 def test_settings_that_neither_training_uses_are_not_named():
     unused = {
         "data.gamma": 1.0,

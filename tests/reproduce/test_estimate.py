@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasticcl.bench.run_work import dataset_sizes, run_work
-from fasticcl.bench.step_times import StepTime, StepTimes
+from fasticcl.bench.step_times import StepTime, StepTimes, by_importance
 from fasticcl.engine.run.folder import RunFolder
+from fasticcl.reproduce import estimate as module
 from fasticcl.reproduce.estimate import Measuring, estimate, job_work, makespan
 from fasticcl.reproduce.existing_runs import ExistingRun
 from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.plan import Plan
+from fasticcl.reproduce.training import slots
 from fasticcl.resolve import configure
 from fasticcl.system.machine import choose_machine
 from tests.support.small_runs import TINY, train_tiny
@@ -148,6 +150,20 @@ def test_times_of_a_plan_are_measured(tiny_shards, tmp_path, finished_run):
     assert any("take 5 s (measured)" in note for note in result.notes)
 
 
+def test_kinds_are_measured_on_shards_if_one_of_the_jobs_has_them(monkeypatch, tiny_shards, tmp_path):
+    there = tiny_config(tiny_shards, tmp_path, "there")
+    missing = tiny_config(tmp_path / "missing", tmp_path, "missing")
+    measured = []
+
+    def measure(work, *_, **__):
+        measured.extend(by_importance(work))
+        return StepTimes({})
+
+    monkeypatch.setattr(module, "measure_step_times", measure)
+    estimate(Plan((), [Job(missing, ()), Job(there, ())]), measuring=Measuring(start_up=lambda *_: None))
+    assert {kind.config.data.dir for kind in measured} == {tiny_shards}
+
+
 def test_nothing_is_measured_for_a_finished_plan(finished_run):
     plan = Plan((), [Job(finished_run.config, (), finished_run)])
     measuring = Measuring(start_up=lambda *_: pytest.fail("nothing is started"))
@@ -165,8 +181,8 @@ def test_runs_side_by_side_are_slower_by_a_measured_factor(monkeypatch, tiny_sha
         assert (len(environments), workers) == (2, 1)
         return 3.0
 
-    monkeypatch.setattr("fasticcl.reproduce.estimate.measure_step_times", measured)
-    monkeypatch.setattr("fasticcl.reproduce.training.slots.usable_cores", lambda: 3)
+    monkeypatch.setattr(module, "measure_step_times", measured)
+    monkeypatch.setattr(slots, "usable_cores", lambda: 3)
     new = [Job(tiny_config(tiny_shards, tmp_path, name), ()) for name in ("one", "other")]
     plan = Plan((), [Job(finished_run.config, (), finished_run), *new])
     result = estimate(plan, 3, measuring=Measuring(start_up=lambda *_: 5.0, side_by_side=side_by_side))

@@ -1,7 +1,10 @@
 """The note on subsets that differ from the published ones."""
 
+import hashlib
+
 import numpy as np
 import pytest
+from torchvision import datasets
 
 from fasticcl.shards.manifest import Manifest, SplitInfo
 from fasticcl.shards.published_subset import CIFAR, published_profile, subset_note
@@ -77,3 +80,41 @@ def test_only_the_published_subset_and_whole_datasets_have_no_note():
     )
     limited = manifest("cifar100-lt", cifar.classes[:2], np.array([9, 8]).tolist(), **named)
     assert subset_note(limited) == "The images are another choice than those of the published CIFAR100-LT."
+
+
+def python2_pickle(values):
+    """Return the pickle (protocol 2) of a dictionary of numbers and lists of texts, as Python 2 writes it."""
+    memo = iter(range(1, 1000))
+
+    def memoized(code):
+        number = next(memo)
+        return code + b"q" + bytes([number])
+
+    def text(value):
+        return memoized(b"U" + bytes([len(value)]) + value.encode())
+
+    content = b"\x80\x02" + memoized(b"}") + b"("
+    for key, value in values.items():
+        content += text(key)
+        if isinstance(value, int):
+            content += b"M" + value.to_bytes(2, "little")
+        else:
+            content += memoized(b"]") + b"(" + b"".join(map(text, value)) + b"e"
+    return content + b"u."
+
+
+COARSE = (
+    "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
+    "household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes "
+    "large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals "
+    "trees vehicles_1 vehicles_2"
+)
+
+
+def test_the_classes_are_those_of_the_archive():
+    """The file with the class names, written with these names, has the official MD5."""
+    fine = CIFAR["cifar100-lt"].classes
+    meta = {"fine_label_names": fine, "coarse_label_names": COARSE.split()}
+    assert hashlib.md5(python2_pickle(meta)).hexdigest() == datasets.CIFAR100.meta["md5"]
+    meta = {"num_cases_per_batch": 10_000, "label_names": CIFAR["cifar10-lt"].classes, "num_vis": 3072}
+    assert hashlib.md5(python2_pickle(meta)).hexdigest() == datasets.CIFAR10.meta["md5"]

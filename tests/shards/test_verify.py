@@ -368,3 +368,9 @@ def test_file_that_cannot_be_read_is_reported_by_name(folder, name):
     assert process.returncode == 1
     assert name in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_a_single_problem_is_singular(run_cli, folder):
+    (folder / "val" / "stray.tar").write_bytes(b"")
+    _, _, err = run_cli("verify", folder)
+    assert err.splitlines()[-1] == f"error: 1 problem in {folder}. Convert the dataset again."

@@ -3,6 +3,7 @@
 import math
 
 from fasticcl.doctor.facts import Facts, Finding
+from fasticcl.plural import counted
 
 _GIB = 2**30
 _MIN_MEMORY = 2 * _GIB  # the demonstration, the smallest run, needs half of it
@@ -18,7 +19,7 @@ def cores(facts: Facts) -> Finding:
     usable = limits.cores if limits.cpu_quota is None else min(float(limits.cores), limits.cpu_quota)
     text = f"{limits.cores}, {limits.cpu}"
     if usable < limits.cores:
-        text += f", the control group limits CPU time to {usable:g} core{'' if usable == 1 else 's'}"
+        text += f", the control group limits CPU time to {counted(usable, 'core')}"
     if limits.torch_threads > math.ceil(usable):
         text += f", but torch would use {limits.torch_threads} threads, which would slow each other down"
         return Finding("cores", "warning", text, f"export OMP_NUM_THREADS={math.ceil(usable)}")
