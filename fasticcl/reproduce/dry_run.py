@@ -1,5 +1,6 @@
 """The printed form of a plan: its runs in order, their state and the time that they will take."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ def format_seconds(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
+    hours, days = seconds / 3600, seconds / 86400
+    if days < 2:
+        return f"{hours:.1f} h"
+    return f"{days:.1f} d" if days < 99.95 else f"{days:,.0f} d"
 
 
 def state(job: Job) -> str:
@@ -98,12 +102,17 @@ class PlanLine:
         if len(self.jobs) == 1:
             return state(self.jobs[0])
         counts = Counter(map(state, self.jobs))
-        return ", ".join(f"{count} {name}" for name, count in counts.items())
+        return ", ".join(f"{count} {_plural(name) if count > 1 else name}" for name, count in counts.items())
 
     def time(self, estimate: Estimate) -> str:
         """Return the estimated time of the runs that are not finished."""
         seconds = [estimate.of(job) for job in self.jobs if not job.finished]
         return format_seconds(_sum(seconds)) if seconds else ""
+
+
+def _plural(state: str) -> str:
+    """Return the state of several runs, such as "need data"."""
+    return re.sub(r"^(need|resume)s\b", r"\1", state)
 
 
 def grouped(plan: Plan) -> list[PlanLine]:

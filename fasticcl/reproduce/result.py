@@ -158,7 +158,7 @@ def table_result(
         )
         subset = data.subset if data and not other_data else None
         protocol = differences(first.config, first.published, subset)
-        if other_data:  # the other values are those of the presets of the dataset
+        if other_data:  # the other values are those of the preset of the dataset
             protocol = [text.replace("(paper:", "(preset:") for text in protocol]
         metrics = _metric_results(first.row, first.column, runs)
         results[key] = CellResult(first.row, first.column, metrics, runs, first.config, tuple(protocol), data)

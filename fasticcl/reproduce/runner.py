@@ -94,7 +94,7 @@ class _Display:
 
     def __enter__(self) -> "_Display":
         if self.finished:
-            self.line(f"kept     {self.finished} of {self.total} runs, which are finished")
+            self.line(f"kept     {self.finished} of {self.total} runs, already finished")
         self._bar.start()
         return self
 

@@ -13,7 +13,16 @@ from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.lock import lock_run
 from fasticcl.paper.table import PaperColumn, PaperRow
 from fasticcl.reproduce.cell import Cell
-from fasticcl.reproduce.dry_run import as_dict, format_seconds, plan_lines, plan_table, state, summary, trains
+from fasticcl.reproduce.dry_run import (
+    PlanLine,
+    as_dict,
+    format_seconds,
+    plan_lines,
+    plan_table,
+    state,
+    summary,
+    trains,
+)
 from fasticcl.reproduce.estimate import Estimate
 from fasticcl.reproduce.existing_runs import ExistingRun
 from fasticcl.reproduce.job import Job
@@ -95,6 +104,9 @@ def test_states_of_runs():
 def test_durations_have_a_suitable_unit(seconds, text):
     assert format_seconds(seconds) == text
     assert format_seconds(72 * 3600) == "3.0 d"
+    assert format_seconds(99.9 * 86400) == "99.9 d"
+    assert format_seconds(99.96 * 86400) == "100 d"
+    assert format_seconds(17427.3 * 86400) == "17,427 d"
 
 
 def test_summary_counts_runs_and_their_time():
@@ -145,6 +157,11 @@ def test_seeds_of_a_large_plan_share_a_line():
     assert text.count("demo/m") == 15
     assert "demo/m3-s0...s2" in text
     assert "1 finished" in " ".join(text.split())
+    data = jobs[2].config.data.model_copy(update={"dataset": "folder", "dir": Path("none")})
+    without = [replace(each, config=each.config.model_copy(update={"data": data})) for each in jobs[2:4]]
+    assert PlanLine(without).state == "2 need data"
+    interrupted = [with_run(each, ("representation", 11)) for each in jobs[2:4]]
+    assert PlanLine(interrupted).state.startswith("2 resume at")
     assert "2.0 h" in text  # the two other seeds
     assert text.count("3.0 h") == 14
 

@@ -80,8 +80,9 @@ def test_missing_shards_are_a_problem_of_their_column(tmp_path):
     assert [cell.column.name for cell in plan.cells] == ["cifar100-lt-100"]
     root = tmp_path / "data"
     assert plan.problems == [
-        f"no shards of cifar100-lt at ratio 50 in {root}: "
-        f"fasticcl convert cifar100-lt DOWNLOADS {root}/cifar100-lt-50 --imbalance 50"
+        f"no shards of cifar100-lt at ratio 50 in the folder {root}. Create them with: "
+        f"fasticcl convert cifar100-lt DOWNLOADS {root}/cifar100-lt-50 --imbalance 50 "
+        "(`fasticcl datasets` describes DOWNLOADS)"
     ]
 
 

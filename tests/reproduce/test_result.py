@@ -110,9 +110,7 @@ def test_columns_that_the_paper_does_not_have_are_other_data(tmp_path):
     assert other.on_other_data
     assert other.common == ("3 epochs (preset: 50)",)
     assert wording.heading(other) == "Table 1 on Digits, 10 %"
-    assert wording.protocol_note(other).startswith(
-        "All runs differ from the presets of the dataset: 3 epochs"
-    )
+    assert wording.protocol_note(other).startswith("All runs differ from the preset of the dataset: 3 epochs")
     paper = PaperTable.read("table1")
     plan = plan_of(replace(paper, rows=paper.rows[:1]), tmp_path, seeds=1)
     assert not table_result(plan, paper).on_other_data

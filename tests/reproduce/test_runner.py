@@ -67,7 +67,7 @@ def test_runs_are_trained_in_order_and_kept_by_the_next_call(tmp_path):
     assert started(tmp_path, "a")["session"] != os.getsid(0)  # Ctrl-C reaches only this process
     times = [(tmp_path / "demo" / name / "config.toml").stat().st_mtime_ns for name in "ab"]
     again = run(plan_of(tmp_path, "a", "b"))
-    assert again == ({}, ["kept     2 of 2 runs, which are finished"])
+    assert again == ({}, ["kept     2 of 2 runs, already finished"])
     assert times == [(tmp_path / "demo" / name / "config.toml").stat().st_mtime_ns for name in "ab"]
 
 

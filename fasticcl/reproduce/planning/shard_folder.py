@@ -91,6 +91,7 @@ def _missing(config: Config, folders: list[Path], others: list[str]) -> str:
     option = f" --imbalance {data.imbalance}" if data.imbalance else ""
     found = f" ({'; '.join(others)})" if others else ""
     return (
-        f"no shards of {data.dataset}{ratio} in {folder.parent}{found}: "
-        f"fasticcl convert {data.dataset} DOWNLOADS {shlex.quote(str(folder))}{option}"
+        f"no shards of {data.dataset}{ratio} in the folder {folder.parent}{found}. Create them with: "
+        f"fasticcl convert {data.dataset} DOWNLOADS {shlex.quote(str(folder))}{option} "
+        "(`fasticcl datasets` describes DOWNLOADS)"
     )

@@ -113,15 +113,16 @@ def _letter(i: int) -> str:
 
 def introduction(result: TableResult) -> list[str]:
     """Return the paragraphs that explain the table: source, contents, class groups, protocol and progress."""
-    published = (
-        "the figure published in the paper, and the difference (ours minus the paper’s)."
+    contents = (
+        "the mean top-1 accuracy of our runs in percent, the figure published in the paper, and the "
+        "difference (ours minus the paper’s)."
         if result.has_published
-        else "which the paper does not publish for these cells."
+        else "the mean top-1 accuracy of our runs in percent. The paper has no figures for these cells."
     )
     data = ", on data that the paper does not use" if result.on_other_data else ""
     first = [
         f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}{data}.",
-        f"Each cell of the tables contains the mean top-1 accuracy of our runs in percent, {published}",
+        f"Each cell of the tables contains {contents}",
         "± is the sample standard deviation (n − 1) over n runs that differ only in the random seed. Only "
         "finished runs are included.",
     ]
@@ -163,7 +164,7 @@ def protocol_note(result: TableResult) -> str:
 
 def reference(result: TableResult) -> str:
     """Return the settings that the runs are compared with, in words."""
-    return "the presets of the dataset" if result.on_other_data else "the protocol of the paper"
+    return "the preset of the dataset" if result.on_other_data else "the protocol of the paper"
 
 
 def best_note(result: TableResult) -> str:
@@ -182,12 +183,15 @@ def best_note(result: TableResult) -> str:
 
 
 def row_notes(result: TableResult) -> Iterator[str]:
-    """Yield the notes of the paper's table and of its rows. Rows with the same note share it."""
+    """Yield the notes of the paper's table and of its rows. Rows with the same note share it.
+
+    Notes that the note of the table contains, such as the meaning of an asterisk, are not repeated.
+    """
     if result.table.note:
         yield f"{result.table.note}."
     rows: dict[str, list[str]] = {}
     for row in result.rows:
-        if row.note:
+        if row.note and row.note not in result.table.note:
             rows.setdefault(row.note, []).append(row_title(row))
     yield from (f"{', '.join(titles)}: {note}." for note, titles in rows.items())
 

@@ -37,7 +37,8 @@ def test_other_shards_are_named_in_the_message(tmp_path, manifest, reason):
     with pytest.raises(UserError) as error:
         find(folder)
     assert f"({folder} has {reason})" in str(error.value)
-    assert str(error.value).endswith(f"fasticcl convert cifar100-lt DOWNLOADS {folder} --imbalance 50")
+    command = f"fasticcl convert cifar100-lt DOWNLOADS {folder} --imbalance 50"
+    assert f"Create them with: {command} (`fasticcl datasets` describes DOWNLOADS)" in str(error.value)
 
 
 def test_second_folder_is_used_if_the_first_has_another_ratio(tmp_path):

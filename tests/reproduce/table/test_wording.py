@@ -81,6 +81,26 @@ def test_introduction_explains_groups_progress_and_the_missing_tail(result):
     assert "optimistic" in wording.best_note(result)
 
 
+def test_introduction_says_whether_the_paper_has_figures(result):
+    assert "the figure published in the paper, and the difference" in wording.introduction(result)[0]
+    without = {
+        key: replace(cell, metrics=[replace(metric, paper=None) for metric in cell.metrics])
+        for key, cell in result.cells.items()
+    }
+    text = wording.introduction(replace(result, cells=without))[0]
+    assert "our runs in percent. The paper has no figures for these cells. ±" in text
+
+
+def test_note_of_a_row_is_not_repeated_if_the_table_has_it(result):
+    first, second, *_ = result.rows
+    rows = [replace(first, note="copied"), replace(second, note="copied. Another form")]
+    table = replace(result.table, note="* copied")
+    assert [*wording.row_notes(replace(result, rows=rows, table=table))] == [
+        "* copied.",
+        f"{wording.row_title(second)}: copied. Another form.",
+    ]
+
+
 def test_unfinished_cell_says_its_states(result):
     cell = result.cells["crt", "digits"]
     assert (
