@@ -157,13 +157,18 @@ def test_seeds_of_a_large_plan_share_a_line():
     assert text.count("demo/m") == 15
     assert "demo/m3-s0...s2" in text
     assert "1 finished" in " ".join(text.split())
-    data = jobs[2].config.data.model_copy(update={"dataset": "folder", "dir": Path("none")})
-    without = [replace(each, config=each.config.model_copy(update={"data": data})) for each in jobs[2:4]]
-    assert PlanLine(without).state == "2 need data"
-    interrupted = [with_run(each, ("representation", 11)) for each in jobs[2:4]]
-    assert PlanLine(interrupted).state.startswith("2 resume at")
     assert "2.0 h" in text  # the two other seeds
     assert text.count("3.0 h") == 14
+
+
+def test_states_of_several_runs_are_plural():
+    jobs = [job("ce"), job("ce", 1)]
+    data = jobs[0].config.data.model_copy(update={"dataset": "folder", "dir": Path("none")})
+    without = [replace(each, config=each.config.model_copy(update={"data": data})) for each in jobs]
+    assert PlanLine(without).state == "2 need data"
+    assert PlanLine([jobs[0], without[1]]).state == "1 new, 1 needs data"
+    interrupted = [with_run(each, ("representation", 11)) for each in jobs]
+    assert PlanLine(interrupted).state == "2 resume at epoch 12 of 60"
 
 
 def test_plan_as_a_dictionary():

@@ -23,11 +23,25 @@ def curves(result: TableResult) -> Iterator[tuple[str, Figure, str]]:
             if (cell := result.cells.get((row.name, column.name))) and cell.finished
         ]
         if cells:
-            caption = (
-                f"{column.title}: accuracy at the last epoch. Bars: standard deviation over the seeds. Open "
-                "squares: figures published in the paper."
+            yield (
+                f"{result.table.name}-{column.name}",
+                _figure(result, column, cells),
+                _caption(column, cells),
             )
-            yield f"{result.table.name}-{column.name}", _figure(result, column, cells), caption
+
+
+def _caption(column: PaperColumn, cells: list[CellResult]) -> str:
+    """Return the caption, which explains only the marks that the figure contains."""
+    caption = f"{column.title}: accuracy at the last epoch."
+    if any(metric.last.std is not None for cell in cells for metric in cell.metrics):
+        caption += " Bars: standard deviation over the seeds."
+    if _has_published(cells):
+        caption += " Open squares: figures published in the paper."
+    return caption
+
+
+def _has_published(cells: list[CellResult]) -> bool:
+    return any(metric.paper is not None for cell in cells for metric in cell.metrics)
 
 
 def _figure(result: TableResult, column: PaperColumn, cells: list[CellResult]) -> Figure:
@@ -45,7 +59,8 @@ def _figure(result: TableResult, column: PaperColumn, cells: list[CellResult]) -
                 axes.errorbar(x, means, bars, color=color, capsize=2, ls="")
             published = np.array([_number(each.paper) for each in results])
             axes.plot(x, published, "s", mfc="none", mec=color, ms=8, label=None)
-        axes.plot([], [], "s", mfc="none", mec="#7f7f7f", ms=8, label="paper")
+        if _has_published(cells):
+            axes.plot([], [], "s", mfc="none", mec="#7f7f7f", ms=8, label="paper")
         if x.min() > 0 and x.max() / x.min() >= _LOG_RATIO:
             axes.set_xscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])

@@ -1,11 +1,13 @@
 """Metrics plotted over a setting."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.files import write_result
-from fasticcl.reproduce.result import table_result
+from fasticcl.reproduce.result import SeedStatistic, table_result
 from fasticcl.reproduce.table.curves import curves
 from tests.support.reproduced_table import epoch_differences, plan_of, write_run
 
@@ -59,6 +61,25 @@ def test_curves_are_the_means_over_the_sorted_setting_and_the_paper_is_marked(re
     ]
     assert marked == [(10.0, 54.0), (10.0, 39.0)]
     assert axes.get_xscale() == "log"
+
+
+def _one_seed_without_paper(metric):
+    return replace(metric, paper=None, last=SeedStatistic({0: metric.last.mean}))
+
+
+def test_only_marks_that_the_figure_contains_are_explained(result):
+    ((_, figure, caption),) = curves(result)
+    assert caption.endswith(
+        "Bars: standard deviation over the seeds. Open squares: figures published in the paper."
+    )
+    assert "paper" in {line.get_label() for line in figure.axes[0].lines}
+    cells = {
+        key: replace(cell, metrics=[_one_seed_without_paper(metric) for metric in cell.metrics])
+        for key, cell in result.cells.items()
+    }
+    ((_, figure, caption),) = curves(replace(result, cells=cells))
+    assert caption == "Digits: accuracy at the last epoch."
+    assert "paper" not in {line.get_label() for line in figure.axes[0].lines}
 
 
 def test_page_contains_the_figure_and_its_files_are_written(result, tmp_path):
