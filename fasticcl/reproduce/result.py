@@ -163,7 +163,7 @@ def table_result(
             run_result(folder, cell.seed, cell.row.result, data, (failures or {}).get(folder, ""))
             for cell, folder in members
         )
-        subset = data.subset if data and not other_data else None
+        subset = (data.subset or data.subset_note) if data and not other_data else None
         protocol = differences(first.config, first.published, subset)
         if other_data:  # the other values are those of the presets of the dataset
             protocol = [text.replace("(paper:", "(preset:") for text in protocol]
