@@ -47,6 +47,8 @@ ELSEWHERE = {
     "fasticcl bench": "tests/cli/test_bench.py",
     "fasticcl convert cifar100-lt": "tests/convert/layouts/test_cifar_lt.py",
     "fasticcl convert imagenet-lt": "tests/convert/layouts/test_imagenet_lt.py",
+    "fasticcl reproduce": "tests/reproduce/test_reproduction.py",
+    "sbatch --array": "tests/tools/test_slurm_array.py",
     "fasticcl convert prefix": "tests/test_worked_example.py",
     "fasticcl train folder --data data/prefix": "tests/test_worked_example.py",
 }

@@ -60,7 +60,8 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, Option("Continue the run with the given name, or the newest run of the dataset.")
+        bool,
+        Option("Continue the named run, or the newest one of the dataset. Only --workers may differ."),
     ] = False,
     config: ConfigFile = None,
     set: Settings = (),
@@ -82,7 +83,7 @@ def train(
         others = {"method": method, "recipe": recipe, "config": config, "set": set}
         changed += [name for name, value in others.items() if value]
         for name in changed:
-            if name not in ("name", "project"):
+            if name not in ("name", "project", "workers"):
                 raise UserError(
                     "--resume continues with the settings of the run. "
                     f"Leave out --{name.replace('_', '-')}, or start a new run."

@@ -43,9 +43,10 @@ def reproduce(*, json_output: Json = False, quiet: Quiet = False, **options: Any
         (file,) = (path for path in outcome.files if path.suffix == ".json")
         typer.echo(file.read_text(encoding="utf-8"), nl=False)
     else:
-        from fasticcl.reproduce.table.terminal import terminal_table
+        from fasticcl.reproduce.table.terminal import terminal_notes, terminal_table
 
         console.print(terminal_table(outcome.result))
+        print_lines(console, terminal_notes(outcome.result))
     print_lines(console, [f"written  {path}" for path in outcome.files])
     if outcome.failures:
         leave(1, failure_message(outcome.failures))

@@ -110,6 +110,11 @@ def sweep_conclusion(sweep: "SweepResult") -> Iterator[str]:
             "No best setting was chosen, because there are no holdout images and the evaluated split must "
             "not be used to choose."
         )
+    elif not sweep.rated:
+        yield (
+            f"No best setting was chosen: no setting has a {sweep.criterion} accuracy, because weights or "
+            "features are not finite or no class has two training images outside the holdout."
+        )
     elif sweep.best is None:
         yield f"No best setting was chosen: the {sweep.criterion} accuracy does not distinguish the settings."
     else:

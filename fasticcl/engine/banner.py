@@ -103,11 +103,17 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     if "translation" in phase_epochs(config):
         yield f"cost     {_translation_cost(config, counts)}"
     yield f"machine  {machine.describe()}"
-    if paper := published_result(config, subset_note(dataset.train.manifest)):
-        yield f"paper    {paper.summary}"
+    if not config.engine.fast_dev_run:
+        paper = published_result(config, subset_note(dataset.train.manifest))
+        yield f"paper    {paper.summary if paper else _no_figure(config)}"
     ratio = counts.max() / counts.min()
     if config.data.imbalance and abs(ratio / config.data.imbalance - 1) > 0.05:
         yield f"warning  the imbalance ratio of these shards is {ratio:.0f}, not {config.data.imbalance}"
+
+
+def _no_figure(config: Config) -> str:
+    ratio = f" with imbalance ratio {config.data.imbalance}" if config.data.imbalance else ""
+    return f"no figure for {config.method.name} on {config.data.dataset}{ratio}"
 
 
 def _translation_cost(config: Config, counts: NDArray[np.integer]) -> str:

@@ -48,7 +48,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     Args:
         config: the resolved configuration.
         resume: if True, continue the run that ``config`` names, or else the newest one, with its own
-            settings.
+            settings, but with ``engine.workers`` of ``config`` if it is set.
         console: shows the progress, or None for no output.
 
     Raises:
@@ -249,10 +249,12 @@ def _run_to_continue(config: Config, resume: bool) -> RunFolder | None:
         if resume:
             raise
         return None  # the ranks ended before they created a run
-    unnamed = run.config.model_copy(
-        update={"engine": run.config.engine.model_copy(update={"name": engine.name})}
-    )
-    return run if resume or unnamed == config else None  # ignore an older run with other settings
+    recorded = run.config.engine
+    if resume:
+        chosen = recorded.model_copy(update={"workers": engine.workers or recorded.workers})
+        return replace(run, config=run.config.model_copy(update={"engine": chosen}))
+    unnamed = run.config.model_copy(update={"engine": recorded.model_copy(update={"name": engine.name})})
+    return run if unnamed == config else None  # ignore an older run with other settings
 
 
 def _warner(rank: int, console: Console) -> Callable[[str], None]:

@@ -66,13 +66,13 @@ _CENTROIDS = (
     "method.centroid_momentum",
     "method.centroid_norm",
 )
-_USED_IF: Mapping[Callable[[Config], bool], tuple[str, ...]] = {
+USED_IF: Mapping[Callable[[Config], bool], tuple[str, ...]] = {
     lambda config: config.method.interpolative_weight > 0: _INTERPOLATIVE,
     lambda config: config.method.centroid_contrastive: _CENTROIDS,
     lambda config: config.optim.schedule == "step": ("optim.milestones", "optim.decay"),
     lambda config: config.rebalance.distillation_weight > 0: ("rebalance.distillation_temperature",),
 }
-"""Settings that count only if one of the two trainings uses them."""
+"""Settings that affect only the trainings that use them."""
 
 
 def protocol_differences(config: Config, published: Config, subset: str | None = None) -> list[str]:
@@ -131,7 +131,7 @@ def _is_same(path: str, values: Mapping[str, Any], paper: Mapping[str, Any]) -> 
 
 def _unused(config: Config, published: Config) -> Iterator[str]:
     """Yield the settings that do not count."""
-    for is_used, paths in _USED_IF.items():
+    for is_used, paths in USED_IF.items():
         if not (is_used(config) or is_used(published)):
             yield from paths
     if not (config.rebalance.trained_epochs and published.rebalance.trained_epochs):

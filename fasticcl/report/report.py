@@ -16,6 +16,7 @@ from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.weights import WEIGHTS
 from fasticcl.errors import TrainingFailed, UserError
 from fasticcl.files import write_file
+from fasticcl.plural import counted
 from fasticcl.report.class_analysis import ClassAnalysis, evaluate_classes
 from fasticcl.report.comparison import comparison_figures, comparison_sections
 from fasticcl.report.data_files import classes_csv, comparison_json, latex_table, run_json
@@ -170,7 +171,8 @@ def _subtitle(history: RunHistory) -> str:
     config, rebalance = history.config, history.config.rebalance
     is_trained = rebalance.readout == "none"
     second = f"{rebalance.epochs} of rebalancing" if is_trained else f"the readout {readout_name(rebalance)}"
+    first = f"{counted(config.optim.epochs, 'epoch')} of representation learning"
     return (
-        f"{config.method.name}, {config.method.encoder}, {config.optim.epochs} epochs of representation "
-        f"learning and {second}, batch size {config.optim.batch_size}, seed {config.engine.seed}"
+        f"{config.method.name}, {config.method.encoder}, {first} and {second}, batch size "
+        f"{config.optim.batch_size}, seed {config.engine.seed}"
     )

@@ -14,7 +14,7 @@ class Cell:
     row: PaperRow
     column: PaperColumn
     config: Config
-    """What is trained, with the seed."""
+    """The configuration of the run, with the seed."""
     published: Config
     """The paper's protocol for the cell. Differences from ``config`` are marked in the result."""
 

@@ -13,7 +13,12 @@ from fasticcl.engine.run.metrics_log import METRICS_LOG
 from fasticcl.errors import UserError
 from fasticcl.report.run_history import RunHistory, history_of
 from fasticcl.reproduce.planning.shard_folder import checksum_of
-from fasticcl.reproduce.run_key import first_stage_key, run_and_first_stage_keys, run_key
+from fasticcl.reproduce.run_key import (
+    first_stage_key,
+    run_and_first_stage_keys,
+    run_key,
+    seed_run_config,
+)
 from fasticcl.resolve import resolve
 
 
@@ -71,6 +76,24 @@ class ExistingRun:
             return str(self.history.environments[-1].get("data", ""))
         return checksum_of(self.config.data.dir)
 
+    @cached_property
+    def has_planned_seed_network(self) -> bool:
+        """False if the network that guides M2m is that of a run with another training.
+
+        A run that is not found is taken to be the planned one.
+        """
+        given = self.config.method.seed_run
+        if given is None:
+            return True
+        for folder in (given, self.folder.parent / given.name):
+            try:
+                seed = ExistingRun(folder, RunFolder.open(folder).config)
+            except UserError:
+                continue
+            same_data = "" in (seed.data, self.data) or seed.data == self.data
+            return same_data and run_key(seed.config) == run_key(seed_run_config(self.config))
+        return True
+
     @property
     def in_place(self) -> bool:
         """True if the folder is named after the dataset, where the command line looks for the run."""
@@ -111,9 +134,12 @@ class ExistingRuns:
             data: first digits of the checksum of its data. Empty: any data.
         """
         same_training = self._of_training.get(run_key(config), [])
-        runs = _on_data(same_training, data)
+        runs = _comparable(same_training, data)
         for run in same_training:
-            if run not in runs:
+            if not run.has_planned_seed_network:
+                reason = "its method.seed_run is not a run of ce with the same settings"
+                _add(self.notes, f"{run.folder} is not used: {reason}")
+            elif run not in runs:
                 _add(self.notes, f"{run.folder} is not used: it was trained on other images")
             elif run.damaged:
                 _add(
@@ -123,7 +149,7 @@ class ExistingRuns:
 
     def with_first_stage(self, config: Config, data: str = "") -> ExistingRun | None:
         """Return a run with the same finished representation stage, from which a second stage can start."""
-        runs = _on_data(self._of_first_stage.get(first_stage_key(config), []), data)
+        runs = _comparable(self._of_first_stage.get(first_stage_key(config), []), data)
         return _preferred([run for run in runs if run.can_be_continued])
 
     def _read(self, project: Path) -> Iterator[ExistingRun]:
@@ -136,9 +162,10 @@ class ExistingRuns:
             yield ExistingRun(file.parent, config)
 
 
-def _on_data(runs: list[ExistingRun], data: str) -> list[ExistingRun]:
-    """Return the runs that are not known to be trained on other data."""
-    return [run for run in runs if not data or run.data in ("", data)]
+def _comparable(runs: list[ExistingRun], data: str) -> list[ExistingRun]:
+    """Return the runs that are not known to be trained on other data or with another seed network."""
+    on_data = [run for run in runs if not data or run.data in ("", data)]
+    return [run for run in on_data if run.has_planned_seed_network]
 
 
 def _add(messages: list[str], message: str) -> None:

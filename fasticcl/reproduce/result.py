@@ -101,12 +101,19 @@ class TableResult:
     command: str = ""
     """The command that made the result."""
     common: tuple[str, ...] = field(init=False)
-    """The differences from the protocol of the paper that all cells have."""
+    """The differences from the protocol of the paper that all compared cells have."""
 
     def __post_init__(self) -> None:
-        each = [cell.differences for cell in self.cells.values()]
+        each = [cell.differences for cell in self.compared]
         common = tuple(text for text in (each[0] if each else ()) if all(text in other for other in each))
         object.__setattr__(self, "common", common)
+
+    @property
+    def compared(self) -> list[CellResult]:
+        """The cells with a finished run, or all cells if there are none, in the order of the paper."""
+        keys = [(row.name, column.name) for row in self.rows for column in self.columns]
+        cells = [self.cells[key] for key in keys if key in self.cells]
+        return [cell for cell in cells if cell.finished] or cells
 
     @property
     def runs(self) -> dict[Path, RunResult]:
@@ -156,7 +163,7 @@ def table_result(
             run_result(folder, cell.seed, cell.row.result, data, (failures or {}).get(folder, ""))
             for cell, folder in members
         )
-        subset = data.subset if data and not other_data else None
+        subset = (data.subset or data.subset_note) if data and not other_data else None
         protocol = differences(first.config, first.published, subset)
         if other_data:  # the other values are those of the preset of the dataset
             protocol = [text.replace("(paper:", "(preset:") for text in protocol]

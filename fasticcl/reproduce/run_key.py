@@ -7,7 +7,9 @@ from fasticcl.config import Config
 from fasticcl.config.method_summary import READOUT_PARAMETERS
 from fasticcl.config.result_settings import result_settings
 from fasticcl.config.unused_settings import check_used
+from fasticcl.engine.stages.m2m import seed_config
 from fasticcl.errors import UserError
+from fasticcl.paper.protocol import USED_IF
 
 _LABELS = ("method.name", "optim.recipe", "method.seed_run")
 """Settings that name other settings or, like the seed run of M2m, replace a stage by its result."""
@@ -38,12 +40,14 @@ def run_and_first_stage_keys(config: Config) -> tuple[str, str]:
 def used_settings(config: Config) -> dict[str, Any]:
     """Return {"section.key": value} of the settings of the key, except the seed."""
     values = result_settings(config)
-    return {key: value for key, value in values.items() if key not in _LABELS and _is_used(key, config)}
+    return {key: value for key, value in values.items() if key not in _LABELS and is_used(key, config)}
 
 
-def _is_used(key: str, config: Config) -> bool:
+def is_used(key: str, config: Config) -> bool:
     """Return False for a setting that has no effect, for example that of a second stage that is not run."""
     section, _, name = key.partition(".")
+    if any(key in settings and not is_used_by(config) for is_used_by, settings in USED_IF.items()):
+        return False
     if section == "rebalance":
         if config.rebalance.readout in _READOUTS:
             return name in ("readout", _READOUTS[config.rebalance.readout])
@@ -54,3 +58,10 @@ def _is_used(key: str, config: Config) -> bool:
     except UserError:
         return False
     return True
+
+
+def seed_run_config(config: Config) -> Config:
+    """Return the configuration of the run of cross-entropy whose network a run of M2m can use."""
+    config = seed_config(config)
+    rebalance = config.rebalance.model_copy(update={"epochs": 0, "readout": "none"})
+    return config.model_copy(update={"rebalance": rebalance})

@@ -68,6 +68,9 @@ def run_plan(
             if stop.signum:
                 runner.stop()
                 raise Stopped(stop.signum, command)
+        except UserError:  # the disk is full, for example
+            runner.stop()
+            raise
         except BaseException:  # a second Ctrl-C, for example
             runner.kill()
             raise
@@ -174,6 +177,9 @@ class _Runner:
             if code == 0 and _is_finished(process.job):
                 self.display.finish(process.job, process.seconds)
                 continue
+            if code and self._is_trained_elsewhere(process.job):  # another process has started it first
+                self.pending.insert(0, process.job)
+                continue
             reason = process.error() if code else "ended without the planned result"
             self._fail(Failure(process.job, reason, process.log, process.command))
 
@@ -197,12 +203,11 @@ class _Runner:
         logs = job.config.engine.project / LOGS / job.folder.parent.name
         try:
             words = command_words(job, logs / f"{job.folder.name}.toml", slot.workers)
+            process = RunProcess(job, words, slot, logs / f"{job.folder.name}.log")
         except UserError as error:
             self.free.append(slot)
             self._fail(Failure(job, str(error)))
             return
-        try:
-            process = RunProcess(job, words, slot, logs / f"{job.folder.name}.log")
         except OSError as error:
             raise UserError(
                 f"Cannot write into {logs}: {error.strerror}. Choose another --project."

@@ -80,11 +80,16 @@ class SweepResult:
         Ties go to the run's own settings, then to the first in the grid. None if no entry has this accuracy
         or if all have the same.
         """
-        rated = [(entry, score) for entry in self.entries if (score := self._score(entry)) is not None]
+        rated = self.rated
         if len(rated) > 1 and len({score for _, score in rated}) == 1:
             return None
         best = max(rated, key=lambda pair: (pair[1], pair[0].same_as_run), default=None)
         return best and best[0]
+
+    @property
+    def rated(self) -> list[tuple[SweepEntry, float]]:
+        """The entries that have the accuracy of the criterion, with this accuracy."""
+        return [(entry, score) for entry in self.entries if (score := self._score(entry)) is not None]
 
     def _score(self, entry: SweepEntry) -> float | None:
         return entry.holdout_accuracy if self.criterion == "holdout" else entry.simulated_accuracy

@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,19 @@ def test_sweep_after_training_is_over_a_setting_that_the_second_stage_uses(
     suggested = [line.split("--over ")[1].split()[0] for line in lines if " sweep " in line]
     assert suggested == ([swept] if swept else [])
     assert any("--method ce " in line for line in lines)  # the name of a run is not that of its method
+
+
+@pytest.mark.parametrize(
+    ("rated", "reason"), [([], "no setting has a simulated accuracy"), ([1, 2], "does not distinguish")]
+)
+def test_sweep_without_a_choice_says_why(rated, reason):
+    holdout = SimpleNamespace(images=0)
+    sweep = SimpleNamespace(
+        holdout=holdout, folder=Path("sweep-1"), criterion="simulated", rated=rated, best=None
+    )
+    *_, line = tables.sweep_conclusion(sweep)
+    assert line.startswith("No best setting was chosen")
+    assert reason in line
 
 
 @pytest.mark.parametrize("counts", [[7], [1, 1], [10_000, 10_000], [12, 12, 12]])

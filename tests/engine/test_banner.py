@@ -40,24 +40,34 @@ class Split(list):
     )
 
 
-def banner_lines(*assignments, method=None):
-    config = resolve("demo", method=method, assignments=["method.encoder=resnet8", *assignments])
+def banner_lines(*assignments, method=None, dataset="demo"):
+    config = resolve(dataset, method=method, assignments=["method.encoder=resnet8", *assignments])
     machine = SimpleNamespace(ranks=SimpleNamespace(world_size=1), describe=lambda: "a machine")
-    dataset = SimpleNamespace(train=Split("a" * 12), evaluated=Split("a"), holdout_rows=[], num_classes=2)
-    return [*banner(config, dataset, Network("resnet8", 2), machine, 3)]
+    splits = SimpleNamespace(train=Split("a" * 12), evaluated=Split("a"), holdout_rows=[], num_classes=2)
+    return [*banner(config, splits, Network("resnet8", 2), machine, 3)]
 
 
 @pytest.mark.parametrize("method", [None, "ce"])
 def test_banner_of_iccl_and_of_cross_entropy_has_no_parts(method):
     first_words = [line.split()[0] for line in banner_lines(method=method)]
-    assert first_words == ["data", "method", "schedule", "machine"]
+    assert first_words == ["data", "method", "schedule", "machine", "paper"]
+
+
+def test_banner_names_the_figure_of_the_paper_or_says_that_there_is_none():
+    assert banner_lines()[-1] == "paper    no figure for iccl on demo"
+    assert banner_lines(dataset="cifar100-lt", method="cmo")[-2] == (
+        "paper    no figure for cmo on cifar100-lt with imbalance ratio 100"
+    )
+    assert banner_lines(dataset="cifar100-lt")[-2].startswith("paper    Table 1: overall 46.6 %")
+    trial = banner_lines("engine.fast_dev_run=true")
+    assert not any(line.startswith("paper") for line in trial)
 
 
 def test_banner_of_cmo_has_the_phases_in_order():
-    *_, parts, schedule, _ = banner_lines(method="cmo")
+    *_, parts, schedule, _, _ = banner_lines(method="cmo")
     assert parts == "parts    CutMix of both streams (probability 0.5)"
     assert schedule.startswith("schedule epochs: 4 warm-up (T), 43 interpolative, 3 cooldown; 3 steps each;")
-    *_, schedule, _ = banner_lines("method.cooldown_epochs=2", "method.warmup_epochs=0")
+    *_, schedule, _, _ = banner_lines("method.cooldown_epochs=2", "method.warmup_epochs=0")
     assert schedule.startswith("schedule epochs: 48 interpolative, 2 cooldown, 10 rebalancing;")
 
 
@@ -72,7 +82,7 @@ def test_banner_names_the_parts_of_the_method():
 
 def test_banner_of_m2m_has_the_seed_stage_and_the_cost():
     """Two classes of 9 and 3 images: half of the images are of the small class, and 2 of 3 are chosen."""
-    _, _, parts, schedule, cost, _ = banner_lines("optim.epochs=9", "method.m2m_beta=0.5", method="m2m")
+    _, _, parts, schedule, cost, *_ = banner_lines("optim.epochs=9", "method.m2m_beta=0.5", method="m2m")
     assert "translation (10 steps of 0.1, β = 0.5" in parts
     assert schedule.startswith("schedule epochs: 9 seed network, 6 representation, 3 translation; 3 steps")
     share = 1 / 3 * (1 - 0.5**6)

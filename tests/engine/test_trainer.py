@@ -131,7 +131,15 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
             resume(tmp_path) if number else train_few(set=settings)
         assert stopped.value.signum == signal.SIGTERM
         assert stopped.value.command == f"fasticcl train demo --project {tmp_path} --name run --resume"
-    continued = resume(tmp_path)
+    workers, build_loader = [], trainer.build_loader
+
+    def record_workers(config, *arguments):
+        workers.append(config.engine.workers)
+        return build_loader(config, *arguments)
+
+    monkeypatch.setattr(trainer, "build_loader", record_workers)
+    continued = resume(tmp_path, workers=2)
+    assert workers == [2]
     assert taken == 4 * TINY_STEPS  # no step was repeated or skipped
     assert continued.rows == undisturbed.rows
     assert metrics(continued.run) == metrics(undisturbed.run)

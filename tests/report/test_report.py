@@ -48,6 +48,7 @@ def test_the_report_of_a_readout_has_no_epochs_of_rebalancing(run):
 def test_training_ends_with_a_report(tiny_shards, tmp_path):
     result, output = train_with_report(tiny_shards, tmp_path)
     assert f"report   {result.run / 'report.html'}" in output
+    assert ", 1 epoch of representation learning and" in "\n".join(read_page(result.run).texts)
     assert read_json(result.run)["accuracies"]["after"]["val/top1"] == result.rows["after"]["val/top1"]
 
 

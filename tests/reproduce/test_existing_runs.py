@@ -134,3 +134,30 @@ def test_first_stage_needs_its_checkpoint_data_and_epochs(config, tmp_path, miss
     if missing == "data":
         shutil.rmtree(config.data.dir)
     assert existing(tmp_path).with_first_stage(config) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_used"),
+    [
+        ({}, True),
+        ({"seed": 1}, False),
+        ({"method": "crt"}, False),
+        ({"set": {"optim.lr": 0.3}}, False),
+        ({"checksum": "b2" * 32}, False),
+    ],
+)
+def test_m2m_with_another_seed_network_is_not_used(config, tmp_path, settings, is_used):
+    checksum = settings.pop("checksum", CHECKSUM)
+    options = {"data": config.data.dir, "project": tmp_path / "runs", "epochs": 4}
+    seed_config = configure("cifar100-lt", **({"method": "ce"} | options | settings))
+    seed = write_run(seed_config, "s", checksum=checksum)
+    m2m = configure("cifar100-lt", method="m2m", **options)
+    given = m2m.model_copy(update={"method": m2m.method.model_copy(update={"seed_run": seed})})
+    write_run(given, "a")
+    runs = existing(tmp_path)
+    assert (runs.find(m2m) is not None) == is_used
+    assert (runs.with_first_stage(m2m) is not None) == is_used
+    reason = "its method.seed_run is not a run of ce with the same settings"
+    assert runs.notes == ([] if is_used else [f"{tmp_path}/runs/cifar100-lt/a is not used: {reason}"])
+    shutil.rmtree(seed)
+    assert existing(tmp_path).find(m2m) is not None  # not known to be another network

@@ -7,7 +7,7 @@ import pytest
 
 from fasticcl.paper.table import PaperTable
 from fasticcl.reproduce.result import SeedStatistic, table_result
-from fasticcl.reproduce.table import wording
+from fasticcl.reproduce.table import data_facts, wording
 from tests.support.reproduced_table import (
     CE,
     TABLE,
@@ -91,6 +91,13 @@ def test_differences_of_all_cells_are_separated_from_those_of_some(result):
 def test_choice_of_images_is_a_difference(tmp_path):
     write_manifest(tmp_path / "shards", [200, 30], [9, 9], subset="another seed")
     assert small_result(tmp_path).common == ("another seed", "3 epochs (paper: 50)")
+
+
+def test_images_with_a_note_are_a_difference(tmp_path, monkeypatch):
+    """The note may come from the class counts alone, without a named choice in the manifest."""
+    monkeypatch.setattr(data_facts, "subset_note", lambda _: "another choice")
+    write_manifest(tmp_path / "shards", [200, 30], [9, 9])
+    assert small_result(tmp_path).common == ("another choice", "3 epochs (paper: 50)")
 
 
 def test_rows_and_columns_are_those_of_the_plan_in_the_order_of_the_paper(tmp_path):

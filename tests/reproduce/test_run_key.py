@@ -40,6 +40,9 @@ def test_second_stages_of_cross_entropy_share_its_first_stage(method):
         ("crt", {"rebalance__tau": 0.5}),
         ("ce", {"method__focal_gamma": 3.0}),
         ("ce", {"data__alpha": 0.2}),
+        ("ce", {"data__gamma": 0.5, "method__warmup_epochs": 7, "method__uniform_weight": 0.5}),
+        ("mixup", {"method__temperature": 0.5, "method__embedding_dim": 7}),
+        ("crt", {"rebalance__distillation_temperature": 3.0}),
     ],
 )
 def test_settings_without_an_effect_are_not_in_the_key(method, settings):

@@ -10,8 +10,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from fasticcl.engine.run.folder import RunFolder
 from fasticcl.engine.run.lock import lock_run
-from fasticcl.errors import Stopped
+from fasticcl.errors import Stopped, UserError
+from fasticcl.reproduce import runner
 from fasticcl.reproduce.existing_runs import ExistingRuns
 from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.plan import Plan
@@ -203,6 +205,38 @@ def test_run_that_another_process_trains_is_waited_for(tmp_path):
     assert lines[0] == waiting
     assert lines.count(waiting) == 1
     assert lines[-2] == "resumed  demo/diverges"
+
+
+def test_run_that_another_process_starts_at_the_same_time_is_waited_for(tmp_path, monkeypatch):
+    output, command_words = ConsoleOutput(), runner.command_words
+    with ExitStack() as lock:
+
+        def create_before_start(job, *arguments):
+            words = command_words(job, *arguments)
+            if not job.folder.exists():
+                lock.enter_context(lock_run(RunFolder.create(job.config).path))
+            return words
+
+        monkeypatch.setattr(runner, "command_words", create_before_start)
+        with when(lambda: "waiting" in output.file.getvalue(), lock.close):
+            assert run_plan(plan_of(tmp_path, "a"), 1, output.console) == []
+    lines = output.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["started", "waiting", "resumed", "done"]
+
+
+@pytest.mark.parametrize("file", ["logs/demo/a.log", "logs/demo/a.toml"])
+def test_runs_are_stopped_if_the_log_of_another_one_cannot_be_written(tmp_path, monkeypatch, file):
+    (tmp_path / file).mkdir(parents=True)
+    stop, stopped = RunProcess.stop, []
+
+    def record(process):
+        stopped.append(process.job.folder.name)
+        stop(process)
+
+    monkeypatch.setattr(RunProcess, "stop", record)
+    with pytest.raises(UserError, match=r"Cannot write into .*logs/demo: Is a directory\. Choose another"):
+        run(plan_of(tmp_path, "slow-1", "a"), jobs=2)
+    assert stopped == ["slow-1"]
 
 
 def test_folder_of_a_run_with_other_settings_is_not_touched(tmp_path):

@@ -38,7 +38,7 @@ def request(tmp_path, table="table1", columns=("cifar100-lt-100",), seeds=1, **o
     defaults = {
         "data_root": root,
         "project": tmp_path / "runs",
-        "settings": {"optim": {"recipe": "preset"}},
+        "recipe": "preset",
     }
     return Request(table, columns=columns, seeds=seeds, **(defaults | options))
 

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fasticcl.engine.stages.m2m import seed_config
 from fasticcl.reproduce.cell import Cell
 from fasticcl.reproduce.existing_runs import ExistingRuns
 from fasticcl.reproduce.job import Job
 from fasticcl.reproduce.planning.run_name import run_name
-from fasticcl.reproduce.run_key import first_stage_key, run_key
+from fasticcl.reproduce.run_key import first_stage_key, run_key, seed_run_config
 
 Key = tuple[str, str]
 """Key of a training or of a first stage, and the checksum of its data."""
@@ -50,7 +49,7 @@ class JobList:
         runs = config.engine.project / config.data.dataset
         name = run.folder.name if run else _free_name(runs, run_name(config))
         config = config.model_copy(update={"engine": config.engine.model_copy(update={"name": name})})
-        guiding = seed_config(config) if config.seed_epochs else config
+        guiding = seed_run_config(config) if config.seed_epochs else config
         return Job(config, tuple(cells), run, group=f"{first_stage_key(guiding)} {checksum}")
 
     def _with_first_stage(self, group: list[Job]) -> list[Job]:
@@ -74,10 +73,7 @@ class JobList:
         """Let a new run of M2m use the network of the run of cross-entropy with the same data and seed."""
         if job.run or not job.config.seed_epochs:
             return job
-        config, checksum = seed_config(job.config), self._checksum(job.cells[0])
-        config = config.model_copy(
-            update={"rebalance": config.rebalance.model_copy(update={"epochs": 0, "readout": "none"})}
-        )
+        config, checksum = seed_run_config(job.config), self._checksum(job.cells[0])
         planned = jobs.get((run_key(config), checksum))
         existing = self.existing.find(config, checksum)
         if planned:

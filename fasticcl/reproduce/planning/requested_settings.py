@@ -6,9 +6,9 @@ from typing import Any, get_args
 from fasticcl.config import Config, Recipe
 from fasticcl.config.layers import Layer, check_keys, merge
 from fasticcl.config.method_summary import READOUT_PARAMETERS
-from fasticcl.config.unused_settings import check_used
 from fasticcl.errors import UserError, nearest
 from fasticcl.reproduce.request import Request
+from fasticcl.reproduce.run_key import is_used
 from fasticcl.resolve import validate, with_settings
 
 _REFUSED = {
@@ -98,11 +98,7 @@ def _is_used(path: str, published: Config, config: Config) -> bool:
     section, _, key = path.partition(".")
     if path in _unused_by_second_stage(published, {section: {key: None}}):
         return False
-    try:
-        check_used({section: {key: None}}, config)
-    except UserError:
-        return False
-    return True
+    return is_used(path, config)
 
 
 def _unused_by_second_stage(published: Config, settings: Layer) -> list[str]:

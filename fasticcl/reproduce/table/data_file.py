@@ -31,7 +31,7 @@ def json_text(result: TableResult, folder: Path, norms: Sequence[MethodNorms] = 
         "table": result.table.name,
         "title": wording.heading(result),
         "command": result.command,
-        "differences_of_all_cells": [*result.common],
+        "common_differences": [*result.common],
         "problems": [*result.problems],
         "notes": [*result.notes],
         "rows": [{"name": row.name, "title": row.title, "note": row.note} for row in result.rows],

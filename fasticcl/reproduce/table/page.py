@@ -173,7 +173,7 @@ def _setups(result: TableResult) -> PlainTable:
             PlainRow(
                 [
                     column.title,
-                    re.sub(r" \(--.*?\)", "", DatasetPreset.read(configs[0].data.dataset).title),
+                    dataset_title(configs[0].data.dataset),
                     _training_images(data) if data else unknown,
                     f"{data.evaluated_images:,} ({data.split})" if data else unknown,
                     wording.facts([config.method.encoder for config in configs]),
@@ -185,6 +185,12 @@ def _setups(result: TableResult) -> PlainTable:
     columns = ("column", "dataset", "training images", "evaluated images", "encoder", "epochs", "batch size")
     text = "Epochs are those of the representation stage. The settings of each run are in its report."
     return PlainTable("Data and training", text, columns, rows)
+
+
+def dataset_title(name: str) -> str:
+    """Return the description of a dataset without options, commands and settings of training."""
+    title = DatasetPreset.read(name).title.partition(". ")[0]
+    return re.sub(r" \((--|see `).*?\)", "", title).removesuffix(".")
 
 
 def _training_images(data: DataFacts) -> str:

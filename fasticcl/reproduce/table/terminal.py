@@ -15,9 +15,7 @@ def terminal_table(result: TableResult) -> Table:
 
     Cells without a finished run are only counted.
     """
-    table = Table(
-        title=Text(f"{wording.heading(result)}, top-1 accuracy in %"), title_justify="left", width=80
-    )
+    table = Table(title=Text(wording.heading(result)), title_justify="left", width=80)
     table.add_column("method", ratio=1)
     with_metric = any(len(column.metrics) > 1 for column in result.columns)
     if with_metric:
@@ -35,6 +33,19 @@ def terminal_table(result: TableResult) -> Table:
         if rest:
             table.add_row(Text(f"{rest} not finished", style="dim"), *blank)
     return table
+
+
+def terminal_notes(result: TableResult) -> Iterator[str]:
+    """Yield lines that explain the numbers and the protocol of the finished runs."""
+    if not any(cell.finished for cell in result.cells.values()):
+        return
+    yield "ours: mean top-1 accuracy in % at the last epoch ± sample standard deviation over n seeds"
+    is_marked = bool(wording.Marks.of(result).texts)
+    if result.common or not is_marked:
+        yield wording.protocol_note(result)
+    if is_marked:
+        page, reference = f"{result.table.name}.html", wording.reference(result)
+        yield f"{page} lists the differences of single cells from {reference}."
 
 
 def _lines(result: TableResult, column: PaperColumn) -> Iterator[tuple[str, ...]]:

@@ -91,18 +91,13 @@ class Marks:
     @classmethod
     def of(cls, result: TableResult) -> "Marks":
         """Return the marks of a table, in the order of its cells."""
-        texts = dict.fromkeys(
-            text
-            for row in result.rows
-            for column in result.columns
-            if (cell := result.cells.get((row.name, column.name)))
-            for text in result.own_differences(cell)
-        )
+        texts = dict.fromkeys(text for cell in result.compared for text in result.own_differences(cell))
         return cls({text: _letter(i) for i, text in enumerate(texts)})
 
     def __call__(self, result: TableResult, cell: CellResult) -> str:
-        """Return the letters of a cell, separated by commas."""
-        return ",".join(self.texts[text] for text in result.own_differences(cell))
+        """Return the letters of a cell in their order, separated by commas."""
+        own = result.own_differences(cell)
+        return ",".join(letter for text, letter in self.texts.items() if text in own)
 
 
 def _letter(i: int) -> str:
@@ -113,22 +108,25 @@ def _letter(i: int) -> str:
 
 def introduction(result: TableResult) -> list[str]:
     """Return the paragraphs that explain the table: source, contents, class groups, protocol and progress."""
-    contents = (
-        "the mean top-1 accuracy of our runs in percent, the figure published in the paper, and the "
-        "difference (ours minus the paper’s)."
+    published = (
+        ", the figure published in the paper, and the difference (ours minus the paper’s)"
         if result.has_published
-        else "the mean top-1 accuracy of our runs in percent. The paper has no figures for these cells."
+        else ""
     )
     data = ", on data that the paper does not use" if result.on_other_data else ""
     first = [
         f"{number(result)} of {PAPER} (ICCL, by {AUTHORS}), computed with fasticcl {__version__}{data}.",
-        f"Each cell of the tables contains {contents}",
+        f"Each cell of the tables contains the mean top-1 accuracy of our runs in percent{published}.",
         "± is the sample standard deviation (n − 1) over n runs that differ only in the random seed. Only "
         "finished runs are included.",
     ]
+    if not (result.has_published or result.on_other_data):
+        first.append("The figures of the paper for these cells are not known here.")
     if any("[" in row.title for row in result.rows):
         first.append("Numbers in brackets are the references of the paper.")
     last = [protocol_note(result)]
+    if not result.on_other_data and any(row.recipe == "published" for row in result.rows):
+        last.append("For figures that the paper quotes, this is the protocol of the quoted authors.")
     runs = result.runs.values()
     done = sum(run.state == "finished" for run in runs)
     if done < len(runs):
@@ -153,11 +151,11 @@ def groups_note(result: TableResult) -> Iterator[str]:
 
 
 def protocol_note(result: TableResult) -> str:
-    """Return a sentence on the differences from the protocol of the paper that all cells have."""
+    """Return a sentence on the differences from the protocol of the paper that all compared cells have."""
     protocol = reference(result)
     if result.common:
         return f"All runs differ from {protocol}: {'; '.join(result.common)}."
-    if any(cell.differences for cell in result.cells.values()):
+    if any(cell.differences for cell in result.compared):
         return f"Cells with a letter differ from {protocol}."
     return f"All runs follow {protocol}."
 

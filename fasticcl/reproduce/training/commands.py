@@ -1,6 +1,7 @@
 """Command lines that train the runs of a plan."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from fasticcl.config import Config
@@ -18,19 +19,19 @@ def command_words(job: Job, file: Path, workers: int | None = None) -> list[str]
     Args:
         job: the run.
         file: configuration of a new run that trains its representation stage. It is written.
-        workers: threads that decode images in a new run, unless its configuration sets them.
+        workers: threads that decode images, unless the configuration sets them.
 
     Raises:
         UserError: the folder of the run contains a run with other settings, or its representation stage is
             missing.
     """
     folder, engine = job.folder, job.config.engine
+    threads = engine.workers or workers
+    options = ["--workers", str(threads)] if threads else []
     if (folder / CONFIG).exists():
         if run_key(RunFolder.open(folder).config) != run_key(job.config):
             raise UserError(f"{folder} is a run with other settings. Rename it, or choose another --project.")
-        return resume_words(job)
-    threads = engine.workers or workers
-    options = ["--workers", str(threads)] if threads else []
+        return resume_words(job, options)
     if job.first_stage:
         return rebalance_words(job, RunFolder.open(job.first_stage).config) + options
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,10 +39,10 @@ def command_words(job: Job, file: Path, workers: int | None = None) -> list[str]
     return ["train", "-c", str(file), "--project", str(engine.project), "--name", folder.name, *options]
 
 
-def resume_words(job: Job) -> list[str]:
+def resume_words(job: Job, options: Sequence[str] = ()) -> list[str]:
     """Return the words that continue an interrupted run."""
     project, dataset, name = job.folder.parent.parent, job.config.data.dataset, job.folder.name
-    return ["train", dataset, "--project", str(project), "--name", name, "--resume"]
+    return ["train", dataset, "--project", str(project), "--name", name, *options, "--resume"]
 
 
 def rebalance_words(job: Job, first: Config) -> list[str]:

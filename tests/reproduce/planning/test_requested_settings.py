@@ -64,6 +64,8 @@ def test_t_keeps_its_share_of_the_published_epochs():
         ("iccl", "rebalance__epochs", 3, True),
         ("ce", "method__focal_gamma", 2.0, False),
         ("focal", "method__focal_gamma", 2.0, True),
+        ("ce", "method__temperature", 0.5, False),
+        ("iccl", "method__temperature", 0.5, True),
         ("ce", "optim__lr", 0.5, True),
     ],
 )

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fasticcl.reproduce.table.page import html_page, run_link
+from fasticcl.reproduce.table.page import dataset_title, html_page, run_link
 from tests.support.report_files import Page
 from tests.support.reproduced_table import small_result
 
@@ -89,3 +89,10 @@ def test_link_quotes_the_folder(tmp_path):
     run.mkdir()
     assert run_link(run, tmp_path) == "a%20b%23/"
     assert run_link(tmp_path / "missing", tmp_path) == ""
+
+
+def test_dataset_title_has_no_options_and_no_settings():
+    assert dataset_title("folder") == "Your own images"
+    assert (
+        dataset_title("cifar10-lt") == "CIFAR10-LT: 10 classes, the largest 100, 50 or 10 times the smallest"
+    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from fasticcl.reproduce.table.terminal import terminal_table
+from fasticcl.reproduce.table.terminal import terminal_notes, terminal_table
 from tests.support.reproduced_table import small_result
 
 
@@ -38,3 +38,14 @@ def test_table_has_ours_the_papers_and_the_difference_at_80_columns(tmp_path):
     ]
     assert any("1 of 3" in line and "21.0" in line for line in lines)
     assert any("1 not finished" in line for line in lines)
+
+
+def test_notes_name_the_common_differences_and_the_page_with_the_others(tmp_path):
+    result = small_result(tmp_path)
+    _, common, others = terminal_notes(result)
+    assert common == "All runs differ from the protocol of the paper: 3 epochs (paper: 50)."
+    assert others == "table9.html lists the differences of single cells from the protocol of the paper."
+    crt = {("crt", "digits"): result.cells["crt", "digits"]}
+    assert [*terminal_notes(replace(result, cells=crt))][1:] == [common]
+    unfinished = replace(crt["crt", "digits"], runs=crt["crt", "digits"].runs[1:])
+    assert [*terminal_notes(replace(result, cells={("crt", "digits"): unfinished}))] == []

@@ -50,6 +50,28 @@ def test_letters_mark_the_differences_of_single_cells(result):
     assert marks(result, result.cells["crt", "digits"]) == ""
 
 
+def test_each_difference_has_its_own_letter_and_a_cell_has_them_in_order(tmp_path):
+    def differences(config, *_):
+        return ["one", "three"] if config.method.name == "ce" else ["three", "two", "one"]
+
+    result = small_result(tmp_path, differences=differences)
+    before = result.cells["before", "digits"]
+    result = replace(result, cells=result.cells | {("before", "digits"): replace(before, differences=())})
+    marks = wording.Marks.of(result)
+    assert marks.texts == {"one": "a", "three": "b", "two": "c"}
+    assert [marks(result, result.cells[row, "digits"]) for row in ("ce", "crt")] == ["a,b", "a,b,c"]
+
+
+def test_cells_without_a_finished_run_do_not_affect_the_differences(result):
+    crt = result.cells["crt", "digits"]
+    other = replace(crt, runs=crt.runs[1:], differences=("another encoder",))
+    changed = replace(result, cells=result.cells | {("crt", "digits"): other})
+    assert changed.common == result.common
+    assert wording.Marks.of(changed).texts == wording.Marks.of(result).texts
+    alone = replace(result, cells={("crt", "digits"): other})
+    assert alone.common == ("another encoder",)
+
+
 def test_more_than_26_differences_have_different_letters():
     letters = [wording._letter(i) for i in range(60)]
     assert letters[25:28] == ["z", "aa", "ab"]
@@ -79,6 +101,20 @@ def test_introduction_explains_groups_progress_and_the_missing_tail(result):
     ):
         assert part in text
     assert "optimistic" in wording.best_note(result)
+    assert "not known here" not in text
+    assert "quoted authors" not in text
+
+
+def test_introduction_says_that_figures_are_unknown_or_quoted(result):
+    unknown = {
+        key: replace(cell, metrics=tuple(replace(each, paper=None) for each in cell.metrics))
+        for key, cell in result.cells.items()
+    }
+    text = " ".join(wording.introduction(replace(result, cells=unknown)))
+    assert "our runs in percent. " in text
+    assert "The figures of the paper for these cells are not known here." in text
+    quoted = replace(result, rows=(replace(result.rows[0], recipe="published"), *result.rows[1:]))
+    assert "the protocol of the quoted authors" in " ".join(wording.introduction(quoted))
 
 
 def test_introduction_says_whether_the_paper_has_figures(result):
@@ -88,7 +124,7 @@ def test_introduction_says_whether_the_paper_has_figures(result):
         for key, cell in result.cells.items()
     }
     text = wording.introduction(replace(result, cells=without))[0]
-    assert "our runs in percent. The paper has no figures for these cells. ±" in text
+    assert "our runs in percent. ±" in text
 
 
 def test_note_of_a_row_is_not_repeated_if_the_table_has_it(result):

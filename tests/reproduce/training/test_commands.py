@@ -88,6 +88,8 @@ def test_existing_run_is_resumed_in_its_folder(tmp_path):
     expected = ["train", "cifar100-lt", "--project", str(tmp_path), "--name", "by hand", "--resume"]
     assert command_words(job, tmp_path / "x.toml") == resume_words(job) == expected
     assert not (tmp_path / "x.toml").exists()
+    words = command_words(job, tmp_path / "x.toml", workers=3)
+    assert words == [*expected[:-1], "--workers", "3", "--resume"]
 
 
 def test_folder_of_another_run_is_not_resumed(tmp_path):
