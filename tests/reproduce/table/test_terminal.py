@@ -47,5 +47,7 @@ def test_notes_name_the_common_differences_and_the_page_with_the_others(tmp_path
     assert others == "table9.html lists the differences of single cells from the protocol of the paper."
     crt = {("crt", "digits"): result.cells["crt", "digits"]}
     assert [*terminal_notes(replace(result, cells=crt))][1:] == [common]
+    same = {("crt", "digits"): replace(crt["crt", "digits"], differences=())}
+    assert [*terminal_notes(replace(result, cells=result.cells | same))][1:] == [others]
     unfinished = replace(crt["crt", "digits"], runs=crt["crt", "digits"].runs[1:])
     assert [*terminal_notes(replace(result, cells={("crt", "digits"): unfinished}))] == []
