@@ -18,6 +18,7 @@ from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.method.translation import translation_cost
 from fasticcl.paper.published import published_result
+from fasticcl.plural import counted
 from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine
 
@@ -82,7 +83,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     ranks = machine.ranks.world_size
     holdout_note = f" ({len(dataset.holdout_rows):,} in the holdout)" if len(dataset.holdout_rows) else ""
     local_batch = f", {optim.batch_size // ranks} on each of {ranks} ranks" if ranks > 1 else ""
-    warmup = f" after {optim.warmup_epochs} warm-up epochs" if optim.warmup_epochs else ""
+    warmup = f" after {counted(optim.warmup_epochs, 'warm-up epoch')}" if optim.warmup_epochs else ""
     yield (
         f"data     {config.data.dataset}: {len(dataset.train):,} training images{holdout_note}, "
         f"{dataset.num_classes} classes ({sizes}), largest/smallest {counts.max()}/{counts.min()}; "

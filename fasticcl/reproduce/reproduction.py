@@ -70,6 +70,8 @@ def reproduce_table(
         find_encoder(encoder)
     if dry_run:
         slots = machine_slots(part, jobs)
+        if console and not console.is_terminal:  # a terminal shows the progress
+            console.print("measuring steps to estimate the time, which takes about a minute")
         return Reproduction(part, request.part, estimate(part, len(slots), console))
     console = console or Console(quiet=True)
     warnings = Console(stderr=True) if console.quiet else console
