@@ -17,7 +17,7 @@ from fasticcl.engine.run.checkpoint import Checkpoint
 from fasticcl.longtail import class_groups
 from fasticcl.method.network import Network
 from fasticcl.method.translation import translation_cost
-from fasticcl.paper.published import published_result
+from fasticcl.paper.published import paper_datasets, published_result
 from fasticcl.plural import counted
 from fasticcl.shards.published_subset import subset_note
 from fasticcl.system.machine import Machine
@@ -104,7 +104,7 @@ def banner(config: Config, dataset: Dataset, network: Network, machine: Machine,
     if "translation" in phase_epochs(config):
         yield f"cost     {_translation_cost(config, counts)}"
     yield f"machine  {machine.describe()}"
-    if not config.engine.fast_dev_run:
+    if not config.engine.fast_dev_run and config.data.dataset in paper_datasets():
         paper = published_result(config, subset_note(dataset.train.manifest))
         yield f"paper    {paper.summary if paper else _no_figure(config)}"
     ratio = counts.max() / counts.min()

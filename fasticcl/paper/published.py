@@ -78,6 +78,11 @@ def published_result(config: Config, subset: str | None = None) -> PublishedResu
 _read = cache(PaperTable.read)
 
 
+def paper_datasets() -> set[str]:
+    """Return the dataset presets that the tables of the paper use."""
+    return {column.dataset for table in map(_read, _TABLES) for column in table.columns}
+
+
 def _cells(config: Config) -> Iterator[tuple[PaperTable, tuple[PaperRow, PaperColumn]]]:
     """Yield the cells with a figure for the dataset and the method of a run."""
     for table in map(_read, _TABLES):

@@ -50,11 +50,11 @@ def banner_lines(*assignments, method=None, dataset="demo"):
 @pytest.mark.parametrize("method", [None, "ce"])
 def test_banner_of_iccl_and_of_cross_entropy_has_no_parts(method):
     first_words = [line.split()[0] for line in banner_lines(method=method)]
-    assert first_words == ["data", "method", "schedule", "machine", "paper"]
+    assert first_words == ["data", "method", "schedule", "machine"]
 
 
 def test_banner_names_the_figure_of_the_paper_or_says_that_there_is_none():
-    assert banner_lines()[-1] == "paper    no figure for iccl on demo"
+    assert not any(line.startswith("paper") for line in banner_lines())
     assert banner_lines(dataset="cifar100-lt", method="cmo")[-2] == (
         "paper    no figure for cmo on cifar100-lt with imbalance ratio 100"
     )
@@ -64,10 +64,10 @@ def test_banner_names_the_figure_of_the_paper_or_says_that_there_is_none():
 
 
 def test_banner_of_cmo_has_the_phases_in_order():
-    *_, parts, schedule, _, _ = banner_lines(method="cmo")
+    *_, parts, schedule, _ = banner_lines(method="cmo")
     assert parts == "parts    CutMix of both streams (probability 0.5)"
     assert schedule.startswith("schedule epochs: 4 warm-up (T), 43 interpolative, 3 cooldown; 3 steps each;")
-    *_, schedule, _, _ = banner_lines("method.cooldown_epochs=2", "method.warmup_epochs=0")
+    *_, schedule, _ = banner_lines("method.cooldown_epochs=2", "method.warmup_epochs=0")
     assert schedule.startswith("schedule epochs: 48 interpolative, 2 cooldown, 10 rebalancing;")
 
 
