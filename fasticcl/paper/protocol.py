@@ -1,4 +1,4 @@
-"""How the training of a run differs from that behind a figure of the paper."""
+"""Differences between the settings of a run and those of a figure of the paper."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -28,7 +28,7 @@ class PublishedResult:
     figures: Mapping[Metric, float]
     """Top-1 accuracy in percent by group of classes, as far as it was published."""
     differences: Sequence[str]
-    """How the training of the run differs from that of the paper, see `protocol_differences`."""
+    """Differences from the paper's settings, see `protocol_differences`."""
 
     @property
     def title(self) -> str:

@@ -47,7 +47,7 @@ class Estimate:
     """Time of a step beside other runs, relative to a step alone. None: runs are trained one after the other,
     or it could not be measured."""
     notes: Sequence[str] = field(default_factory=list)
-    """How the times were measured, and what they do not contain."""
+    """Sentences on the measurement of the times and on the costs that they leave out."""
 
     def of(self, job: Job) -> float | None:
         """Return the remaining seconds of a job."""

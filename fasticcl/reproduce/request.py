@@ -1,4 +1,4 @@
-"""What a user asks `fasticcl reproduce` for."""
+"""A request to `fasticcl reproduce`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
